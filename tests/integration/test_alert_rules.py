@@ -29,8 +29,9 @@ from o9.store.alerts.rule_state import KeepStandings
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.health_reports import KeepReport
 from o9.store.optimizations.transitions import Cause, Transition
-from o9.store.queue.claims import NODE, Claim, Claimed, Heartbeat, Leave
+from o9.store.queue.claims import Claim, Claimed, Heartbeat, Leave
 from o9.store.queue.leader_election import AcquireLeadership
+from o9.store.schema.optimizations import NODE
 from o9.store.store import Store
 from OptimizationStateAggregator import OptimizationHealthReport
 

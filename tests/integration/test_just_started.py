@@ -18,7 +18,8 @@ from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store import queries
-from o9.store.queue.claims import NODE, Heartbeat
+from o9.store.queue.claims import Heartbeat
+from o9.store.schema.optimizations import NODE
 from o9.store.store import Store
 
 

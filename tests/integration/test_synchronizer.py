@@ -21,7 +21,8 @@ from sqlalchemy import Connection, update
 
 from o9.store import queries
 from o9.store.optimizations.transitions import Create
-from o9.store.queue.claims import NODE, Heartbeat
+from o9.store.queue.claims import Heartbeat
+from o9.store.schema.optimizations import NODE
 from o9.store.store import Store
 from OptimizationStateAggregator import (
     AsyncStateSynchronizer,

@@ -23,12 +23,13 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationStateErro
 from o9.model.states import Intent, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store import queries
 from o9.store.core.column_types import moment
-from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
+from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import DEFAULT_LIMIT, AbandonClaim, Claim, Claimed, Heartbeat, Leave, Sweep
 from o9.store.queue.policies import ALL, LIMIT, SetPolicy
+from o9.store.schema.optimizations import OPTIMIZATION
 from o9.store.store import Store
 
 S = OptimizationStatus

@@ -14,7 +14,6 @@ from o9.model.states import TrialState
 from o9.model.trial import Output, Trial
 from o9.store import queries
 from o9.store.core.column_types import pack_returns
-from o9.store.optimizations.calendars import CALENDAR
 from o9.store.optimizations.commit_step import CommitStep, CutOff
 from o9.store.optimizations.hold_outs import CountLook, KeepHoldOut
 from o9.store.optimizations.outputs import TOTAL_BYTES
@@ -22,6 +21,7 @@ from o9.store.optimizations.provenance import Baseline, RecordProvenance, Record
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import Claim
+from o9.store.schema.optimizations import CALENDAR
 from o9.store.statistics.families import INHERITED
 from o9.store.store import Store
 

@@ -19,7 +19,7 @@ from o9.monitor.effect import RECENT_STEPS, convergence_rate, effect_of, improve
 from o9.monitor.findings import Finding, find_problems
 from o9.monitor.progress import progress_of
 from o9.monitor.window import REPORTED, Step, Window, read_steps
-from o9.store.optimizations.commit_step import METRIC
+from o9.store.schema.optimizations import METRIC
 from o9.store.store import Store
 
 Place = tuple[int, int]  # where a page begins: the number of its first step, and of that step's first trial

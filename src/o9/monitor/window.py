@@ -18,8 +18,7 @@ from o9.model.search_space import SearchSpace
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 from o9.store.core.column_types import row_to_trial
-from o9.store.optimizations.commit_step import METRIC
-from o9.store.statistics.families import TRIAL
+from o9.store.schema.optimizations import METRIC, TRIAL
 
 WINDOW_STEPS = 200
 WINDOW_TRIALS = 500

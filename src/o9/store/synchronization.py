@@ -13,16 +13,14 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
-from o9.store.optimizations.queries import CHANGE, last_change, nodes
+from o9.store.optimizations.queries import last_change, nodes
 from o9.store.optimizations.transitions import existing
-from o9.store.queue.claims import NODE, database_time
-from o9.store.schema import optimizations as tables
+from o9.store.queue.claims import database_time
+from o9.store.schema.optimizations import CHANGE, EXPECTED, NODE
 
-EXPECTED = table_of(tables.ExpectedNode)
 PAGE = 100
 STATE, UPDATE = "state", "update"  # kinds of change
 

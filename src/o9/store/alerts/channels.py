@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from o9.store.core.base import table_of
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_time
-from o9.store.schema import alerts as alert_tables
-
-CHANNEL = table_of(alert_tables.AlertChannel)
-CHANNEL_NODE = table_of(alert_tables.ChannelNode)
-NOTIFICATION = table_of(alert_tables.Notification)
+from o9.store.schema.alerts import CHANNEL, CHANNEL_NODE, NOTIFICATION
 
 
 @dataclass(frozen=True)

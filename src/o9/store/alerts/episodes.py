@@ -33,17 +33,12 @@ from sqlalchemy import (
 )
 
 from o9.model.errors import OptimizationConflictError, OptimizationNotFoundError
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
-from o9.store.schema import alerts as alert_tables
-from o9.store.schema import optimizations as tables
-from o9.store.schema.alerts import ENDING, FIRING
+from o9.store.schema.alerts import ALERT, ALERT_TALLY, ENDING, FIRING
+from o9.store.schema.optimizations import CHANGE
 
-ALERT = table_of(alert_tables.AlertRow)
-ALERT_TALLY = table_of(alert_tables.AlertTally)
-CHANGE = table_of(tables.Change)
 STATE_OF = ALERT.alias("state")
 CONTENT = ("optimization_id", "level", "title", "message", "metadata")
 

@@ -18,24 +18,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from o9.store.alerts.channels import CHANNEL, note_of_channel
+from o9.store.alerts.channels import note_of_channel
 from o9.store.alerts.episodes import close, count_events, literally
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_time
-from o9.store.queue.leader_election import LEASE, held
-from o9.store.schema import alerts as alert_tables
-from o9.store.schema.alerts import PENDING
+from o9.store.queue.leader_election import held
+from o9.store.schema.alerts import CHANNEL, DECISION, GROUP, LEASE, NOTICE, NOTIFICATION, PENDING, TRY
 
-GROUP = table_of(alert_tables.AlertGroup)
-NOTICE = table_of(alert_tables.NoticeRow)
-NOTIFICATION = table_of(alert_tables.Notification)
-TRY = table_of(alert_tables.NotificationTry)
-DECISION = table_of(alert_tables.AlertDecision)
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
 KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
@@ -116,19 +108,14 @@ class CommitDecisions(Operation[None]):
         notices = _without_vain_repeats(unit, self.notices)
         if not notices:
             return
-        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-        rows = [new_row(notice) for notice in notices]
-        unit.connection.execute(dialect.insert(NOTICE).on_conflict_do_nothing(), rows)
         written = {
             "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
         }  # fmt: skip
-        sends = [
-            {"group_key": notice.group_key, "number": notice.number, "channel": channel, **written}
-            for notice in notices
-            for channel in notice.channels
-        ]
-        if sends:
-            unit.connection.execute(dialect.insert(NOTIFICATION).on_conflict_do_nothing(), sends)
+        for notice in notices:
+            unit.insert(NOTICE, new_row(notice), ignore_known=True)
+            for channel in notice.channels:
+                send = {"group_key": notice.group_key, "number": notice.number, "channel": channel, **written}
+                unit.insert(NOTIFICATION, send, ignore_known=True)
 
 
 @dataclass(frozen=True)

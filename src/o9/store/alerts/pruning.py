@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, literal, or_, select, tuple_
 
-from o9.store.alerts.channels import CHANNEL_NODE
-from o9.store.alerts.episodes import ALERT, STATE_OF, among, literally
-from o9.store.alerts.outbox import DECISION, NOTICE, NOTIFICATION, TRY
-from o9.store.alerts.silences import SILENCE
+from o9.store.alerts.episodes import STATE_OF, among, literally
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.queue.claims import database_time
-from o9.store.schema.alerts import PENDING
+from o9.store.schema.alerts import ALERT, CHANNEL_NODE, DECISION, NOTICE, NOTIFICATION, PENDING, SILENCE, TRY
 
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
 PIECE = 200  # rows deleted between two looks at the clock

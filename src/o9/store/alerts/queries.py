@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, func, literal, or_, select, tuple_
 
 from o9.model.states import AlertLevel
-from o9.store.alerts.episodes import ALERT, ALERT_TALLY, CONTENT, STATE_OF, among, literally
-from o9.store.alerts.outbox import DECISION, NOTICE, NOTIFICATION, SHOWN, TRY, notice_row
+from o9.store.alerts.episodes import CONTENT, STATE_OF, among, literally
+from o9.store.alerts.outbox import SHOWN, notice_row
 from o9.store.core.column_types import to_json
 from o9.store.core.reading import page_size, rows
 from o9.store.core.unit import Row
-from o9.store.schema.alerts import ENDING, FIRING, OPEN
+from o9.store.schema.alerts import ALERT, ALERT_TALLY, DECISION, ENDING, FIRING, NOTICE, NOTIFICATION, OPEN, TRY
 
 NOTICES_LIMIT = 1_000
 _WORDS = ALERT.alias("words")

@@ -10,16 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.leader_election import held
-from o9.store.schema import alert_rules as rule_tables
-
-STANDING = table_of(rule_tables.RuleStanding)
-POSITION = table_of(rule_tables.ReadUpTo)
+from o9.store.schema.alerts import POSITION, RULE_STANDING
 
 
 @dataclass(frozen=True)
@@ -33,28 +28,23 @@ class KeepStandings(Operation[None]):
 
     def apply(self, unit: UnitOfWork) -> None:
         held(unit, self.lease, self.fence)
-        connection = unit.connection
-        insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert
         kept: list[Row] = []
         for (rule, subject), standing in self.standings.items():
-            rule, subject = free_text(rule), free_text(subject)
+            key = {"rule": free_text(rule), "subject": free_text(subject)}
             if standing is None:
-                connection.execute(delete(STANDING).where(STANDING.c.rule == rule, STANDING.c.subject == subject))
+                gone = (RULE_STANDING.c[name] == value for name, value in key.items())
+                unit.connection.execute(delete(RULE_STANDING).where(*gone))
             else:
-                kept.append({"rule": rule, "subject": subject, "standing": free_text(standing)})
+                kept.append(key | {"standing": free_text(standing)})
         if kept:
-            upsert = insert(STANDING)
-            changed = {"standing": upsert.excluded.standing}
-            connection.execute(upsert.on_conflict_do_update(index_elements=["rule", "subject"], set_=changed), kept)
-        for name, position in self.positions.items():
-            put = insert(POSITION).values(name=name, position=position)
-            changed = {"position": put.excluded.position}
-            connection.execute(put.on_conflict_do_update(index_elements=["name"], set_=changed))
+            unit.upsert(RULE_STANDING, kept)
+        if self.positions:
+            unit.upsert(POSITION, [{"name": name, "position": each} for name, each in self.positions.items()])
 
 
 def rule_standings(connection: Connection) -> dict[tuple[str, str], str]:
     """By rule and subject; costs what is pending or fires."""
-    return {(rule, subject): text for rule, subject, text in connection.execute(select(STANDING))}
+    return {(rule, subject): text for rule, subject, text in connection.execute(select(RULE_STANDING))}
 
 
 def rule_positions(connection: Connection) -> dict[str, int]:

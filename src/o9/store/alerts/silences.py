@@ -12,14 +12,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from o9.model.errors import OptimizationConflictError, OptimizationError
 from o9.store.alerts.episodes import literally, write_change
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, moment, now_text
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
-from o9.store.schema import alerts as alert_tables
-from o9.store.schema.alerts import STANDING
-
-SILENCE = table_of(alert_tables.Silence)
+from o9.store.schema.alerts import SILENCE, STANDING
 
 
 @dataclass(frozen=True)

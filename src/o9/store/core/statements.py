@@ -15,14 +15,12 @@ from typing import Any
 
 from sqlalchemy import Engine, Executable, Table, bindparam, insert, select, update
 
-from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import OPTIMIZATION
 
-_OPTIMIZATION = table_of(tables.Optimization)
 # What decisions need; the large texts stay on disk.
 _WORKING = [
-    _OPTIMIZATION.c[name]
+    OPTIMIZATION.c[name]
     for name in (
         "optimization_id", "optimization_type", "strategy", "status", "priority", "created_at", "updated_at",
         "started_at", "total_steps", "completed_steps", "performance_improvement", "execution_time", "content_hash",
@@ -69,7 +67,7 @@ class Statements:
         self._dialect = engine.dialect
         self._kept: dict[tuple[str, str, tuple[str, ...]], Statement] = {}
         self._others: dict[Executable, Statement] = {}
-        working, mine = select(*_WORKING), _OPTIMIZATION.c.optimization_id == bindparam("target")
+        working, mine = select(*_WORKING), OPTIMIZATION.c.optimization_id == bindparam("target")
         self.select_one = self._compile(working.where(mine))
         sqlite = engine.dialect.name == "sqlite"
         # One text or one array, however many ids: one statement for groups of all sizes.

@@ -11,17 +11,13 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable, Table
 
-from o9.store.core.base import table_of
 from o9.store.core.column_types import now_text
 from o9.store.core.statements import WORKING_NAMES, Statements
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import CHANGE, OPTIMIZATION
 
 Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-
-_CHANGE = table_of(tables.Change)
-OPTIMIZATION = table_of(tables.Optimization)
 
 
 class Operation(Protocol[R_co]):
@@ -127,7 +123,7 @@ class UnitOfWork:
         return self._cursor
 
     def change(self, optimization_id: str, kind: str) -> None:
-        self.insert(_CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
+        self.insert(CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
 
     def finish(self) -> None:
         """Write all that is left to write, before COMMIT."""

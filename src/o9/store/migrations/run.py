@@ -8,7 +8,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert
 
 from o9.store.core.base import metadata
 from o9.store.migrations import HEAD, VERSION_TABLE
-from o9.store.schema import alert_rules, alerts, optimizations, statistics  # noqa: F401  (they declare the tables)
+from o9.store.schema import alerts, optimizations, statistics  # noqa: F401  (they declare the tables)
 
 VERSIONS = Path(__file__).parent / "versions"
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))  # as Alembic has it

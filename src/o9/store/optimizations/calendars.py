@@ -7,12 +7,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from o9.store.core.base import table_of
 from o9.store.core.column_types import pack_returns
 from o9.store.core.unit import UnitOfWork
-from o9.store.schema import optimizations as tables
-
-CALENDAR = table_of(tables.Calendar)
+from o9.store.schema.optimizations import CALENDAR
 
 
 def keep_calendar(unit: UnitOfWork, optimization_id: str, dates: Sequence[float] | None) -> str | None:

@@ -16,18 +16,15 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError,
 from o9.model.states import ACTIVE, INTENDED_END, Intent, OptimizationStatus
 from o9.model.trial import Output, Trial
 from o9.model.validation import validate_changes
-from o9.store.core.base import table_of
 from o9.store.core.column_types import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.outputs import keep_output
 from o9.store.optimizations.provenance import keep_baseline
 from o9.store.optimizations.transitions import existing
-from o9.store.schema import optimizations as tables
-from o9.store.statistics.families import INHERITED, RETURNS, TRIAL, join_family, origin_of, recognize_repeats
+from o9.store.schema.optimizations import CHECKPOINT, METRIC, RETURNS, TRIAL
+from o9.store.statistics.families import INHERITED, join_family, origin_of, recognize_repeats
 
-METRIC = table_of(tables.Metric)
-CHECKPOINT = table_of(tables.Checkpoint)
 # A status is not among them: that has its own door.
 AMENDABLE = frozenset({
     "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",

@@ -17,15 +17,13 @@ from sqlalchemy import Connection, Select, bindparam, func, insert, literal, lit
 
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, moment, to_json
 from o9.store.core.reading import PAGE_LIMIT, page_size, rows
-from o9.store.core.unit import OPTIMIZATION, Operation, Row, UnitOfWork
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.optimizations.placebos import is_placebo
 from o9.store.optimizations.transitions import existing
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import OPTIMIZATION, REPORT
 
-REPORT = table_of(tables.HealthReportRow)
 VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict, as `o9.health.grades` writes it
 _RUNS = OptimizationStatus.RUNNING.value
 _UNDER_WAY = (_RUNS, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)

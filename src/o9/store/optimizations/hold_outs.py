@@ -17,15 +17,13 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from o9.store.core.base import table_of
 from o9.store.core.column_types import pack_returns, unpack_returns
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, UnitOfWork
-from o9.store.optimizations.calendars import CALENDAR, keep_calendar
+from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
+from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.commit_step import held
-from o9.store.schema import statistics as aggregate_tables
-from o9.store.statistics.families import BASELINE, RETURNS, TRIAL
+from o9.store.schema.optimizations import BASELINE, CALENDAR, OPTIMIZATION, RETURNS, TRIAL
+from o9.store.schema.statistics import LOOK
 
-LOOK = table_of(aggregate_tables.HoldOutLook)
 REAL_BYTES = 8  # of one date in a calendar
 
 

@@ -25,14 +25,11 @@ from o9.model.states import (
     at_rest,
     decide_intent,
 )
-from o9.store.core.base import table_of
 from o9.store.core.column_types import STATE_FIELDS, free_text, row_to_state
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Row, UnitOfWork
+from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.optimizations.transitions import Cause, Transition, append_issue, existing, move
 from o9.store.queue.order import queue_key
-from o9.store.schema import optimizations as tables
-
-INTENT = table_of(tables.IntentRow)
+from o9.store.schema.optimizations import INTENT, OPTIMIZATION
 
 
 @dataclass(frozen=True)

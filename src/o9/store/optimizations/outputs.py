@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, literal, select, tuple_
 
 from o9.model.trial import Output, Trial
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text
 from o9.store.core.unit import Row, UnitOfWork
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import OUTPUT
 
-OUTPUT = table_of(tables.TrialOutput)
 TOTAL_BYTES = 16 << 20
 OF_NO_TRIAL = -1
 

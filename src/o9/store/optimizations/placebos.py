@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, select, update
 
 from o9.model.optimization import OptimizationState
-from o9.store.core.base import table_of
 from o9.store.core.column_types import real
-from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
-from o9.store.schema import statistics as aggregate_tables
+from o9.store.core.unit import Operation, UnitOfWork
+from o9.store.schema.optimizations import OPTIMIZATION
+from o9.store.schema.statistics import PLACEBO
 
 if TYPE_CHECKING:
     from o9.store.optimizations.transitions import Create
-
-PLACEBO = table_of(aggregate_tables.PlaceboRun)
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,20 @@ it starts (`Begin`); should it never start, the lease runs out like any other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 
 from sqlalchemy import delete, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationConflictError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationStatus
-from o9.store.core.base import table_of
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, UnitOfWork
+from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Create, existing
 from o9.store.queue.claims import MIRRORED, Claim, Claimed, database_now, free
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import OPTIMIZATION, PREFECT_RUN
 
-PREFECT_RUN = table_of(tables.PrefectRun)
 ATTEMPT = "attempt"
 PRUNED = ""  # the optimization of a run whose own is pruned; the run is still to be deleted in Prefect
 
@@ -38,11 +35,7 @@ class RegisterRun(Operation[None]):
     kind: str = ATTEMPT
 
     def apply(self, unit: UnitOfWork) -> None:
-        unit.flush()
-        values = {"optimization_id": self.optimization_id, "attempt": self.attempt, "kind": self.kind, "is_open": 1}
-        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-        upsert = dialect.insert(PREFECT_RUN).values(run_id=self.run_id, **values)
-        unit.connection.execute(upsert.on_conflict_do_update(index_elements=["run_id"], set_=values))
+        unit.upsert(PREFECT_RUN, [asdict(self) | {"is_open": 1}])
 
 
 @dataclass(frozen=True)

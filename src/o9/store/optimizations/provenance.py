@@ -13,14 +13,9 @@ from sqlalchemy import Connection, select
 
 from o9.model.provenance import Ran
 from o9.model.trial import Trial
-from o9.store.core.base import table_of
 from o9.store.core.column_types import free_text, pack_returns
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
-from o9.store.schema import optimizations as tables
-
-BASELINE = table_of(tables.BaselineReturns)
-PROVENANCE = table_of(tables.Provenance)
-REPETITION = table_of(tables.Repetition)
+from o9.store.schema.optimizations import BASELINE, PROVENANCE, REPETITION
 
 
 @dataclass(frozen=True)

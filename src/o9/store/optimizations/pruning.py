@@ -41,21 +41,26 @@ from sqlalchemy import (
 )
 
 from o9.model.states import ENDED
-from o9.store.core.base import metadata, table_of
+from o9.store.core.base import metadata
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, UnitOfWork
-from o9.store.optimizations.commit_step import CHECKPOINT
+from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.placebos import release_placebos
-from o9.store.optimizations.prefect_runs import ATTEMPT, PREFECT_RUN, PRUNED
-from o9.store.optimizations.transitions import DEPENDENCY, TRANSITION, existing
-from o9.store.schema import alerts as alert_tables
-from o9.store.schema import optimizations as tables
-from o9.store.statistics.families import RETURNS, TRIAL, SharpeRatios, count_pruned_trials
+from o9.store.optimizations.prefect_runs import ATTEMPT, PRUNED
+from o9.store.optimizations.transitions import existing
+from o9.store.schema.alerts import ALERT, DECISION
+from o9.store.schema.optimizations import (
+    CHANGE,
+    CHECKPOINT,
+    DEPENDENCY,
+    OPTIMIZATION,
+    PREFECT_RUN,
+    RETURNS,
+    TRANSITION,
+    TRIAL,
+)
+from o9.store.statistics.families import SharpeRatios, count_pruned_trials
 from o9.store.statistics.rollups import count_pruned, write_rollups
 
-ALERT = table_of(alert_tables.AlertRow)
-DECISION = table_of(alert_tables.AlertDecision)
-CHANGE = table_of(tables.Change)
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
 PIECE = 100  # rows deleted between two looks at the clock
 CANDIDATES = 50

@@ -14,23 +14,30 @@ from sqlalchemy import Connection, Table, bindparam, case, func, literal, litera
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
-from o9.store.alerts.episodes import ALERT, STATE_OF
-from o9.store.core.base import table_of
+from o9.store.alerts.episodes import STATE_OF
 from o9.store.core.column_types import STATE_FIELDS, row_to_state, row_to_trial
 from o9.store.core.reading import page_size, read_cursor, rows, write_cursor
-from o9.store.core.unit import OPTIMIZATION, Row
+from o9.store.core.unit import Row
 from o9.store.optimizations.calendars import calendar
-from o9.store.optimizations.commit_step import CHECKPOINT, METRIC
-from o9.store.optimizations.intents import INTENT
 from o9.store.optimizations.placebos import is_placebo
-from o9.store.optimizations.prefect_runs import PREFECT_RUN, PRUNED
-from o9.store.optimizations.transitions import DEPENDENCY, PREFECT_STATE, TRANSITION
-from o9.store.queue.claims import NODE
-from o9.store.schema import optimizations as tables
-from o9.store.statistics.families import RETURNS, TRIAL
-from o9.store.statistics.rollups import ROLLUP, TALLY
+from o9.store.optimizations.prefect_runs import PRUNED
+from o9.store.schema.alerts import ALERT
+from o9.store.schema.optimizations import (
+    CHANGE,
+    CHECKPOINT,
+    DEPENDENCY,
+    INTENT,
+    METRIC,
+    NODE,
+    OPTIMIZATION,
+    PREFECT_RUN,
+    PREFECT_STATE,
+    RETURNS,
+    TRANSITION,
+    TRIAL,
+)
+from o9.store.schema.statistics import ROLLUP, TALLY
 
-CHANGE = table_of(tables.Change)
 MOST_AMONG = 1000  # ids that one statement names
 
 

@@ -16,7 +16,7 @@ from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import STATUSES, existing, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
-from o9.store.statistics.rollups import TALLY, TALLY_PRIORITY
+from o9.store.schema.statistics import TALLY, TALLY_PRIORITY
 
 # Fields by their names; of the metadata its keys, `metadata.seed`.
 WORDS = frozenset({"name", "description", *(f"metadata.{key}" for key in keys_of(Role.WORDS))})

@@ -15,12 +15,19 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.core.column_types import row_to_state
-from o9.store.core.unit import OPTIMIZATION, Operation, UnitOfWork
-from o9.store.optimizations.calendars import CALENDAR
-from o9.store.optimizations.commit_step import CHECKPOINT, METRIC
-from o9.store.optimizations.provenance import BASELINE, PROVENANCE
+from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.optimizations.transitions import Create, existing
-from o9.store.statistics.families import INHERITED, RETURNS, TRIAL
+from o9.store.schema.optimizations import (
+    BASELINE,
+    CALENDAR,
+    CHECKPOINT,
+    METRIC,
+    OPTIMIZATION,
+    PROVENANCE,
+    RETURNS,
+    TRIAL,
+)
+from o9.store.statistics.families import INHERITED
 
 
 @dataclass(frozen=True)

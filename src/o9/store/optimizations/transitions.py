@@ -33,16 +33,12 @@ from o9.model.states import (
     Reason,
     decide_transition,
 )
-from o9.store.core.base import table_of
 from o9.store.core.column_types import content_hash, free_text, moment, row_to_state, state_to_row, to_json
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, Row, UnitOfWork
+from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.queue.order import queue_key
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import DEPENDENCY, OPTIMIZATION, PREFECT_STATE, TRANSITION
 from o9.store.statistics.rollups import count_new, count_transition
 
-TRANSITION = table_of(tables.TransitionRow)
-PREFECT_STATE = table_of(tables.PrefectState)
-DEPENDENCY = table_of(tables.Dependency)
 DEFAULT_MAX_ATTEMPTS = 3
 # For the hot path: looking a member up, and asking it for its `.value`, cost a microsecond each in Python 3.11.
 STATUSES = {status.value: status for status in OptimizationStatus}

@@ -28,16 +28,15 @@ from o9.model.states import (
     at_rest,
     decide_transition,
 )
-from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, Row, UnitOfWork
+from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Transition, existing, move, refusal
 from o9.store.queue.policies import policies, room
 from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import NODE, OPTIMIZATION
 from o9.store.statistics.rollups import write_rollups
 
-NODE = table_of(tables.Node)
 MIRRORED = "mirrored"  # the strategy of a flow that somebody else runs, and O9 only watches
 DEFAULT_LIMIT = 10  # where no node has announced one
 _CLOCK = {

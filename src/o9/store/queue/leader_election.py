@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, insert, select, update
 
 from o9.model.errors import StaleAttemptError
-from o9.store.core.base import table_of
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_now, database_time
-from o9.store.schema import alerts as alert_tables
-
-LEASE = table_of(alert_tables.Lease)
+from o9.store.schema.alerts import LEASE
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationValidationError
-from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import Operation, UnitOfWork
-from o9.store.schema import optimizations as tables
+from o9.store.schema.optimizations import POLICY
 
-POLICY = table_of(tables.Policy)
 ALL = "all"
 LIMIT = "max_concurrent_optimizations"
 DEFAULTS = ("timeout_seconds", "max_attempts")
@@ -48,10 +45,7 @@ class SetPolicy(Operation[None]):
         if not config:
             unit.connection.execute(delete(POLICY).where(POLICY.c.name == self.name))
             return
-        values = {"config": to_json(config), "at": unit.now}
-        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-        upsert = dialect.insert(POLICY).values(name=self.name, **values)
-        unit.connection.execute(upsert.on_conflict_do_update(index_elements=["name"], set_=values))
+        unit.upsert(POLICY, [{"name": self.name, "config": to_json(config), "at": unit.now}])
 
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""The tables of alerts: episodes, notifications, why others were suppressed, and who sends. See `optimizations`."""
+"""The tables of alerts: episodes, notifications, why others were suppressed, who sends, and how the rules stand."""
 
 from __future__ import annotations
 
 from sqlalchemy import Column, Index, Text, UniqueConstraint
 from sqlmodel import Field
 
-from o9.store.core.base import SERIAL, Record, partial_index, unbounded_texts
+from o9.store.core.base import SERIAL, Record, partial_index, table_of, unbounded_texts
 
 # What conditions of partial indexes say, statements must say in the same words.
 FIRING = "is_first = 1 AND resolved_at IS NULL"
@@ -223,4 +223,36 @@ class Lease(Record, table=True):
     cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
 
 
+class RuleStanding(Record, table=True):
+    """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.Standing`)."""
+
+    __tablename__ = "rule_standing"
+
+    rule: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    standing: str
+
+
+class ReadUpTo(Record, table=True):
+    """The id up to which the rules have taken what a table says, by its name."""
+
+    __tablename__ = "read_up_to"
+
+    name: str = Field(primary_key=True)
+    position: int = Field(sa_column=Column(SERIAL, nullable=False))
+
+
 unbounded_texts()
+ALERT = table_of(AlertRow)
+SILENCE = table_of(Silence)
+ALERT_TALLY = table_of(AlertTally)
+GROUP = table_of(AlertGroup)
+NOTICE = table_of(NoticeRow)
+NOTIFICATION = table_of(Notification)
+TRY = table_of(NotificationTry)
+DECISION = table_of(AlertDecision)
+CHANNEL = table_of(AlertChannel)
+CHANNEL_NODE = table_of(ChannelNode)
+LEASE = table_of(Lease)
+RULE_STANDING = table_of(RuleStanding)
+POSITION = table_of(ReadUpTo)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text
 from sqlmodel import Field
 
-from o9.store.core.base import SERIAL, Record, partial_index, unbounded_texts
+from o9.store.core.base import SERIAL, Record, partial_index, table_of, unbounded_texts
 
 # What waits for a slot; the queue's index and the claim must say it in the same words.
 WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
@@ -389,3 +389,24 @@ class Change(Record, table=True):
 
 
 unbounded_texts()
+OPTIMIZATION = table_of(Optimization)
+TRANSITION = table_of(TransitionRow)
+TRIAL = table_of(TrialRow)
+RETURNS = table_of(TrialReturns)
+CALENDAR = table_of(Calendar)
+OUTPUT = table_of(TrialOutput)
+BASELINE = table_of(BaselineReturns)
+PROVENANCE = table_of(Provenance)
+REPETITION = table_of(Repetition)
+REPORT = table_of(HealthReportRow)
+METRIC = table_of(Metric)
+CHECKPOINT = table_of(Checkpoint)
+PREFECT_STATE = table_of(PrefectState)
+PREFECT_RUN = table_of(PrefectRun)
+INTENT = table_of(IntentRow)
+DEPENDENCY = table_of(Dependency)
+POLICY = table_of(Policy)
+RECORDED = table_of(RecordedMetric)
+NODE = table_of(Node)
+EXPECTED = table_of(ExpectedNode)
+CHANGE = table_of(Change)

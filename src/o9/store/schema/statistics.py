@@ -7,7 +7,7 @@ from __future__ import annotations
 from sqlalchemy import Index
 from sqlmodel import Field
 
-from o9.store.core.base import Record, unbounded_texts
+from o9.store.core.base import Record, table_of, unbounded_texts
 
 
 class Tally(Record, table=True):
@@ -137,3 +137,10 @@ class PlaceboRun(Record, table=True):
 
 
 unbounded_texts()
+TALLY = table_of(Tally)
+TALLY_PRIORITY = table_of(TallyPriority)
+ROLLUP = table_of(Rollup)
+RANKING = table_of(Ranking)
+FAMILY_TALLY = table_of(FamilyTally)
+LOOK = table_of(HoldOutLook)
+PLACEBO = table_of(PlaceboRun)

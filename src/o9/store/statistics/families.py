@@ -17,15 +17,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, bindparam, func, literal, select, true, tuple_, update
 
 from o9.model.states import TrialState
-from o9.store.core.base import table_of
-from o9.store.core.unit import OPTIMIZATION, Row, UnitOfWork
-from o9.store.schema import optimizations as tables
-from o9.store.schema import statistics as aggregate_tables
+from o9.store.core.unit import Row, UnitOfWork
+from o9.store.schema.optimizations import BASELINE, OPTIMIZATION, RETURNS, TRIAL
+from o9.store.schema.statistics import FAMILY_TALLY
 
-TRIAL = table_of(tables.TrialRow)
-RETURNS = table_of(tables.TrialReturns)
-BASELINE = table_of(tables.BaselineReturns)
-FAMILY_TALLY = table_of(aggregate_tables.FamilyTally)
 INHERITED = 0  # the attempt of trials that a retry took over from its origin, or that it only repeats
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
 FAMILY_BYTES = 100_000_000

@@ -12,13 +12,12 @@ from sqlalchemy import ColumnElement, Connection, func, literal, literal_column,
 
 from o9.model.strategy import PLACEBO
 from o9.store.core.reading import rows
-from o9.store.core.unit import OPTIMIZATION, Row
-from o9.store.optimizations.transitions import TRANSITION
+from o9.store.core.unit import Row
 from o9.store.queue.claims import MIRRORED
 from o9.store.queue.order import queued_at
-from o9.store.schema.optimizations import WAITING
-from o9.store.statistics.rankings import RANKING, RECORDED
-from o9.store.statistics.rollups import PRUNED_DAY, PRUNED_HOUR, ROLLUP, SPANS, TALLY_PRIORITY, Difference, Key, Sums
+from o9.store.schema.optimizations import OPTIMIZATION, RECORDED, TRANSITION, WAITING
+from o9.store.schema.statistics import RANKING, ROLLUP, TALLY_PRIORITY
+from o9.store.statistics.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Difference, Key, Sums
 
 BATCH = 2_000
 METRICS_LIMIT = 1_000

@@ -16,14 +16,11 @@ from typing import Any
 from sqlalchemy import select
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.store.core.base import table_of
 from o9.store.core.column_types import real
-from o9.store.core.unit import OPTIMIZATION, OnOptimization, Operation, Row, UnitOfWork
-from o9.store.schema import optimizations as tables
-from o9.store.schema import statistics as aggregate_tables
+from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
+from o9.store.schema.optimizations import OPTIMIZATION, RECORDED
+from o9.store.schema.statistics import RANKING
 
-RANKING = table_of(aggregate_tables.Ranking)
-RECORDED = table_of(tables.RecordedMetric)
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 # The figures of a state that can be ranked, and whether more or less is better; None: as its optimization has it.
 STATE_FIGURES: dict[str, str | None] = {

@@ -30,17 +30,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, select
 
 from o9.model.states import ENDED
-from o9.store.core.base import table_of
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.order import queued_at
-from o9.store.schema import statistics as aggregate_tables
+from o9.store.schema.statistics import ROLLUP, TALLY, TALLY_PRIORITY
 from o9.store.statistics import rankings
 from o9.store.statistics.families import write_families
 
-TALLY = table_of(aggregate_tables.Tally)
-TALLY_PRIORITY = table_of(aggregate_tables.TallyPriority)
-ROLLUP = table_of(aggregate_tables.Rollup)
 BUCKETS_PER_DECADE = 12
 RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 # How much of an ISO moment names the window that it is in.
