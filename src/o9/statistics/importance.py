@@ -47,10 +47,10 @@ def importance(trials: Sequence[Trial]) -> dict[str, Any]:
     Only completed trials count. A figure that cannot be known is None, with its `reason`.
     """
     usable = [trial for trial in trials if trial.state is TrialState.COMPLETED and trial.value is not None]
-    told: dict[str, Any] = {"trials": len(usable), "method": METHOD, "note": NOTE, "parameters": None, "pairs": None}
+    result: dict[str, Any] = {"trials": len(usable), "method": METHOD, "note": NOTE, "parameters": None, "pairs": None}
     reason = _unusable(usable)
     if reason is not None:
-        return told | {"reason": reason}
+        return result | {"reason": reason}
     import numpy as np
     from scipy.stats import rankdata
 
@@ -60,9 +60,9 @@ def importance(trials: Sequence[Trial]) -> dict[str, Any]:
     bins = max(2, min(MOST_BINS, round(len(usable) ** (1 / 3))))
     alone = {name: _one(_cells(columns[name], bins), ranks) for name in names}
     order = sorted(names, key=lambda name: (-(alone[name]["importance"] or 0.0), name))
-    told["parameters"] = {name: alone[name] for name in order}
+    result["parameters"] = {name: alone[name] for name in order}
     varied = [name for name in order if alone[name]["importance"] is not None]
-    return told | _pairs(varied[:MOST_PARAMETERS_FOR_PAIRS], columns, ranks)
+    return result | _pairs(varied[:MOST_PARAMETERS_FOR_PAIRS], columns, ranks)
 
 
 def _unusable(usable: Sequence[Trial]) -> str | None:

@@ -58,9 +58,9 @@ def ranked(
     if len(first) == limit:  # the others that are tied with the last of the page may lie behind it
         last = score(first[-1])
         counts[last] = sum(tied(own, last if largest_first(own, direction) else -last) for own in (MAXIMIZE, MINIMIZE))
-    told: list[dict[str, Any]] = []
+    ranks: list[dict[str, Any]] = []
     for place, row in enumerate(first, start=1):
-        rank = told[-1]["rank"] if told and score(first[place - 2]) == score(row) else place
+        rank = ranks[-1]["rank"] if ranks and score(first[place - 2]) == score(row) else place
         count = counts[score(row)]
-        told.append({"rank": rank, **row, "tied": min(count, TIES_COUNTED), "tied_or_more": count > TIES_COUNTED})
-    return told
+        ranks.append({"rank": rank, **row, "tied": min(count, TIES_COUNTED), "tied_or_more": count > TIES_COUNTED})
+    return ranks

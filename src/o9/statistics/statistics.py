@@ -61,7 +61,7 @@ class OptimizationStatistics(StoreComponent):
     ) -> None:
         super().__init__(store, storage_path)
         self._clock = clock
-        self._hour = datetime.min  # of which is told next
+        self._hour = datetime.min  # the next one to report
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -200,9 +200,9 @@ class OptimizationStatistics(StoreComponent):
 
     async def _begin(self) -> None:
         self._hour = _hour(self._clock())
-        self._repeat(self._tell_windows, LOOK_SECONDS, "telling of the hour that is over")
+        self._repeat(self._emit_windows, LOOK_SECONDS, "reporting the hour that is over")
 
-    async def _tell_windows(self) -> None:
+    async def _emit_windows(self) -> None:
         first, end = self._hour, _hour(self._clock() - SETTLED)
         hours = [_name(first + timedelta(hours=n)) for n in range((end - first) // timedelta(hours=1))]
         if not hours:
@@ -210,8 +210,8 @@ class OptimizationStatistics(StoreComponent):
         rows = await self.store.read_async(queries.windows, "hour", hours[0], _name(end))
         figures, self._hour = summary.by_window(rows), end
         for starts in hours:
-            told = figures.get(starts) or summary.window_figures(())
-            await self.emit("window", {"window": "hour", "starts": starts, **told})
+            result = figures.get(starts) or summary.window_figures(())
+            await self.emit("window", {"window": "hour", "starts": starts, **result})
 
 
 _ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {
@@ -225,14 +225,14 @@ _ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {
 
 def _global(store: Store) -> dict[str, Any]:
     now, counts = utc_now(), store.read(queries.counts)
-    told = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
+    result = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
     since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
     by_day = summary.by_window(store.read(queries.windows, "day", since, "9999"))
     by_status: Counter[str] = Counter()  # with placebo runs, which take their turn in the queue
     for row in counts:
         by_status[row["status"]] += row["count"]
     standing = {status: store.read(queries.standing, status, limit=LOOKED_AT) for status in _NOW if by_status[status]}
-    return told | {
+    return result | {
         "by_day": by_day,
         "now": {status: summary.standing_for(standing.get(status, ()), by_status[status], now) for status in _NOW},
         "queue": {
@@ -265,11 +265,13 @@ def _trends(store: Store, time_range: timedelta) -> dict[str, Any]:
     windows = windows_of(time_range, now)
     first = store.read(queries.first_window, windows.span)
     if first is None:  # what nothing is known of has no windows
-        told = trends(replace(windows, starts=()), {})
+        result = trends(replace(windows, starts=()), {})
     else:
         windows = windows_of(time_range, now, first)
-        told = trends(windows, summary.by_window(store.read(queries.windows, windows.span, windows.starts[0], "9999")))
-    return {"time_range_seconds": time_range.total_seconds(), **told}
+        result = trends(
+            windows, summary.by_window(store.read(queries.windows, windows.span, windows.starts[0], "9999"))
+        )
+    return {"time_range_seconds": time_range.total_seconds(), **result}
 
 
 def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def global_summary(
     What was pruned is among what has ended, in rates, means and quantiles too, and no more among what there is:
     `pruned_optimizations` of it.
 
-    counts: `Store.counts()`; priorities: `Store.priorities()`; totals: `Store.totals()`. `success_rate` is completed
+    counts, priorities, totals: of the queries of these names. `success_rate` is completed
     over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
     """
     placebo_runs = sum(row["count"] for row in counts if row["strategy"] == PLACEBO)
@@ -100,7 +100,7 @@ def merged(many: Iterable[Sums]) -> Sums:
 
 
 def by_window(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`Store.windows()` rows, by the beginning of the window: counts by status, rates and means."""
+    """Rows of `queries.windows`, by the beginning of the window: counts by status, rates and means."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row["starts"], []).append(row)
@@ -121,18 +121,18 @@ def window_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def standing_for(rows: Sequence[Mapping[str, Any]], count: int, now: datetime) -> dict[str, Any]:
-    """How long those in one status have been in it, in seconds. rows: `Store.standing()`, perhaps not all `count`."""
+    """How long those in one status have been in it, in seconds. rows: of `queries.standing`, maybe not all."""
     ages = [_age(row["since"], now) for row in rows if row["since"] is not None]
-    told: dict[str, Any] = {"count": count} | dict.fromkeys(("longest_seconds", "mean_seconds", "median_seconds"))
+    result: dict[str, Any] = {"count": count} | dict.fromkeys(("longest_seconds", "mean_seconds", "median_seconds"))
     if not ages:
-        return told | {"reason": "nothing is in it" if not count else "it is not recorded since when"}
-    told["longest_seconds"] = max(ages)
+        return result | {"reason": "nothing is in it" if not count else "it is not recorded since when"}
+    result["longest_seconds"] = max(ages)
     if len(ages) < count:
-        return told | {
+        return result | {
             "reason": f"looked at the {len(ages)} of {count} that were created first: the longest is of these, and a "
             "mean of all would cost a look at each"
         }
-    return told | {"mean_seconds": fmean(ages), "median_seconds": median(ages)}
+    return result | {"mean_seconds": fmean(ages), "median_seconds": median(ages)}
 
 
 def queue_for(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def _summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
 
 
 def _distribution(count: int, total: float, histogram: Mapping[str, int], reason: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"count": count, "mean": total / count if count else None}
+    result: dict[str, Any] = {"count": count, "mean": total / count if count else None}
     if count and sum(map(bool, histogram.values())) == 1:  # as near as its bucket, and exact where all are alike
-        return told | dict.fromkeys(QUANTILES, told["mean"])
-    told |= zip(QUANTILES, quantiles(histogram, tuple(QUANTILES.values())), strict=True)
-    return told if count else told | {"reason": reason}
+        return result | dict.fromkeys(QUANTILES, result["mean"])
+    result |= zip(QUANTILES, quantiles(histogram, tuple(QUANTILES.values())), strict=True)
+    return result if count else result | {"reason": reason}

@@ -108,18 +108,18 @@ _NOTHING: dict[str, Any] = {
 
 
 def _slope_of(points: Sequence[tuple[float, float]], per: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"per": per, "windows": len(points)} | dict.fromkeys(("slope", "low", "high", "direction"))
+    result: dict[str, Any] = {"per": per, "windows": len(points)} | dict.fromkeys(("slope", "low", "high", "direction"))
     found = slope(points)
     if found is None:
-        return told | {
+        return result | {
             "reason": f"{len(points)} windows that are over have a value; a slope with a confidence interval of 95% "
             f"needs {FEWEST_WINDOWS}"
         }
     if not all(map(math.isfinite, found)):
-        return told | {"reason": "the values differ by more than a number can hold"}
+        return result | {"reason": "the values differ by more than a number can hold"}
     best, low, high = found
     direction = "rising" if low > 0 else "falling" if high < 0 else "no clear direction"
-    return told | {"slope": best, "low": low, "high": high, "direction": direction}
+    return result | {"slope": best, "low": low, "high": high, "direction": direction}
 
 
 def _place(starts: str, per: str) -> float:

@@ -79,10 +79,10 @@ async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep, *, recount
     for begin in range(0, len(found), BATCH):
         some = tuple(found[begin : begin + BATCH])
         upkeep.corrected += await store.write_async(Correct(some))
-        upkeep.corrections += [_told(each) for each in some]
+        upkeep.corrections += [_described(each) for each in some]
 
 
-def _told(difference: Difference) -> dict[str, Any]:
+def _described(difference: Difference) -> dict[str, Any]:
     missing = difference.sums
     return difference.key._asdict() | {
         "count": missing.count,

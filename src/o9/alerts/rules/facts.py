@@ -259,7 +259,7 @@ def group_facts(scope: Scope, statistics: Mapping[str, Any], windows: Sequence[R
 
 
 def first_hour(now: datetime) -> str:
-    """From which hour on `Store.ended_since` has the last day."""
+    """From which hour on `queries.ended_since` has the last day."""
     return (now - timedelta(hours=24)).isoformat()[:13]
 
 

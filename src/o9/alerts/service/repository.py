@@ -114,7 +114,7 @@ def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Da
 
 
 def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:
-    """What users hold, from a row of `Store.alerts.page`."""
+    """What users hold, from a row of `queries.alerts`."""
     ends_at = row["resolved_at"] or (row["ends_at"] if row["ends_at"] and row["ends_at"] <= moment(now) else None)
     return OptimizationAlert(
         alert_id=row["alert_id"],

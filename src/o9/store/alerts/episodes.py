@@ -78,7 +78,7 @@ class NewAlert(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What became of a telling: the episode that it belongs to, and whether it began or ended it."""
+    """What became of an alert as it was received: the episode that it belongs to, and whether it began or ended it."""
 
     episode: str
     began: bool
@@ -154,7 +154,7 @@ class LapseAlerts(Operation[list[str]]):
 
 
 class _Batch:
-    """The tellings of one batch against what is known: read by three statements, changed in memory, then written."""
+    """The alerts of one batch against what is known: read by three statements, changed in memory, then written."""
 
     def __init__(self, unit: UnitOfWork, new_alerts: Sequence[NewAlert]) -> None:
         unit.flush()
@@ -250,7 +250,7 @@ class _Batch:
         self._touch(firing)
 
     def _ended(self, firing: Row, given: NewAlert) -> bool:
-        """End the episode where the telling says that it is over by now."""
+        """End the episode where the alert says that it is over by now."""
         if given.ends_at is None or given.ends_at > self._unit.now or firing["resolved_at"] is not None:
             return False
         self._end(firing, given.ends_at, EndedBy.SOURCE.value)

@@ -32,7 +32,7 @@ UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
 KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
 _REPEAT = "repeat"
-_TELL_ALL = ("firing", _REPEAT)  # kinds of notices about all that fires in their group
+_ABOUT_ALL = ("firing", _REPEAT)  # kinds of notices about all that fires in their group
 
 
 class NewNotice(NamedTuple):
@@ -165,7 +165,7 @@ class BeginTry(Operation[Row | float | None]):
         }  # fmt: skip
         unit.connection.execute(insert(TRY).values(**begun))
         said = notice_row(said)
-        if said["known"] and said["kind"] == "firing" and not _was_told(unit, row, said["receiver"]):
+        if said["known"] and said["kind"] == "firing" and not _was_notified(unit, row, said["receiver"]):
             said["known"] = 0
         return said | row | claim | {"may_be_double": may_be_double}
 
@@ -341,12 +341,12 @@ def _without_vain_repeats(unit: UnitOfWork, notices: Sequence[NewNotice]) -> lis
     return found
 
 
-def _was_told(unit: UnitOfWork, row: Row, receiver: str) -> bool:
+def _was_notified(unit: UnitOfWork, row: Row, receiver: str) -> bool:
     """Whether the last message before this one of all that fires in its group went through its channel."""
     before = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
-    told_all = (NOTICE.c.receiver == receiver) & NOTICE.c.kind.in_(_TELL_ALL)
+    about_all = (NOTICE.c.receiver == receiver) & NOTICE.c.kind.in_(_ABOUT_ALL)
     same = (NOTICE.c.group_key == NOTIFICATION.c.group_key) & (NOTICE.c.number == NOTIFICATION.c.number)
-    wanted = select(NOTIFICATION.c.status).join_from(NOTIFICATION, NOTICE, same).where(before, told_all)
+    wanted = select(NOTIFICATION.c.status).join_from(NOTIFICATION, NOTICE, same).where(before, about_all)
     wanted = wanted.where(NOTIFICATION.c.number < row["number"]).order_by(NOTIFICATION.c.number.desc()).limit(1)
     return unit.connection.execute(wanted).scalar() == "sent"
 

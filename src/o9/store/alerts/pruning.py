@@ -50,7 +50,7 @@ class PruneAlerts(Operation[PrunedAlerts]):
         deadline = time.monotonic() + self.seconds
         done = PrunedAlerts(cursor=self.cursor)
         steps: tuple[Callable[[UnitOfWork, PrunedAlerts], bool], ...] = (
-            self._alerts, self._notices, self._untold, self._others,
+            self._alerts, self._notices, self._suppressed, self._others,
         )  # fmt: skip
         for step in steps:
             while not step(unit, done):
@@ -82,7 +82,7 @@ class PruneAlerts(Operation[PrunedAlerts]):
 
     def _notices(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
         connection = unit.connection
-        wanted = select(NOTICE.c.group_key, NOTICE.c.number).where(_told_long_ago(self.before))
+        wanted = select(NOTICE.c.group_key, NOTICE.c.number).where(_is_old_notice(self.before))
         found = [tuple(row) for row in connection.execute(wanted.order_by(NOTICE.c.at).limit(self.piece))]
         if found:
             sends = select(NOTIFICATION.c.id).where(tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(found))
@@ -93,7 +93,7 @@ class PruneAlerts(Operation[PrunedAlerts]):
             done.notices += len(found)
         return len(found) < self.piece
 
-    def _untold(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
+    def _suppressed(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
         oldest = select(DECISION.c.id, DECISION.c.at).order_by(DECISION.c.id).limit(self.piece)
         found = [row.id for row in unit.connection.execute(oldest) if row.at < self.before]
         if found:
@@ -117,7 +117,7 @@ def prunable_alerts(connection: Connection, before: str) -> PrunedAlerts:
     given = ALERT.join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode, isouter=True)
     return PrunedAlerts(
         alerts=count(and_(ALERT.c.at < before, _is_old(before)), given),
-        notices=count(_told_long_ago(before), NOTICE),
+        notices=count(_is_old_notice(before), NOTICE),
         suppressed=count(DECISION.c.at < before, DECISION),
         silences=count(_was_over(before), SILENCE),
         cursor=None,
@@ -132,7 +132,7 @@ def _is_old(before: str) -> ColumnElement[bool]:
     return or_(state.alert_id.is_(None), over, more)
 
 
-def _told_long_ago(before: str) -> ColumnElement[bool]:
+def _is_old_notice(before: str) -> ColumnElement[bool]:
     """Of a notice of which nothing waits to be sent."""
     name = (NOTIFICATION.c.group_key == NOTICE.c.group_key) & (NOTIFICATION.c.number == NOTICE.c.number)
     return and_(NOTICE.c.at < before, ~exists().where(literally(PENDING, "notification"), name))

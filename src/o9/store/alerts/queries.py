@@ -127,12 +127,7 @@ def notifications(connection: Connection, limit: int = 100, before: int | None =
     named = {(row["group_key"], row["number"]) for row in sends}
     said = select(NOTICE).where(tuple_(NOTICE.c.group_key, NOTICE.c.number).in_(sorted(named)))
     notices = {(row["group_key"], row["number"]): notice_row(row) for row in connection.execute(said).mappings()}
-    found = [notices[row["group_key"], row["number"]] | row | {"tries": []} for row in sends]
-    by_id = {row["id"]: row for row in found}
-    tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
-    for begun in connection.execute(tries).mappings():
-        by_id[begun["notification_id"]]["tries"].append(dict(begun))
-    return found
+    return [notices[row["group_key"], row["number"]] | row for row in _with_tries(connection, sends)]
 
 
 def suppressed(connection: Connection, limit: int = 100, alert_id: str | None = None) -> list[Row]:
@@ -189,15 +184,19 @@ def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
     if not by_name:
         return found
     of_these = tuple_(NOTIFICATION.c.group_key, NOTIFICATION.c.number).in_(sorted(by_name))
-    sends = connection.execute(select(NOTIFICATION).where(of_these).order_by(NOTIFICATION.c.id)).mappings()
-    by_id: dict[int, list[Row]] = {}
-    for send in sends:
-        given = dict(send) | {"tries": by_id.setdefault(send["id"], [])}
-        by_name[send["group_key"], send["number"]].append(given)
-    tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
-    for begun in connection.execute(tries).mappings():
-        by_id[begun["notification_id"]].append(dict(begun))
+    sends = rows(connection, select(NOTIFICATION).where(of_these).order_by(NOTIFICATION.c.id))
+    for send in _with_tries(connection, sends):
+        by_name[send["group_key"], send["number"]].append(send)
     return found
+
+
+def _with_tries(connection: Connection, sends: list[Row]) -> list[Row]:
+    """These notifications, each with its `tries`."""
+    by_id = {row["id"]: row | {"tries": []} for row in sends}
+    tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
+    for begun in rows(connection, tries):
+        by_id[begun["notification_id"]]["tries"].append(begun)
+    return list(by_id.values())
 
 
 def _page() -> Select[Any]:

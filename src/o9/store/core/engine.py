@@ -87,9 +87,9 @@ _MISTYPED = re.compile(r"postgres(ql)?(\+\w+)?(:|//)|(.*\s)?password\s*=")
 
 
 def _unreadable(url: str) -> OptimizationStoreError:
-    told = f" {public_url(url)!r}" if "://" in url else ""
+    named = f" {public_url(url)!r}" if "://" in url else ""
     return OptimizationStoreError(
-        f"the store's URL{told} cannot be read: it is sqlite:///PATH, or postgresql://… with a user's name and "
+        f"the store's URL{named} cannot be read: it is sqlite:///PATH, or postgresql://… with a user's name and "
         "password in which @ is written %40, : %3A and / %2F"
     )
 

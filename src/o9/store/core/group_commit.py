@@ -131,7 +131,7 @@ class GroupCommit:
             try:
                 while self._queue:
                     self._commit_waiting()
-            except BaseException:  # those who waited were told; the next ones need this thread
+            except BaseException:  # those who waited have the error; the next ones need this thread
                 logger.critical("the store's writer was interrupted; it goes on", exc_info=True)
 
     def _commit_waiting(self) -> None:
@@ -327,7 +327,7 @@ def _refuse(group: list[_Waiting], error: Callable[[], Exception]) -> None:
 
 
 def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) -> None:
-    """Tell each its answer; those of one event loop are told by one call, because waking a loop is dear."""
+    """Give each its answer; those of one event loop by one call, because waking a loop is dear."""
     loops: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
     for waiting, answer in zip(group, answers, strict=True):
         if failed or isinstance(answer, OptimizationError):
@@ -339,12 +339,12 @@ def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) 
             loops.setdefault(waiting.future.get_loop(), []).append(waiting)
     for loop, there in loops.items():
         try:
-            loop.call_soon_threadsafe(_tell, there)
+            loop.call_soon_threadsafe(_deliver, there)
         except RuntimeError:
             continue  # it is closed, and nobody waits there any more
 
 
-def _tell(group: list[_Waiting]) -> None:
+def _deliver(group: list[_Waiting]) -> None:
     for waiting in group:
         future = waiting.future
         if future is None or future.done():

@@ -24,7 +24,7 @@ def keep_calendar(unit: UnitOfWork, optimization_id: str, dates: Sequence[float]
 
 
 def calendar(connection: Connection, optimization_id: str, digest: str | None) -> bytes | None:
-    """Packed, as `codec.unpack_returns` reads it."""
+    """Packed, as `unpack_returns` reads it."""
     if digest is None:
         return None
     mine = (CALENDAR.c.optimization_id == optimization_id, CALENDAR.c.digest == digest)

@@ -191,7 +191,7 @@ class CutOff(OnOptimization[None]):
         written = select(TRIAL.c.number).where(
             TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.number.in_(numbers)
         )
-        known = set(unit.connection.execute(written).scalars())  # told once more, where the answer was lost on its way
+        known = set(unit.connection.execute(written).scalars())  # written before, where the answer was lost on its way
         new = [pair for pair in zip(self.trials, trials, strict=True) if pair[0].number not in known]
         added = [written for _, written in new]
         origin = origin_of(unit, self.optimization_id)

@@ -52,10 +52,10 @@ class KeepReport(Operation[None]):
     def apply(self, unit: UnitOfWork) -> None:
         name = self.report.optimization_id
         row = existing(unit, name)
-        told = self.report.to_dict()
+        fields = self.report.to_dict()
         at = moment(self.report.timestamp)
-        del told["timestamp"]
-        said, as_of = free_text(to_json(told)), moment(self.of.updated_at)
+        del fields["timestamp"]
+        said, as_of = free_text(to_json(fields)), moment(self.of.updated_at)
         values: Row = {
             "last_at": at, "status": self.of.status.value, "as_of": as_of, "judged_by": self.judged_by,
             "checks": free_text(to_json(list(self.checks))),
@@ -91,13 +91,13 @@ def health_history(
     before: only what comes behind the report with this id.
     """
     mine = REPORT.c.optimization_id == optimization_id
-    statement = select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
+    statement = select(*_SHOWN).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
     return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
 
 
 def health_reports(connection: Connection, limit: int = 100, before: tuple[str, str] | None = None) -> list[Row]:
     """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
-    statement = select(*_TOLD).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
+    statement = select(*_SHOWN).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
     if before is not None:
         statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
     return _rows(connection, statement)
@@ -112,7 +112,7 @@ def health_reports_since(connection: Connection, after: int, limit: int = 1000) 
 def health_report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
     """What was said of one before the report with this id."""
     mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
-    found = _rows(connection, select(*_TOLD).where(mine).order_by(REPORT.c.id.desc()).limit(1))
+    found = _rows(connection, select(*_SHOWN).where(mine).order_by(REPORT.c.id.desc()).limit(1))
     return found[0] if found else None
 
 
@@ -170,7 +170,7 @@ def _latest(*columns: Any) -> Select[Any]:
     return select(*columns).where(mine).order_by(REPORT.c.id.desc()).limit(1)
 
 
-_TOLD = [
+_SHOWN = [
     REPORT.c[name]
     for name in ("id", "optimization_id", "first_at", "last_at", "times", "status", "as_of", "report", "checks")
 ]

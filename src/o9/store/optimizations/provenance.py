@@ -20,7 +20,7 @@ from o9.store.schema.optimizations import BASELINE, PROVENANCE, REPETITION
 
 @dataclass(frozen=True)
 class Baseline:
-    """Packed returns (`codec.unpack_returns`): over the periods of the trials', and over those of their hold-outs."""
+    """Packed returns (`unpack_returns`): over the periods of the trials', and over those of their hold-outs."""
 
     returns: bytes
     hold_out: bytes | None
@@ -38,7 +38,7 @@ class Repetition:
 
 @dataclass(frozen=True)
 class RecordProvenance(OnOptimization[None]):
-    """What the attempt that holds the optimization runs; told once more, it changes nothing."""
+    """What the attempt that holds the optimization runs; recorded again, it changes nothing."""
 
     optimization_id: str
     ran: Ran

@@ -7,8 +7,9 @@ first and its row last; until then `warnings` say so, and nothing can be run aga
 everything once.
 
 Ids are never given twice, and the newest change and transition stay, so that no reader's cursor is ever ahead of what
-comes. In a family what was pruned stays counted (`families.count_pruned`), in the rollups too (`rollups.count_pruned`).
-Which flow runs in Prefect were attempts at what is gone is kept until they are gone there, too (`runs.ForgetRuns`).
+comes. In a family what was pruned stays counted (`families.count_pruned_trials`), in the rollups too
+(`rollups.count_pruned`). Which flow runs in Prefect were attempts at what is gone is kept until they are gone there,
+too (`prefect_runs.ForgetRuns`).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from o9.store.schema.optimizations import (
     TRIAL,
 )
 from o9.store.statistics.families import SharpeRatios, count_pruned_trials
+from o9.store.statistics.rankings import COUNTED
 from o9.store.statistics.rollups import count_pruned, write_rollups
 
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
@@ -76,7 +78,7 @@ class Because(str, Enum):
     TOO_YOUNG = "it ended too short a time ago"
     AWAITED = "one that has not ended was to run after it"
     OPEN_RUN = "Prefect may have more to say of its flow run; the flow reconcile_states asks it"
-    OPEN_ALERT = "an alert of it fires, or its end was not told yet; `o9 alerts resolve` ends it"
+    OPEN_ALERT = "an alert of it fires, or its end was not notified yet; `o9 alerts resolve` ends it"
     MOVED_LAST = "nothing has happened since its end: it marks how far readers of the record have come"
 
 
@@ -312,7 +314,7 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
     behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*map(literal, cursor)) if cursor != ("", "") else true()
     return (
         select(
-            *(OPTIMIZATION.c[name] for name in _READ), awaited.label("awaited"), open_run.label("open_run"),
+            *COUNTED, awaited.label("awaited"), open_run.label("open_run"),
             open_alert.label("open_alert"), (own == last).label("moved_last"),
         )
         .where(at.is_not(None), at >= cursor[0], at < before, behind)
@@ -355,12 +357,6 @@ def _delete(unit: UnitOfWork, row: Mapping[Any, Any]) -> None:
 
 _ENDED = frozenset(status.value for status in ENDED)
 _NEVER = "9999"  # every end was before that
-# What is decided by, and what the rollups count.
-_READ = (
-    "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
-    "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
-    "baseline_performance", "waited_seconds",
-)  # fmt: skip
 
 
 def _of(table: Table) -> ColumnElement[bool]:

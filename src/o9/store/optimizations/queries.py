@@ -232,7 +232,7 @@ def awaiting(connection: Connection, optimization_id: str) -> list[str]:
 
 
 def has_open_alert(connection: Connection, optimization_id: str) -> bool:
-    """Whether an alert of it fires, or its end was not told yet."""
+    """Whether an alert of it fires, or its end was not notified yet."""
     mine = (ALERT.c.optimization_id == optimization_id, STATE_OF.c.is_open == literal_column("1"))
     found = select(ALERT.c.alert_id).join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode).where(*mine).limit(1)
     return connection.execute(found).first() is not None

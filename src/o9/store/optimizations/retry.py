@@ -14,15 +14,13 @@ from sqlalchemy import ColumnElement, Table, func, insert, literal, select, true
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
-from o9.store.core.column_types import row_to_state
 from o9.store.core.unit import Operation, UnitOfWork
-from o9.store.optimizations.transitions import Create, existing
+from o9.store.optimizations.transitions import Create, existing, read_state
 from o9.store.schema.optimizations import (
     BASELINE,
     CALENDAR,
     CHECKPOINT,
     METRIC,
-    OPTIMIZATION,
     PROVENANCE,
     RETURNS,
     TRIAL,
@@ -86,8 +84,7 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
             family=origin["family"],
         )
         unit.flush()
-        mine = OPTIMIZATION.c.optimization_id == name
-        return row_to_state(dict(unit.connection.execute(select(OPTIMIZATION).where(mine)).mappings().one())), True
+        return read_state(unit, name), True
 
 
 def _copy(unit: UnitOfWork, table: Table, name: str, which: ColumnElement[bool], origin_id: str) -> None:

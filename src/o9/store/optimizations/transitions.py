@@ -95,7 +95,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
                     "optimization_id", f"{state.optimization_id!r} exists with other content; choose another id"
                 )
             unit.flush()
-            return _read_state(unit, state.optimization_id), False
+            return read_state(unit, state.optimization_id), False
         awaited = [self._awaited(unit, name) for name in self._after]
         unmet = [other for other in awaited if STATUSES[other["status"]] not in ENDED]
         row = _DEFAULTS | state_to_row(state) | metadata_columns(state.metadata) | {
@@ -116,7 +116,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
         if forsaken:
             move(unit, existing(unit, state.optimization_id), _forsaken(state.optimization_id, forsaken[0]))
             unit.flush()
-        return _read_state(unit, state.optimization_id), True
+        return read_state(unit, state.optimization_id), True
 
     @staticmethod
     def _awaited(unit: UnitOfWork, name: str) -> Row:
@@ -212,11 +212,11 @@ class RecordPrefectState(OnOptimization[Decision | None]):
             decision = decide_transition(STATUSES[row["status"]], self.to)
         unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
         if decision.allowed:
-            told = Transition(
+            transition = Transition(
                 self.optimization_id, self.to, self.source, self.message, self.node, issue=self.issue,
                 prefect_run_id=self.run_id, prefect_state_id=self.state_id,
             )  # fmt: skip
-            move(unit, row, told)
+            move(unit, row, transition)
         return decision
 
     def _catch_up(self, unit: UnitOfWork, row: Row) -> None:
@@ -272,7 +272,7 @@ def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
     _move_one(unit, row, wanted)
     ended = [row] if wanted.to in ENDED else []
     while ended:  # not by recursion: those that wait for each other may make a long chain
-        ended += _tell_dependents(unit, ended.pop(0))
+        ended += _release_dependents(unit, ended.pop(0))
 
 
 def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
@@ -302,7 +302,7 @@ def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
     count_transition(unit, row, from_status._value_, to._value_, ended=ended)
 
 
-def _tell_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
+def _release_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
     """Those that wait for what has just ended have one less to wait for, or end themselves: which these are."""
     if not row["dependents"]:
         return []
@@ -359,7 +359,7 @@ def append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
     unit.connection.execute(update(OPTIMIZATION).where(where).values(issues=to_json([*issues, free_text(issue)])))
 
 
-def _read_state(unit: UnitOfWork, optimization_id: str) -> OptimizationState:
+def read_state(unit: UnitOfWork, optimization_id: str) -> OptimizationState:
     found = unit.connection.execute(_WHOLE, {"target": optimization_id}).mappings().one()
     return row_to_state(dict(found))
 

@@ -47,7 +47,7 @@ NOTHING_PRUNED = PrunedTrials()
 
 @dataclass(frozen=True)
 class FamilyTrials:
-    """All trials of a family, by state, and the packed returns of completed ones (`codec.unpack_returns`).
+    """All trials of a family, by state, and the packed returns of completed ones (`unpack_returns`).
 
     `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, or
     `FAMILY_LOOKED_AT` trials, it is not `complete`: it has the first ones by optimization and number, chosen without a
@@ -132,8 +132,8 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
     pruned = NOTHING_PRUNED
     if family:
         mine = TRIAL.c.family == family
-        told = FAMILY_TALLY.c.family == family, FAMILY_TALLY.c.state != _NO_TRY
-        tally = connection.execute(select(FAMILY_TALLY).where(*told)).mappings().all()
+        tried = FAMILY_TALLY.c.family == family, FAMILY_TALLY.c.state != _NO_TRY
+        tally = connection.execute(select(FAMILY_TALLY).where(*tried)).mappings().all()
         counts = {str(row["state"]): int(row["count"]) for row in tally}
         pruned = PrunedTrials(
             sum(row["pruned"] for row in tally),

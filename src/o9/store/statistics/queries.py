@@ -17,6 +17,7 @@ from o9.store.queue.claims import MIRRORED
 from o9.store.queue.order import queued_at
 from o9.store.schema.optimizations import OPTIMIZATION, RECORDED, TRANSITION, WAITING
 from o9.store.schema.statistics import RANKING, ROLLUP, TALLY_PRIORITY
+from o9.store.statistics.rankings import COUNTED
 from o9.store.statistics.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Difference, Key, Sums
 
 BATCH = 2_000
@@ -227,13 +228,8 @@ def _parts(span: str, starts: str, recount: bool) -> ColumnElement[bool]:
 
 
 def _ended_in(connection: Connection, span: str, starts: str) -> Iterator[Row]:
-    names = (
-        "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
-        "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
-        "baseline_performance", "waited_seconds",
-    )  # fmt: skip
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
-    statement = select(*(OPTIMIZATION.c[name] for name in names)).where(*_in_window(span, starts))
+    statement = select(*COUNTED).where(*_in_window(span, starts))
     statement = statement.order_by(*order).limit(BATCH)
     after: Sequence[str] = (starts, "")
     while True:

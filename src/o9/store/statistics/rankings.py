@@ -35,14 +35,14 @@ STATE_FIGURES: dict[str, str | None] = {
 BEST_METRICS = "best_metrics"  # of an optimization's results: what its best trial's objective measured
 _OF = " of "
 _OF_THE_OBJECTIVE = frozenset({"best_value"})  # metrics of steps that are values of the objective
-_READ = select(
-    *(OPTIMIZATION.c[name] for name in (
-        "optimization_id", "optimization_type", "strategy", "priority", "started_at", "completed_at",
-        "completed_steps", "current_performance", "performance_improvement", "baseline_performance",
-        "optimized_parameters", "execution_time", "waited_seconds", "cpu_usage", "memory_usage", "metrics", "metadata",
-        "results", "family",
-    ))
-)  # fmt: skip
+# What the rollups count of an optimization, and what is ranked of it beside that.
+COUNTED = tuple(OPTIMIZATION.c[name] for name in (
+    "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
+    "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
+    "baseline_performance", "waited_seconds",
+))  # fmt: skip
+_RANKED = ("cpu_usage", "memory_usage", "metrics", "metadata", "results", "family")
+_READ = select(*COUNTED, *(OPTIMIZATION.c[name] for name in _RANKED))
 
 
 def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
