@@ -1,4 +1,4 @@
-"""Statistics as tables and words, for whoever shows them: Prefect's artifacts do. Pure; unknown is a dash."""
+"""Statistics as tables and words, as Prefect's artifacts show them. Pure; unknown is a dash."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Keeping the rollups true: what `compute_statistics` does, without Prefect.
 
-The rollups are written in the transaction that ends an optimization. What can still make them wrong: somebody amends
+The rollups are written in the transaction that ends an optimization. What can still make them wrong: a caller amends
 a result after its end, or a hand in the database. So the days that can still change are recounted from the record, an
 hour at a time, and what differs is added (`rollups.Correct`); then days are compared with their hours, months with
 their days, all time with its months, so that an error on any level is mended, at a cost that does not grow with

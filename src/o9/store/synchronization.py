@@ -1,7 +1,7 @@
 """What nodes tell each other through the change feed, how far each has read it, and nodes that are expected.
 
-Contract. A published change has its place among all changes, so every node hears the same in the same order. A node
-reads what lies between two looks, however long the feed is; what was published before it joined it does not hear.
+Contract. A published change has its place among all changes, so every node receives the same in the same order. A node
+reads what lies between two looks, however long the feed is; what was published before it joined it does not receive.
 """
 
 from __future__ import annotations

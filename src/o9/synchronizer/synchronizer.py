@@ -1,7 +1,7 @@
 """Nodes that share one store publish optimizations through its change feed, and see each other join and leave.
 
-Contract. A node hears what is published while it is started: every change once, in the order of the record, whichever
-node published it. How far it has read is kept beside its heartbeat; `sync_optimization_state` waits for that. A look
+Contract. A node receives what is published while it is started: every change once, in the order of the record, from
+whichever node. How far it has read is kept beside its heartbeat; `sync_optimization_state` waits for that. A look
 costs what has changed since the last one, however long the record is. Owned by one event loop.
 """
 
@@ -32,7 +32,7 @@ from o9.store.synchronization import ExpectNode, ForgetNode, Publish, ReadNext
 from o9.synchronizer.roster import Node, Roster, gather
 
 logger = logging.getLogger(__name__)
-CONFIRM_SECONDS = 0.5  # between two looks while somebody waits for other nodes
+CONFIRM_SECONDS = 0.5  # between two looks while a caller waits for other nodes
 PATIENCE = 3  # intervals in which a node should have read what was published
 _numbers = itertools.count(1)
 
@@ -74,7 +74,7 @@ class AsyncStateSynchronizer(StoreComponent):
         self._last_sync: datetime | None = None
 
     def use_node(self, name: str) -> None:
-        """Be this node, of whose life somebody else gives the heartbeat; before `start`."""
+        """Be this node, whose heartbeat the caller gives; before `start`."""
         self._node = name
 
     @property
@@ -122,7 +122,7 @@ class AsyncStateSynchronizer(StoreComponent):
     async def sync_optimization_state(self, optimization_id: str, target_nodes: Iterable[str] | None = None) -> bool:
         """Publish the state, and wait until the named nodes (None: all that live) have read up to there.
 
-        False where they have not within three times `sync_interval`; the log says which, and why. Raises
+        False where they have not within three times `sync_interval`; the log names them, and why. Raises
         OptimizationSyncError before `start`, OptimizationError where there is no such optimization.
         """
         targets = _targets(target_nodes)
@@ -139,7 +139,7 @@ class AsyncStateSynchronizer(StoreComponent):
         return not missing
 
     async def broadcast_optimization_update(self, optimization_id: str, update: Mapping[str, Any]) -> bool:
-        """Publish `update`: each node's `synced` callbacks hear it once, this one's too. True when that is durable.
+        """Publish `update`: each node's `synced` callbacks get it once, this one's too. True when that is durable.
 
         The record of the optimization is not changed. Raises OptimizationValidationError for what JSON cannot hold,
         OptimizationError where there is no such optimization.

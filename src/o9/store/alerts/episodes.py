@@ -280,7 +280,7 @@ def close(unit: UnitOfWork, episodes: Iterable[str], cursor: int) -> None:
 
 
 def write_change(unit: UnitOfWork, kind: str) -> int:
-    """Write a change, and answer with its id: it is larger than all that anybody has seen."""
+    """Write a change, and answer with its id: it is larger than all ids that readers have seen."""
     written = insert(CHANGE).values(optimization_id="", kind=kind, at=unit.now)
     key = unit.connection.execute(written).inserted_primary_key
     assert key is not None

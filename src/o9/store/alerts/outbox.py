@@ -3,7 +3,7 @@
 Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
 and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
 it begins, and claims its notification for a while that its node renews; a node that finds an expired claim sends again.
-A try without an end, or whose end says that it may have arrived, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
+A try without an end, or which may have arrived all the same, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
 is counted by channel. Claims and due times are measured by the database's clock.
 What a notice says was known is only so for a channel through which the group's last message was sent.
 """
@@ -133,8 +133,8 @@ class BeginTry(Operation[Row | float | None]):
     """Claim what is to be sent next through `channel`.
 
     Answers with it, its notice and `may_be_double`; with None where there is nothing; with the number of seconds to
-    wait where the throttle holds it back. throttles: at most so many tries in so many seconds through this channel, by
-    receiver. dead_nodes: those of which it is known without waiting that they send nothing any more.
+    wait where the throttle holds it back. throttles: by receiver, at most that many tries in that many seconds through
+    this channel. dead_nodes: those of which it is known without waiting that they send nothing any more.
     """
 
     channel: str
@@ -202,7 +202,7 @@ class EndTry(Operation[bool]):
     """How a try ended. Answers False where it had been taken over meanwhile: then only the try itself is written.
 
     error: None where it was sent. in_doubt: it may have arrived all the same. retry_in: seconds until it is tried
-    again; None: it has failed for good. pause: for so many seconds nothing at all is to be sent through this channel.
+    again; None: it has failed for good. pause: seconds for which nothing is to be sent through this channel.
     """
 
     notification_id: int

@@ -37,7 +37,7 @@ def now_text() -> str:
 
 
 def real(value: float) -> float:
-    """A number for a REAL column. SQLite keeps no sign of zero there; so nobody does, and all databases agree."""
+    """A number for a REAL column. SQLite keeps no sign of zero there; so no database gets one, and all agree."""
     return float(value) + 0.0
 
 

@@ -22,7 +22,7 @@ class StoreComponent(Component):
         self._store = store
 
     def use(self, store: Store) -> None:
-        """Work on `store`, which somebody else opens and closes."""
+        """Work on `store`, which the caller opens and closes."""
         self._given = self._store = store
 
     @property

@@ -27,7 +27,7 @@ from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 from o9.store.migrations.run import create_tables, run_migrations
 
 Durability = Literal["process", "power"]
-# Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that somebody hangs.
+# Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that one hangs.
 SQLITE_BUSY_SECONDS = 60
 WRITER_CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 8_192  # of 4 KiB
@@ -130,7 +130,7 @@ def upgrade(engine: Engine) -> None:
 
 
 def _write_ahead(connection: Connection) -> None:
-    """SQLite waits for nobody while it changes the mode of a new file: it is asked again until nobody else does."""
+    """SQLite does not wait for a lock while it changes the mode of a new file: it is asked again until it has it."""
     until = time.monotonic() + SQLITE_BUSY_SECONDS
     while True:
         try:
@@ -159,7 +159,7 @@ def begin(engine: Engine, cursor: Any, lock_seconds: float | None = None) -> Non
 
 
 def writer_cursor(engine: Engine, driver: Any) -> Any:
-    """A cursor of the driver's connection, for whoever writes large groups."""
+    """A cursor of the driver's connection, for a writer of large groups."""
     cursor = driver.cursor()
     if engine.dialect.name == "sqlite":
         # SQLite's own 2 MiB overflow in a large group: its pages are then written and read over and over. And what it
@@ -194,7 +194,7 @@ def busy(url: URL, error: Exception) -> StoreUnavailableError:
 
 
 def _is_full(url: URL) -> bool:
-    """SQLite says no more of it where not even the shared memory beside the file can grow."""
+    """SQLite reports no more where not even the shared memory beside the file can grow."""
     try:
         return shutil.disk_usage(Path(str(url.database)).absolute().parent).free < LEAST_FREE_BYTES
     except OSError:

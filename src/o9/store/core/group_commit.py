@@ -5,8 +5,8 @@ changes afterwards, so that an operation that raises has changed nothing and its
 committed without it. A caller is answered only after COMMIT returned: what was acknowledged is durable. When
 the database itself refuses a group, the group is rolled back and each operation tried alone, so that one bad
 row fails one caller. When the store is away, all who wait are refused at once. When it is lost during COMMIT,
-the callers wait until the server says what became of the transaction: nothing is written twice. Thread-safe;
-any thread may submit, whoever gets the lock commits for all who wait. Writers of all processes take turns
+the callers wait until the server knows what became of the transaction: nothing is written twice. Thread-safe;
+any thread may submit; the one that gets the lock commits for all that wait. Writers of all processes take turns
 (SQLite's write lock, PostgreSQL's advisory lock), so the change feed is in commit order on both.
 """
 
@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 
 class _Waiting:
-    """A write that somebody waits for: in an event loop, where there is a `future`, else in a thread."""
+    """A write whose caller waits: in an event loop, where there is a `future`, else in a thread."""
 
     __slots__ = ("answer", "done", "error", "future", "operation")
 
@@ -203,7 +203,7 @@ class GroupCommit:
         return answers
 
     def _is_committed(self, token: Token) -> bool:
-        """What became of a transaction whose COMMIT got no answer: those who wait for it wait until the server says.
+        """What became of a transaction whose COMMIT got no answer: its callers wait until the server knows.
 
         SQLite is never asked: a COMMIT of its that fails has done nothing.
         """
@@ -272,7 +272,7 @@ class GroupCommit:
             driver = connection.connection.driver_connection
             assert driver is not None
             self._connection = connection, writer_cursor(self._engine, driver)
-            # What is written into a file that has no name any more is seen by nobody. The first one is the one meant.
+            # What is written into a file that has no name any more is lost. The first file is the one meant.
             self._file = self._file or _identity(self._engine)
         return self._connection
 
@@ -341,7 +341,7 @@ def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) 
         try:
             loop.call_soon_threadsafe(_deliver, there)
         except RuntimeError:
-            continue  # it is closed, and nobody waits there any more
+            continue  # it is closed, and no caller waits there any more
 
 
 def _deliver(group: list[_Waiting]) -> None:

@@ -35,7 +35,7 @@ def write_cursor(*place: str | int) -> str:
 
 
 def read_cursor(cursor: str, kind: type[Place], parts: int) -> tuple[Place, ...]:
-    """What `write_cursor` was given: so many parts, all of one kind. Raises OptimizationValidationError."""
+    """What `write_cursor` was given: that many parts, all of one kind. Raises OptimizationValidationError."""
     try:
         place: Any = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (ValueError, binascii.Error, RecursionError):

@@ -35,7 +35,7 @@ MANY_SINCE = (3, 33)  # SQLite's UPDATE … FROM, and 32,766 parameters in a sta
 
 
 class Statement:
-    """SQL for the driver; `bind` makes its parameters of a row. `several`: SQL that does the same to so many rows."""
+    """SQL for the driver; `bind` makes its parameters of a row. `several`: SQL for several rows, by their number."""
 
     __slots__ = ("bind", "several", "sql")
 
@@ -105,7 +105,7 @@ class Statements:
         return self._kept[key]
 
     def compiled(self, statement: Executable) -> Statement:
-        """One that somebody else made, and keeps."""
+        """One that the caller made, and keeps."""
         if statement not in self._others:
             self._others[statement] = self._compile(statement)
         return self._others[statement]
@@ -113,7 +113,7 @@ class Statements:
     def _insert(self, table: Table, columns: tuple[str, ...], on_conflict: str) -> Statement:
         key = (table.name, on_conflict, columns)
         if key not in self._kept:
-            plain = self._compile(insert(table), columns)
+            plain = self._compile(insert(table).inline(), columns)  # no one asks for the new row's id
             head, values, row = plain.sql.rpartition("VALUES ")
             self._kept[key] = self._for_many(
                 Statement(plain.sql + on_conflict, plain.bind), head + values, row, on_conflict

@@ -46,9 +46,9 @@ class CommitStep(OnOptimization[Acknowledged]):
     """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
 
     `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
-    of one core) and `memory_usage` (MiB) are None where they were not measured: what the state says of them stays.
+    of one core) and `memory_usage` (MiB) are None where they were not measured: the state keeps its values.
     `output` is what the strategy printed outside of its trials; `retry_of` names the origin of a retry, else "".
-    The same step once more by the same attempt, whose connection broke before it heard the answer, is acknowledged and
+    The same step once more by the same attempt, whose connection broke before the answer came, is acknowledged and
     written once.
     """
 

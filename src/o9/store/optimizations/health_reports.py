@@ -1,6 +1,6 @@
-"""Health reports over time: what was said of each optimization, since when, and for how long.
+"""Health reports over time: the reports of each optimization, since when each holds, and for how long.
 
-Contract. The newest report of an optimization is the one that was kept last. One that says what the newest says adds no
+Contract. The newest report of an optimization is the one that was kept last. One with the content of the newest adds no
 row: that row is then of the newer moment, and has the checks behind it. Every end makes an optimization due for a
 check, and so does every change after it; it is due until a report of how it is now was kept. Reads cost the same at any
 size, but for `health_under_way`, which looks at all that run or rest.
@@ -55,30 +55,30 @@ class KeepReport(Operation[None]):
         fields = self.report.to_dict()
         at = moment(self.report.timestamp)
         del fields["timestamp"]
-        said, as_of = free_text(to_json(fields)), moment(self.of.updated_at)
+        content, as_of = free_text(to_json(fields)), moment(self.of.updated_at)
         values: Row = {
             "last_at": at, "status": self.of.status.value, "as_of": as_of, "judged_by": self.judged_by,
             "checks": free_text(to_json(list(self.checks))),
         }  # fmt: skip
         unit.flush()
         latest = unit.connection.execute(_latest(REPORT.c.id, REPORT.c.report), {"target": name}).first()
-        if latest is not None and latest.report == said:
+        if latest is not None and latest.report == content:
             again = update(REPORT).where(REPORT.c.id == latest.id).values(**values, times=REPORT.c.times + 1)
             unit.connection.execute(again)
         else:
             if latest is not None:
                 unit.connection.execute(update(REPORT).where(REPORT.c.id == latest.id).values(is_latest=0))
-            new = values | {"optimization_id": name, "first_at": at, "times": 1, "is_latest": 1, "report": said}
+            new = values | {"optimization_id": name, "first_at": at, "times": 1, "is_latest": 1, "report": content}
             unit.connection.execute(insert(REPORT).values(**new))
         if OptimizationStatus(row["status"]) in ENDED:
-            # Not through the unit: what is said of an optimization changes nothing of it.
+            # Not through the unit: a report changes nothing of its optimization.
             due = int(row["updated_at"] != as_of)
             where = OPTIMIZATION.c.optimization_id == name
             unit.connection.execute(update(OPTIMIZATION).where(where).values(health_due=due))
 
 
 def health_report(connection: Connection, optimization_id: str) -> Row | None:
-    """The newest of one, with its checks; None where nothing was said of it yet."""
+    """The newest of one, with its checks; None where there is none yet."""
     found = connection.execute(_latest(*REPORT.c), {"target": optimization_id}).mappings().first()
     return _decoded(found) if found else None
 
@@ -86,7 +86,7 @@ def health_report(connection: Connection, optimization_id: str) -> Row | None:
 def health_history(
     connection: Connection, optimization_id: str, limit: int = 100, before: int | None = None
 ) -> list[Row]:
-    """What was said of one, newest first: `report`, `verdict`, `first_at`, `last_at`, `times`, `status`, `as_of`.
+    """The reports of one, newest first: `report`, `verdict`, `first_at`, `last_at`, `times`, `status`, `as_of`.
 
     before: only what comes behind the report with this id.
     """
@@ -104,13 +104,13 @@ def health_reports(connection: Connection, limit: int = 100, before: tuple[str, 
 
 
 def health_reports_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
-    """What was newly said of anybody behind the report with the id `after`, in that order, with the checks."""
+    """New reports behind the id `after`, of all optimizations, in that order, with the checks."""
     wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(page_size(limit))
     return _rows(connection, wanted)
 
 
 def health_report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
-    """What was said of one before the report with this id."""
+    """The report of one before the report with this id."""
     mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
     found = _rows(connection, select(*_SHOWN).where(mine).order_by(REPORT.c.id.desc()).limit(1))
     return found[0] if found else None
@@ -181,7 +181,7 @@ def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
 
 
 def _decoded(found: Mapping[Any, Any]) -> Row:
-    """`report` as OptimizationHealthReport.from_dict takes it, of the newest moment at which it was said."""
+    """`report` as OptimizationHealthReport.from_dict takes it, with the newest moment at which it held."""
     row = dict(found)
     row["report"] = json.loads(row["report"]) | {"timestamp": row["last_at"]}
     if "checks" in row:

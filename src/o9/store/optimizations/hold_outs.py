@@ -1,6 +1,6 @@
-"""Held-out data: what the best of an optimization earned on them, and how often anybody has looked at such data.
+"""Held-out data: what the best of an optimization earned on them, and how often such data were looked at.
 
-Contract. A look is a series of returns on held-out data that nobody has seen before. It is counted before it is shown,
+Contract. A look is a series of returns on held-out data that was not seen before. It is counted before it is shown,
 over all optimizations of the same objective, whatever family their trials name, and never forgotten, whatever is
 pruned. Looks count together where their periods overlap; where the dates of one are not known, they may. The same
 series again (a retry, a report made once more, a search that found the same) is no new look, for it tells nothing new.
@@ -57,7 +57,7 @@ class KeepHoldOut(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class CountLook(Operation["Look | None"]):
-    """Somebody judges trial `number` by its hold-out, which came with it."""
+    """Trial `number` is judged by its hold-out, which came with it."""
 
     optimization_id: str
     number: int
@@ -78,7 +78,7 @@ class Look:
 
 
 def look(connection: Connection, optimization_id: str, number: int) -> Look | None:
-    """The look at the hold-out of this trial; None where it has none, or nobody has looked yet."""
+    """The look at the hold-out of this trial; None where it has none, or was not looked at yet."""
     seen = _seen(connection, optimization_id, number)
     if seen is None:
         return None

@@ -1,4 +1,4 @@
-"""What people want of an optimization: recorded, and done at once where it is at rest, else with its next commit.
+"""Intents: recorded, and carried out at once where the optimization is at rest, else with its next commit.
 
 What O9 itself wants goes the same way: `Suspend` takes off what runs, and `GoOn` queues it again. `Requeue` ends an
 attempt by what is wanted then.
@@ -34,9 +34,9 @@ from o9.store.schema.optimizations import INTENT, OPTIMIZATION
 
 @dataclass(frozen=True)
 class SetIntent(OnOptimization[OptimizationStatus]):
-    """Record what a person wants. What is at rest is moved at once; an attempt hears of it with its next commit.
+    """Record an intent. What is at rest is moved at once; a running attempt gets it with its next commit.
 
-    Wanting what is wanted already changes nothing, and neither does asking once more for the end that came.
+    The present intent again changes nothing, and neither does asking again for the end that came.
     """
 
     optimization_id: str
@@ -75,7 +75,7 @@ class Suspend(OnOptimization[bool]):
     node: str
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it did: not where it no longer runs there, or somebody wants something else of it."""
+        """Whether it did: not where it no longer runs there, or has another intent."""
         row = existing(unit, self.optimization_id)
         runs = OptimizationStatus(row["status"]) in ACTIVE and row["lease_node"] == self.node
         if not runs or row["intent"] != Intent.RUN.value:
@@ -96,7 +96,7 @@ class GoOn(OnOptimization[bool]):
     node: str
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it was: not where it is no longer suspended, or somebody wants it to stay where it is."""
+        """Whether it was: not where it is no longer suspended, or is to stay paused or held."""
         row = existing(unit, self.optimization_id)
         wanted = Intent(row["intent"])
         if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
@@ -114,7 +114,7 @@ class GoOn(OnOptimization[bool]):
 class Requeue(OnOptimization[None]):
     """An attempt ends unfinished: its optimization is queued again, or comes to the end that was asked for meanwhile.
 
-    Else nobody would take up what waits and is not to run.
+    Else an optimization that waits and is not to run would wait for ever.
     """
 
     optimization_id: str
@@ -146,7 +146,7 @@ class Suspended:
 
 
 def suspended(connection: Connection) -> list[Suspended]:
-    """All that are suspended, but for those that somebody wants to stay where they are."""
+    """All that are suspended, but for those that are to stay paused or held."""
     columns = [OPTIMIZATION.c[name] for name in (*STATE_FIELDS, "intent", "intent_by")]
     stay = [Intent.PAUSE.value, Intent.HOLD.value]
     found = connection.execute(
@@ -158,7 +158,7 @@ def suspended(connection: Connection) -> list[Suspended]:
 
 
 def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
-    """Keep who asked for what, and when; those who run it hear of it through the change feed."""
+    """Keep the intent, its author and its time; the change feed carries it to the node that runs it."""
     asked = {"optimization_id": row["optimization_id"], "intent": intent.value, "by": free_text(by), "at": unit.now}
     unit.insert(INTENT, asked)
     unit.change(row["optimization_id"], "intent")

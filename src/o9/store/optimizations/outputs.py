@@ -47,7 +47,7 @@ def outputs(
 ) -> list[Row]:
     """What users' code printed, by step and number, those behind `after` (step, number); `number`: of that trial alone.
 
-    `trial` is None where `number` says that it belongs to none.
+    `trial` is None where the text belongs to no trial.
     """
     columns = [OUTPUT.c[name] for name in ("step", "number", "text", "cut")]
     place = (OUTPUT.c.step, OUTPUT.c.number)

@@ -91,7 +91,7 @@ def placebos(connection: Connection, optimization_id: str) -> PlaceboRuns:
 
 
 def release_placebos(unit: UnitOfWork, optimization_id: str) -> None:
-    """Before an optimization is pruned: its runs stay placebo runs, of nobody, and go with the rest of each run."""
+    """Before an optimization is pruned: its runs stay placebo runs, without an origin, until they are pruned."""
     unit.run(_RELEASE, {"target": optimization_id})
 
 
@@ -100,7 +100,7 @@ def is_placebo() -> ColumnElement[bool]:
     return select(literal_column("1")).where(PLACEBO.c.run_id == OPTIMIZATION.c.optimization_id).exists()
 
 
-# A row of nobody has its own run for its optimization, so that the id of the pruned one is free again.
+# A row without an origin has its own run for its optimization, so that the id of the pruned one is free again.
 _RELEASE = (
     update(PLACEBO)
     .where(

@@ -1,8 +1,8 @@
 """Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that are suspended until they are admitted.
 
 A suspended run is one of a deployment, and Suspended in Prefect: it holds no worker, and becomes the next attempt when
-it is resumed. Whoever claims its optimization hands the lease over to it (`HandOver`), and the run takes it up where
-it starts (`Begin`); should it never start, the lease runs out like any other.
+it is resumed. The node that claims its optimization hands the lease over to it (`HandOver`), and the run takes it up
+where it starts (`Begin`); should it never start, the lease runs out like any other.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class ForgetRuns(Operation[None]):
 
 @dataclass(frozen=True)
 class Adopt(Operation[Claimed]):
-    """Record a flow run that somebody else runs as an optimization, held by `node` from the start.
+    """Record a flow run that O9 does not run as an optimization, held by `node` from the start.
 
-    The same run once more answers as it did the first time, and is held again where nobody held it: it had rested. It
+    The same run once more answers as it did the first time, and is held again where it was not held: it had rested. It
     never waits in the queue, takes no slot, and has failed when its holder is lost.
     """
 
@@ -103,7 +103,7 @@ class Adopt(Operation[Claimed]):
 
 @dataclass(frozen=True)
 class LostRun(OnOptimization[bool]):
-    """The process of a flow run is gone, by what Prefect says; nothing happens where it is no longer the attempt."""
+    """The process of a flow run is gone, according to Prefect; nothing happens where it is no longer the attempt."""
 
     run_id: str
     optimization_id: str
@@ -165,7 +165,7 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
     """A flow run that Prefect started wants to be the next attempt: take up what was handed over to it, or claim.
 
     Starting it is asking for it: what was held back or paused is queued again, by `by`. Where it is not its turn yet,
-    the run is suspended: it becomes the attempt when its turn comes, and nobody else does.
+    the run is suspended: it becomes the attempt when its turn comes, and no other run does.
     """
 
     optimization_id: str

@@ -140,7 +140,7 @@ def decide(facts: Facts, before: str) -> Because:
 class Prune(Operation[Pruned]):
     """Delete of what ended before the ISO moment `before`, behind `cursor`, as much as `seconds` allow.
 
-    `sharpe_ratios` says what is left behind of the trials' returns.
+    `sharpe_ratios` computes what is left behind of the trials' returns.
     """
 
     before: str
@@ -245,7 +245,7 @@ class PruneOne(OnOptimization[Because | None]):
 class ForgetChanges(Operation[int]):
     """Delete the oldest changes of the feed, if older than `before`; never the newest. Answers how many.
 
-    Whoever reads the feed has long read them; who was away for longer reads the record itself.
+    Readers of the feed have long read them; one that was away for longer reads the record itself.
     """
 
     before: str

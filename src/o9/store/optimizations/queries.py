@@ -210,7 +210,7 @@ def transitions(connection: Connection, optimization_id: str, after: int = 0, li
 
 
 def transitions_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
-    """Everybody's, in commit order, behind the transition with the id `after`."""
+    """Of all optimizations, in commit order, behind the transition with the id `after`."""
     where = (TRANSITION.c.id > after, TRANSITION.c.optimization_id != PRUNED)
     return rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 

@@ -115,7 +115,7 @@ def check_version(optimization_id: str, expected: int | None, version: int) -> N
 
 
 def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
-    """Raises OptimizationStateError for a field that may not change any more after so many attempts, naming it."""
+    """Raises OptimizationStateError for a field that may not change any more after that many attempts, naming it."""
     if status in ENDED and (fixed := changed - WORDS):
         raise OptimizationStateError(
             f"{min(fixed)}: the optimization has ended ({status.value}); submit another one with it, under another id"

@@ -1,7 +1,7 @@
 """Running a finished optimization again from one of its checkpoints, as a new one.
 
 The new ledger begins with the old one's trials up to that step, marked as inherited (attempt 0), so that the strategy
-goes on exactly as the old one did, and nobody who counts trials counts them twice.
+goes on exactly as the old one did, and no trial is counted twice.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
     """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
 
     `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since. With
-    `hold` it is not queued before somebody starts it. It waits for those that `metadata["after"]` names.
+    `hold` it is not queued before it is started. It waits for those that `metadata["after"]` names.
     """
 
     state: OptimizationState
@@ -132,7 +132,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
 class Transition(OnOptimization[Reason]):
     """Move an optimization to another status. Raises OptimizationStateError where the table forbids it.
 
-    fence: given by an attempt, None by everybody else. issue: what went wrong, kept in `issues`. Moving to
+    fence: given by an attempt, None by all others. issue: what went wrong, kept in `issues`. Moving to
     where it already is changes nothing and answers with Reason.ALREADY_THERE.
     """
 
@@ -169,8 +169,8 @@ class Transition(OnOptimization[Reason]):
 class RecordPrefectState(OnOptimization[Decision | None]):
     """Take a state that Prefect reported, once; `to` is what it means for the optimization (None: nothing).
 
-    Work that nobody holds is none: states of a run that waits for its turn move nothing. Neither does one older than
-    the newest one taken of a flow run; but the end that the run's own node has seen counts, whatever its clock said.
+    Without a lease there is no work: states of a run that waits for its turn move nothing. Neither does one older than
+    the newest one taken of a flow run; but an end that the run's own node has seen counts, whatever its clock showed.
     """
 
     optimization_id: str
@@ -220,7 +220,7 @@ class RecordPrefectState(OnOptimization[Decision | None]):
         return decision
 
     def _catch_up(self, unit: UnitOfWork, row: Row) -> None:
-        """It has run, though the state that says so is not here yet: while the store was away, it went to the spool."""
+        """It has run, though that state is not recorded yet: while the store was away, it went to the spool."""
         unit.flush()
         mine = (TRANSITION.c.optimization_id == self.optimization_id) & (TRANSITION.c.attempt == self.attempt)
         began = unit.connection.execute(select(func.min(TRANSITION.c.at)).where(mine)).scalar_one()

@@ -1,7 +1,7 @@
 """Who may work on what: nodes, claims, leases, and the sweep that frees what the dead held.
 
 A lease is written by the database's clock, in seconds, and judged by the monotonic one of the node that looks for the
-dead (`o9.lifecycle.lookout`). A claim raises the fence, so that whoever held the optimization before can write no more.
+dead (`o9.lifecycle.lookout`). A claim raises the fence, so that a former holder can write no more.
 At most `limit` leases are held at once, counted over all nodes.
 """
 
@@ -37,7 +37,7 @@ from o9.store.schema import optimizations as tables
 from o9.store.schema.optimizations import NODE, OPTIMIZATION
 from o9.store.statistics.rollups import write_rollups
 
-MIRRORED = "mirrored"  # the strategy of a flow that somebody else runs, and O9 only watches
+MIRRORED = "mirrored"  # the strategy of a flow that O9 does not run, only watches
 DEFAULT_LIMIT = 10  # where no node has announced one
 _CLOCK = {
     "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
@@ -85,7 +85,7 @@ class Claim(Operation[Claimed | None]):
 
     `limit` is how many may be held at once, over all nodes; None: what the living nodes have announced. The limits of
     policies hold beside it. A slot counts as taken until its lease was given back or swept, so that a holder who was
-    away for a while takes no slot that has gone to somebody else.
+    away for a while takes no slot that another holder has.
 
     `only`: the others of the queue are left alone. Answers None where nothing waits or there is no room. Raises
     OptimizationCoordinationError where the one named does not wait.
@@ -190,7 +190,7 @@ class AbandonClaim(OnOptimization[bool]):
 
 @dataclass(frozen=True)
 class RejectClaim(OnOptimization[None]):
-    """What was claimed is not to start: it is paused, and `issues` says why. A resume tries again."""
+    """What was claimed is not to start: it is paused, and `issues` has the reason. A resume tries again."""
 
     optimization_id: str
     fence: int
@@ -210,7 +210,7 @@ class RejectClaim(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class ReleaseClaims(Operation[list[str]]):
-    """Free what `node` holds beside `kept`: claims whose answer it never heard. Answers with their ids."""
+    """Free what `node` holds beside `kept`: claims whose answer never arrived. Answers with their ids."""
 
     node: str
     kept: Sequence[str]
@@ -224,8 +224,8 @@ class ReleaseClaims(Operation[list[str]]):
 class Heartbeat(Operation[float]):
     """Say that a node lives, and renew all its leases.
 
-    Those that ran out, too, while nobody has swept them: a node that could not reach the store for a while, like
-    everybody else, has lost nothing.
+    Those that ran out, too, unless they were swept: a node that could not reach the store for a while has lost
+    nothing where no node could.
     """
 
     node: str
@@ -255,7 +255,7 @@ class Heartbeat(Operation[float]):
 class Leave(Operation[list[str]]):
     """A node ends in good order; what it still held is swept as if its lease had run out.
 
-    But for flows that it only watched: how those end, Prefect says, or in the end their leases do.
+    But for flows that it only watched: Prefect reports their ends, or their leases run out.
     """
 
     node: str
@@ -296,12 +296,12 @@ class Sweep(Operation[list[str]]):
 def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: str = "") -> Transition | None:
     """What becomes of an optimization whose holder is gone; None where it had not begun and may wait again.
 
-    `row` counts this death already. A node that left in good order did not die, and costs nobody an attempt.
+    `row` counts this death already. A node that left in good order did not die, and costs no attempt.
     """
     status, intent = OptimizationStatus(row["status"]), Intent(row["intent"])
     cause = Cause.SWEEPER if died else Cause.SHUTDOWN
     if row["strategy"] == MIRRORED:
-        # Whoever ran that flow is gone; O9 cannot run it again.
+        # The process of that flow is gone; O9 cannot run it again.
         to = INTENDED_END.get(intent, OptimizationStatus.FAILED)
         message = evidence or f"its process is gone ({holder})"
         return None if status in ENDED else Transition(
@@ -353,7 +353,7 @@ def database_now(unit: UnitOfWork) -> float:
 
 
 def database_time(connection: Connection) -> float:
-    """The same for whoever only reads."""
+    """The same for a reader."""
     return float(connection.execute(_CLOCK[connection.dialect.name]).scalar_one())
 
 

@@ -1,6 +1,6 @@
 """What only one node may do at a time, by a name: a lease that expires, with a fence.
 
-Measured by the database's clock, in seconds. Whoever takes a lease from another raises its fence, so that the old
+Measured by the database's clock, in seconds. A node that takes a lease from another raises its fence, so that the old
 holder's writes fail (`held`).
 """
 
@@ -57,7 +57,7 @@ class ReleaseLeadership(Operation[None]):
 
 
 def leader(connection: Connection, name: str) -> Row | None:
-    """Who holds the lease: `node` (None: nobody), `fence`, `expires_at`, `cursor`; None where nobody ever did."""
+    """Who holds the lease: `node` (None: no node), `fence`, `expires_at`, `cursor`; None where it was never held."""
     found = connection.execute(select(LEASE).where(LEASE.c.name == name)).mappings().first()
     return dict(found) if found else None
 
@@ -73,5 +73,5 @@ def held(unit: UnitOfWork, name: str, fence: int) -> None:
     if found is None or found["fence"] != fence or found["node"] is None:
         raise StaleAttemptError(
             f"{name}: this node (fence {fence}) no longer holds the lease; "
-            f"{found['node'] if found else 'nobody'} does. Nothing was written"
+            f"{found['node'] if found else 'no node'} does. Nothing was written"
         )

@@ -1,7 +1,7 @@
 """The order in which optimizations wait for a slot: one number for each, the smallest first.
 
-Queued earlier or of higher priority is smaller: a level of priority is worth ten minutes of waiting. As everybody's
-waiting grows alike, the order of two never changes, and an index can hold it. Pure.
+Queued earlier or of higher priority is smaller: a level of priority is worth ten minutes of waiting. As all
+waiting times grow alike, the order of two never changes, and an index can hold it. Pure.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ class RuleStanding(Record, table=True):
 
 
 class ReadUpTo(Record, table=True):
-    """The id up to which the rules have taken what a table says, by its name."""
+    """The id up to which the rules have read each table, by its name."""
 
     __tablename__ = "read_up_to"
 

@@ -209,7 +209,7 @@ class Repetition(Record, table=True):
 
 
 class HealthReportRow(Record, table=True):
-    """Append-only but for its newest row: one that says the same again moves all but `first_at` and `report`.
+    """Append-only but for its newest row: a report with the same content updates all but `first_at` and `report`.
 
     `status` and `as_of` (its `updated_at`) are the optimization's when it was checked.
     """
@@ -364,7 +364,7 @@ class Writer(Record, table=True):
 
 
 class ExpectedNode(Record, table=True):
-    """Nodes that somebody registered by hand, whether they run or not."""
+    """Nodes that were registered by hand, whether they run or not."""
 
     __tablename__ = "expected_node"
 
@@ -376,7 +376,7 @@ class ExpectedNode(Record, table=True):
 class Change(Record, table=True):
     """The change feed, in commit order: writers take turns, so an id that is seen is followed only by larger ones.
 
-    `data` is what the nodes' callbacks hear (JSON); None: nothing.
+    `data` is what the nodes' callbacks receive (JSON); None: nothing.
     """
 
     __tablename__ = "change"

@@ -105,7 +105,7 @@ class FamilyTally(Record, table=True):
 
 
 class HoldOutLook(Record, table=True):
-    """Append-only: each series of returns on held-out data that anybody has seen, by its hash.
+    """Append-only: each series of returns on held-out data that was looked at, by its hash.
 
     `family` is what the looks count by: the objective, see `o9.store.optimizations.hold_outs`; `look` counts from 1
     within it. What is pruned stays counted, so `seen_by` may be an optimization that is gone.

@@ -161,7 +161,7 @@ def recordings(connection: Connection, optimization_id: str, limit: int | None =
 
 
 def differences(connection: Connection, span: str, starts: str, *, recount: bool = False) -> list[Difference]:
-    """What has to be added to the rollups of one window so that they say what the record says, and what was pruned.
+    """What has to be added to the rollups of one window so that they agree with the record and with what was pruned.
 
     An hour is compared with the optimizations that ended in it, read in batches; a day with its hours, a month with its
     days, all time with its months. With `recount` a day is compared with the optimizations, too: its hours may be

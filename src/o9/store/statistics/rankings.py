@@ -48,7 +48,7 @@ _READ = select(*COUNTED, *(OPTIMIZATION.c[name] for name in _RANKED))
 def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     """By metric the direction and the value of one optimization, of which `row` is the columns of `_READ`."""
     metadata = json.loads(row["metadata"])
-    if "placebo_of" in metadata:  # what it reaches says nothing of any strategy
+    if "placebo_of" in metadata:  # its result tells nothing about a strategy
         return {}
     own = MINIMIZE if metadata.get("direction") == MINIMIZE else MAXIMIZE
     found = {
@@ -77,7 +77,7 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
 
 
 def within(metric: str, family: str) -> str:
-    """What the best trial's own metric is ranked by: over other objectives or data it says nothing."""
+    """What the best trial's own metric is ranked by: over other objectives or data it cannot be compared."""
     return f"{metric}{_OF}{family}"
 
 
@@ -92,7 +92,7 @@ def families_of(metric: str, recorded: Iterable[str]) -> list[str]:
 
 
 def measured(row: Mapping[Any, Any]) -> bool:
-    """Whether it has a performance: 0.0 without parameters that reached it says that nothing has succeeded yet."""
+    """Whether it has a performance: 0.0 without parameters that reached it means that nothing has succeeded yet."""
     return bool(row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}")
 
 
@@ -145,7 +145,7 @@ class RecordMetrics(OnOptimization[None]):
             known = {"optimization_id": self.optimization_id, "value": real(value)}
             unit.insert(RECORDED, {**known, "name": name, "at": self.at})
             rows.append({**known, "metric": name, "direction": STATE_FIGURES.get(name) or MAXIMIZE})
-        # A state's own figures are O9's to measure; what is said of them from outside is history, and not ranked.
+        # A state's own figures are O9's to measure; values from outside are history, and not ranked.
         rows = [row for row in rows if row["metric"] not in STATE_FIGURES]
         if rows:
             unit.upsert(RANKING, rows)
