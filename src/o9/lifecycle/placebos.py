@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from o9.lifecycle.submission import submit
-from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
+from o9.model.errors import OptimizationValidationError
 from o9.model.fields import ID_LIMIT, NAME_LIMIT
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.specification import new_optimization
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus
 from o9.store import queries
+from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 
 RUNS = 19  # the fewest with which p can be 0.05
@@ -40,11 +41,7 @@ async def submit_placebos(
     """
     if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= MOST_RUNS:
         raise OptimizationValidationError("runs", f"expected a whole number from 1 to {MOST_RUNS:,}, got {runs!r:.60}")
-    origin = await store.read_async(queries.get, optimization_id)
-    if origin is None:
-        raise OptimizationNotFoundError(
-            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
-        )
+    origin = await StoreComponent(store).existing(optimization_id)
     _check(origin)
     known = (await store.read_async(queries.placebos, optimization_id)).run_ids
     asked_at = utc_now()

@@ -14,13 +14,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from o9.model.errors import Faults, OptimizationNotFoundError, OptimizationValidationError
+from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import GIVEN, OptimizationState
 from o9.model.specification import Role, keys_of, new_optimization, unknown_keys
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
 from o9.store import queries
 from o9.store.core.column_types import content_hash
+from o9.store.core.component import StoreComponent
 from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Create
@@ -162,11 +163,7 @@ async def retry(
     completed. Raises OptimizationValidationError where there is no such step, OptimizationStateError while it has not
     ended.
     """
-    origin = await store.read_async(queries.get, optimization_id)
-    if origin is None:
-        raise OptimizationNotFoundError(
-            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
-        )
+    origin = await StoreComponent(store).existing(optimization_id)
     metadata: dict[str, Any] = {"retry_of": optimization_id}
     if from_step is not None:
         metadata["retry_from_step"] = from_step
