@@ -9,7 +9,7 @@ mean what they mean there. Without a file, or without a `route`, all alerts go t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Annotated, Any, NamedTuple
@@ -60,7 +60,7 @@ ALL_LABELS = "..."
 # Fields
 
 
-def _raised(check: Any, *given: Any) -> Any:
+def _as_fault(check: Any, *given: Any) -> Any:
     """What `check` makes of it; its faults as faults of the field where it stands."""
     try:
         return check(*given)
@@ -74,22 +74,25 @@ def _known(kind: str) -> AfterValidator:
 
 
 def _matchers(value: Any) -> Matchers:
-    found: Matchers = _raised(parse, as_text(value))
+    found: Matchers = _as_fault(parse, as_text(value))
     if (why := unfit(found)) is not None:
         raise ValueError(why)
     return found
 
 
-def _together(texts: tuple[Matchers, ...]) -> tuple[Matchers, ...]:
+def _compatible(texts: tuple[Matchers, ...]) -> tuple[Matchers, ...]:
     if (why := unfit(sum(texts, ()))) is not None:
         raise ValueError(why)
     return texts
 
 
-def _some(texts: tuple[Matchers, ...]) -> tuple[Matchers, ...]:
-    if not any(texts):
-        raise ValueError("there are none; say which alerts are meant")
-    return texts
+def _not_empty(problem: str) -> AfterValidator:
+    def check(items: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not any(items):
+            raise ValueError(problem)
+        return items
+
+    return AfterValidator(check)
 
 
 def _group_by(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -120,7 +123,7 @@ def _templates(sources: dict[str, str]) -> dict[str, str]:
 
 
 def _link(text: str) -> str:
-    _raised(lambda: Messages(link=text))
+    _as_fault(lambda: Messages(link=text))
     return text
 
 
@@ -141,26 +144,21 @@ def _minute(value: Any) -> str:
     return text
 
 
-def _once(names: Sequence[str]) -> None:
-    """Raises OptimizationValidationError for names that are given twice."""
+def _unique_names(items: tuple[Any, ...]) -> tuple[Any, ...]:
     faults, seen = Faults(), set[str]()
-    for index, name in enumerate(names):
-        if name in seen:
-            faults.add(OptimizationValidationError(f"[{index}].name", f"there is another {name!r:.80}"))
-        seen.add(name)
+    for index, item in enumerate(items):
+        if item.name in seen:
+            faults.add(OptimizationValidationError(f"[{index}].name", f"there is another {item.name!r:.80}"))
+        seen.add(item.name)
     faults.refuse()
-
-
-def _named_once(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    _once([item.name for item in items])
     return items
 
 
-MatcherTexts = Annotated[Several[Annotated[Matchers, PlainValidator(_matchers)]], AfterValidator(_together)]
+MatcherTexts = Annotated[Several[Annotated[Matchers, PlainValidator(_matchers)]], AfterValidator(_compatible)]
 """The matchers of each text; all have to hold."""
-SomeMatchers = Annotated[MatcherTexts, AfterValidator(_some)]
-Receivers = Annotated[Words, _known("receiver")]
-Intervals = Several[Annotated[Words, _known("time interval")]]
+SomeMatchers = Annotated[MatcherTexts, _not_empty("there are none; say which alerts are meant")]
+ReceiverName = Annotated[Words, _known("receiver")]
+IntervalNames = Several[Annotated[Words, _known("time interval")]]
 Templates = Annotated[dict[str, Words], AfterValidator(_templates)]
 
 
@@ -176,17 +174,17 @@ class Receiver(Typed):
 
 
 class _Route(Typed):
-    receiver: Receivers | None = None
+    receiver: ReceiverName | None = None
     matchers: MatcherTexts = ()
     continues: Flag = Field(False, alias="continue")
     group_by: Annotated[Several[Words], AfterValidator(_group_by)] | None = None
     group_wait: SpanOrZero | None = None
     group_interval: Span | None = None
     repeat_interval: Span | None = None
-    mute_time_intervals: Intervals = ()
-    active_time_intervals: Intervals = ()
+    mute_time_intervals: IntervalNames = ()
+    active_time_intervals: IntervalNames = ()
     escalate_after: Span | None = None
-    escalate_to: Receivers | None = None
+    escalate_to: ReceiverName | None = None
     routes: tuple[_Route, ...] = ()
 
 
@@ -215,28 +213,24 @@ class _TimeInterval(Typed):
         return TimeInterval(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-def _some_intervals(intervals: tuple[_TimeInterval, ...]) -> tuple[_TimeInterval, ...]:
-    if not intervals:
-        raise ValueError("there are none, so that it would never hold; say when")
-    return intervals
-
-
 class _NamedIntervals(Typed):
     name: Name
-    time_intervals: Annotated[tuple[_TimeInterval, ...], AfterValidator(_some_intervals)]
+    time_intervals: Annotated[
+        tuple[_TimeInterval, ...], _not_empty("there are none, so that it would never hold; say when")
+    ]
 
 
 class _File(Typed):
     route: _Route = _Route()
-    receivers: Annotated[tuple[Receiver, ...], AfterValidator(_named_once)] = ()
+    receivers: Annotated[tuple[Receiver, ...], AfterValidator(_unique_names)] = ()
     inhibit_rules: tuple[_InhibitRule, ...] = ()
-    time_intervals: Annotated[tuple[_NamedIntervals, ...], AfterValidator(_named_once)] = ()
+    time_intervals: Annotated[tuple[_NamedIntervals, ...], AfterValidator(_unique_names)] = ()
     flapping: Annotated[Damping | None, BeforeValidator(_damping)] = Damping()
     throttle: Throttle | None = None
     resolve_timeout: Span | None = None
     templates: Templates = Field(default_factory=dict)
     link: Annotated[Words, AfterValidator(_link)] | None = None
-    rules: Annotated[tuple[Annotated[RuleChange, PlainValidator(rule_change)], ...], AfterValidator(_named_once)] = ()
+    rules: Annotated[tuple[Annotated[RuleChange, PlainValidator(rule_change)], ...], AfterValidator(_unique_names)] = ()
 
 
 # What it means

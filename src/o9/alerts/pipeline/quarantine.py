@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from o9.alerts.pipeline.alert import Alert
+from o9.model.loops import Backoff
 
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+_BACKOFF = Backoff(60.0, 3_600.0)
+FORGOTTEN_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Quarantine:
         for pauses, faults in ((self._alerts, errors.alerts), (self._groups, errors.groups)):
             for name, fault in faults.items():
                 tries = pauses[name].tries + 1 if name in pauses else 1
-                until = now + min(FIRST_PAUSE * 2 ** min(tries - 1, 10), LONGEST_PAUSE)
+                until = now + timedelta(seconds=_BACKOFF.pause(tries))
                 pauses[name] = _Pause(until, tries)
                 yield fault, until, tries == 1
 
@@ -94,7 +96,7 @@ class Quarantine:
             if not pause.over and pause.until <= now:
                 pause.over = some = True
         for pauses in (self._alerts, self._groups):
-            for name in [name for name, pause in pauses.items() if pause.over and now - pause.until > LONGEST_PAUSE]:
+            for name in [name for name, pause in pauses.items() if pause.over and now - pause.until > FORGOTTEN_AFTER]:
                 del pauses[name]
         return some
 
