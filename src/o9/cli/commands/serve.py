@@ -19,7 +19,7 @@ from o9.cli.failures import DONE, Interrupted
 from o9.cli.open_store import place_of
 from o9.cli.options import MaxConcurrent, StoreUrl
 from o9.cli.session.follow import POLL_SECONDS
-from o9.cli.session.session import run_loop, storage_path, take_leave, unless_asked
+from o9.cli.session.session import run_loop, start, storage_path, take_leave
 from o9.cli.session.signals import Interrupts
 from o9.cli.views.history import News, event_text
 from o9.model.errors import OptimizationError
@@ -64,7 +64,7 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
         try:
             await aggregator.initialize()
             news = await asyncio.to_thread(News, aggregator.store)
-            await unless_asked(aggregator.start(report=logger.info), interrupts.asked)
+            await start(aggregator, logger.info, interrupts.asked)
             node = aggregator.node_name
             interrupts.on_leaving = lambda: take_leave(path, node)
             async with HttpServer(aggregator.api, listener):

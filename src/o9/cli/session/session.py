@@ -95,16 +95,23 @@ def storage_path(url: str | None) -> str:
     return os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
 
 
-async def unless_asked(starting: Coroutine[Any, Any, None], asked: asyncio.Event) -> None:
-    """Await `starting`, unless Ctrl-C comes first: then it raises Interrupted."""
-    start, interrupt = asyncio.ensure_future(starting), asyncio.ensure_future(asked.wait())
-    await asyncio.wait({start, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+async def unless_asked(work: Coroutine[Any, Any, object], asked: asyncio.Event) -> bool:
+    """Await `work`, unless Ctrl-C comes first: then it is cancelled, and the answer is False."""
+    task, interrupt = asyncio.ensure_future(work), asyncio.ensure_future(asked.wait())
+    await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
     interrupt.cancel()
-    if not start.done():
-        start.cancel()
-        await asyncio.wait({start})
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+        return False
+    await task
+    return True
+
+
+async def start(aggregator: OptimizationStateAggregator, report: Callable[[str], None], asked: asyncio.Event) -> None:
+    """Raises Interrupted where Ctrl-C comes first."""
+    if not await unless_asked(aggregator.start(report=report), asked):
         raise Interrupted("interrupted before anything was started")
-    await start
 
 
 def take_leave(url: str, node: str) -> None:
@@ -191,23 +198,23 @@ async def _conduct(
         await aggregator.initialize()
         if check is not None:
             await check(aggregator.store)
-        await unless_asked(aggregator.start(report=display.waiting_for), interrupts.asked)
+        await start(aggregator, display.waiting_for, interrupts.asked)
         ids = await begin(aggregator, display)
         ours.update(ids)
         node = aggregator.node_name
         interrupts.on_leaving = lambda: take_leave(url, node)
-        follower = Follower(aggregator.store, ids)
-        await _follow(aggregator, follower, display, interrupts)
+        session = _Session(aggregator, Follower(aggregator.store, ids), display, interrupts)
+        await session.follow()
         interrupted = interrupts.asked.is_set()
         if interrupts.terminated:
             display.say("stopping: what runs gets ten seconds to finish its step, and then waits for its next attempt")
             await aggregator.stop()
-            await asyncio.to_thread(follower.look)
+            await asyncio.to_thread(session.follower.look)
         elif interrupted:
-            await _pause(aggregator, follower, display, interrupts)
+            await session.pause()
         else:
-            await _judge(aggregator, follower, display, interrupts)
-        return Conducted(list(follower.states), interrupted)
+            await session.judge()
+        return Conducted(list(session.follower.states), interrupted)
     finally:
         await aggregator.cleanup()
         show_only(None)
@@ -223,63 +230,48 @@ def _alerts_of(ours: Container[str], since: datetime) -> Callable[[Alert], bool]
     return wanted
 
 
-async def _follow(
-    aggregator: OptimizationStateAggregator,
-    follower: Follower,
-    display: Display,
-    interrupts: Interrupts,
-    *,
-    pausing: bool = False,
-) -> None:
-    """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
-    while True:
-        display.update(await asyncio.to_thread(follower.look))
-        if follower.at_rest(pausing=pausing) or (interrupts.asked.is_set() and not pausing):
-            return
-        if pausing:
-            await asyncio.sleep(POLL_SECONDS)
-        else:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
+@dataclass(frozen=True)
+class _Session:
+    """What runs in this process, and who looks at it."""
 
+    aggregator: OptimizationStateAggregator
+    follower: Follower
+    display: Display
+    interrupts: Interrupts
 
-async def _judge(
-    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
-) -> None:
-    """Judge what has completed, unless that was done; Ctrl-C leaves the rest to `o9 health`."""
-    ended = [state for state in follower.states.values() if state.status is OptimizationStatus.COMPLETED]
-    done = [state for state in ended if "placebo_of" not in state.metadata]
-    if not done:
-        return
-    display.waiting_for("judging what was found")
-    asked = asyncio.ensure_future(interrupts.asked.wait())
-    try:
-        for state in done:
-            judging = asyncio.ensure_future(
-                aggregator.health_checker.judge_ended(
-                    state.optimization_id, seconds=EVALUATION_SECONDS, allowed_imports=None
-                )
-            )
-            await asyncio.wait({judging, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if not judging.done():
-                judging.cancel()
-                await asyncio.wait({judging})
+    async def follow(self, *, pausing: bool = False) -> None:
+        """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
+        asked = self.interrupts.asked
+        while True:
+            self.display.update(await asyncio.to_thread(self.follower.look))
+            if self.follower.at_rest(pausing=pausing) or (asked.is_set() and not pausing):
                 return
-            if (error := judging.exception()) is not None:
-                display.say(f"{state.optimization_id} could not be judged: {one_line(str(error))}")
-    finally:
-        asked.cancel()
+            if pausing:
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asked.wait(), POLL_SECONDS)
 
-
-async def _pause(
-    aggregator: OptimizationStateAggregator, follower: Follower, display: Display, interrupts: Interrupts
-) -> None:
-    display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
-    await asyncio.to_thread(follower.look)
-    for state in follower.unfinished():
-        if not is_parked(state):
+    async def judge(self) -> None:
+        """Judge what has completed, unless that was done; Ctrl-C leaves the rest to `o9 health`."""
+        checker, completed = self.aggregator.health_checker, OptimizationStatus.COMPLETED
+        ended = [state for state in self.follower.states.values() if state.status is completed]
+        for name in [state.optimization_id for state in ended if "placebo_of" not in state.metadata]:
+            self.display.waiting_for("judging what was found")
+            judging = checker.judge_ended(name, seconds=EVALUATION_SECONDS, allowed_imports=None)
             try:
-                await aggregator.pause_optimization(state.optimization_id, f"Ctrl-C, {who()}")
-            except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
-                continue
-    await _follow(aggregator, follower, display, interrupts, pausing=True)
+                if not await unless_asked(judging, self.interrupts.asked):
+                    return
+            except Exception as error:  # noqa: BLE001 - a health rule is a user's; the others are judged all the same
+                self.display.say(f"{name} could not be judged: {one_line(str(error))}")
+
+    async def pause(self) -> None:
+        self.display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
+        await asyncio.to_thread(self.follower.look)
+        for state in self.follower.unfinished():
+            if not is_parked(state):
+                try:
+                    await self.aggregator.pause_optimization(state.optimization_id, f"Ctrl-C, {who()}")
+                except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
+                    continue
+        await self.follow(pausing=True)
