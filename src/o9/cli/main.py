@@ -2,8 +2,8 @@
 
 Contract. `main` returns the exit code: 0 done; 1 an error; 2 wrong usage; 3 the optimization ended otherwise than
 completed; 130 interrupted. An error is one line on stderr, `o9: …`, that says what to do; `--verbose` adds the
-traceback. Results go to stdout, progress and remarks to stderr, and `--quiet` leaves the latter out. Help needs
-nothing but typer: the module of a command is imported when the command is typed. Reading commands never import Prefect.
+traceback. Results go to stdout, progress and remarks to stderr, and `--quiet` leaves the latter out. The list of
+commands needs nothing but typer: the module of a command is imported when that is typed. Reading never imports Prefect.
 """
 
 from __future__ import annotations

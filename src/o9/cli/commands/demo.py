@@ -17,7 +17,7 @@ from o9.cli.console import plain_table, say, show
 from o9.cli.open_store import existing_store, option_for, place_of
 from o9.cli.options import StoreUrl
 from o9.cli.session.progress import Display
-from o9.cli.session.session import Conducted, conduct, exit_code, what_next
+from o9.cli.session.session import SessionResult, exit_code, run_session, what_next
 from o9.cli.versions import install_command
 from o9.cli.views.optimizations import results_view
 from o9.cli.views.words import Next
@@ -64,7 +64,7 @@ def demo(
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         return await submit_all(aggregator, states, display)
 
-    return _conclude(store, conduct(store, begin, [state.optimization_id for state in states]))
+    return _conclude(store, run_session(store, begin, [state.optimization_id for state in states]))
 
 
 def demo_view(
@@ -101,25 +101,25 @@ def demo_view(
     return [*results, table, "", *(Text(note, style="dim") for note in [legend, *notes])]
 
 
-def _conclude(url: str | None, conducted: Conducted) -> int:
+def _conclude(url: str | None, result: SessionResult) -> int:
     from o9.cli.prefect_side import where_prefect_records
     from o9.demo.demonstration import demo_table
 
     option = option_for(url)
     with existing_store(url) as store:
-        records = [read_record(store, name, option) for name in conducted.ids]
+        records = [read_record(store, name, option) for name in result.ids]
         best = {record.state.optimization_id: record.best for record in records}
         trials = {record.state.optimization_id: sum(record.trial_counts.values()) for record in records}
         rows = demo_table([record.state for record in records], best, trials)
         where = place_of(store)
-        report = "" if conducted.interrupted else _report(store, conducted.ids)
+        report = "" if result.interrupted else _report(store, result.ids)
     verdicts = {record.state.optimization_id: record.verdict for record in records if record.verdict is not None}
     show("", *demo_view(rows, results_view(records), verdicts, _periods()), "")
     show(f"The record:       {where}", f"Prefect's record: {where_prefect_records()}")
     show(*([f"The report:       {report}"] if report else []), "")
     everything = [(f"o9 list{option}", "everything in the record"), *what_next(records, option)]
     show(Next(everything))
-    return exit_code(records, conducted.interrupted)
+    return exit_code(records, result.interrupted)
 
 
 def _report(store: Store, ids: Sequence[str]) -> str:

@@ -127,7 +127,7 @@ def packages() -> Iterator[Finding]:
 
 
 def known_to_fail(versions: Mapping[str, str | None]) -> Iterator[Finding]:
-    """What is installed by name, and does not work together; pip keeps it apart unless it is told otherwise."""
+    """What is installed by name, and does not work together; pip keeps it apart by default."""
     release = {name: _release(versions[name] or "0") for name in ("prefect", "sqlalchemy", "fastapi", "apprise")}
     if release["fastapi"] >= BROKEN_FASTAPI:
         detail = f"{versions['fastapi']} makes Prefect's server crash"
@@ -196,7 +196,7 @@ def store_found(given: str | None) -> Iterator[Finding]:
 
 
 def alerts() -> Iterator[Finding]:
-    """Whether the file that says who is told has faults."""
+    """Whether the file that says who is notified has faults."""
     from o9.cli.commands.alerts.config import faults_of  # imports what alerts are decided by
 
     file = settings().alerts_file
@@ -286,12 +286,9 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Findi
         size = size_of(path)
         space = "" if size is None else f", {size / 2**20:.1f} MiB"
         contents = [counted(opened)]
-        if received := sum(
-            row["count"] for row in opened.read(queries.alert_counts) if row["what"] in ("received", "told")
-        ):
-            contents.append(
-                f"{received:,} alerts were received, {sum(opened.read(queries.firing_alerts).values()):,} fire"
-            )
+        if received := sum(row["count"] for row in opened.read(queries.alert_counts) if row["what"] == "received"):
+            firing = sum(opened.read(queries.firing_alerts).values())
+            contents.append(f"{received:,} alerts were received, {firing:,} fire")
         holds = ", ".join(filter(None, contents)) or "nothing in it"
         yield Finding("store", Level.OK, f"{name}: schema {HEAD}{space}; {holds}")
         crew = crew_of(opened)

@@ -67,7 +67,7 @@ def placebo(
 
 def _run(url: str | None, ids: list[str]) -> bool:
     """In this process, with progress; whether Ctrl-C ended it."""
-    from o9.cli.session.session import conduct
+    from o9.cli.session.session import run_session
 
     async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
         for name in ids:
@@ -76,7 +76,7 @@ def _run(url: str | None, ids: list[str]) -> bool:
                 await aggregator.resume_optimization(name, who())
         return ids
 
-    return conduct(url, begin, ids, prints=False).interrupted
+    return run_session(url, begin, ids, prints=False).interrupted
 
 
 async def _verdict(store: Store, optimization_id: str) -> Verdict | None:

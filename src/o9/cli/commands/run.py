@@ -12,7 +12,7 @@ from o9.cli.batch import import_from_here, read_batch
 from o9.cli.open_store import existing_ids, existing_optimization, existing_store
 from o9.cli.options import Json, MaxConcurrent, StoreUrl
 from o9.cli.session.progress import Display
-from o9.cli.session.session import conclude, conduct
+from o9.cli.session.session import conclude, run_session
 from o9.cli.views.words import command
 from o9.lifecycle.control import control_of
 from o9.model.errors import OptimizationError, OptimizationStateError
@@ -46,7 +46,7 @@ def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None
                 await control_of(opened).submit(state)
 
     ids = [state.optimization_id for state in states]
-    return conclude(store, conduct(store, begin, ids, max_concurrent, check), as_json=json)
+    return conclude(store, run_session(store, begin, ids, max_concurrent, check), as_json=json)
 
 
 def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, as_json: bool) -> int:
@@ -62,7 +62,7 @@ def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, a
             await _go_on(aggregator, name, display)
         return names
 
-    return conclude(url, conduct(url, begin, names, max_concurrent), as_json=as_json)
+    return conclude(url, run_session(url, begin, names, max_concurrent), as_json=as_json)
 
 
 async def submit_all(

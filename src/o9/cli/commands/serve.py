@@ -1,4 +1,4 @@
-"""`serve`: an aggregator that works the queue, the scheduled flows, and HTTP, in one process until it is told to stop.
+"""`serve`: an aggregator that works the queue, the scheduled flows, and HTTP, in one process until it is stopped.
 
 Contract. Where everything is goes to stdout once; what happens goes to the log, a line each. A first Ctrl-C or SIGTERM
 ends it in good order, with exit code 0: what runs commits its step, or is cut off after ten seconds, and waits for the
@@ -69,10 +69,10 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
             interrupts.on_leaving = lambda: take_leave(path, node)
             async with HttpServer(aggregator.api, listener):
                 _announce(aggregator, max_concurrent, IN_NODES, url_of(listener))
-                await _tell_until_asked(aggregator, news, interrupts)
+                await _log_until_asked(aggregator, news, interrupts)
             logger.info("stopping: what runs gets ten seconds to finish its step, and then waits for the next start")
             await aggregator.stop()
-            await _tell(aggregator, news)
+            await _log_news(aggregator, news)
         finally:
             await aggregator.cleanup()
     logger.info("stopped")
@@ -96,19 +96,19 @@ def _announce(
     results().file.flush()
 
 
-async def _tell_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:
+async def _log_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:
     while not interrupts.asked.is_set():
-        await _tell(aggregator, news)
+        await _log_news(aggregator, news)
         with suppress(TimeoutError):
             await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
 
 
-async def _tell(aggregator: OptimizationStateAggregator, news: News) -> None:
-    """Log what has happened to optimizations since the last look, whichever node did it."""
+async def _log_news(aggregator: OptimizationStateAggregator, news: News) -> None:
+    """Log what has happened to optimizations since the last time, whichever node did it."""
     try:
         events = await asyncio.to_thread(news.look)
     except OptimizationError as error:  # the node itself warns of a store that is away, and waits for it
-        logger.debug("cannot tell what happened: %s", error)
+        logger.debug("cannot read what happened: %s", error)
         return
     for event in events:
         logger.info("%s", event_text(event, came=True), extra={"o9": {"optimization": event["optimization_id"]}})

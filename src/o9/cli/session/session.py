@@ -53,14 +53,14 @@ Begin = Callable[["OptimizationStateAggregator", Display], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True)
-class Conducted:
+class SessionResult:
     """How it went: whose ids, and whether Ctrl-C ended it."""
 
     ids: list[str]
     interrupted: bool
 
 
-def conduct(
+def run_session(
     url: str | None,
     begin: Begin,
     only: Sequence[str],
@@ -68,7 +68,7 @@ def conduct(
     check: Callable[[Store], Awaitable[None]] | None = None,
     *,
     prints: bool = True,
-) -> Conducted:
+) -> SessionResult:
     """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person.
 
     It runs what has one of the ids `only`, and leaves alone what others have queued. `check` may refuse by
@@ -77,7 +77,9 @@ def conduct(
     import_from_here()
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
-        return run_loop(_conduct(storage_path(url), begin, only, check, max_concurrent, prints, interrupts, display))
+        return run_loop(
+            _run_session(storage_path(url), begin, only, check, max_concurrent, prints, interrupts, display)
+        )
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -115,21 +117,21 @@ async def start(aggregator: OptimizationStateAggregator, report: Callable[[str],
 
 
 def take_leave(url: str, node: str) -> None:
-    """Say that `node` ends now: nobody needs to be told that it was lost."""
+    """Record that `node` leaves: it is not lost."""
     with Store(url) as store:
         store.write(Leave(node))
 
 
-def conclude(url: str | None, conducted: Conducted, *, as_json: bool) -> int:
+def conclude(url: str | None, result: SessionResult, *, as_json: bool) -> int:
     """Print how each came out and what to type next; answer with the exit code."""
     with existing_store(url) as store:
-        records = [read_record(store, name) for name in conducted.ids]
+        records = [read_record(store, name) for name in result.ids]
     if as_json:
         write_json([record_document(record) for record in records])
     else:
         show("", *results_view(records), summary_view(records, results().width), "", *_what_went_wrong(records))
         show(Next(what_next(records, option_for(url))))
-    return exit_code(records, conducted.interrupted)
+    return exit_code(records, result.interrupted)
 
 
 def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
@@ -167,7 +169,7 @@ def what_next(records: Sequence[Record], option: str) -> list[tuple[str, str]]:
     ]
 
 
-async def _conduct(
+async def _run_session(
     url: str,
     begin: Begin,
     only: Sequence[str],
@@ -176,7 +178,7 @@ async def _conduct(
     prints: bool,
     interrupts: Interrupts,
     display: Display,
-) -> Conducted:
+) -> SessionResult:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.alerts.channels.builtin import show_only
@@ -214,7 +216,7 @@ async def _conduct(
             await session.pause()
         else:
             await session.judge()
-        return Conducted(list(session.follower.states), interrupted)
+        return SessionResult(list(session.follower.states), interrupted)
     finally:
         await aggregator.cleanup()
         show_only(None)

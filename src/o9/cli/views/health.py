@@ -124,13 +124,13 @@ def _checks_of(checks: Sequence[Check], width: int, troubled: Collection[str]) -
     table.add_column()
     for check in checks:
         said_above = check["name"] == VERDICT and verdict_of([check]) is not None
-        told = Text("the result above" if said_above else shown(check["unknown"] or check["words"]))
+        text = Text("the result above" if said_above else shown(check["unknown"] or check["words"]))
         is_issue = check["name"] in troubled
         if is_issue and check["remedy"] and not said_above:
-            told.append(f"\n→ {shown(check['remedy'])}", style="italic")
+            text.append(f"\n→ {shown(check['remedy'])}", style="italic")
         score = Text("unknown" if check["score"] is None else f"{check['score']:.2f}")
         score.stylize("dim" if check["score"] is None else "yellow" if is_issue else "green")
-        table.add_row(f"  {shown(_short(check))}", score, told)
+        table.add_row(f"  {shown(_short(check))}", score, text)
     return table
 
 

@@ -98,8 +98,8 @@ def trials_view(best: Trial | None, trials: Sequence[Trial]) -> Table:
         column.no_wrap = True
     for trial in listed:
         is_best = best is not None and trial.number == best.number
-        told = words.parameters(trial.parameters)
-        told += f"  {shown(words.failure(trial.error))}" if trial.error else ""
+        tried = words.parameters(trial.parameters)
+        tried += f"  {shown(words.failure(trial.error))}" if trial.error else ""
         table.add_row(
             "★" if is_best else "",
             str(trial.number),
@@ -107,7 +107,7 @@ def trials_view(best: Trial | None, trials: Sequence[Trial]) -> Table:
             trial.state.value,
             number(trial.value),
             duration(trial.duration_seconds),
-            Text(told),
+            Text(tried),
             style="bold green" if is_best else _STYLES.get(trial.state, "red"),
             end_section=outside and is_best,
         )
@@ -302,15 +302,15 @@ def _history(events: Sequence[Event]) -> Table:
         if "intent" in row:
             table.add_row(when, "", "", Text(intent_text(row), style="dim"))
             continue
-        told = Text(row["prefect_run_id"] or "")
+        remarks = Text(row["prefect_run_id"] or "")
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
         if remark := ": ".join(part for part in (attempt, words.cause(row["message"])) if part):
-            told.append(("\n" if told else "") + shown(remark), style="dim")
+            remarks.append(("\n" if remarks else "") + shown(remark), style="dim")
         table.add_row(
             when,
             words.status(OptimizationStatus(row["to_status"])),
             row["cause"],
-            told,
+            remarks,
         )
     return table
 

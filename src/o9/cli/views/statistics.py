@@ -1,6 +1,6 @@
 """What `stats`, `trends` and `rankings` look like. Pure: from what `OptimizationStatistics` says to renderables.
 
-Contract. Fits 60 columns and more. What is unknown is a dash or a dot, and its reason is told beneath.
+Contract. Fits 60 columns and more. What is unknown is a dash or a dot, with its reason beneath.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _QUEUE = {
 # Statistics
 
 
-def statistics_view(told: Figures, today: date, width: int) -> list[RenderableType]:
+def statistics_view(data: Figures, today: date, width: int) -> list[RenderableType]:
     """The page of `o9 stats`. `today` is the last of the days shown, in UTC."""
-    total, by_status = told["total_optimizations"], told["by_status"]
-    running, waiting = told["active_optimizations"], by_status.get("created", 0)
-    placebos = f"; and {count_text(told['placebo_runs'], 'placebo run')}" if told["placebo_runs"] else ""
+    total, by_status = data["total_optimizations"], data["by_status"]
+    running, waiting = data["active_optimizations"], by_status.get("created", 0)
+    placebos = f"; and {count_text(data['placebo_runs'], 'placebo run')}" if data["placebo_runs"] else ""
     page: list[RenderableType] = [
         Text(
             f"{count_text(total, 'optimization')}: {running:,} at work, {waiting:,} waiting{placebos}",
@@ -58,13 +58,13 @@ def statistics_view(told: Figures, today: date, width: int) -> list[RenderableTy
         Text(),
         _by_status(by_status, total, width),
         Text(),
-        *_ended(told),
+        *_ended(data),
         Text(),
-        _groups(told, width),
+        _groups(data, width),
         Text(),
         Text(f"The last {DAYS_SHOWN} days (UTC)", style="bold"),
-        _days(told["by_day"], today),
-        *_now(told),
+        _days(data["by_day"], today),
+        *_now(data),
     ]
     return page
 
@@ -83,43 +83,43 @@ def _by_status(by_status: Mapping[str, int], total: int, width: int) -> Table:
     return table
 
 
-def _ended(told: Figures) -> list[RenderableType]:
-    ended = sum(each["count"] for each in told["ended"]["status"].values())
-    if told["success_rate"] is None:
+def _ended(data: Figures) -> list[RenderableType]:
+    ended = sum(each["count"] for each in data["ended"]["status"].values())
+    if data["success_rate"] is None:
         return [Text("Nothing has ended yet, so there are no rates, durations and improvements.", style="dim")]
-    rates = f"{percent(told['success_rate'])} completed, {percent(told['failure_rate'])} failed or timed out, "
+    rates = f"{percent(data['success_rate'])} completed, {percent(data['failure_rate'])} failed or timed out, "
     page: list[RenderableType] = [
-        Text(f"Of {ended:,} that ended: {rates}{percent(told['cancelled_rate'])} cancelled"),
+        Text(f"Of {ended:,} that ended: {rates}{percent(data['cancelled_rate'])} cancelled"),
         Text(),
     ]
     table = plain_table("", "mean", "10%", "median", "90%", "count", right=("mean", "10%", "median", "90%", "count"))
-    known = {name: told[name] for name in _SPREADS if told[name]["mean"] is not None}
+    known = {name: data[name] for name in _SPREADS if data[name]["mean"] is not None}
     for name, each in known.items():
         shape = _signed_percent if name == "performance_improvement" else duration
         figures = [shape(each[key]) for key in ("mean", "p10", "median", "p90")]
         table.add_row(_SPREADS[name], *figures, f"{each['count']:,}")
     page += [table] if known else []
-    page += [Text(f"{_SPREADS[n]} unknown: {told[n]['reason']}") for n in _SPREADS if n not in known]
-    error = told["quantiles"]["relative_error"]
+    page += [Text(f"{_SPREADS[n]} unknown: {data[n]['reason']}") for n in _SPREADS if n not in known]
+    error = data["quantiles"]["relative_error"]
     page += [
         Text(f"10%: a tenth is no more than that. Means are exact, the rest within {percent(error)}.", style="dim")
     ]
     return page
 
 
-def _groups(told: Figures, width: int) -> Table:
+def _groups(data: Figures, width: int) -> Table:
     columns = _GROUP_COLUMNS if width >= WIDE else _GROUP_COLUMNS[:1]
     numbers = ("all", "ended", "done", *(heading for heading, _ in columns))
     table = plain_table("", *numbers, right=numbers)
     for place, by in enumerate(("type", "strategy", "priority")):
-        counts: dict[str, int] = told[f"by_{by}"]
+        counts: dict[str, int] = data[f"by_{by}"]
         most_first = sorted(counts, key=lambda name: (-counts[name], name))
         ordered = list(reversed(counts)) if by == "priority" else most_first
         if place:
             table.add_row()
         table.add_row(Text(by, style="bold"))
         for name in ordered[:GROUPS_SHOWN]:
-            table.add_row(f"  {shown(name)}", f"{counts[name]:,}", *_group(told["ended"][by].get(name), columns))
+            table.add_row(f"  {shown(name)}", f"{counts[name]:,}", *_group(data["ended"][by].get(name), columns))
         if hidden := len(ordered) - GROUPS_SHOWN:
             table.add_row(f"  … and {hidden} more, with --json", style="dim") if hidden > 0 else None
     return table
@@ -156,10 +156,10 @@ def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
     return table
 
 
-def _now(told: Figures) -> list[RenderableType]:
+def _now(data: Figures) -> list[RenderableType]:
     """How long what is not over has been as it is."""
-    rows = [(name, each) for name, each in told["now"].items() if name != "created" and each["count"]]
-    queue, created = told["queue"], told["now"]["created"]
+    rows = [(name, each) for name, each in data["now"].items() if name != "created" and each["count"]]
+    queue, created = data["queue"], data["now"]["created"]
     kinds = [(words_, queue[name]) for name, words_ in _QUEUE.items() if queue[name]["count"]]
     if queue["looked_at"] < queue["of"]:
         rows.append(("created", created))
@@ -206,9 +206,9 @@ _TRENDS: dict[str, tuple[str, Callable[[float], str], Callable[[float], tuple[st
 _LABEL = max(len(label) for label, _, _ in _TRENDS.values()) + 2
 
 
-def trends_view(told: Figures, days: float, width: int) -> list[RenderableType]:
+def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
     """The page of `o9 trends`: for each figure its course, its bounds, and where it is going."""
-    windows, window, found = told["windows"], told["window"], told["trends"]
+    windows, window, found = data["windows"], data["window"], data["trends"]
     room = max(8, min(WIDEST_BAR * 2, width - _LABEL - 24))
     each = group_size(len(windows), room)
     reasons = {trend.get("reason") for trend in found.values()}
@@ -220,11 +220,11 @@ def trends_view(told: Figures, days: float, width: int) -> list[RenderableType]:
         marks = Text(sparkline(fitted(values, room), *_scale(name, known)), style="cyan")
         if each == 1 and not windows[-1]["is_over"]:
             marks.stylize("dim", len(marks) - 1)
-        told_range = _from_to(known, shape) if known else "unknown"
-        page.append(Text.assemble(label.ljust(_LABEL), marks, f"  {told_range}"))
+        extent = _from_to(known, shape) if known else "unknown"
+        page.append(Text.assemble(label.ljust(_LABEL), marks, f"  {extent}"))
         if none is None:
             page.append(Padding(_direction(found[name], change, window), (0, 0, 0, _LABEL)))
-    notes = [f"No slopes: {none}." if none else f"Slopes: {told['method']} at {percent(told['confidence'])}."]
+    notes = [f"No slopes: {none}." if none else f"Slopes: {data['method']} at {percent(data['confidence'])}."]
     notes += [f"The last {window} is not over, and counts for no slope." if not windows[-1]["is_over"] else ""]
     notes += [f"A mark is the mean of {each} {window}s." if each > 1 else ""]
     notes += ["A point is a percentage point." if none is None else ""]
@@ -332,12 +332,12 @@ def _ties(rows: Sequence[Figures]) -> list[str]:
     """Only where not all that share a rank are on the page."""
     shared: dict[int, tuple[int, bool]] = {row["rank"]: (row["tied"], row["tied_or_more"]) for row in rows}
     here = {rank: sum(row["rank"] == rank for row in rows) for rank in shared}
-    told = [
+    lines = [
         f"Rank {rank} is shared by {'more than ' if more else ''}{tied:,}."
         for rank, (tied, more) in shared.items()
         if more or tied > here[rank]
     ]
-    return told or (["= is a rank that several share."] if any(tied > 1 for tied, _ in shared.values()) else [])
+    return lines or (["= is a rank that several share."] if any(tied > 1 for tied, _ in shared.values()) else [])
 
 
 # Words

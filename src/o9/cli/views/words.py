@@ -88,9 +88,9 @@ def cause(text: str) -> str:
 def failure(error: str) -> str:
     """A trial's error on one line, with where it was raised: `ValueError: no prices (desk.py:6)`."""
     message, _, _ = error.partition('\n  File "')
-    told = one_line(message)[:160]
+    line = one_line(message)[:160]
     raised = _RAISED.findall(error)
-    return f"{told} ({PurePath(raised[-1][0]).name}:{raised[-1][1]})" if raised else told
+    return f"{line} ({PurePath(raised[-1][0]).name}:{raised[-1][1]})" if raised else line
 
 
 def command(verb: str, ids: Sequence[str], option: str = "") -> str:
