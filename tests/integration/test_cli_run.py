@@ -224,7 +224,7 @@ def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:
     assert "attempt 1 of desk:quick" in told.stderr
     assert not any(said in told.stderr for said in ("Beginning flow run", "Finished in state", "View at"))
     assert "Traceback" not in told.stdout + told.stderr
-    assert statuses() == {"good": "completed", "bad": "failed"}
+    assert statuses() == {"good": "completed", "bad": "failed", "no": "failed"}
 
 
 def test_what_hangs_fails_or_cannot_be_does_not_end_like_the_rest() -> None:

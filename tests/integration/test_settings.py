@@ -97,7 +97,8 @@ def test_what_cannot_be_one_is_refused_by_its_name(o9: O9Command, given: Given, 
         told = o9(*command)
         assert (told.code, told.out) == (1, "")
         (line,) = told.err.splitlines()[-1:]
-        assert line.startswith(f"o9: {variable}: {value!r}: ")
+        assert line.startswith(f"o9: {variable}: ")
+        assert repr(value) in line
         assert ".env" in line
     (finding,) = [each for each in o9("doctor", "--json").json()["findings"] if each["name"] == "settings"]
     assert finding["level"] == "problem"

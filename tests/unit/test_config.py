@@ -134,7 +134,7 @@ boook: 1
         ("desks: [{name: a, share: .nan}]", "nan is not a finite number"),
         ("desks: 5", "expected a list, got 5"),
         ("desks: [a]", "expected a mapping, got 'a'"),
-        ("desks: [{name: a}, {name: b}, {name: c}, {name: d}]", "4 items; at most 3 are allowed"),
+        ("desks: [{name: a}, {name: b}, {name: c}, {name: d}]", "4 items; at most 3 allowed"),
         ("risk: {a.b: 1}", "no such desk"),
         ("- 1", "expected a mapping, got a list"),
         ("", "expected a mapping, got nothing"),

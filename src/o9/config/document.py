@@ -1,4 +1,4 @@
-"""YAML that people write: its values, and the line of each.
+"""YAML that people write: its values, the line of each, and the model that is made of it.
 
 Contract. YAML 1.2: what looks like a date or says `yes` is text, `1e-3` is a number, `010` is ten. One document a file.
 `Document.parse` raises DocumentError for what is no YAML, is too large, or stands for too much once aliases are
@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.faults import Path, written_path
+from o9.model.faults import Path, validated, written_path
 
+M = TypeVar("M", bound=BaseModel)
 SIZE_LIMIT_BYTES = 1 << 20
 VALUES_LIMIT = 1_000_000  # once aliases are written out
 NESTING_LIMIT = 100
@@ -82,6 +84,21 @@ class Document:
         """The faults of `error`, which was raised about the data at `within`, each with its line."""
         for fault in error.faults:
             yield Fault(self.line_of(fault.field, within), fault.field, fault.problem)
+
+
+def read(model: type[M], document: Document, *, context: Any = None) -> M:
+    """The document as a `model`. Raises DocumentError with all faults. `context`: for the model's validators."""
+    faults = list(document.faults)
+    try:
+        made = validated(model, document.data, context=context)
+    except OptimizationValidationError as error:
+        known = {fault.field for fault in faults}
+        raise DocumentError(
+            document.source, [*faults, *(fault for fault in document.placed(error) if fault.field not in known)]
+        ) from None
+    if faults:
+        raise DocumentError(document.source, faults)
+    return made
 
 
 def _composed(text: str | bytes, source: str) -> Node | None:

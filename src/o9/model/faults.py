@@ -174,18 +174,9 @@ def _faults_of(
     elif kind in _CHOICES:
         known = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         problem = f"{shown(detail['input'])} is not one of {', '.join(known)}{hint_of(detail['input'], known)}"
-    elif kind in _BOUNDS:
-        name, words = _BOUNDS[kind]
-        problem = f"{shown(detail['input'])} is not {words} {context[name]:,}"
-    elif kind in _LENGTHS:
-        name, words = _LENGTHS[kind]
-        unit = "characters" if kind.startswith("string") else "items"
-        problem = f"{len(detail['input']):,} {unit}; {words} {context[name]:,} {'is' if context[name] == 1 else 'are'}"
-        problem += " allowed" if name == "max_length" else " needed"
-    elif kind == "string_unicode":
-        problem = "it holds half a character (a surrogate); take that out"
-    elif kind == "finite_number":
-        problem = f"{detail['input']} is not a finite number"
+    elif kind in _LIMITS:
+        size = len(detail["input"]) if hasattr(detail["input"], "__len__") else 0
+        problem = _LIMITS[kind].format(value=shown(detail["input"]), size=size, **context)
     else:
         problem = detail["msg"][:1].lower() + detail["msg"][1:]
     yield OptimizationValidationError(field, problem)
@@ -243,15 +234,15 @@ _EXPECTED = {
     "is_instance_of": "a member of {class}",
 }
 _CHOICES = ("literal_error", "enum")
-_BOUNDS = {
-    "greater_than": ("gt", "above"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "below"),
-    "less_than_equal": ("le", "at most"),
-}
-_LENGTHS = {
-    "string_too_short": ("min_length", "at least"),
-    "string_too_long": ("max_length", "at most"),
-    "too_short": ("min_length", "at least"),
-    "too_long": ("max_length", "at most"),
+_LIMITS = {
+    "greater_than": "{value} is not above {gt:,}",
+    "greater_than_equal": "{value} is not at least {ge:,}",
+    "less_than": "{value} is not below {lt:,}",
+    "less_than_equal": "{value} is not at most {le:,}",
+    "finite_number": "{value} is not a finite number",
+    "string_too_short": "{size:,} characters; at least {min_length:,} needed",
+    "string_too_long": "{size:,} characters; at most {max_length:,} allowed",
+    "too_short": "{size:,} items; at least {min_length:,} needed",
+    "too_long": "{size:,} items; at most {max_length:,} allowed",
+    "string_unicode": "it holds half a character (a surrogate); take that out",
 }

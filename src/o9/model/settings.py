@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import Faults, OptimizationValidationError
+from o9.model.faults import refusal_of
 
 DEFAULT_STORE = "optimization_state.db"
 DEFAULT_RATE_LIMIT = "100/minute"
@@ -99,7 +100,9 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as refused:
         errors = refused.errors()
-    names = [f"O9_{error['loc'][0]}".upper() for error in errors]
-    problems = [f"{error['input']!r}: {error['msg'].lower()}" for error in errors]
-    others = "".join(f"; {name}={problem}" for name, problem in zip(names[1:], problems[1:], strict=True))
-    raise OptimizationValidationError(names[0], f"{problems[0]}{others} (correct it in the environment or in .env)")
+    given = {error["loc"][0]: error["input"] for error in errors}
+    faults = Faults()
+    for fault in refusal_of(errors, Settings, given).faults:
+        name = f"O9_{fault.field.partition('.')[0].partition('[')[0]}".upper()
+        faults.add(OptimizationValidationError(name, f"{fault.problem} (correct it in the environment or in .env)"))
+    raise faults.refusal()
