@@ -8,7 +8,6 @@ OptimizationValidationError for fields inside their own. Checks across fields th
 `@model_validator(mode="after")`, or behind `read`, with `document.placed(error)`. Pure: no file is opened here.
 """
 
-
 from o9.config.document import FAULTS_SHOWN, Document, DocumentError, Fault, read
 from o9.model.faults import Flag, Number, Text, Typed, Whole, shown, validated
 
