@@ -76,6 +76,11 @@ def store_here(store: Store) -> Iterator[None]:
         _here.reset(token)
 
 
+def store_is_named() -> bool:
+    """Whether anybody said which store this process's flows use."""
+    return _here.get() is not None or bool(_in_use) or "store_url" in settings().model_fields_set
+
+
 def current_store() -> Store:
     """The store in use; where none is, the one that the settings name is opened and stays open."""
     if (here := _here.get()) is not None:

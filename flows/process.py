@@ -17,8 +17,11 @@ from datetime import timedelta
 from typing import Any
 
 from prefect import Flow
+from prefect.context import FlowRunContext
 from prefect.utilities.engine import is_prefect_sigterm_handler_installed
 
+from o9.blocks.store import store_is_named
+from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationAlert
 from o9.model.settings import settings
@@ -43,7 +46,16 @@ def running_beside(flow: Flow[..., Any]) -> None:
 
 
 def run_begins() -> None:
+    """Raises OptimizationStoreError for a run of a deployment where no store is named: a worker begins each run in a
+    folder of its own, and the record would be left there."""
     forward_to_prefect()
+    context = FlowRunContext.get()
+    from_deployment = context is not None and context.flow_run is not None and context.flow_run.deployment_id
+    if from_deployment and not store_is_named():
+        raise OptimizationStoreError(
+            "O9_STORE_URL is not set where this run began: set it for the worker, or deploy with `o9 deploy`, "
+            "which hands it on"
+        )
     if not _beside.get() or _handled_before is None or threading.current_thread() is not threading.main_thread():
         return
     if is_prefect_sigterm_handler_installed():

@@ -1,84 +1,119 @@
-"""`deployments/`: one list, deployed in two ways; each entrypoint is loaded and run by a real worker, far from here."""
+"""`o9 deploy`: one list, deployed in two ways; each entrypoint is loaded and run by a real worker, far from here."""
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import o9_testing
 import pytest
 import yaml
 import zygote
+from command_line import O9, O9Command, command_in
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, DeploymentFilterTags
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.flows import load_flow_from_entrypoint
 
+from o9.aggregator.deployments import all_flows, of_optimization, recurrence
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS
+from o9.model.errors import OptimizationValidationError
+from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
 from o9.store import queries
 from o9.store.store import Store
 
-FOLDER = Path(__file__).parents[2] / "deployments"
+NIGHTLY = "{name: Nightly carry, total_steps: 2, metadata: {objective: branin, seed: 7}}"
 SPEC = {"optimization_id": "by-a-worker", "total_steps": 2, "metadata": {"objective": "branin", "seed": 7}}
 PARAMETERS: dict[str, dict[str, Any]] = {"optimization-lifecycle": {"spec": SPEC}}
 
 
-def written() -> dict[str, Any]:
-    loaded = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))
-    assert isinstance(loaded, dict)
-    return loaded
-
-
 @pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("o9_deployments_serve", FOLDER / "serve.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> O9Command:
+    command = command_in(tmp_path, capsys, monkeypatch)
+    monkeypatch.setenv("O9_STORE_URL", "store.db")
+    settings.cache_clear()
+    return command
 
 
-def test_prefect_yaml_is_the_list() -> None:
-    told = [
+def test_what_is_printed_is_the_list(o9: O9Command) -> None:
+    written = yaml.safe_load(o9("deploy", "--print").out)
+    entries = [
         (each["entrypoint"], each["schedules"], each["parameters"], each.get("concurrency_limit"))
-        for each in written()["deployments"]
+        for each in written["deployments"]
     ]
-    assert told == [
+    assert entries == [
         (
             each.entrypoint,
-            [{"interval": int(each.every.total_seconds())}] if each.every else [],
+            [{"interval": int(each.every.total_seconds()), "timezone": "UTC"}] if each.every else [],
             dict(each.parameters),
             {"limit": 1, "collision_strategy": "CANCEL_NEW"} if each.every else None,
         )
         for each in SCHEDULES
     ]
-    assert {each["name"] for each in written()["deployments"]} == {DEPLOYMENT}
-    assert all(each["tags"] == list(TAGS) for each in written()["deployments"])
-    assert written()["pull"] == []
+    assert {each["name"] for each in written["deployments"]} == {DEPLOYMENT}
+    assert all(each["tags"] == list(TAGS) for each in written["deployments"])
+    assert written["pull"] == []
 
 
-def test_the_script_deploys_the_list_by_modules(script: ModuleType) -> None:
-    for schedule in SCHEDULES:
-        made = script.deployed(schedule)
-        assert (made.name, made.tags, made.parameters) == (DEPLOYMENT, list(TAGS), dict(schedule.parameters))
-        assert made.entrypoint == schedule.entrypoint
-        assert [each.schedule.interval for each in made.schedules or []] == ([schedule.every] if schedule.every else [])
-        assert made.concurrency_limit == (1 if schedule.every else None)
+def test_a_file_becomes_one_deployment_with_its_schedule(o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(NIGHTLY)
+    told = o9(
+        "deploy", "nightly.yaml", "--cron", "0 22 * * 1-5", "--timezone", "America/New_York", "--overlap", "skip",
+        "--print",
+    )  # fmt: skip
+    (made,) = yaml.safe_load(told.out)["deployments"]
+    assert (made["name"], made["schedules"], made["concurrency_limit"]["collision_strategy"]) == (
+        "nightly-carry", [{"cron": "0 22 * * 1-5", "timezone": "America/New_York"}], "CANCEL_NEW",
+    )  # fmt: skip
+    assert made["parameters"]["spec"] == yaml.safe_load(NIGHTLY)
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("schedule", ["--cron", "0 22 * *"]),
+        ("schedule", ["--cron", "0 22 * * *", "--every", "1h"]),
+        ("every", ["--every", "often"]),
+        ("timezone", ["--every", "1h", "--timezone", "Mars/Olympus"]),
+        ("overlap", ["--every", "1h", "--overlap", "replace"]),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(field: str, options: list[str], o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(NIGHTLY)
+    told = o9("deploy", "nightly.yaml", *options, "--print")
+    assert (told.code, told.err.startswith(f"o9: {field}: ")) == (1, True), told.err
+
+
+def test_a_fixed_id_is_refused_on_a_schedule_alone() -> None:
+    when = recurrence(every=timedelta(hours=1))
+    with pytest.raises(OptimizationValidationError) as refused:
+        of_optimization(SPEC, when)
+    assert refused.value.field == "optimization_id"
+    assert of_optimization(SPEC, None).parameters == {"spec": SPEC}
 
 
 def test_each_entrypoint_is_a_module_s_and_is_found() -> None:
-    for schedule in SCHEDULES:
+    for schedule, made in zip(SCHEDULES, all_flows(), strict=True):
+        assert made.entrypoint == schedule.entrypoint
         assert ":" not in schedule.entrypoint  # else Prefect takes it for a file, and looks where the worker stands
         assert load_flow_from_entrypoint(schedule.entrypoint, use_placeholder_flow=False) is schedule.load()
+
+
+def test_without_a_server_a_store_or_a_pool_nothing_is_deployed(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "PREFECT_API_URL" in o9("deploy").err
+    with prefect_client_settings(o9_testing.session_server()):
+        told = o9("deploy", "--pool", "nobody-made-it")
+        assert (told.code, "prefect work-pool create nobody-made-it" in told.err) == (1, True), told.err
+        monkeypatch.delenv("O9_STORE_URL")
+        settings.cache_clear()
+        assert o9("deploy").err.startswith("o9: O9_STORE_URL: ")
 
 
 # In a real server
@@ -94,7 +129,7 @@ async def client() -> AsyncIterator[PrefectClient]:
 
 
 async def deployments(client: PrefectClient) -> list[Any]:
-    mine = DeploymentFilter(name=DeploymentFilterName(any_=[DEPLOYMENT]), tags=DeploymentFilterTags(all_=list(TAGS)))
+    mine = DeploymentFilter(tags=DeploymentFilterTags(all_=list(TAGS)))
     return list(await client.read_deployments(deployment_filter=mine))
 
 
@@ -115,14 +150,14 @@ def environment_for(folder: Path, environment: dict[str, str]) -> dict[str, str]
         pytest.param({schedule.name for schedule in SCHEDULES}, id="each", marks=pytest.mark.long),
     ],
 )
-async def test_a_worker_in_another_folder_runs_what_prefect_yaml_deploys(
+async def test_a_worker_in_another_folder_runs_what_is_deployed(
     names: set[str], client: PrefectClient, tmp_path: Path
 ) -> None:
     await client.create_work_pool(WorkPoolCreate(name="o9", type="process"))
     with o9_testing.no_process_left() as environment:
         environment = environment_for(tmp_path, environment)
         prefect = ["-m", "prefect"]
-        run(*prefect, "--no-prompt", "deploy", "--all", folder=FOLDER, environment=environment)
+        run(*O9, "deploy", folder=tmp_path, environment=environment)
         flow_runs = {}
         for deployment in await deployments(client):
             name = (await client.read_flow(deployment.flow_id)).name
@@ -131,6 +166,7 @@ async def test_a_worker_in_another_folder_runs_what_prefect_yaml_deploys(
                     deployment.id, parameters=PARAMETERS.get(name, {})
                 )
         assert flow_runs.keys() == names
+        del environment["O9_STORE_URL"]  # the deployments hand it on
         told = run(
             *prefect, "worker", "start", "--pool", "o9", "--type", "process", "--run-once",
             folder=tmp_path, environment=environment,
@@ -144,15 +180,37 @@ async def test_a_worker_in_another_folder_runs_what_prefect_yaml_deploys(
 
 
 @pytest.mark.slow
+async def test_a_run_whose_worker_names_no_store_is_refused(client: PrefectClient, tmp_path: Path) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="bare", type="process"), overwrite=True)
+    with o9_testing.no_process_left() as environment:
+        environment = environment_for(tmp_path, environment)
+        run(*O9, "deploy", "--pool", "bare", folder=tmp_path, environment=environment)
+        (counting,) = [each for each in await deployments(client) if "compute_statistics" in each.entrypoint]
+        await client.update_deployment(counting.id, DeploymentUpdate(job_variables={}))
+        flow_run = await client.create_flow_run_from_deployment(counting.id)
+        del environment["O9_STORE_URL"]
+        run(
+            "-m", "prefect", "worker", "start", "--pool", "bare", "--type", "process", "--run-once",
+            folder=tmp_path, environment=environment,
+        )  # fmt: skip
+    ended = await client.read_flow_run(flow_run.id)
+    assert ended.state is not None
+    assert (ended.state_name, "O9_STORE_URL" in (ended.state.message or "")) == ("Failed", True)
+
+
+@pytest.mark.slow
 @pytest.mark.long  # `test_suspension.py` works on what is served as well
-async def test_the_script_serves_from_another_folder_until_it_is_interrupted(
+async def test_one_process_serves_them_until_it_is_interrupted(
     client: PrefectClient, tmp_path: Path, async_wait_until: Callable[..., Awaitable[Any]]
 ) -> None:
     with o9_testing.no_process_left() as environment:
-        script = started(tmp_path, environment_for(tmp_path, environment))
+        serving = zygote.start(
+            [*O9, "deploy", "--serve"], cwd=tmp_path, env=environment_for(tmp_path, environment),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
 
         async def all_there() -> bool:
-            assert script.poll() is None, script.communicate()
+            assert serving.poll() is None, serving.communicate()
             return len(await deployments(client)) == len(SCHEDULES)
 
         await async_wait_until(all_there, 60)
@@ -163,22 +221,9 @@ async def test_the_script_serves_from_another_folder_until_it_is_interrupted(
             return (await client.read_flow_run(flow_run.id)).state_name == "Completed"
 
         await async_wait_until(completed, 60)
-        script.send_signal(signal.SIGINT)
-        told, _ = script.communicate(timeout=30)
-    assert script.returncode == 0, told
-
-
-def test_the_script_says_what_it_needs(tmp_path: Path) -> None:
-    environment = o9_testing.clean_environment(O9_STORE_URL="store.db")
-    told = zygote.run([str(FOLDER / "serve.py")], cwd=tmp_path, env=environment)
-    assert (told.returncode, told.stderr[:20]) == (1, "set PREFECT_API_URL:")
-
-
-def started(folder: Path, environment: dict[str, str]) -> zygote.Process:
-    """The script, running."""
-    return zygote.start(
-        [str(FOLDER / "serve.py")], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        serving.send_signal(signal.SIGINT)
+        told, _ = serving.communicate(timeout=30)
+    assert serving.returncode == 0, told
 
 
 def run(*command: str, folder: Path, environment: dict[str, str]) -> str:

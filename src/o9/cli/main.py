@@ -102,6 +102,7 @@ COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
                 "prune": Lazy("Delete what ended long ago, for good.", "prune:prune"),
             },
         ),
+        "deploy": Lazy("Deploy all flows, or one optimization that recurs.", "deploy:deploy_"),
         "open": Lazy("Open Prefect's pages in a browser.", "open:open_"),
         "doctor": Lazy("Say what is wrong here, and what to do about it.", "doctor:doctor"),
     },

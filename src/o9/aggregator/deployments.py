@@ -1,0 +1,185 @@
+"""Deployments of O9's flows: all of them, or one recurring optimization, for the workers of a pool or one process.
+
+Contract. Entrypoints are modules, so that a worker imports them in whatever folder it stands; nothing is fetched. The
+list of flows is `o9.aggregator.schedules.SCHEDULES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from zoneinfo import available_timezones
+
+import yaml
+from prefect import get_client, schedules, serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, WorkPool
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.types.entrypoint import EntrypointType
+
+from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
+from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
+from o9.model.settings import STORE_BLOCK, settings
+from o9.model.urls import public_url
+
+POOL = "o9"
+LIFECYCLE = SCHEDULES[0]
+OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
+
+
+def recurrence(
+    cron: str | None = None, every: timedelta | None = None, rrule: str | None = None, timezone: str = "UTC"
+) -> schedules.Schedule | None:
+    """When an optimization recurs, by one of the first three; None without one. Raises OptimizationValidationError."""
+    if cron is None and every is None and rrule is None:
+        return None
+    if timezone not in available_timezones():
+        raise OptimizationValidationError("timezone", f"{timezone!r} is none, such as America/New_York")
+    try:
+        return schedules.Schedule(interval=every, cron=cron, rrule=rrule, timezone=timezone)
+    except ValueError as error:
+        raise OptimizationValidationError("schedule", str(error).splitlines()[0]) from None
+
+
+def all_flows() -> list[RunnerDeployment]:
+    """One of each flow; those that recur with their schedule, and one run at a time."""
+    return [of_schedule(schedule) for schedule in SCHEDULES]
+
+
+def of_schedule(schedule: Schedule) -> RunnerDeployment:
+    """The deployment of one schedule, `FLOW/o9`."""
+    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    return _deployment(
+        schedule,
+        DEPLOYMENT,
+        interval=schedule.every,
+        parameters=dict(schedule.parameters),
+        concurrency_limit=None if schedule.every is None else one_at_a_time,
+    )
+
+
+def of_optimization(
+    spec: Mapping[str, Any], when: schedules.Schedule | None, *, overlap: str = "queue", name: str | None = None
+) -> RunnerDeployment:
+    """The deployment of one optimization, with its specification as the parameters' default; it recurs at `when`.
+
+    overlap: what becomes of a run that is due while the one before still runs: `queue` lets it wait, `skip` leaves it
+    out, `together` runs it. name: of the deployment; None: the optimization's, in lower case. Raises
+    OptimizationValidationError for one that recurs with a fixed id, which every run would submit again.
+    """
+    if when is not None and spec.get("optimization_id") is not None:
+        raise OptimizationValidationError(
+            "optimization_id", "every run of the schedule would submit the same one; leave it out"
+        )
+    if overlap not in (*OVERLAP, "together"):
+        raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip or together")
+    called = str(spec.get("name") or spec.get("metadata", {}).get("objective") or "optimization")
+    limit = OVERLAP.get(overlap)
+    return _deployment(
+        LIFECYCLE,
+        name or _slug(called),
+        parameters={"spec": dict(spec)},
+        description=str(spec.get("description") or f"{called}, by O9."),
+        concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
+        schedule=when,
+    )
+
+
+def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
+    made = of.load().to_deployment(name=name, tags=list(TAGS), entrypoint_type=EntrypointType.MODULE_PATH, **more)
+    assert isinstance(made, RunnerDeployment)
+    return made
+
+
+async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str]:
+    """Make them known to the Prefect server that the settings name; returns their names, `FLOW/NAME`.
+
+    Workers get O9_STORE_URL and O9_ALLOWED_IMPORTS as job variables, as far as those hold no password. Raises
+    OptimizationCoordinationError where there is no such pool, OptimizationValidationError where no store is named.
+    """
+    environment = worker_environment()
+    async with get_client() as client:
+        try:
+            found = await client.read_work_pool(pool)
+        except ObjectNotFound:
+            raise OptimizationCoordinationError(
+                f"there is no work pool {pool!r}: `prefect work-pool create {pool} --type process` makes one"
+            ) from None
+    names = []
+    for each in deployments:
+        each.job_variables = _job_variables(found, environment)
+        await each.aapply(work_pool_name=pool)
+        names.append(f"{each.flow_name}/{each.name}")
+    return names
+
+
+def serve_here(deployments: Sequence[RunnerDeployment]) -> None:
+    """Run them in processes below this one until Ctrl-C, which pauses their schedules until the next time.
+
+    Raises OptimizationValidationError where no store is named.
+    """
+    worker_environment()
+    serve(*deployments)
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker needs of this machine's settings, without what holds a password.
+
+    Raises OptimizationValidationError where O9_STORE_URL is not set: a run would keep its record in a file of its own.
+    """
+    url = settings().store_url
+    if "store_url" not in settings().model_fields_set:
+        raise OptimizationValidationError(
+            "O9_STORE_URL", "it is not set: name the store that workers use, such as postgresql://… or block:NAME"
+        )
+    needed = {"O9_STORE_URL": url} if url.startswith(STORE_BLOCK) or public_url(url) == url else {}
+    allowed = ",".join(settings().allowed_imports)
+    return needed | ({"O9_ALLOWED_IMPORTS": allowed} if allowed else {})
+
+
+def _job_variables(pool: WorkPool, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Most types of pools have a variable for the environment; the workers of another type bring their own.
+
+    A pool that was just created may have no template before its first worker.
+    """
+    known = pool.base_job_template.get("variables", {}).get("properties", {})
+    return {"env": dict(environment)} if "env" in known or not known else {}
+
+
+def as_prefect_yaml(deployments: Sequence[RunnerDeployment], pool: str) -> str:
+    """The same for `prefect --no-prompt deploy --all`, to keep in version control."""
+    import prefect
+
+    entries = []
+    for each in deployments:
+        entry: dict[str, Any] = {
+            "name": each.name,
+            "entrypoint": each.entrypoint,
+            "description": each.description,
+            "tags": list(each.tags),
+            "work_pool": {"name": pool},
+            "parameters": dict(each.parameters),
+            "schedules": [_written(made.schedule) for made in each.schedules or []],
+        }
+        if each.concurrency_limit is not None:
+            strategy = each.concurrency_options.collision_strategy if each.concurrency_options else None
+            entry["concurrency_limit"] = {
+                "limit": each.concurrency_limit, "collision_strategy": strategy.value if strategy else "ENQUEUE",
+            }  # fmt: skip
+        entries.append(entry)
+    head = "# Written by `o9 deploy --print`. The entrypoints are modules, so nothing is to be fetched.\n"
+    whole = {"name": "o9", "prefect-version": prefect.__version__, "pull": [], "deployments": entries}
+    return head + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+
+
+def _written(schedule: Any) -> dict[str, Any]:
+    given = schedule.model_dump(mode="json", exclude_none=True)
+    if "interval" in given:
+        return {"interval": int(schedule.interval.total_seconds()), "timezone": given.get("timezone") or "UTC"}
+    return {name: given[name] for name in ("cron", "rrule", "timezone") if name in given}
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "optimization"

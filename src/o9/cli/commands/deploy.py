@@ -1,0 +1,102 @@
+"""`o9 deploy`: O9's flows, or one recurring optimization, as deployments of a Prefect server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from o9.aggregator.deployments import (
+    POOL,
+    all_flows,
+    as_prefect_yaml,
+    deploy,
+    of_optimization,
+    recurrence,
+    serve_here,
+    worker_environment,
+)
+from o9.cli.batch import read_batch
+from o9.cli.console import say
+from o9.cli.prefect_side import configured_server
+from o9.config import Document
+from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationValidationError
+from o9.model.settings import settings
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+def deploy_(
+    file: Annotated[str | None, typer.Argument(metavar="FILE.yaml", help="One optimization; none: every flow.")] = None,
+    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")] = None,
+    every: Annotated[str | None, typer.Option("--every", metavar="15m", help="How often it runs: s, m, h, d, w.")] = None,
+    rrule: Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")] = None,
+    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the schedule.")] = "UTC",
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="POLICY", help="While one still runs: queue, skip or together.")
+    ] = "queue",
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of the deployment.")] = None,
+    pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool.")] = POOL,
+    serve: Annotated[bool, typer.Option("--serve", help="Run it in this process, without a pool.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--print", help="Print prefect.yaml, and deploy nothing.")] = False,
+) -> int:
+    """To the Prefect server that PREFECT_API_URL names. What the file says is the default of each run. Workers get
+    O9_STORE_URL, unless it holds a password, and O9_ALLOWED_IMPORTS.
+    """
+    if file is None:
+        if cron or every or rrule or name:
+            raise OptimizationValidationError(
+                "FILE", "a schedule and a name are those of one optimization: name a file"
+            )
+        deployments = all_flows()
+    else:
+        when = recurrence(cron, _interval(every), rrule, timezone)
+        deployments = [of_optimization(_spec(file), when, overlap=overlap, name=name)]
+    if as_yaml:
+        print(as_prefect_yaml(deployments, pool), end="")
+        return 0
+    if configured_server() is None:
+        raise OptimizationCoordinationError(
+            "PREFECT_API_URL is not set: name the server that is to start the runs, such as "
+            "http://127.0.0.1:4200/api of `prefect server start`"
+        )
+    if serve:
+        serve_here(deployments)
+        return 0
+    for deployed in asyncio.run(deploy(deployments, pool)):
+        print(deployed)
+    say(f"Workers: `prefect worker start --pool {pool}`, where prefect-o9 and the objectives' packages are installed")
+    if "O9_STORE_URL" not in worker_environment():
+        say("O9_STORE_URL holds a password and is not handed on: set it for the workers, or use a block")
+    if not settings().allowed_imports:
+        say("O9_ALLOWED_IMPORTS is not set: runs may name no import path, only what is registered")
+    return 0
+
+
+def _interval(text: str | None) -> timedelta | None:
+    """`90s`, `15m`, `1h`, `1d`, `1w`. Raises OptimizationValidationError for anything else."""
+    if text is None:
+        return None
+    unit, number = UNITS.get(text[-1:]), text[:-1]
+    try:
+        seconds = float(number) * unit if unit is not None else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not 1.0 <= seconds < 1e9:
+        raise OptimizationValidationError(
+            "every", f"{text!r} is no interval of a second or more, such as 15m, 1h or 1d"
+        )
+    return timedelta(seconds=seconds)
+
+
+def _spec(file: str) -> Mapping[str, Any]:
+    """What the file says, checked as at its submission. Raises OptimizationError where that is not one optimization."""
+    read_batch([file])
+    content = Document.parse(Path(file).read_bytes(), file).data
+    if not isinstance(content, Mapping):
+        raise OptimizationError(f"{file} holds a list: deploy one optimization at a time, from a file of its own")
+    return content
