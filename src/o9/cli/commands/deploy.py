@@ -33,7 +33,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 def deploy_(
     file: Annotated[str | None, typer.Argument(metavar="FILE.yaml", help="One optimization; none: every flow.")] = None,
     cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")] = None,
-    every: Annotated[str | None, typer.Option("--every", metavar="15m", help="How often it runs: s, m, h, d, w.")] = None,
+    every: Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")] = None,
     rrule: Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")] = None,
     timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the schedule.")] = "UTC",
     overlap: Annotated[
