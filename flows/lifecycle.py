@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -33,6 +33,7 @@ from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
+from o9.flows.form import AsForm
 from o9.flows.membership import join_store
 from o9.flows.process import run_begins, watchdog_for
 from o9.flows.run_view import RunView, tell_end
@@ -47,6 +48,7 @@ from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.settings import settings
+from o9.model.specification import OptimizationSpec
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
@@ -95,10 +97,17 @@ def _ends_here(flow_run_id: Any) -> LiveRun | None:
     validate_parameters=False,
 )
 async def optimization_lifecycle(
-    optimization_id: str | None = None, spec: dict[str, Any] | None = None, retry_of: str | None = None
+    spec: Annotated[OptimizationSpec | None, AsForm()] = None,
+    optimization_id: str = "",
+    retry_of: str = "",
 ) -> Any:
-    """Run one optimization: one that was submitted, by its id; a new one, by its fields (`spec`); or once more one that
-    has ended, as a new one (`retry_of`, its id)."""
+    """Run one optimization.
+
+    Args:
+        spec: A new one. Leave it out where one of the other two is given.
+        optimization_id: One that was submitted.
+        retry_of: One that has ended, to run once more as a new one.
+    """
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
@@ -197,27 +206,30 @@ async def _taken_from(attempt: Attempt) -> State[Any]:
 
 
 async def _begin(
-    flow_run: FlowRun, optimization_id: str | None, spec: dict[str, Any] | None, retry_of: str | None
+    flow_run: FlowRun,
+    optimization_id: str,
+    spec: OptimizationSpec | Mapping[str, Any] | None,
+    retry_of: str,
 ) -> Attempt | State[Any]:
     """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far.
 
     An end state where it has ended already. Raises where another run works on it.
     """
-    if sum(given is not None for given in (optimization_id, spec, retry_of)) != 1:
+    if sum(map(bool, (optimization_id, spec, retry_of))) != 1:
         raise OptimizationValidationError("optimization_id", "give one of optimization_id, spec and retry_of")
     store = await asyncio.to_thread(current_store)
     node = await asyncio.to_thread(join_store, store)
     known = await store.read_async(queries.prefect_run, str(flow_run.id))
     if known is not None:
         optimization_id = known["optimization_id"]  # it was suspended, and is back
-    elif spec is not None:
+    elif spec:
         allowed = settings().allowed_imports
-        state = requested(spec, allowed)
+        given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
+        state = requested(given, allowed)
         await control_of(store).submit(state, allowed_imports=allowed, hold=True)
         optimization_id = state.optimization_id
-    elif retry_of is not None:
+    elif retry_of:
         optimization_id = (await control_of(store).retry(retry_of, None, None, hold=True)).optimization_id
-    assert optimization_id is not None
     claimed = await wait_for_admission(store, optimization_id, flow_run, node)
     if not isinstance(claimed, Claimed):
         return claimed

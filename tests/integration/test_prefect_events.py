@@ -156,7 +156,7 @@ async def automation(prefect: PrefectClient, file: str, folder: Path, **of_actio
 
 async def started(flow_run: FlowRun) -> Any:
     """Run it here, as a worker would in a process of its own."""
-    parameters = {"optimization_id": None, "spec": None, "retry_of": None, **flow_run.parameters}
+    parameters = {"optimization_id": "", "spec": None, "retry_of": "", **flow_run.parameters}
     return await run_flow_async(optimization_lifecycle, flow_run=flow_run, parameters=parameters, return_type="state")
 
 

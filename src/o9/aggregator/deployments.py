@@ -20,9 +20,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 
 from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
+from o9.flows.form import offer_objectives
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.urls import public_url
+from o9.strategies.registry import objective_names
 
 POOL = "o9"
 LIFECYCLE = SCHEDULES[0]
@@ -80,16 +82,25 @@ def of_optimization(
     return _deployment(
         LIFECYCLE,
         name or _slug(called),
-        parameters={"spec": dict(spec)},
+        parameters={"spec": _as_in_the_form(spec)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
     )
 
 
+def _as_in_the_form(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """With the search space as a list of parameters, which Prefect's form can draw."""
+    made, metadata = dict(spec), dict(spec.get("metadata", {}))
+    if isinstance(space := metadata.get("search_space"), Mapping):
+        metadata["search_space"] = [{"name": name, **parameter} for name, parameter in space.items()]
+    return made | {"metadata": metadata}
+
+
 def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
     made = of.load().to_deployment(name=name, tags=list(TAGS), entrypoint_type=EntrypointType.MODULE_PATH, **more)
     assert isinstance(made, RunnerDeployment)
+    offer_objectives(made._parameter_openapi_schema.definitions, objective_names())
     return made
 
 

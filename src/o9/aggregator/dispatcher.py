@@ -263,7 +263,7 @@ class Dispatcher:
             state = await run_flow_async(
                 optimization_lifecycle,
                 flow_run=flow_run,
-                parameters={"optimization_id": name, "spec": None, "retry_of": None},
+                parameters={"optimization_id": name, "spec": None, "retry_of": ""},
                 return_type="state",
             )
             if isinstance(state, State):

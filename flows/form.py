@@ -1,0 +1,107 @@
+"""The form that Prefect draws of a specification: its JSON schema, in the shapes that Prefect's pages can draw.
+
+Contract. What the form sends, OptimizationSpec reads. A field that may be left out is one plain field, for a choice of
+"None" beside it says nothing to anybody; the search space is a list of typed parameters; what has several spellings
+keeps the first. Nothing is accepted that the specification refuses, and a Prefect server that enforces the schema
+refuses a wrong value before a run is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from o9.model.strategy import BUILT_IN_STRATEGIES
+
+NOTHING = {"type": "null"}
+
+
+class AsForm:
+    """`Annotated[OptimizationSpec, AsForm()]`."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler(core)
+        seen: set[int] = set()
+
+        def reshape(node: Any) -> None:
+            if isinstance(node, list):
+                for each in node:
+                    reshape(each)
+            if not isinstance(node, dict) or id(node) in seen:
+                return
+            seen.add(id(node))
+            _drawable(node)
+            if "$ref" in node:
+                reshape(handler.resolve_ref_schema({"$ref": node["$ref"]}))
+            fields = node.get("properties", {})
+            for name, field in fields.items():
+                if "$ref" not in field:
+                    field.setdefault("title", name.replace("_", " ").capitalize())
+            if "metadata" in fields:
+                node["required"] = ["metadata"]
+            for key, each in list(node.items()):
+                if key != "if":
+                    reshape(each)
+
+        reshape(made)
+        return made
+
+
+def _drawable(node: dict[str, Any]) -> None:
+    """One schema, in place, without what it holds."""
+    if "oneOf" in node and "discriminator" in node:
+        node["anyOf"] = node.pop("oneOf")
+        del node["discriminator"]
+    if "const" in node:
+        node["enum"] = [node["const"]]
+        node["default"] = node.pop("const")
+    options = list(_options(node.pop("anyOf", [])))
+    if options and all(set(option) == {"required"} for option in options):
+        options = []
+        node |= {"if": _BY_O9, "then": {"required": ["objective"]}}  # enforced, and not drawn
+    if lists := [option for option in options if option.get("type") == "array"]:
+        options = lists
+    if len(options) > 1:
+        options = [option for option in options if option.get("type") != "object"]
+    if len(options) > 1 and all("enum" in option for option in options):
+        options = options[:1]
+    if len(options) == 1:
+        for key, value in options[0].items():
+            node.setdefault(key, value)
+    elif options:
+        node["anyOf"] = options
+    for wrong, right in (("ge", "minimum"), ("le", "maximum")):  # of numbers whose type Pydantic does not know
+        if isinstance(limit := node.get(wrong), (int, float)):
+            node[right] = limit
+            del node[wrong]
+    if "default" in node and (node["default"] is None or node["default"] not in node.get("enum", [node["default"]])):
+        del node["default"]
+
+
+# Metadata whose strategy brings no objective of its own.
+_BY_O9 = {"properties": {"strategy": {"enum": list(BUILT_IN_STRATEGIES)}}, "not": {"required": ["retry_of"]}}
+
+
+def _options(given: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of nested alternatives each, without null."""
+    for option in given:
+        if option.keys() - {"description", "examples", "title"} == {"anyOf"}:
+            yield from _options(option["anyOf"])
+        elif option != NOTHING:
+            yield option
+
+
+def offer_objectives(definitions: dict[str, Any], names: Sequence[str]) -> None:
+    """Offer these names beside a field for any other, in the definitions of a deployment's schema."""
+    for definition in definitions.values():
+        objective = definition.get("properties", {}).get("objective")
+        if objective is not None and names:
+            objective.pop("type", None)
+            objective["anyOf"] = [
+                {"type": "string", "enum": list(names), "title": "registered"},
+                {"type": "string", "title": "other"},
+            ]
