@@ -43,6 +43,9 @@ class AsForm:
                     field.setdefault("title", name.replace("_", " ").capitalize())
             if "metadata" in fields:
                 node["required"] = ["metadata"]
+            if "objective" in fields:  # what is left out is the objective's or a policy's: a form must not fill it in
+                for field in fields.values():
+                    field.pop("default", None)
             for key, each in list(node.items()):
                 if key != "if":
                     reshape(each)

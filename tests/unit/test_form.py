@@ -38,6 +38,7 @@ def test_it_has_only_shapes_that_prefect_draws(schema: dict[str, Any]) -> None:
     assert fields["search_space"]["type"] == "array"
     assert fields["seed"]["type"] == "integer"
     assert fields["timeout_seconds"]["minimum"] > 0
+    assert not [name for name, field in fields.items() if "default" in field]  # which would override an objective's own
 
 
 @pytest.mark.parametrize(
