@@ -144,7 +144,7 @@ def test_the_rooms_at_the_root_are_no_packages_of_their_own(installed: Path, tmp
 
 def test_the_command_and_prefect_s_collection_are_there(installed: Path, tmp_path: Path) -> None:
     told = subprocess.run(
-        [str(installed.with_name("o9")), "version"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [str(installed.with_name("o9")), "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "0.1.0" in told.stdout
     program = (
@@ -203,10 +203,9 @@ def test_the_wheel_runs_a_first_optimization_in_an_empty_environment(wheel: Path
     run(own, "-m", "pip", "install", "-q", wheel, seconds=1800.0)
     run(own, "-m", "pip", "check")
 
-    assert run(o9, "--version") == run(o9, "version")
-    found = json.loads(run(o9, "version", "--json"))
-    assert found["o9"] == PROJECT["version"]
-    assert found["python"].startswith(f"{version}.")
+    shown = run(o9, "--version")
+    assert f"o9 {PROJECT['version']}" in shown
+    assert f"Python {version}." in shown
     assert json.loads(run(o9, "doctor", "--json"))["ok"] is True
     run(own, "-c", imports_everything(without=["o9.store.core.postgres"]))
     (desk / "first.py").write_text(FIRST_RUN, encoding="utf-8")
