@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from o9.mirror.interpretation import PREFECT, RunStatus, Why, interpret, may_ask, on_the_way
+from o9.mirror.interpretation import PREFECT, RunStatus, interpret, may_ask, on_the_way
 from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
@@ -22,19 +22,12 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ingested:
-    """What came of it: how many states were new, and what somebody wanted by them."""
+    """How many states were new, and what somebody wanted by them."""
 
     states: int = 0
-    intents: list[Intent] = field(default_factory=list)
-    why: list[Why] = field(default_factory=list)
-
-    def __iadd__(self, other: Ingested) -> Ingested:
-        self.states += other.states
-        self.intents += other.intents
-        self.why += other.why
-        return self
+    intents: tuple[Intent, ...] = ()
 
 
 # Records what somebody wants: (optimization id, intent, by). `o9.lifecycle.control.Control.request` is one.
@@ -56,18 +49,18 @@ async def ingest(
     new = sorted(
         ((run, observed) for run, observed in new if observed.state_id not in known), key=lambda pair: pair[1].at
     )
-    ingested = Ingested()
+    intents: list[Intent] = []
     facts: list[tuple[Run, ObservedState]] = []
     for run, observed in new:
         if _needs_interpretation(observed):
             await _record(store, node, facts, source)  # what is older goes first
             facts = []
-            ingested += await _weigh(store, node, run, observed, heard, source, request)
+            if (intent := await _weigh(store, node, run, observed, heard, source, request)) is not None:
+                intents.append(intent)
         else:
             facts.append((run, observed))
     await _record(store, node, facts, source)
-    ingested.states = len(new)
-    return ingested
+    return Ingested(len(new), tuple(intents))
 
 
 async def _record(store: Store, node: str, facts: Sequence[tuple[Run, ObservedState]], source: Cause) -> None:
@@ -92,7 +85,8 @@ async def _weigh(
     heard: Sequence[tuple[Run, ObservedState]],
     source: Cause,
     request: Request,
-) -> Ingested:
+) -> Intent | None:
+    """Record a state by what it means now; answers with what somebody wanted by it."""
     holding = await store.read_async(queries.holding, run.optimization_id)
     if holding is None:
         raise OptimizationError(f"there is no optimization {run.optimization_id!r} any more")
@@ -121,7 +115,7 @@ async def _weigh(
         await _catch_up(store, operation, run_status.status, holding.fence)
     await store.write_async(operation)
     RUNS.remember(observed.state_id)
-    return Ingested(intents=[read.intent] if read.intent else [], why=[read.why])
+    return read.intent
 
 
 async def _catch_up(store: Store, operation: RecordPrefectState, status: OptimizationStatus, fence: int) -> None:
