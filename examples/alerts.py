@@ -35,7 +35,7 @@ async def main() -> None:
     system.register_alert_rule(no_remarks)
     async with aggregator:
         silence = await system.suppress_alert("*maintenance*", 3600, author="ana", comment="every Saturday")
-        drawdown = new(1, AlertLevel.CRITICAL, "Drawdown", "the book has lost 3 % since noon")
+        drawdown = new(1, AlertLevel.CRITICAL, "Drawdown", "the book has lost 3% since noon")
         await aggregator.send_alert(drawdown)
         await aggregator.send_alert(new(2, AlertLevel.INFO, "Rebalanced", "12 orders"))
         await aggregator.send_alert(new(3, AlertLevel.WARNING, "Feed maintenance", "prices are an hour old"))

@@ -81,7 +81,7 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^100 trials, each once: True$",
     ),
     "alerts.py": (
-        r"^critical: Drawdown: the book has lost 3 % since noon$",
+        r"^critical: Drawdown: the book has lost 3% since noon$",
         r"^over: Drawdown: ",
         r"^Feed maintenance: firing$",
         r"^Drawdown: resolved$",
