@@ -15,6 +15,7 @@ from o9.alerts.service import arguments as asked
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
+from o9.model.validation import alert_level
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.datetimes(), st.timedeltas(),
@@ -25,7 +26,7 @@ ANYTHING = st.one_of(
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "by": lambda value: asked.text("by", value),
     "alert_id": lambda value: asked.exact("alert_id", value),
-    "level": asked.level,
+    "level": alert_level,
     "resolve_timeout": asked.timeout,
     "duration": asked.span,
     "starts_at": lambda value: asked.instant("starts_at", value),
@@ -53,7 +54,7 @@ def test_what_is_meant() -> None:
     minute = timedelta(minutes=1)
     assert (asked.span(60), asked.span(0.5), asked.span(minute)) == (minute, minute / 120, minute)
     assert (asked.timeout(None), asked.timeout(minute)) == (None, minute)
-    assert asked.level("error") is AlertLevel.ERROR
+    assert alert_level("error") is AlertLevel.ERROR
     local = datetime(2026, 1, 31, 9, 30)
     assert asked.instant("starts_at", local) == local.astimezone(UTC)
     assert written(asked.matchers('title="慢 🚀"')) == '{title="慢 🚀"}'

@@ -18,7 +18,7 @@ from o9.model.faults import checked, validated
 from o9.model.fields import JsonObject, Key
 from o9.model.optimization import OptimizationAlert, OptimizationState
 from o9.model.specification import Metadata, read_metadata
-from o9.model.states import OptimizationStatus
+from o9.model.states import AlertLevel, OptimizationStatus
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -41,6 +41,15 @@ def validate_new(state: OptimizationState) -> Metadata:
 def validate_changes(changes: Mapping[str, Any]) -> None:
     """Raise OptimizationValidationError for these fields of an optimization that cannot be stored."""
     validated(_model(OptimizationState), changes)
+
+
+def alert_level(value: Any) -> AlertLevel:
+    """Raises OptimizationValidationError for what is none."""
+    try:
+        return AlertLevel(value)
+    except ValueError:
+        known = ", ".join(level.value for level in AlertLevel)
+        raise OptimizationValidationError("level", f"{value!r:.80} is not one of {known}") from None
 
 
 def validate_alert(alert: OptimizationAlert) -> None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ENDED, AlertLevel, OptimizationStatus
+from o9.model.validation import alert_level
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding, find_problems, stalled
 from o9.monitor.window import Window, read_news, read_window
@@ -123,7 +124,7 @@ class OptimizationMonitor(StoreComponent):
         The newest KEPT_ALERTS are kept, in memory. Raises OptimizationError for an unknown optimization,
         OptimizationValidationError for an unknown level.
         """
-        wanted = None if level is None else _level(level)
+        wanted = None if level is None else alert_level(level)
         if optimization_id is not None:
             await self.existing(optimization_id)
         return [
@@ -248,11 +249,3 @@ def _checked(limit: Any, most: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
         raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {most}")
     return limit
-
-
-def _level(level: Any) -> AlertLevel:
-    try:
-        return AlertLevel(level)
-    except ValueError:
-        known = ", ".join(one.value for one in AlertLevel)
-        raise OptimizationValidationError("level", f"{level!r} is not one of {known}") from None

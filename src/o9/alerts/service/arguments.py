@@ -14,7 +14,6 @@ from o9.alerts.pipeline.matchers import Matchers, parse
 from o9.alerts.pipeline.silences import LONGEST
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc
-from o9.model.states import AlertLevel
 from o9.store.core.column_types import free_text, moment
 
 LONGEST_TIMEOUT = timedelta(days=3660)
@@ -34,14 +33,6 @@ def exact(field: str, value: Any) -> str:
             field, f"{value!r:.80} holds a character that nothing stored has, NUL or half of a pair; take that out"
         )
     return str(value)
-
-
-def level(value: Any) -> AlertLevel:
-    try:
-        return AlertLevel(value)
-    except ValueError:
-        known = ", ".join(one.value for one in AlertLevel)
-        raise OptimizationValidationError("level", f"{value!r:.80} is not one of {known}") from None
 
 
 def timeout(value: Any) -> timedelta | None:

@@ -34,6 +34,7 @@ from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
+from o9.model.validation import alert_level
 from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, Recorded, ResolveAlert
 from o9.store.alerts.silences import EndSilence
@@ -133,7 +134,7 @@ class AlertNotificationSystem(StoreComponent):
         Resolved is one whose episode is over, under whichever of its ids that was said.
         """
         about = None if optimization_id is None else arguments.exact("optimization_id", optimization_id)
-        wanted = None if level is None else arguments.level(level).value
+        wanted = None if level is None else alert_level(level).value
         now = utc_now()
         rows = await self.store.read_async(
             queries.alerts, optimization_id=about, level=wanted, limit=limit, before=arguments.behind(before)
