@@ -184,7 +184,7 @@ class JudgingContract:
         assert found is not None
         assert (found.number, found.code, found.checks) == (4, "c2", '["x"]')
 
-    def test_looks_count_by_objective_whatever_the_family_is_called(self, open_store: OpenStore) -> None:
+    def test_looks_count_by_objective_and_data_whatever_the_family_is_called(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a", total_steps=2, metadata={"objective": "trend"}).fence
         store.write(CommitStep("a", fence, 0, [trial(0, family="f", returns=(0.1, 0.2)), trial(1, family="f")], {}))
@@ -214,6 +214,22 @@ class JudgingContract:
             assert [each.count for each in looks if each] == [count, count]
         looks = [store.read(queries.look, name, 0) for name in "abcd"]
         assert [each.count for each in looks if each] == [3, 3, 3, 2]
+        # Other data are another hold-out. A family of its own hides which: the record of the attempt may know.
+        for name, family, metadata, count in (
+            ("k", "swing@gold", {}, 1),
+            ("l", "swing@silver", {}, 1),
+            ("m", "swing@gold", {}, 2),
+            ("n", "swing@silver", {"family": "swing@silver"}, 4),
+            ("o", "any", {"family": "any"}, 4),
+        ):
+            claimed = at_work(store, name, metadata={"objective": "swing"} | metadata)
+            if name == "o":
+                store.write(RecordProvenance(name, Ran(claimed.attempt, "swing", "c", "gold")))
+            given = trial(0, family=family, returns=(0.1,), hold_out_returns=(0.4, ord(name) / 1e3))
+            store.write(CommitStep(name, claimed.fence, 0, [given], {}))
+            look = store.write(CountLook(name, 0))
+            assert look is not None
+            assert (name, look.count) == (name, count)
         for name, family, count in (("g", "f", 1), ("h", "f", 2), ("i", "", 1), ("j", "", 1)):  # without an objective
             fence = at_work(store, name).fence
             given = trial(0, family=family, returns=(0.1,), hold_out_returns=(0.2 + count,))

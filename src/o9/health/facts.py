@@ -46,7 +46,7 @@ class Family:
     adaptive: one of the searches chose trials by their results; what is pruned may have done so.
     seen: how many trials were valued on periods that the best's hold-out has, or may have been: what is pruned may.
     market_neutral: the best's optimization declares so.
-    looks: how often held-out data of its objective were looked at, over periods that overlap.
+    looks: how often held-out data of its objective and data were looked at, over periods that overlap.
     placebo: what came of the same search on data without an edge.
     """
 

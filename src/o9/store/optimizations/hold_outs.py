@@ -1,10 +1,11 @@
 """Held-out data: what the best of an optimization earned on them, and how often such data were looked at.
 
 Contract. A look is a series of returns on held-out data that was not seen before. It is counted before it is shown,
-over all optimizations of the same objective, whatever family their trials name, and never forgotten, whatever is
-pruned. Looks count together where their periods overlap; where the dates of one are not known, they may. The same
-series again (a retry, a report made once more, a search that found the same) is no new look, for it tells nothing new.
-A strategy that evaluates by itself has no objective: its looks count by the family, without one by the optimization.
+over all optimizations of the same objective on the same data, whatever family their trials name, and never forgotten,
+whatever is pruned. Looks count together where their periods overlap. Where the dates or the data's fingerprint of one
+are not known, they may be the other's. The same series again (a retry, a report made once more, a search that found
+the same) is no new look, for it tells nothing new. A strategy that evaluates by itself has no objective: its looks
+count by the family, without one by the optimization.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from o9.store.core.column_types import pack_returns, unpack_returns
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.commit_step import held
-from o9.store.schema.optimizations import BASELINE, CALENDAR, OPTIMIZATION, RETURNS, TRIAL
+from o9.store.schema.optimizations import BASELINE, CALENDAR, OPTIMIZATION, PROVENANCE, RETURNS, TRIAL
 from o9.store.schema.statistics import LOOK
 
 REAL_BYTES = 8  # of one date in a calendar
@@ -71,7 +72,7 @@ class CountLook(Operation["Look | None"]):
 
 @dataclass(frozen=True)
 class Look:
-    """`at`: when the series was first seen. `count`: all looks at periods that overlap with it, this one included."""
+    """`at`: when the series was first seen. `count`: all looks at these data in such periods, with this one."""
 
     at: str
     count: int
@@ -82,18 +83,24 @@ def look(connection: Connection, optimization_id: str, number: int) -> Look | No
     seen = _seen(connection, optimization_id, number)
     if seen is None:
         return None
-    looks = connection.execute(_LOOKS, {"owner": seen.owner}).all()
+    looks = connection.execute(_LOOKS, {"objective": seen.objective}).all()
     own = next((each for each in looks if each.digest == seen.digest), None)
     if own is None:
         return None
-    return Look(own.at, sum(each is own or _overlap(seen.period, _period(each)) for each in looks))
+    beside = [
+        each
+        for each in looks
+        if each is not own and _same_data(seen.data, each.data) and _overlap(seen.period, _period(each))
+    ]
+    return Look(own.at, 1 + len(beside))
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is seen: whose look at it counts, the digest of the returns, and the first and the last date, if known."""
+    """The objective, the fingerprint of its data ("": unknown), a digest of the returns, their first and last date."""
 
-    owner: str
+    objective: str
+    data: str
     digest: str
     period: tuple[float, float] | None
 
@@ -102,9 +109,8 @@ def _count_look(unit: UnitOfWork, optimization_id: str, number: int) -> None:
     seen = _seen(unit.connection, optimization_id, number)
     if seen is None:
         return
-    before = select(func.count()).select_from(LOOK).where(LOOK.c.family == seen.owner)
     row = {
-        "family": seen.owner, "digest": seen.digest, "look": unit.connection.execute(before).scalar_one() + 1,
+        "objective": seen.objective, "digest": seen.digest, "data": seen.data,
         "seen_by": optimization_id, "trial": number, "at": unit.now,
     }  # fmt: skip
     unit.insert(LOOK, row, ignore_known=True)
@@ -114,9 +120,18 @@ def _seen(connection: Connection, optimization_id: str, number: int) -> _Seen | 
     row = connection.execute(_HOLD_OUT, {"target": optimization_id, "number": number}).first()
     if row is None or row.hold_out is None:
         return None
-    objective = json.loads(row.metadata).get("objective")
-    owner = objective if isinstance(objective, str) else row.family or f"optimization {optimization_id}"
-    return _Seen(owner, hashlib.blake2b(row.hold_out, digest_size=16).hexdigest(), _period(row))
+    digest = hashlib.blake2b(row.hold_out, digest_size=16).hexdigest()
+    metadata = json.loads(row.metadata)
+    objective = metadata.get("objective")
+    if not isinstance(objective, str):
+        return _Seen(row.family or f"optimization {optimization_id}", "", digest, _period(row))
+    name, _, given = (row.family or "").rpartition("@")  # the evaluation's own fingerprint, unless the family was named
+    data = given if name == objective and "family" not in metadata else row.data or ""
+    return _Seen(objective, data, digest, _period(row))
+
+
+def _same_data(one: str, other: str) -> bool:
+    return not one or not other or one == other
 
 
 def _period(row: Any) -> tuple[float, float] | None:
@@ -136,17 +151,21 @@ _CALENDAR_OF_IT = (CALENDAR.c.optimization_id == RETURNS.c.optimization_id) & (
     CALENDAR.c.digest == RETURNS.c.hold_out_calendar
 )
 _HOLD_OUT = (
-    select(TRIAL.c.family, RETURNS.c.hold_out, OPTIMIZATION.c.metadata, *_FIRST_AND_LAST)
+    select(TRIAL.c.family, RETURNS.c.hold_out, OPTIMIZATION.c.metadata, PROVENANCE.c.data, *_FIRST_AND_LAST)
     .select_from(TRIAL)
     .join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == TRIAL.c.optimization_id)
     .join(RETURNS, (RETURNS.c.optimization_id == TRIAL.c.optimization_id) & (RETURNS.c.number == TRIAL.c.number))
+    .outerjoin(
+        PROVENANCE,
+        (PROVENANCE.c.optimization_id == TRIAL.c.optimization_id) & (PROVENANCE.c.attempt == TRIAL.c.attempt),
+    )
     .outerjoin(CALENDAR, _CALENDAR_OF_IT)
     .where(TRIAL.c.optimization_id == bindparam("target"), TRIAL.c.number == bindparam("number"))
 )
 _LOOKS = (
-    select(LOOK.c.digest, LOOK.c.at, *_FIRST_AND_LAST)
+    select(LOOK.c.digest, LOOK.c.data, LOOK.c.at, *_FIRST_AND_LAST)
     .select_from(LOOK)
     .outerjoin(RETURNS, (RETURNS.c.optimization_id == LOOK.c.seen_by) & (RETURNS.c.number == LOOK.c.trial))
     .outerjoin(CALENDAR, _CALENDAR_OF_IT)
-    .where(LOOK.c.family == bindparam("owner"))
+    .where(LOOK.c.objective == bindparam("objective"))
 )

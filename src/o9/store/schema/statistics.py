@@ -107,15 +107,15 @@ class FamilyTally(Record, table=True):
 class HoldOutLook(Record, table=True):
     """Append-only: each series of returns on held-out data that was looked at, by its hash.
 
-    `family` is what the looks count by: the objective, see `o9.store.optimizations.hold_outs`; `look` counts from 1
-    within it. What is pruned stays counted, so `seen_by` may be an optimization that is gone.
+    `data` is the fingerprint of the objective's data, "" where it is not known; `o9.store.optimizations.hold_outs` says
+    which looks count together. What is pruned stays counted, so `seen_by` may be an optimization that is gone.
     """
 
     __tablename__ = "hold_out_look"
 
-    family: str = Field(primary_key=True)
+    objective: str = Field(primary_key=True)
     digest: str = Field(primary_key=True)
-    look: int
+    data: str = ""
     seen_by: str
     trial: int
     at: str
