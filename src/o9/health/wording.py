@@ -147,7 +147,7 @@ WITH_HOLD_OUT = {Reason.LIKELY_LUCK: _DROP, Reason.FAMILY: _MORE, Reason.PLACEBO
 # Percent, as measured by `benchmarks/verdict.py`; edges are annual Sharpe ratios over ten years in sample.
 MEASURED = {
     "confirmed without an edge": "0.7 to 1.7",
-    "confirmed without an edge, adaptive": "3.2",
+    "confirmed without an edge, adaptive": "0.3 to 4.7",
     "confirmed dead": "2 to 5",
     "confirmed 1.0 / 1.5 / 2.0 with five years": "42 / 90 / 96",
     "confirmed 1.0 / 1.5 / 2.0 with two years": "24 / 66 / 87",
