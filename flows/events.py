@@ -10,10 +10,10 @@
 
 STATUS of an optimization: completed, failed, cancelled, timeout, paused, suspended.
 
-Contract. The resource is `o9.optimization.ID`, with the labels `o9.type`, `o9.strategy` and `o9.is_retry`; of an alert
-`o9.alert.ID`, with `o9.alert.level`. Related are the flow run, and of an alert the optimization. The id of an event
-follows from what happened: emitted by several processes, it is one event for Prefect. Placebo runs have none. Nothing
-here raises what Prefect raises, or waits for it.
+Contract. The resource is `o9.optimization.ID`, with the labels `o9.type`, `o9.strategy`, `o9.is_retry`, and, where it
+recurs, `o9.series`; of an alert `o9.alert.ID`, with `o9.alert.level`. Related are the flow run, the series, and of
+an alert the optimization. The id of an event follows from what happened: emitted by several processes, it is one event
+for Prefect. Placebo runs have none. Nothing here raises what Prefect raises, or waits for it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
         "prefect.resource.name": alert.title[:TEXT_LIMIT],
         "o9.alert.level": alert.level.value,
     }
-    related = _related(run_id)
+    related = _related(run_id, state)
     if state is not None:
         related.insert(0, {**_resource(state), "prefect.resource.role": "optimization"})
     payload = {
@@ -134,7 +134,7 @@ def _emit(
         return
     whose = {"optimization_id": state.optimization_id, "name": state.name}
     what = f"{state.optimization_id}/{state.created_at.isoformat()}/{what}"
-    _send(event, _resource(state), _related(run_id), whose | payload, what, at)
+    _send(event, _resource(state), _related(run_id, state), whose | payload, what, at)
 
 
 def _send(
@@ -158,13 +158,17 @@ def _resource(state: OptimizationState) -> dict[str, str]:
         "o9.type": state.optimization_type.value,
         "o9.strategy": strategy_of(state.metadata),
         "o9.is_retry": "true" if "retry_of" in state.metadata else "false",
+        **({"o9.series": str(state.metadata["series"])} if state.metadata.get("series") else {}),
     }
 
 
-def _related(run_id: str | None) -> list[dict[str, str]]:
-    if run_id is None:
-        return []
-    return [{"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.role": "flow-run"}]
+def _related(run_id: str | None, state: OptimizationState | None) -> list[dict[str, str]]:
+    related = []
+    if run_id is not None:
+        related.append({"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.role": "flow-run"})
+    if state is not None and (series := state.metadata.get("series")):
+        related.append({"prefect.resource.id": f"o9.series.{series}", "prefect.resource.role": "series"})
+    return related
 
 
 def _best(state: OptimizationState) -> dict[str, Any]:

@@ -226,6 +226,8 @@ async def _begin(
         allowed = settings().allowed_imports
         given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
         state = requested(given, allowed)
+        if "series" in state.metadata and flow_run.auto_scheduled and flow_run.expected_start_time is not None:
+            state.metadata.setdefault("scheduled_at", flow_run.expected_start_time.isoformat())
         await control_of(store).submit(state, allowed_imports=allowed, hold=True)
         optimization_id = state.optimization_id
     elif retry_of:

@@ -28,14 +28,16 @@ def run_name(state: OptimizationState) -> str:
 
 
 def run_tags(state: OptimizationState) -> list[str]:
-    """`o9`, `type:…`, `strategy:…`: what runs can be filtered by."""
-    return ["o9", f"type:{state.optimization_type.value}", f"strategy:{strategy_of(state.metadata)}"]
+    """`o9`, `type:…`, `strategy:…`, and `series:…` of one that recurs: what runs can be filtered by."""
+    tags = ["o9", f"type:{state.optimization_type.value}", f"strategy:{strategy_of(state.metadata)}"]
+    return [*tags, f"series:{series}"] if (series := state.metadata.get("series")) else tags
 
 
 def artifact_key(state: OptimizationState) -> str:
-    """The key under which the results of one name are versions of each other: `o9-momentum-on-s-p-500`."""
-    slug = re.sub(r"[^a-z0-9]+", "-", state.name.lower()).strip("-")
-    return f"o9-{slug or hashlib.sha256(state.name.encode()).hexdigest()[:8]}"[:KEY_LENGTH].rstrip("-")
+    """The key under which the results of one series, or else name, are versions of each other: `o9-momentum-on-s-p`."""
+    name = str(state.metadata.get("series") or state.name)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"o9-{slug or hashlib.sha256(name.encode()).hexdigest()[:8]}"[:KEY_LENGTH].rstrip("-")
 
 
 def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:

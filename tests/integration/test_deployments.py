@@ -72,7 +72,9 @@ def test_a_file_becomes_one_deployment_with_its_schedule(o9: O9Command) -> None:
     assert (made["name"], made["schedules"], made["concurrency_limit"]["collision_strategy"]) == (
         "nightly-carry", [{"cron": "0 22 * * 1-5", "timezone": "America/New_York"}], "CANCEL_NEW",
     )  # fmt: skip
-    assert made["parameters"]["spec"] == yaml.safe_load(NIGHTLY)
+    spec = yaml.safe_load(NIGHTLY)
+    spec["metadata"]["series"] = "Nightly carry"
+    assert made["parameters"]["spec"] == spec
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,12 @@ def test_a_fixed_id_is_refused_on_a_schedule_alone() -> None:
         of_optimization(SPEC, when)
     assert refused.value.field == "optimization_id"
     assert of_optimization(SPEC, None).parameters == {"spec": SPEC}
+
+
+def test_a_search_space_becomes_a_list_that_the_form_can_draw() -> None:
+    space = {"x": {"type": "int", "low": 1, "high": 3}}
+    made = of_optimization({"metadata": {"objective": "branin", "search_space": space}}, None)
+    assert made.parameters["spec"]["metadata"]["search_space"] == [{"name": "x", "type": "int", "low": 1, "high": 3}]
 
 
 def test_each_entrypoint_is_a_module_s_and_is_found() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from o9_testing import new
 
-from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, trials_table
+from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
 from o9.health.grades import Grade, Reason, Verdict
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
@@ -21,6 +21,12 @@ def test_names_and_keys() -> None:
     assert run_name(state) == "Momentum on S&P 500 · id-1"
     assert artifact_key(state) == "o9-momentum-on-s-p-500"
     assert artifact_key(new("id-2", name="动量")) != artifact_key(new("id-3", name="均值"))
+
+
+def test_runs_of_a_series_share_a_tag_and_a_key() -> None:
+    state = new("id-4", name="Carry, Monday", series="Nightly carry")
+    assert artifact_key(state) == "o9-nightly-carry"
+    assert "series:Nightly carry" in run_tags(state)
 
 
 def test_the_table_has_a_column_for_each_parameter() -> None:

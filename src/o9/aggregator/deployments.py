@@ -82,16 +82,18 @@ def of_optimization(
     return _deployment(
         LIFECYCLE,
         name or _slug(called),
-        parameters={"spec": _as_in_the_form(spec)},
+        parameters={"spec": _as_in_the_form(spec, series=called if when is not None else None)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
     )
 
 
-def _as_in_the_form(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """With the search space as a list of parameters, which Prefect's form can draw."""
+def _as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any]:
+    """With the search space as a list of parameters, which Prefect's form can draw; of `series`, if it names none."""
     made, metadata = dict(spec), dict(spec.get("metadata", {}))
+    if series is not None:
+        metadata.setdefault("series", series)
     if isinstance(space := metadata.get("search_space"), Mapping):
         metadata["search_space"] = [{"name": name, **parameter} for name, parameter in space.items()]
     return made | {"metadata": metadata}
