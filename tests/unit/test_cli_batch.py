@@ -128,6 +128,8 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
             "metadata:\n  objective: branin\n  placebo: 19",
             "metadata.placebo: there is no such key; here that is",
         ),
+        ("metadata: {search_space: {x: {type: int, low: 1, high: 2, stepp: 1}}}", "did you mean step?"),
+        ("metadata: {search_space: {x: {low: 1, high: 2}}}", "it is missing; give one of int, float, categorical"),
         ("metadata: {strategy: magic}", "metadata.strategy"),
         ("metadata: {objective: 'nowhere_to_be_found:f'}", "nowhere_to_be_found"),
         ("parameters: {x: .nan}", "parameters"),

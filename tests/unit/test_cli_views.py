@@ -126,6 +126,11 @@ def test_the_next_command_fits_the_status(status: str, command: str) -> None:
     assert f"Next: {command} Tre-1 --store 'my store.db'" in text
 
 
+def test_a_suggested_command_names_no_more_ids_than_one_can_read() -> None:
+    assert words.command("start", ["a", "b c"]) == "o9 start a 'b c'"
+    assert words.command("start", [f"id-{n}" for n in range(2_000)], " --store x.db") == "o9 start ID… --store x.db"
+
+
 def test_nothing_is_claimed_before_anything_succeeded() -> None:
     assert "nothing yet" in page(Record(state()))
     assert "nothing has succeeded" in page(Record(state(status="failed")))

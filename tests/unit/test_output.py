@@ -23,6 +23,7 @@ def test_lines_are_kept_as_they_were_printed_in_the_end() -> None:
     assert printed() is None
     assert printed(b"a\nb") == Output("a\nb\n")
     assert printed(b"\r 1%", b"\r 5", b"0%\r100%\r\nnext\r", b"\n") == Output("100%\nnext\n")
+    assert printed(b"a\n\r 1%|#", b"|\r", b"      \r", b"b\n\n\r  9%\r     \r") == Output("a\nb\n\n")
     assert printed("慢".encode()[:2], "慢".encode()[2:], b"\n") == Output("慢\n")
     assert printed(b"\xff\x00\x1b[2J\n\tx\n") == Output("��[2J\n\tx\n".replace("��", "���"))
     assert printed(b"postgresql://ann:secret@host/db\n") == Output("postgresql://ann:***@host/db\n")

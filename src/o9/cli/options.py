@@ -35,7 +35,10 @@ def moment_of(text: str) -> datetime:
 def _since(text: str) -> datetime:
     """A moment, or how long ago that is: 12h, 7d."""
     if not (ago := re.fullmatch(r"(\d{1,5})([mhd])", text)):
-        return moment_of(text)
+        try:
+            return moment_of(text)
+        except typer.BadParameter as error:
+            raise typer.BadParameter(f"{error.message}; or how long ago, as 30m, 12h or 7d") from None
     return datetime.now().astimezone() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
 
 

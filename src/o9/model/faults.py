@@ -14,9 +14,20 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.text.suggest import hint_of, suggestion
@@ -47,6 +58,20 @@ class Typed(BaseModel):
     def remedy_of_unknown(cls, name: str) -> str | None:
         """What to do with a field that there is not; None: the fields that there are are named."""
         return None
+
+
+class KeptAsGiven:
+    """Annotates a mapping that is checked as `model` and described by its schema, and stays what it was."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.model = model
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+            validate(value)
+            return value
+
+        return no_info_wrap_validator_function(check, handler.generate_schema(self.model))
 
 
 def validated(model: type[M], data: Any, *, field: str = "", context: Any = None) -> M:
@@ -169,8 +194,10 @@ def _faults_of(
     elif kind.startswith("union_tag"):
         name = str(context["discriminator"]).strip("'")
         field = joined(field, name)
-        known = re.findall(r"'([^']*)'", context.get("expected_tags", ""))
-        problem = f"{shown(context['tag'])} is not one of {', '.join(known)}" if known else "it is missing"
+        variants = [_fields(each)[name] for each in _models_at(model, path, ()) if name in _fields(each)]
+        tags = dict.fromkeys(tag for info in variants for tag in get_args(info.annotation))
+        wrong = f"{shown(context['tag'])} is not" if "tag" in context else "it is missing; give"
+        problem = f"{wrong} one of {', '.join(tags)}"
     elif kind in _CHOICES:
         known = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         problem = f"{shown(detail['input'])} is not one of {', '.join(known)}{hint_of(detail['input'], known)}"
@@ -202,7 +229,7 @@ def _models_at(model: Any, path: Path, location: Path) -> list[type[BaseModel]]:
     for part in path:
         fields = [_fields(each)[part] for each in models if part in _fields(each)]
         if fields:
-            models = [inner for field in fields for inner in _models_in(field.annotation)]
+            models = [inner for field in fields for inner in _models_of(field)]
     tagged = [each for each in models if _tags(each) & set(location)]
     return tagged or models
 
@@ -213,6 +240,11 @@ def _tags(model: type[BaseModel]) -> set[Any]:
 
 def _fields(model: type[BaseModel]) -> dict[Any, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _models_of(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    yield from _models_in(field.annotation)
+    yield from (mark.model for mark in field.metadata if isinstance(mark, KeptAsGiven))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -21,22 +21,17 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     PlainValidator,
-    ValidatorFunctionWrapHandler,
     WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from o9.model.errors import Faults, OptimizationValidationError
-from o9.model.faults import Flag, Number, Text, Typed, Whole, validated
+from o9.model.faults import Flag, KeptAsGiven, Number, Text, Typed, Whole, validated
 from o9.model.fields import (
     COUNT_LIMIT,
     INTEGER_LIMITS,
@@ -243,20 +238,6 @@ def unnamed(metadata: Mapping[str, Any]) -> OptimizationValidationError | None:
     return OptimizationValidationError("metadata.objective", "it is missing: name what to optimize, or a strategy")
 
 
-class _KeptAsGiven:
-    """A mapping that is checked as a model and described by its schema, and stays what it was."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-            validate(value)
-            return value
-
-        return no_info_wrap_validator_function(check, handler.generate_schema(self._model))
-
-
 def _one_of(kind: type[Enum]) -> BeforeValidator:
     return BeforeValidator(partial(member, kind))
 
@@ -295,7 +276,7 @@ class OptimizationSpec(Typed):
         description="Given to the objective in every trial, beneath the suggested ones.",
         examples=[{"fee": 0.0002}],
     )
-    metadata: Annotated[JsonObject, _KeptAsGiven(Metadata)] = Field(
+    metadata: Annotated[JsonObject, KeptAsGiven(Metadata)] = Field(
         default_factory=dict, description="What to optimize, and how."
     )
     created_at: _Moment = None

@@ -2,7 +2,7 @@
 
 Contract. Bytes in, lines to the logger `o9.objective`; what is over the limits is counted and said at the end, never
 logged. What is kept is bounded by itself (KEPT_BYTES). One instance serves one evaluation. A line that is written over
-by a carriage return, as progress bars do, counts as it was in the end.
+by a carriage return, as progress bars do, counts as it was in the end; one that was wiped out does not count.
 
 Child processes print into a pipe. In the event loop, `captured` takes what one task, and what it starts, writes to
 `sys.stdout` and `sys.stderr`; the loggers' records as far as their levels let them through. `pass_on(False)` keeps that
@@ -78,6 +78,8 @@ class PrintedLines:
 
     def _take(self, line: bytes | bytearray) -> None:
         text = _CONTROL.sub("�", line.decode("utf-8", "replace").rstrip())
+        if not text and line.endswith(b"\r") and line != b"\r":
+            return  # a progress bar that was wiped out with blanks
         self._keep(public_text(text) + "\n")
         if self._logged >= LINES_PER_EVALUATION:
             self._dropped_bytes += len(line) + 1

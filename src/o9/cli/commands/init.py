@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,8 @@ def init(
     """Writes crossover.py and crossover.yaml, which run as they are, and overwrites no file."""
     files = {folder / OBJECTIVE: PYTHON, folder / RUN_FILE: YAML}
     if there := [str(file) for file in files if file.exists()]:
-        raise OptimizationError(f"{' and '.join(there)} exists already; give another FOLDER, or move it away")
+        exist = "exists" if len(there) == 1 else "exist"
+        raise OptimizationError(f"{' and '.join(there)} {exist} already; give another FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
         file.write_text(text, encoding="utf-8")
@@ -68,6 +70,6 @@ def init(
         write_json({"files": [str(file) for file in files]})
         return DONE
     show(*(f"wrote {file}" for file in files), "")
-    enter = "" if folder == Path() else f"cd {folder} && "
+    enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     show(Next([(f"{enter}o9 run {RUN_FILE}", "runs it, and says what may be believed of the result")]))
     return DONE

@@ -22,6 +22,7 @@ from o9.model.trial import Trial
 from o9.text.escape import one_line, shown
 from o9.text.format import NOTHING, percent, value_text
 
+IDS_SHOWN = 10  # in a command that is suggested
 _LAYERS = re.compile(
     r"^(the flow run (failed|crashed): )?(Flow run encountered an exception: )?(Optimization\w*Error: )?"
 )
@@ -94,7 +95,9 @@ def failure(error: str) -> str:
 
 
 def command(verb: str, ids: Sequence[str], option: str = "") -> str:
-    """A command to type: `o9 show 'an id' --store x.db`."""
+    """A command to type: `o9 show 'an id' --store x.db`; `o9 show ID…` where the ids would fill the screen."""
+    if len(ids) > IDS_SHOWN:
+        return shown(f"o9 {verb} ID…{option}")
     names = " ".join(shlex.quote(name) for name in ids)
     if any(name.startswith("-") for name in ids):
         return shown(f"o9 {verb}{option} -- {names}")
