@@ -191,11 +191,12 @@ def _sharpe_of(figures: Figures, name: str = "sharpe") -> str:
 def _claim(figures: Figures) -> str:
     if figures["sharpe"] is None:
         return ""
-    of = "the only trial" if figures["counted"] == 1 else f"the best of {figures['counted']:,} trials"
-    if figures["beta"] is None:
-        return f"In sample, {of} has a Sharpe ratio of {_sharpe_of(figures)}."
-    alpha = f"alpha over the baseline {_sharpe_of(figures)} (Sharpe ratio), beta {sharpe(figures['beta'])}"
-    return f"In sample, {of} has {alpha}."
+    what = f"a Sharpe ratio of {_sharpe_of(figures)}"
+    if figures["beta"] is not None:
+        what = f"alpha over the baseline {_sharpe_of(figures)} (Sharpe ratio), beta {sharpe(figures['beta'])}"
+    if figures["counted"] == 1:
+        return f"In sample, the only trial has {what}."
+    return f"In sample, the best has {what}; {figures['counted']:,} trials were tried in its family."
 
 
 def _family(figures: Figures) -> str:

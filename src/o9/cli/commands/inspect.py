@@ -177,7 +177,8 @@ def trials(
         show_(trials_view(counted.best, listed))
         if counted.total > len(listed):
             which = {TrialSort.NUMBER: "the last", TrialSort.VALUE: "the best", TrialSort.TIME: "the longest"}[sort]
-            say(f"{which} {len(listed)} of {counted.total} trials (★ is the best); --limit N shows more, --json all")
+            more = "--limit" if top is None else "--top"
+            say(f"{which} {len(listed)} of {counted.total} trials (★ is the best); {more} N shows more, --json all")
     return 0
 
 

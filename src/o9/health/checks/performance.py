@@ -33,8 +33,8 @@ def baseline(facts: Facts) -> Check:
             return unknown(BASELINE, why, "give the figure that the best is to be better than", essential=True)
         return unknown(BASELINE, "no baseline_performance is given")
     gain = improvement(value, before, facts.direction)
-    words = f"the best is {value:.6g}, the baseline {before:.6g}: "
-    words += f"{gain:+.1%} better" if before else f"{gain:+.4g} better"
+    gained = f"{gain:+.1%}" if before else f"{gain:+.4g}"
+    words = f"the best is {value:.6g}, the baseline {before:.6g}: improvement {gained}"
     better = is_better(value, before, facts.direction)
     remedy = "" if better else "keep what there was before, or search elsewhere"
     return Check(BASELINE, 1.0 if better else 0.0, words, remedy, evidence={"improvement": gain})
