@@ -169,6 +169,8 @@ async def hold_out(optimization_id: str) -> str:
 def _why_none(counted: Mapping[str, int], first: str) -> str:
     """Why no trial succeeded. `first`: the error of the first one, or why it was infeasible."""
     total, infeasible = sum(counted.values()), counted.get(TrialState.INFEASIBLE.value, 0)
+    if total == 1:
+        return f"the only trial {'was infeasible' if infeasible else 'failed'}: {first}"
     if infeasible == total:
         return f"all {total} trials were infeasible, so that there is no best one; the first: {first}"
     some = f" ({infeasible} were infeasible)" if infeasible else ""
