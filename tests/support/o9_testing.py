@@ -55,8 +55,6 @@ def _own_home() -> Path:
     os.environ.pop("COLUMNS", None)  # pytest-xdist says 80; a pipe has no width
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-    # Nobody here has automations, and to look for them is a quarter of an idle server's work.
-    os.environ["PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED"] = "false"
     os.environ["O9_SPOOL_FOLDER"] = str(home / "spool")
     os.environ["O9_ALERTS_LOG"] = str(home / "alerts.log")
     os.environ["O9_API_PORT"] = "0"  # `o9 serve` in several tests at once
