@@ -22,7 +22,7 @@ from o9.strategies.asking import make_asker
 from o9.strategies.plan import Plan
 from o9.workers.resampling import without_edge
 
-RUNS, TRIALS, COUNT = 19, 25, 60
+RUNS, TRIALS, COUNT = 19, 25, 180
 DAYS = 750
 LEAST_KS_P = 0.01  # of a Kolmogorov-Smirnov test, below which the p-values are not uniform
 
