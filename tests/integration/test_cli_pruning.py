@@ -154,7 +154,7 @@ def test_the_setting_says_what_is_old(o9: O9Command, filled: Path, set_o9: Calla
     assert prune_with("30").json()["optimizations"] == 0
     for wrong in ("-1", "nan", "soon"):
         refused = prune_with(wrong)
-        assert (refused.code, f"O9_RETENTION_DAYS: '{wrong}'" in refused.err) == (1, True), refused.err
+        assert (refused.code, "O9_RETENTION_DAYS" in refused.err, wrong in refused.err) == (1, True, True), refused.err
     assert prune_with(DAY).json()["deleted"]["optimizations"] == 2
 
 

@@ -94,7 +94,8 @@ async def start(prefect: Any, async_wait_until: Callable[..., Awaitable[Any]]) -
 
 
 def spec(optimization_id: str, objective: str, steps: int) -> dict[str, Any]:
-    metadata = {"objective": f"served_desk:{objective}", "search_space": LINE, "seed": 1}
+    space = [{"name": name, **parameter} for name, parameter in LINE.items()]  # as the form has it
+    metadata = {"objective": f"served_desk:{objective}", "search_space": space, "seed": 1}
     return {"optimization_id": optimization_id, "total_steps": steps, "metadata": metadata}
 
 

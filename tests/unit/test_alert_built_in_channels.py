@@ -147,7 +147,7 @@ async def test_a_writer_waits_for_another_that_may_rotate(
     assert await send(FileChannel(path)) == Sent()
     with locked(tmp_path / "alerts.log.lock"):
         waiting = asyncio.create_task(send(FileChannel(path)))
-        await async_wait_until(lambda: any(each.name == "o9-channel-file" for each in threading.enumerate()))
+        await async_wait_until(lambda: any(each.name == "o9-channel file" for each in threading.enumerate()))
         assert not (await asyncio.wait({waiting}, timeout=0.1))[0]
         assert entries_in(tmp_path) == 1
     assert await waiting == Sent()
