@@ -27,7 +27,7 @@ from o9.health.checker import checker_for
 from o9.health.kept import kept_verdict
 from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, is_placebo
 from o9.model.states import OptimizationStatus
 from o9.store import queries
 from o9.store.store import Store
@@ -79,7 +79,7 @@ class RunView:
                 await emit_status(self._store, self._optimization_id, OptimizationStatus.RUNNING)
                 return
             reached = (state.completed_steps, state.progress, state.optimized_parameters)
-            if reached != self._shown and not _is_placebo(state):
+            if reached != self._shown and not is_placebo(state.metadata):
                 await self._show(client, state)
                 if self._shown is not None and self._shown[-1] != state.optimized_parameters:
                     await emit_improved(self._store, self._optimization_id)
@@ -151,7 +151,7 @@ def _trials_artifact(store: Store, state: OptimizationState) -> ArtifactCreate |
 def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate]:
     """Blocks. Empty where there is nothing to show."""
     state = store.read(queries.get, optimization_id)
-    if state is None or _is_placebo(state):
+    if state is None or is_placebo(state.metadata):
         return []
     text = result_markdown(
         state,
@@ -164,7 +164,3 @@ def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate
     )
     trials = _trials_artifact(store, state)
     return [result] if trials is None else [result, trials]
-
-
-def _is_placebo(state: OptimizationState) -> bool:
-    return "placebo_of" in state.metadata

@@ -123,13 +123,13 @@ def _login_page() -> Route:
     return Route(LOGIN, page)
 
 
-_LOGIN = """<!doctype html><meta charset="utf-8"><title>O9</title><p id="told">…</p><script>
+_LOGIN = """<!doctype html><meta charset="utf-8"><title>O9</title><p id="message">…</p><script>
 const [key, path = "/"] = location.hash.slice(1).split("|");
 fetch("/api/admin/version", {headers: {Authorization: "Basic " + key}}).then(answer => {
   if (!answer.ok) throw new Error("this address is an old one: run `o9 open` again");
   localStorage.setItem("prefect-password", key);
   location.replace(location.origin + path);
-}).catch(error => document.getElementById("told").textContent = error.message);
+}).catch(error => document.getElementById("message").textContent = error.message);
 </script>"""
 
 

@@ -79,8 +79,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def success(data: Any, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
-    told = {"timestamp": utc_now().isoformat(), "api_version": API_VERSION}
-    content = {"success": True, "data": data} | told | more
+    envelope = {"timestamp": utc_now().isoformat(), "api_version": API_VERSION}
+    content = {"success": True, "data": data} | envelope | more
     return JSONResponse(content, headers=headers)
 
 

@@ -80,7 +80,7 @@ async def change(
                 "change; submit another one with it, under another id"
             )
         check_changeable(changed, before.status, holding.attempt)
-        fields = {name: fields[name] for name in fields_of(changed)}  # what is given as it was read is no wish
+        fields = {name: fields[name] for name in fields_of(changed)}  # what is given as it was read asks for nothing
         if ends:
             await _cancel(backend, optimization_id)
             version = None  # which has moved on

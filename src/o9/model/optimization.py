@@ -127,9 +127,14 @@ class OptimizationState(_Record):
 
 def strategy_of(metadata: Mapping[str, Any]) -> str:
     """The name under which lists and statistics have it; a demonstration and placebo runs stand apart."""
-    if "placebo_of" in metadata:
+    if is_placebo(metadata):
         return PLACEBO
     return DEMONSTRATION if metadata.get(DEMONSTRATION) is True else str(metadata.get("strategy", "default"))
+
+
+def is_placebo(metadata: Mapping[str, Any]) -> bool:
+    """Is it a search on data without an edge? Its result says nothing about a strategy."""
+    return "placebo_of" in metadata
 
 
 def baseline_of(state: OptimizationState) -> float | None:

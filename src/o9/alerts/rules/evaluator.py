@@ -28,7 +28,7 @@ from o9.alerts.rules.rules import Board, Facts, Rule, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
-from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.optimization import OptimizationAlert, is_placebo, utc_now
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
@@ -227,7 +227,7 @@ class RuleEvaluator:
             elif (
                 rule_facts.ended(row)
                 and (state := store.read(queries.get, name)) is not None
-                and not rule_facts.is_placebo(state)
+                and not is_placebo(state.metadata)
             ):
                 if state.status is OptimizationStatus.COMPLETED:
                     read.fix(name, {Scope.DEATH})

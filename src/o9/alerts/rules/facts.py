@@ -19,7 +19,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.heartbeat import dead_on_this_host
-from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
+from o9.model.optimization import OptimizationState, baseline_of, is_placebo, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
 from o9.store import queries
@@ -34,7 +34,7 @@ LEAST_RUNS = 5
 LOOKED_AT = 200  # of what completed last, for the last runs of one name
 RUNNING_LIMIT = 1_000
 GIVEN_UP = timedelta(days=1).total_seconds()
-TOLD_PAGE = 500
+EPISODES_PAGE = 500
 LABEL_LIMIT = 120
 NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
 LEAST_DEVIATION = 0.001  # of the value: less is no news
@@ -52,10 +52,6 @@ def died(row: Row) -> bool:
     return swept and row["from_status"] != S.CREATED.value
 
 
-def is_placebo(state: OptimizationState) -> bool:
-    return "placebo_of" in state.metadata
-
-
 def ended(row: Row) -> bool:
     return row["to_status"] in {status.value for status in _FLAGS}
 
@@ -66,7 +62,7 @@ def death_facts(store: Store, row: Row) -> Facts | None:
         store.read(queries.get, row["optimization_id"]),
         store.read(queries.holding, row["optimization_id"]),
     )
-    if state is None or holding is None or is_placebo(state):
+    if state is None or holding is None or is_placebo(state.metadata):
         return None
     figures = {"deaths": float(holding.deaths), "attempt": float(row["attempt"])}
     return _of_optimization(state, figures, row["message"], row["at"])
@@ -153,7 +149,7 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
 def report_facts(store: Store, row: Row) -> Facts | None:
     """What a health report says; None where it was pruned meanwhile, and of a placebo run."""
     state = store.read(queries.get, row["optimization_id"])
-    if state is None or is_placebo(state):
+    if state is None or is_placebo(state.metadata):
         return None
     report, checks = row["report"], row["checks"]
     bad = {part: [check for check in checks if _is_bad(check, part)] for part in _JUDGED}
@@ -194,7 +190,7 @@ def living(store: Store) -> set[str]:
 def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
     """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
     found, after = [], (0, "")
-    while page := store.read(queries.open_episodes, after, limit=TOLD_PAGE):
+    while page := store.read(queries.open_episodes, after, limit=EPISODES_PAGE):
         for episode in page:
             if episode.resolved_at is None and json.loads(episode.labels).get("node") == node:
                 row = store.read(queries.alert, episode.alert_id)

@@ -114,8 +114,10 @@ def aligned(series: Sequence[ArrayLike | None], judged: int | None = None) -> Al
             left_out[position] = f"it has {len(usable.pop(position)):,} returns, the judged one has {periods:,}"
     lengths = Counter(len(values) for values in usable.values())
     if len(lengths) > 1:
-        told = ", ".join(f"{count} of length {length}" for length, count in lengths.most_common(3))
-        return Unknown(f"the returns have {len(lengths)} different lengths ({told}): they cannot be compared by period")
+        counts = ", ".join(f"{count} of length {length}" for length, count in lengths.most_common(3))
+        return Unknown(
+            f"the returns have {len(lengths)} different lengths ({counts}): they cannot be compared by period"
+        )
     return Aligned(np.column_stack(list(usable.values())), tuple(usable), left_out)
 
 

@@ -112,9 +112,9 @@ class Create(Operation[tuple[OptimizationState, bool]]):
             unit.insert(DEPENDENCY, {"after_id": other["optimization_id"], "optimization_id": state.optimization_id})
         for other in unmet:
             unit.update(other, dependents=other["dependents"] + 1)
-        forsaken = [other for other in awaited if STATUSES[other["status"]] in ENDED - {OptimizationStatus.COMPLETED}]
-        if forsaken:
-            move(unit, existing(unit, state.optimization_id), _forsaken(state.optimization_id, forsaken[0]))
+        failed = [other for other in awaited if STATUSES[other["status"]] in ENDED - {OptimizationStatus.COMPLETED}]
+        if failed:
+            move(unit, existing(unit, state.optimization_id), _dependency_failed(state.optimization_id, failed[0]))
             unit.flush()
         return read_state(unit, state.optimization_id), True
 
@@ -315,7 +315,7 @@ def _release_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
         if STATUSES[dependent["status"]] in ENDED:
             continue
         if not completed:
-            _move_one(unit, dependent, _forsaken(name, row))
+            _move_one(unit, dependent, _dependency_failed(name, row))
             ended.append(dependent)
             continue
         unit.update(dependent, unmet=dependent["unmet"] - 1)
@@ -325,7 +325,7 @@ def _release_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
     return ended
 
 
-def _forsaken(name: str, awaited: Row) -> Transition:
+def _dependency_failed(name: str, awaited: Row) -> Transition:
     message = f"it was to run after {awaited['optimization_id']}, which ended as {awaited['status']}"
     return Transition(name, OptimizationStatus.CANCELLED, Cause.DEPENDENCY, message, issue=message)
 

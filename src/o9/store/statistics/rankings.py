@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.optimization import is_placebo
 from o9.store.core.column_types import real
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.schema.optimizations import OPTIMIZATION, RECORDED
@@ -48,7 +49,7 @@ _READ = select(*COUNTED, *(OPTIMIZATION.c[name] for name in _RANKED))
 def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     """By metric the direction and the value of one optimization, of which `row` is the columns of `_READ`."""
     metadata = json.loads(row["metadata"])
-    if "placebo_of" in metadata:  # its result tells nothing about a strategy
+    if is_placebo(metadata):
         return {}
     own = MINIMIZE if metadata.get("direction") == MINIMIZE else MAXIMIZE
     found = {
