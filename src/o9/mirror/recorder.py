@@ -14,6 +14,7 @@ from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, is_own_rest
 from o9.mirror.observed_state import FLOW, TASK, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationError
+from o9.model.states import Reason
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
 
@@ -69,8 +70,10 @@ async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
         return
     observed = observed_state(kind, run, state)
     try:
-        await live.writer.write(operation_for(observed, live.run, Cause.HOOK, live.node))
+        decision = await live.writer.write(operation_for(observed, live.run, Cause.HOOK, live.node))
     except OptimizationError:
         logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
     else:
-        RUNS.remember(observed.state_id)
+        # One that seemed old moved nothing, as when Prefect's clock was set back: an end counts once the node saw it.
+        if decision is None or decision.reason is not Reason.STALE_VERSION:
+            RUNS.remember(observed.state_id)

@@ -94,9 +94,9 @@ def _unreadable(url: str) -> OptimizationStoreError:
     )
 
 
-def schema_revision(connection: Connection) -> str | None:
+def schema_revision(connection: Connection, tables: list[str] | None = None) -> str | None:
     """The revision that the database is at; None where it holds no store yet."""
-    if not inspect(connection).has_table(VERSION_TABLE):
+    if VERSION_TABLE not in (inspect(connection).get_table_names() if tables is None else tables):
         return None
     revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
     return revision
@@ -225,14 +225,14 @@ _PASSING_STATES = {
 
 
 def _checked_revision(connection: Connection) -> str | None:
-    revision = schema_revision(connection)
+    tables = inspect(connection).get_table_names()  # once: another process may make them all between two questions
+    revision = schema_revision(connection, tables)
     if revision is not None and revision not in REVISIONS:
         raise OptimizationStoreError(
             f"the store is at schema {revision}, which this release of O9 (schema {HEAD}) does not know: "
             "it was written by a newer one; install that, or give another store"
         )
     if revision is None:
-        tables = inspect(connection).get_table_names()
         foreign = tables if connection.dialect.name == "sqlite" else {"optimization", "trial"} & set(tables)
         if foreign:
             raise OptimizationStoreError(
