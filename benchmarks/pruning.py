@@ -63,9 +63,9 @@ def build(path: str, copies: int, steps: int, a_step: int) -> None:
                 "WHERE ? AND optimization_id = 'o'",
                 (copies, copies > 0),
             )
-        direct.execute("UPDATE tally SET count = count + ? WHERE status = 'completed'", (copies,))
-        direct.execute("UPDATE tally_priority SET count = count + ?", (copies,))
-        direct.execute("UPDATE family_tally SET count = count * ?", (copies + 1,))
+        direct.execute("UPDATE status_counter SET count = count + ? WHERE status = 'completed'", (copies,))
+        direct.execute("UPDATE priority_counter SET count = count + ?", (copies,))
+        direct.execute("UPDATE family_counter SET count = count * ?", (copies + 1,))
 
 
 def write(path: str, over: Event, into: Queue[list[float]]) -> None:

@@ -1,9 +1,9 @@
 """Does it cost more when there is more? Reads, a claim and memory at 1,000 and at 1,000,000 optimizations.
 
 `python benchmarks/scale.py [--large N]` builds two SQLite stores, measures each thing in both in turn, and ends. The
-rows are loaded in bulk through SQL, into the schema that the store itself creates, with the tally that its own writes
-would have left: every row is whole, of mixed types and statuses, and most of them have ended. The memory is that of an
-idle aggregator process, which runs its Prefect server as a process of its own; `--no-prefect` measures an open store
+rows are loaded in bulk through SQL, into the schema that the store itself creates, with the counters that its own
+writes would have left: every row is whole, of mixed types and statuses, and most of them have ended. The memory is that
+of an idle aggregator process, whose Prefect server is a process of its own; `--no-prefect` measures an open store
 with its sign of life instead. Two more stores hold nothing but what waits: claiming one of many queued against one of
 a thousand (`--queue` measures that alone). Figures are milliseconds; the ratio is large over small.
 """
@@ -62,10 +62,10 @@ def build(path: str, count: int, statuses: tuple[str, ...] = STATUSES) -> None:
         f"INSERT INTO optimization ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
         (tuple(row[name] for name in names) for row in _rows(pattern, count, statuses)),
     )
-    tally = Counter((_type(n), "default", statuses[n % len(statuses)]) for n in range(1, count))
-    connection.execute("DELETE FROM tally")
-    tally[pattern["optimization_type"], "default", "created"] += 1
-    connection.executemany("INSERT INTO tally VALUES (?, ?, ?, ?)", [(*key, n) for key, n in tally.items()])
+    counts = Counter((_type(n), "default", statuses[n % len(statuses)]) for n in range(1, count))
+    connection.execute("DELETE FROM status_counter")
+    counts[pattern["optimization_type"], "default", "created"] += 1
+    connection.executemany("INSERT INTO status_counter VALUES (?, ?, ?, ?)", [(*key, n) for key, n in counts.items()])
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

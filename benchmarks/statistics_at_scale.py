@@ -68,7 +68,7 @@ def finish(path: str, trials: int) -> None:
         "SELECT optimization_id, status, 'hook', '', '', 1, created_at FROM optimization WHERE completed_at IS NULL"
     )
     connection.execute(
-        "INSERT INTO tally_priority SELECT priority, count(*) FROM optimization GROUP BY priority "
+        "INSERT INTO priority_counter SELECT priority, count(*) FROM optimization GROUP BY priority "
         "ON CONFLICT (priority) DO UPDATE SET count = excluded.count"
     )
     if trials:
@@ -88,7 +88,7 @@ def finish(path: str, trials: int) -> None:
         )
         connection.execute("UPDATE optimization SET family = ?", (FAMILY,))
         connection.execute(
-            "INSERT INTO family_tally SELECT family, state, count(*), 0, 0, 0, 0 FROM trial GROUP BY family, state"
+            "INSERT INTO family_counter SELECT family, state, count(*), 0, 0, 0, 0 FROM trial GROUP BY family, state"
         )
     sums: dict[Key, Sums] = {}
     for row in connection.execute("SELECT * FROM optimization WHERE completed_at IS NOT NULL"):

@@ -1,7 +1,7 @@
 """Durable transitions, O9's store against the raw database driver writing the same rows. `python benchmarks/store.py`
 
 Yardstick: the rows that a transition consists of (the optimization's UPDATE, one transition, one change, and the
-tally once a transaction), ready-made tuples, `executemany`, in transactions of 50 or one by one, same schema, indexes
+counter once a transaction), ready-made tuples, `executemany`, in transactions of 50 or one by one, same schema, indexes
 and pragmas. It reads nothing, checks nothing and makes no decision. O9's side is what a caller sees: each transition
 is an operation of its own, ready-made too, checked against the table of transitions, acknowledged once it is durable.
 `--only WORD` runs the lines whose name contains it.
@@ -51,9 +51,9 @@ TRANSITION = (
     "prefect_run_id, prefect_state_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 CHANGE = "INSERT INTO change (optimization_id, kind, at) VALUES (?, ?, ?)"
-TALLY = (
-    "INSERT INTO tally (optimization_type, strategy, status, count) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT (optimization_type, strategy, status) DO UPDATE SET count = tally.count + excluded.count"
+STATUS_COUNTER = (
+    "INSERT INTO status_counter (optimization_type, strategy, status, count) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (optimization_type, strategy, status) DO UPDATE SET count = status_counter.count + excluded.count"
 )
 
 
@@ -133,7 +133,7 @@ class Rows:
     updates: list[tuple[Any, ...]]
     transitions: list[tuple[Any, ...]]
     changes: list[tuple[Any, ...]]
-    tally: list[tuple[Any, ...]]
+    counts: list[tuple[Any, ...]]
 
 
 class Raw:
@@ -144,14 +144,14 @@ class Raw:
 
     def run(self, group: int) -> float:
         work = [rows for _ in range(self._rounds) for rows in self._next(group)]
-        sql = [text.replace("?", self._mark) for text in (TRANSITION, CHANGE, TALLY)]
+        sql = [text.replace("?", self._mark) for text in (TRANSITION, CHANGE, STATUS_COUNTER)]
         cursor, each = self._cursor, self._each if group == 1 else self._cursor.executemany
         began = time.perf_counter()
         for rows in work:
             for statement in self._begin:
                 cursor.execute(statement)
             each(rows.update, rows.updates)
-            for text, values in zip(sql, (rows.transitions, rows.changes, rows.tally), strict=True):
+            for text, values in zip(sql, (rows.transitions, rows.changes, rows.counts), strict=True):
                 each(text, values)
             cursor.execute("COMMIT")
         return time.perf_counter() - began

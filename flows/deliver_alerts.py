@@ -35,7 +35,7 @@ async def deliver_alerts() -> dict[str, Any]:
     Returns whether this run was the one to judge and the one to decide, and how its tries ended.
 
     Where a node runs all the time, that judges and decides, and this run only sends what waits for a channel that it
-    has: the standing ones, and those of O9_ALERTS_FILE. What a program registered, only that program can send through:
+    has: the built-in ones, and those of O9_ALERTS_FILE. What a program registered, only that program can send through:
     also where its aggregator runs this flow.
     Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """

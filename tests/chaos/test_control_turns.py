@@ -38,7 +38,7 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
         floor.submit(plan("second", "quick", 3), hold=True)
         with control_chaos.Watcher(floor) as watcher:
             flow = floor.flow("second")
-            wait_for(lambda: store.read(queries.holding, "second").parked_run_id)
+            wait_for(lambda: store.read(queries.holding, "second").suspended_run_id)
             wait_for(lambda: "Running" in [row["state_name"] for row in store.read(queries.prefect_states, "second")])
             assert flow.poll() is None, floor.log()
             assert floor.state("second").status == "created"

@@ -17,7 +17,7 @@ from o9.model.trial import Output
 from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, NewAlert, RaiseAlerts
 from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed
-from o9.store.alerts.rule_state import KeepStandings
+from o9.store.alerts.rule_state import KeepRuleStates
 from o9.store.alerts.silences import AddSilence
 from o9.store.migrations import HEAD
 from o9.store.optimizations.commit_step import CommitStep
@@ -93,8 +93,8 @@ def tell(store: Store) -> None:
     store.write(ReleaseLeadership("alerts", fence))
     judges = store.write(AcquireLeadership("alert rules", "node-1", 600.0))
     assert judges is not None
-    standing = '{"phase":"pending"}'
-    store.write(KeepStandings("alert rules", judges, {("slow", "done"): standing}, {"transition": 7}))
+    state = '{"phase":"pending"}'
+    store.write(KeepRuleStates("alert rules", judges, {("slow", "done"): state}, {"transition": 7}))
 
 
 if __name__ == "__main__":

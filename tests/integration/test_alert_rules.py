@@ -25,7 +25,7 @@ from o9.model.optimization import OptimizationAlert, utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store import queries
-from o9.store.alerts.rule_state import KeepStandings
+from o9.store.alerts.rule_state import KeepRuleStates
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.health_reports import KeepReport
 from o9.store.optimizations.transitions import Cause, Transition
@@ -249,7 +249,7 @@ async def test_a_restart_neither_repeats_nor_loses(store: Store, watch: Watch, c
     clock.now += HOUR
     await watch(rules)
     assert [over for *_, over in told(store)] == [True, True, True]
-    assert store.read(queries.rule_standings) == {}
+    assert store.read(queries.rule_states) == {}
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
@@ -273,12 +273,12 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
             await judge.look()
     with monkeypatch.context() as patched:
 
-        def no_standings(operation: Any) -> Any:
-            if isinstance(operation, KeepStandings):
+        def no_rule_states(operation: Any) -> Any:
+            if isinstance(operation, KeepRuleStates):
                 raise StoreUnavailableError("it died")
             return written(operation)
 
-        patched.setattr(store, "write_async", no_standings)
+        patched.setattr(store, "write_async", no_rule_states)
         with pytest.raises(StoreUnavailableError):
             await judge.look()
     await judge.look()
@@ -310,21 +310,21 @@ async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Wa
     assert held is not None
     assert store.write(AcquireLeadership(RULES, "second", 600.0, ("first",))) == held["fence"] + 1
     with pytest.raises(StaleAttemptError):
-        store.write(KeepStandings(RULES, held["fence"], {("a", "b"): "{}"}))
+        store.write(KeepRuleStates(RULES, held["fence"], {("a", "b"): "{}"}))
     fail(store, "a")
     await judge.look()
-    assert store.read(queries.rule_standings) == {}
+    assert store.read(queries.rule_states) == {}
 
 
 @pytest.mark.parametrize("database", ["store_url", "postgres_url"])
-def test_standings_read_back(database: str, request: pytest.FixtureRequest) -> None:
+def test_rule_states_read_back(database: str, request: pytest.FixtureRequest) -> None:
     with Store(request.getfixturevalue(database)) as store:
         fence = store.write(AcquireLeadership(RULES, "node", 600.0))
         assert fence is not None
         kept: dict[tuple[str, str], str | None] = {("慢", "a\x00"): "1", ("r", "b"): "2", ("r", "c"): "3"}
-        store.write(KeepStandings(RULES, fence, kept, {"transition": 2**40}))
-        store.write(KeepStandings(RULES, fence, {("r", "b"): None, ("r", "c"): "4"}, {"transition": 2**40 + 1}))
-        assert sorted(store.read(queries.rule_standings).values()) == ["1", "4"]
+        store.write(KeepRuleStates(RULES, fence, kept, {"transition": 2**40}))
+        store.write(KeepRuleStates(RULES, fence, {("r", "b"): None, ("r", "c"): "4"}, {"transition": 2**40 + 1}))
+        assert sorted(store.read(queries.rule_states).values()) == ["1", "4"]
         assert store.read(queries.rule_positions) == {"transition": 2**40 + 1}
 
 
@@ -434,7 +434,7 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
     put(store, "waits")
     clock.now += HOUR - timedelta(seconds=1)
     await judge.look()
-    assert store.read(queries.rule_standings) == {}
+    assert store.read(queries.rule_states) == {}
     clock.now += timedelta(seconds=2)
     await judge.look()
     clock.now += timedelta(minutes=5)

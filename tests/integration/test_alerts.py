@@ -521,12 +521,12 @@ async def test_a_channel_that_only_one_node_has_is_that_node_s(make: Make, async
     await other.stop()
     await leads.send_alert(alert("b", title="b"))
 
-    async def by_the_standing_ones() -> bool:
+    async def by_the_built_in_ones() -> bool:
         history = await leads.get_notification_history()
         told = sorted(entry["channel"] for entry in history if entry["firing"] == ["b"])
         return told == ["console", "file", "log"]
 
-    await async_wait_until(by_the_standing_ones)
+    await async_wait_until(by_the_built_in_ones)
 
 
 async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(

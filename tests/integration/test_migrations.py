@@ -94,7 +94,7 @@ def test_a_store_of_every_schema_opens_and_reads_back(
             (row["optimization_id"], row["node"], row["update"]) for row in store.read(queries.published, 0).changes
         ]
         assert published == [("done", "node-1", {"regime": "慢"})]
-        assert store.read(queries.rule_standings) == {("slow", "done"): '{"phase":"pending"}'}
+        assert store.read(queries.rule_states) == {("slow", "done"): '{"phase":"pending"}'}
         assert store.read(queries.rule_positions) == {"transition": 7}
         assert store.read(queries.checkpoint, "done") == {"step": 1, "rng": [0.1, 1e308]}
         assert [(row["name"], row["value"]) for row in store.read(queries.metrics, "done")] == [

@@ -149,7 +149,7 @@ async def test_a_pause_in_prefect_is_an_intent_and_moves_nothing(
     assert status(store, "a") == "running"
 
 
-async def test_a_resume_in_prefect_queues_what_is_parked(
+async def test_a_resume_in_prefect_queues_what_is_suspended(
     store: Store, client: PrefectClient, heard: Heard, async_wait_until: Wait
 ) -> None:
     run_id = await attempt(store, client, "a")
@@ -279,13 +279,13 @@ async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Sto
     alive = await attempt(store, client, "alive")
     swept = await attempt(store, client, "swept")
     replaced = await attempt(store, client, "replaced")
-    parked = await attempt(store, client, "parked")
+    suspended = await attempt(store, client, "suspended")
     dropped = await attempt(store, client, "dropped")
     await reconciled(store, client)
-    for name in ("swept", "replaced", "parked", "dropped"):
+    for name in ("swept", "replaced", "suspended", "dropped"):
         assert store.write(AbandonClaim(name, 1, "node"))
     store.write(Claim("node", 10, 300.0, "replaced"))
-    for name, run_id in (("parked", parked), ("dropped", dropped)):
+    for name, run_id in (("suspended", suspended), ("dropped", dropped)):
         store.write(SetSuspendedRun(name, str(run_id)))
     store.write(SetIntent("dropped", Intent.CANCEL, "ann"))
 
@@ -294,7 +294,7 @@ async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Sto
     report = await reconciled(store, client)
     assert (report.crashed, report.cancelled, report.errors) == (1, 1, 0)
     shown = {}
-    for name, run_id in {"alive": alive, "swept": swept, "replaced": replaced, "parked": parked,
+    for name, run_id in {"alive": alive, "swept": swept, "replaced": replaced, "suspended": suspended,
                          "dropped": dropped}.items():  # fmt: skip
         flow_run = await client.read_flow_run(run_id)
         assert flow_run.state is not None
@@ -302,13 +302,13 @@ async def test_the_dead_are_said_to_be_dead_and_the_living_left_alone(store: Sto
         if name in ("swept", "replaced", "dropped"):
             assert (flow_run.state.message or "").startswith("O9: ")
     assert shown == {
-        "alive": "Running", "swept": "Crashed", "replaced": "Crashed", "parked": "Running", "dropped": "Cancelled",
+        "alive": "Running", "swept": "Crashed", "replaced": "Crashed", "suspended": "Running", "dropped": "Cancelled",
     }  # fmt: skip
     assert {name: status(store, name) for name in shown} == {
-        "alive": "running", "swept": "created", "replaced": "created", "parked": "created", "dropped": "cancelled",
+        "alive": "running", "swept": "created", "replaced": "created", "suspended": "created", "dropped": "cancelled",
     }  # fmt: skip
     await reconciled(store, client)
-    assert {row["run_id"] for row in store.read(queries.open_runs)} == {str(alive), str(parked)}
+    assert {row["run_id"] for row in store.read(queries.open_runs)} == {str(alive), str(suspended)}
 
 
 async def test_a_watched_flow_that_somebody_cancels_through_o9_is_asked_to_end(

@@ -44,7 +44,7 @@ class TestPostgreSQL(StoreContract):
 
 
 S = OptimizationStatus
-# The others are small at any size: policy, tally, node.
+# The others are small at any size: policy, counter, node.
 HOT = (
     "optimization|trial|transition|checkpoint|change|intent|dependency|prefect_run|prefect_state|health_report|"
     "alert|words|state|told|notice|notification|earlier|notification_try|alert_decision|silence"
@@ -186,7 +186,7 @@ def assert_indexed(plans: dict[str, list[str]], scan: str) -> None:
         "reports of all": "ix_health_report_latest", "due for a check": "ix_optimization_health_due",
         "family": "ix_trial_family", "alerts": "ix_alert_newest", "open alerts": "ix_alert_open",
         "alerts of one": "ix_alert_optimization", "alerts of a level": "ix_alert_level", "an alert": "ix_alert_firing",
-        "due": "ix_notification_due", "a try": "ix_notification_order", "silences": "ix_silence_standing",
+        "due": "ix_notification_due", "a try": "ix_notification_order", "silences": "ix_silence_active",
         "firing": "ix_alert_firing", "given up": "ix_notification_",
         "ends": "ix_alert_ending", "lapse": "ix_alert_ending", "silences behind a change": "ix_silence_changed",
     }  # fmt: skip

@@ -186,7 +186,7 @@ async def test_one_that_prefect_starts_waits_its_turn_without_a_process(
     state = store.read(queries.get, "second")
     assert state is not None
     assert state.status.value == "created"
-    assert store.read(queries.holding, "second").parked_run_id == str(run.id)
+    assert store.read(queries.holding, "second").suspended_run_id == str(run.id)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
     await aggregator.cancel_optimization("first")
     await o9_testing.reached(aggregator, "second", "completed")

@@ -68,7 +68,7 @@ class AlertContract(OutboxContract):
         assert store.write(RaiseAlerts([first, first])) == [began, same]
         assert open_store().write(RaiseAlerts([first])) == [same]
         assert episode(store, "a").notifications == 1
-        assert tally(store) == {("begun", "warning"): 1, ("received", "warning"): 1}
+        assert counter(store) == {("begun", "warning"): 1, ("received", "warning"): 1}
         for name, value in (
             ("message", "x"),
             ("title", "x"),
@@ -121,7 +121,7 @@ class AlertContract(OutboxContract):
         assert store.read(queries.firing_alerts) == {"warning": 1}
         assert store.write(RaiseAlerts([telling("d", 30)])) == [Recorded("d", began=True, ended=False)]
         assert store.read(queries.alert, "c")["resolved_by"] == "ann"  # type: ignore[index]
-        assert tally(store) == {("begun", "warning"): 3, ("received", "warning"): 5, ("resolved", "warning"): 1}
+        assert counter(store) == {("begun", "warning"): 3, ("received", "warning"): 5, ("resolved", "warning"): 1}
         with refused(OptimizationError, "'ghost'", "o9 alerts"):
             store.write(ResolveAlert("ghost", "ann"))
 
@@ -203,7 +203,7 @@ class AlertContract(OutboxContract):
         store.write(ResolveAlert("c", "ann"))
         assert not store.write(AcknowledgeAlert("c", "bob"))
         assert store.read(queries.alert, "c")["acknowledged_by"] is None  # type: ignore[index]
-        assert tally(store)["acknowledged", "warning"] == 1
+        assert counter(store)["acknowledged", "warning"] == 1
 
     def test_any_order_of_batches_keeps_the_rules(self, open_store: OpenStore) -> None:
         """Against a model: an id once, one episode of a title at a time, counts that add up."""
@@ -235,7 +235,7 @@ class AlertContract(OutboxContract):
             rows = all_alerts(store)
             assert {row["alert_id"]: row["episode"] for row in rows} == episodes
             assert {row["episode"] for row in rows if row["resolved_at"] is None} == set(firing.values())
-        counts = tally(store)
+        counts = counter(store)
         assert counts["received", "warning"] == len(episodes)
         assert counts["begun", "warning"] == len(set(episodes.values()))
         assert counts["resolved", "warning"] == counts["begun", "warning"] - len(firing)
@@ -275,7 +275,7 @@ class AlertContract(OutboxContract):
         assert sum(each.silences for each in done) == 1
         assert ids(store.read(queries.silences), "silence_id") == ["stands"]
         assert [(row["group_key"], row["number"]) for row in store.read(queries.notifications)] == [("h", 1), ("g", 2)]
-        assert tally(store)["received", "warning"] == 13
+        assert counter(store)["received", "warning"] == 13
         assert store.write(ResolveAlert("fires0", "ann"))
         assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Recorded("over0", began=True, ended=False)]
 
@@ -339,5 +339,5 @@ def all_alerts(store: Store) -> list[dict[str, Any]]:
     return store.read(queries.alerts, limit=1000)
 
 
-def tally(store: Store) -> dict[tuple[str, str], int]:
+def counter(store: Store) -> dict[tuple[str, str], int]:
     return {(row["what"], row["name"]): row["count"] for row in store.read(queries.alert_counts)}

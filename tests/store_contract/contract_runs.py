@@ -168,7 +168,7 @@ class TwiceContract:
 
 
 class PrefectRunContract:
-    """Flow runs: whose they are, those that O9 only watches, and those that are parked."""
+    """Flow runs: whose they are, those that O9 only watches, and those that are suspended."""
 
     def test_open_runs_until_they_are_closed(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -327,9 +327,9 @@ class PrefectRunContract:
             assert (state.status, words in state.issues[0]) == (S.FAILED, True)
         assert store.write(Claim("node-2", 9, 60.0)) is None
 
-    def test_a_parked_run_takes_up_what_was_handed_to_it(self, open_store: OpenStore) -> None:
+    def test_a_suspended_run_takes_up_what_was_handed_to_it(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        claimed = parked(store, "a")
+        claimed = suspended(store, "a")
         assert not store.write(HandOver("a", claimed.fence - 1, "run-a", 60.0))
         assert other.write(Begin("a", "run-a", "node-2", 60.0)) == (Admission.CALLED, None)  # not handed over yet
         assert store.write(HandOver("a", claimed.fence, "run-a", 60.0))
@@ -341,14 +341,14 @@ class PrefectRunContract:
         assert other.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.HELD, None)
         holding = store.read(queries.holding, "a")
         assert holding is not None
-        assert (holding.lease_node, holding.parked_run_id) == ("node-2", None)
+        assert (holding.lease_node, holding.suspended_run_id) == ("node-2", None)
         with refused(StaleAttemptError, str(claimed.fence)):
             store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=claimed.fence))
         store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=taken.fence))
 
     def test_a_reservation_that_nobody_takes_up_is_no_death(self, open_store: OpenStore) -> None:
         store = open_store()
-        claimed = parked(store, "a")
+        claimed = suspended(store, "a")
         assert store.write(HandOver("a", claimed.fence, "run-a", -1.0))
         store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))  # it has given it away: not its to renew
         assert sweep(store, "node-2") == ["a"]
@@ -387,8 +387,8 @@ def adopted(store: Store, name: str, *, lease_seconds: float = 60.0) -> Adopt:
     return adopt
 
 
-def parked(store: Store, name: str) -> Claimed:
-    """One whose first attempt was paused and is parked in Prefect, claimed for its next."""
+def suspended(store: Store, name: str) -> Claimed:
+    """One whose first attempt was paused and is suspended in Prefect, claimed for its next."""
     fence = at_work(store, name).fence
     store.write(SetIntent(name, Intent.PAUSE, "ann"))
     store.write(Transition(name, S.PAUSED, Cause.HOOK, fence=fence))

@@ -34,7 +34,7 @@ from pydantic import BaseModel, SecretStr
 from o9.alerts.channels.builtin import LogChannel
 from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Failed, Sent, failure_of
 from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
-from o9.alerts.channels.registry import channel_of, standing_channels
+from o9.alerts.channels.registry import built_in_channels, channel_of
 from o9.alerts.channels.user_channels import BlockChannel, FunctionChannel
 from o9.alerts.messages.render import Messages
 from o9.alerts.messages.samples import samples
@@ -96,7 +96,7 @@ def test_a_channel_is_a_function_a_url_a_block_or_its_name(what: Any, kind: str)
 
 
 def test_three_stand_from_the_start() -> None:
-    assert list(standing_channels()) == ["log", "console", "file"]
+    assert list(built_in_channels()) == ["log", "console", "file"]
 
 
 @pytest.mark.parametrize(

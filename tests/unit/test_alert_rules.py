@@ -137,9 +137,9 @@ H, B, C, U, GONE = Reading.HOLDS, Reading.BETWEEN, Reading.CLEAR, Reading.UNKNOW
 )
 def test_pending_firing_over(fields: dict[str, Any], readings: list[Reading | None], expected: str) -> None:
     """A reading a minute."""
-    made, standing, told = rule(**fields), None, []
+    made, state, told = rule(**fields), None, []
     for minute, reads in enumerate(readings):
-        standing, why = decide(made, standing, reads, START + minute * MINUTE)
+        state, why = decide(made, state, reads, START + minute * MINUTE)
         told.append(_SHORT[why])
     assert " ".join(told) == expected
 
@@ -174,10 +174,10 @@ def test_it_fires_and_ends_as_the_words_say(values: list[float | None], lasts: i
             board = Board.restored([made], written_down)
         turns = board.take(Scope.GLOBAL, [Facts("", {"failure_rate": value})], START + minute * MINUTE, complete=True)
         told += [(minute, "fires" if turn.alert else "ends") for turn in turns]
-        for place, standing in board.drain().items():
+        for place, state in board.drain().items():
             written_down.pop(place, None)
-            if standing is not None:
-                written_down[place] = standing
+            if state is not None:
+                written_down[place] = state
     assert told == expected
 
 
@@ -234,18 +234,18 @@ def test_a_rule_that_is_no_more_ends_what_it_told() -> None:
 
 def test_a_clock_that_is_set_back_lasts_no_longer_for_it() -> None:
     made = rule(lasts=2 * MINUTE)
-    standing, _ = decide(made, None, H, START)
-    standing, why = decide(made, standing, H, START - HOUR)
+    state, _ = decide(made, None, H, START)
+    state, why = decide(made, state, H, START - HOUR)
     assert why is Why.LASTS
-    assert decide(made, standing, H, START - HOUR + 2 * MINUTE)[1] is Why.FIRES
+    assert decide(made, state, H, START - HOUR + 2 * MINUTE)[1] is Why.FIRES
 
 
-def test_a_standing_reads_back() -> None:
-    made, standing = rule(keep_firing=MINUTE), None
+def test_a_rule_s_state_reads_back() -> None:
+    made, state = rule(keep_firing=MINUTE), None
     for minute, reads in enumerate([H, C]):
-        standing, _ = decide(made, standing, reads, START + minute * MINUTE)
-        assert standing is not None
-        assert RuleState.load(standing.dump()) == standing
+        state, _ = decide(made, state, reads, START + minute * MINUTE)
+        assert state is not None
+        assert RuleState.load(state.dump()) == state
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ def test_channels_are_known_by_names_without_secrets() -> None:
     assert (channel_name("log"), channel_name("block:desk")) == ("log", "block:desk")
 
 
-def test_a_node_has_the_standing_channels_the_program_s_and_the_file_s() -> None:
+def test_a_node_has_the_built_in_channels_the_program_s_and_the_file_s() -> None:
     reach = ChannelRegistry()
     configuration = load(
         "receivers:\n- {name: desk, channels: [mine, 'json://localhost/x', 'block:desk', ghost]}\n"

@@ -21,7 +21,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.statistics.summary import by_window, global_summary, queue_for, standing_for
+from o9.statistics.summary import by_window, global_summary, queue_for, time_in_status
 from o9.statistics.trends import Windows, trends
 from o9.store.statistics.rollups import Key, Sums
 
@@ -106,9 +106,9 @@ def summary(strategies: tuple[str, ...] = ("default",), looked_at: int = 2) -> d
     return global_summary(counts, priorities, totals) | {
         "by_day": by_window([day | {"duration_sum": 9.0, "improvement_sum": 0.0}]),
         "now": {
-            "created": standing_for(created, 2, NOON),
-            "running": standing_for([{"since": "2026-01-31T10:00:00+00:00"}], 1, NOON),
-            "initializing": standing_for([], 0, NOON),
+            "created": time_in_status(created, 2, NOON),
+            "running": time_in_status([{"since": "2026-01-31T10:00:00+00:00"}], 1, NOON),
+            "initializing": time_in_status([], 0, NOON),
         },
         "queue": {**queue_for(created, NOON), "looked_at": looked_at, "of": 2},
     }
@@ -162,7 +162,7 @@ def test_many_strategies_and_awkward_names_keep_the_page() -> None:
 
 def test_what_nothing_is_known_of_is_not_made_up() -> None:
     nothing = global_summary([{"optimization_type": "a", "strategy": "b", "status": "created", "count": 1}], [], [])
-    now = {"created": standing_for([], 1, NOON)}
+    now = {"created": time_in_status([], 1, NOON)}
     told = words_of(
         *statistics_view(nothing | {"by_day": {}, "now": now, "queue": queue_for([], NOON) | _NONE}, TODAY, 80)
     )

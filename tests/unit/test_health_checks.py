@@ -316,7 +316,7 @@ def test_what_was_never_recorded_is_unknown_and_what_never_began_is_left_out() -
 
 _HOLDING: dict[str, Any] = {
     "deaths": 0, "fence": 1, "version": 1, "max_attempts": 3, "lease_node": None, "prefect_run_id": None,
-    "parked_run_id": None,
+    "suspended_run_id": None,
 }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_a_failure_says_why() -> None:
 
 ACTIVE = RunStatus("attempt", S.RUNNING, attempt=2, run_attempt=2)
 PAUSED = RunStatus("attempt", S.PAUSED, attempt=2, run_attempt=2)
-PARKED = RunStatus("attempt", S.PAUSED, attempt=2, run_attempt=1, suspended=True)
+HALTED = RunStatus("attempt", S.PAUSED, attempt=2, run_attempt=1, suspended=True)
 MIRRORED = RunStatus("mirrored", S.RUNNING, attempt=1, run_attempt=1)
 
 
@@ -71,8 +71,8 @@ MIRRORED = RunStatus("mirrored", S.RUNNING, attempt=1, run_attempt=1)
         (ACTIVE, "CANCELLED Requeued", Interpretation(Why.OWN_REST)),
         (PAUSED, "PAUSED Suspended", Interpretation(Why.RESTS)),
         (PAUSED, "CRASHED Crashed", Interpretation(Why.RESTS)),
-        (PARKED, "SCHEDULED Resuming", Interpretation(Why.RESUME, Intent.RUN)),
-        (PARKED, "CANCELLED Cancelled", Interpretation(Why.CANCEL, Intent.CANCEL, moves=True)),
+        (HALTED, "SCHEDULED Resuming", Interpretation(Why.RESUME, Intent.RUN)),
+        (HALTED, "CANCELLED Cancelled", Interpretation(Why.CANCEL, Intent.CANCEL, moves=True)),
         (MIRRORED, "CANCELLING Cancelling", Interpretation(Why.CANCEL, Intent.CANCEL)),
         (MIRRORED, "CANCELLED Cancelled", Interpretation(Why.FACT, moves=True)),
         (MIRRORED, "PAUSED Paused", Interpretation(Why.FACT, moves=True)),
@@ -99,7 +99,7 @@ def test_what_comes_too_late_moves_nothing(state: str) -> None:
     assert interpret(history, state_type, state_name) == Interpretation(Why.HISTORY)
 
 
-def test_a_schedule_is_a_resumption_only_of_what_is_parked_and_paused() -> None:
+def test_a_schedule_is_a_resumption_only_of_what_is_suspended_and_paused() -> None:
     assert interpret(RunStatus("attempt", S.CREATED, 2, 1, suspended=True), "SCHEDULED", "Resuming") == Interpretation(
         Why.FACT
     )

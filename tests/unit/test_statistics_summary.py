@@ -16,7 +16,7 @@ from o9.model.states import OptimizationPriority, OptimizationType
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
-from o9.statistics.summary import queue_for, standing_for
+from o9.statistics.summary import queue_for, time_in_status
 from o9.statistics.upkeep import keep_up
 from o9.store.core import unit
 from o9.store.optimizations.commit_step import CommitStep
@@ -149,11 +149,11 @@ def test_those_that_are_there_have_been_so_since(store: Store, clock: Clock) -> 
 def test_a_mean_that_would_cost_a_look_at_each_is_unknown() -> None:
     now = utc_now()
     rows = [{"since": (now - timedelta(seconds=n)).isoformat()} for n in range(50)]
-    found = standing_for(rows, 51, now)
+    found = time_in_status(rows, 51, now)
     assert found["longest_seconds"] == pytest.approx(49.0)
     assert found["mean_seconds"] is None
     assert "50 of 51" in found["reason"]
-    assert standing_for([{"since": None}], 1, now)["reason"] == "it is not recorded since when"
+    assert time_in_status([{"since": None}], 1, now)["reason"] == "it is not recorded since when"
     assert queue_for([], now)["queued"] == {"count": 0, "longest_seconds": None, "mean_seconds": None}
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from o9.cli.session.time_left import Course, in_words
+from o9.cli.session.time_left import StepTimes, in_words
 
 
-def course(moments: Sequence[float], *, first: int = 0) -> Course:
-    seen = Course()
+def course(moments: Sequence[float], *, first: int = 0) -> StepTimes:
+    seen = StepTimes()
     for completed, moment in enumerate(moments, start=first):
         seen.see(moment, completed)
     return seen
@@ -32,7 +32,7 @@ def test_one_pause_or_one_slow_step_moves_it_little() -> None:
 
 
 def test_steps_that_were_seen_to_end_together_count_each() -> None:
-    seen = Course()
+    seen = StepTimes()
     for moment, completed in ((0.0, 0), (1.0, 2), (2.0, 6), (3.0, 10), (4.0, 14)):
         seen.see(moment, completed)
     assert seen.left(4.0, 54) == pytest.approx(10.0)
@@ -42,7 +42,7 @@ def test_too_little_was_seen_to_say() -> None:
     assert course([0.0, 1.0, 2.0, 3.0]).left(3.0, 50) is None, "two steps from end to end"
     assert course([0.0, 0.1, 0.2, 0.3, 0.4]).left(0.4, 50) is None, "a fifth of a second"
     assert course([0.0, 1.0, 2.0, 3.0, 4.0]).left(4.0, 0) is None, "nobody knows how many steps"
-    assert Course().left(0.0, 10) is None
+    assert StepTimes().left(0.0, 10) is None
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class Dispatcher:
         claim = Claim(self.node, self.limit, self.lease_seconds, only=self.only)
         while claimed := await self.store.write_async(claim):
             logger.debug("claimed %s", claimed)
-            if claimed.parked_run_id is not None:
+            if claimed.suspended_run_id is not None:
                 async with self._or_given_back(claimed):
                     await self._resume_suspended(claimed)
                 continue
@@ -219,7 +219,7 @@ class Dispatcher:
 
     async def _resume_suspended(self, claimed: Claimed) -> None:
         """Make the run that is suspended in Prefect the attempt; where it is gone, the next attempt is a new run."""
-        run_id, name = claimed.parked_run_id, claimed.optimization_id
+        run_id, name = claimed.suspended_run_id, claimed.optimization_id
         assert self._client is not None
         assert run_id is not None
         seconds = CALLED_SECONDS

@@ -95,7 +95,7 @@ async def _weigh(
         status=OptimizationStatus(holding.status),
         attempt=holding.attempt,
         run_attempt=run.attempt,
-        suspended=holding.parked_run_id == run.run_id,
+        suspended=holding.suspended_run_id == run.run_id,
         newest=await _is_newest(store, run, observed, heard),
     )
     read = interpret(run_status, observed.state_type, observed.state_name)

@@ -153,7 +153,9 @@ class _Work:
         if fresh:
             holding = await self.store.read_async(queries.holding, row["optimization_id"])
             assert holding is not None
-            row = row | {name: getattr(holding, name) for name in ("status", "intent", "lease_node", "parked_run_id")}
+            row = row | {
+                name: getattr(holding, name) for name in ("status", "intent", "lease_node", "suspended_run_id")
+            }
             row["current_attempt"] = holding.attempt
         status, state = OptimizationStatus(row["status"]), flow_run.state if flow_run else None
         mirrored = row["kind"] == MIRRORED
@@ -164,7 +166,7 @@ class _Work:
             status=status,
             intent=Intent(row["intent"]),
             leased=row["lease_node"] is not None,
-            suspended=row["parked_run_id"] == row["run_id"],
+            suspended=row["suspended_run_id"] == row["run_id"],
             prefect_type=state.type.value if state else None,
             settled=not mirrored
             or state is None

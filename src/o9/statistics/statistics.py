@@ -231,13 +231,15 @@ def _global(store: Store) -> dict[str, Any]:
     by_status: Counter[str] = Counter()  # with placebo runs, which take their turn in the queue
     for row in counts:
         by_status[row["status"]] += row["count"]
-    standing = {status: store.read(queries.standing, status, limit=LOOKED_AT) for status in _NOW if by_status[status]}
+    oldest = {
+        status: store.read(queries.time_in_status, status, limit=LOOKED_AT) for status in _NOW if by_status[status]
+    }
     return result | {
         "by_day": by_day,
-        "now": {status: summary.standing_for(standing.get(status, ()), by_status[status], now) for status in _NOW},
+        "now": {status: summary.time_in_status(oldest.get(status, ()), by_status[status], now) for status in _NOW},
         "queue": {
-            **summary.queue_for(standing.get("created", ()), now),
-            "looked_at": len(standing.get("created", ())),
+            **summary.queue_for(oldest.get("created", ()), now),
+            "looked_at": len(oldest.get("created", ())),
             "of": by_status["created"],
         },
     }

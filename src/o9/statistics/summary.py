@@ -120,8 +120,8 @@ def window_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def standing_for(rows: Sequence[Mapping[str, Any]], count: int, now: datetime) -> dict[str, Any]:
-    """How long those in one status have been in it, in seconds. rows: of `queries.standing`, maybe not all."""
+def time_in_status(rows: Sequence[Mapping[str, Any]], count: int, now: datetime) -> dict[str, Any]:
+    """How long those in one status have been in it, in seconds. rows: of `queries.time_in_status`, maybe not all."""
     ages = [_age(row["since"], now) for row in rows if row["since"] is not None]
     result: dict[str, Any] = {"count": count} | dict.fromkeys(("longest_seconds", "mean_seconds", "median_seconds"))
     if not ages:

@@ -21,7 +21,7 @@ from o9.store.alerts.queries import (
     suppressed,
     suppressed_of,
 )
-from o9.store.alerts.rule_state import rule_positions, rule_standings
+from o9.store.alerts.rule_state import rule_positions, rule_states
 from o9.store.alerts.silences import changed_silences, silences
 from o9.store.optimizations.health_reports import (
     health_due,
@@ -90,8 +90,8 @@ from o9.store.statistics.queries import (
     ranked,
     ranked_metrics,
     recordings,
-    standing,
     tied,
+    time_in_status,
     totals,
     windows,
 )

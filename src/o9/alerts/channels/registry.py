@@ -1,4 +1,4 @@
-"""Which channels a node can send through: the standing ones, those that its program registered, and those that the
+"""Which channels a node can send through: the built-in ones, those that its program registered, and those that the
 configuration names by an address or as a block.
 
 Contract. A channel's name holds nothing secret, and is the same on every node: of an address it is the scheme and a
@@ -25,7 +25,7 @@ from o9.model.errors import OptimizationValidationError
 NAME_LIMIT = 200
 
 
-def standing_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[str, Channel]:
+def built_in_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[str, Channel]:
     """Those that are there from the start; a user's of the same name replaces one. `logged`: see ConsoleChannel."""
     return {"log": LogChannel(), "console": ConsoleChannel(logged=logged), "file": FileChannel()}
 
@@ -94,7 +94,7 @@ class ChannelRegistry:
 
     def __init__(self, resolve: Callable[[str], Any] | None = None) -> None:
         self._resolve = resolve
-        self._standing = standing_channels(lambda receiver: receiver in self._logged)
+        self._built_in = built_in_channels(lambda receiver: receiver in self._logged)
         self._logged: frozenset[str] = frozenset()
         self._own: dict[str, Channel] = {}
         self._named: dict[str, Channel] = {}
@@ -130,7 +130,7 @@ class ChannelRegistry:
         self._logged = frozenset(
             name for name, each in configuration.receivers.items() if not {*each.channels}.isdisjoint(through_log)
         )
-        return {**self._standing, **found, **self._own}
+        return {**self._built_in, **found, **self._own}
 
     def unknown(self, configuration: Configuration) -> dict[str, str]:
         """Names of channels that this node does not have, each with a receiver that names it."""

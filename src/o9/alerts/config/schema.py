@@ -48,7 +48,7 @@ from o9.text.suggest import did_you_mean, near, suggestion
 
 EVERY_CHANNEL = "*"
 DEFAULT_RECEIVER = "default"
-STANDING = ("log", "console", "file")
+BUILT_IN_CHANNELS = ("log", "console", "file")
 BLOCK = "block:"
 
 OF_EACH = ("title", "level", "optimization", "rule")
@@ -377,7 +377,7 @@ def _labels(names: tuple[str, ...]) -> tuple[str, ...] | None:
 
 def says_where(channel: str) -> bool:
     """Whether it is there, or says where it goes: no program has to register it."""
-    return "://" in channel or channel in STANDING or channel.startswith(BLOCK)
+    return "://" in channel or channel in BUILT_IN_CHANNELS or channel.startswith(BLOCK)
 
 
 # What is likely a mistake: each with the path of its field
@@ -430,7 +430,7 @@ def _doubtful_channel(channel: str) -> str:
         return "an address has `://` in it; as it is, a program has to register a channel of this name"
     if any(each in channel for each in ", "):
         return "one text is one channel; write several as a list, such as [log, desk]"
-    hint = did_you_mean(near(channel, STANDING))
+    hint = did_you_mean(near(channel, BUILT_IN_CHANNELS))
     return f"{hint} A program has to register {channel!r:.80}" if hint else ""
 
 

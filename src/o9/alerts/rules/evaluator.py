@@ -19,7 +19,7 @@ from math import inf
 from typing import Any
 
 from o9.alerts.channels.registry import channel_name
-from o9.alerts.config.schema import STANDING
+from o9.alerts.config.schema import BUILT_IN_CHANNELS
 from o9.alerts.pipeline.reasons import ended_by_rule
 from o9.alerts.rules import facts as rule_facts
 from o9.alerts.rules.metrics import INSTANTS, Scope
@@ -32,7 +32,7 @@ from o9.model.optimization import OptimizationAlert, is_placebo, utc_now
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
-from o9.store.alerts.rule_state import KeepStandings
+from o9.store.alerts.rule_state import KeepRuleStates
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
@@ -155,19 +155,19 @@ class RuleEvaluator:
         moved = {name: at for name, at in read.positions.items() if self._positions.get(name) != at}
         if changed or moved:
             assert self._leading.fence is not None
-            await self._store.write_async(KeepStandings(RULES, self._leading.fence, changed, moved))
+            await self._store.write_async(KeepRuleStates(RULES, self._leading.fence, changed, moved))
             self._positions |= moved
         return read.behind
 
     def _restore(self) -> list[Turn]:
         store = self._store
         rules = [rule for rule in self._rules if rule.scope not in OWN]
-        self._board = Board.restored(rules, store.read(queries.rule_standings))
+        self._board = Board.restored(rules, store.read(queries.rule_states))
         self._positions = store.read(queries.rule_positions)
         missing = {name: at for name, at in self._from.items() if name not in self._positions}
         if missing:
             assert self._leading.fence is not None
-            store.write(KeepStandings(RULES, self._leading.fence, positions=missing))
+            store.write(KeepRuleStates(RULES, self._leading.fence, positions=missing))
             self._positions |= missing
         return self._board.use(rules)
 
@@ -209,7 +209,7 @@ class RuleEvaluator:
         if Scope.CHANNEL in scopes:
             receivers = self._alerts.configuration.receivers.values()
             named = {channel_name(each) for receiver in receivers for each in receiver.channels}
-            known = frozenset(STANDING) | named | set(store.read(queries.sending_channels))
+            known = frozenset(BUILT_IN_CHANNELS) | named | set(store.read(queries.sending_channels))
             facts = rule_facts.channel_facts(store.read(queries.alert_channels), known, now)
             read.take(Scope.CHANNEL, facts, complete=True)
         return read

@@ -1,8 +1,8 @@
 """Rules: from what O9 knows to alerts that begin and end, as pure decisions over a time that is passed in.
 
 Contract. A rule looks at facts, each of a subject: an optimization, a node, a channel. For each rule and subject there
-is a standing: pending from when its condition holds, firing once that has lasted `lasts`, and over when it is clear,
-`keep_firing` after that. What is not known begins nothing and ends nothing. A `Board` holds the standings; `take` says
+is a state: pending from when its condition holds, firing once that has lasted `lasts`, and over when it is clear,
+`keep_firing` after that. What is not known begins nothing and ends nothing. A `Board` holds the states; `take` says
 what begins to fire and what is over, each with its reason, and `Board.restored` goes on from what was written down.
 """
 
@@ -167,18 +167,18 @@ Place = tuple[str, str]
 
 
 class Board:
-    """All rules and their standings. Changes gather until `drain`, which says what to write down."""
+    """All rules and their states. Changes gather until `drain`, which says what to write down."""
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self._rules: dict[str, Rule] = {}
-        self._standings: dict[Place, RuleState] = {}
+        self._states: dict[Place, RuleState] = {}
         self._changed: dict[Place, RuleState | None] = {}
         self.use(rules)
 
     @classmethod
-    def restored(cls, rules: Iterable[Rule], standings: Mapping[Place, str]) -> Board:
+    def restored(cls, rules: Iterable[Rule], states: Mapping[Place, str]) -> Board:
         board = cls(rules)
-        board._standings = {place: RuleState.load(text) for place, text in standings.items()}
+        board._states = {place: RuleState.load(text) for place, text in states.items()}
         return board
 
     @property
@@ -194,12 +194,12 @@ class Board:
         return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
 
     def firing(self) -> dict[Place, RuleState]:
-        return {place: each for place, each in self._standings.items() if each.phase is Phase.FIRING}
+        return {place: each for place, each in self._states.items() if each.phase is Phase.FIRING}
 
     def use(self, rules: Iterable[Rule]) -> list[Turn]:
         """Go on with these rules; what belongs to none of them is over."""
         self._rules = {rule.name: rule for rule in rules}
-        lost = [place for place in self._standings if place[0] not in self._rules]
+        lost = [place for place in self._states if place[0] not in self._rules]
         return [turn for place in lost for turn in self._put(place, None, Why.NO_RULE)]
 
     def take(self, scope: Scope, facts: Iterable[Facts], now: datetime, *, complete: bool = False) -> list[Turn]:
@@ -213,59 +213,59 @@ class Board:
                 turns += self._evaluate(rule, each, now)
         if complete:
             names = {rule.name: rule for rule in rules}
-            for place in [place for place in self._standings if place[0] in names and place[1] not in seen]:
-                standing, why = decide(names[place[0]], self._standings[place], None, now)
-                turns += self._put(place, standing, why)
+            for place in [place for place in self._states if place[0] in names and place[1] not in seen]:
+                state, why = decide(names[place[0]], self._states[place], None, now)
+                turns += self._put(place, state, why)
         return turns
 
     def pass_time(self, now: datetime) -> list[Turn]:
         """End what has lingered long enough, of what is not repeated."""
         turns: list[Turn] = []
-        for place, standing in list(self._standings.items()):
+        for place, state in list(self._states.items()):
             rule = self._rules[place[0]]
-            if (rule.scope in INSTANTS or rule.scope is Scope.REPORT) and standing.clear_since is not None:
-                turns += self._put(place, *decide(rule, standing, Reading.CLEAR, now))
+            if (rule.scope in INSTANTS or rule.scope is Scope.REPORT) and state.clear_since is not None:
+                turns += self._put(place, *decide(rule, state, Reading.CLEAR, now))
         return turns
 
     def fix(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
         """What happened to this subject, in these scopes, has been put right."""
         wanted = set(scopes)
-        places = [place for place in self._standings if place[1] == key and self._rules[place[0]].scope in wanted]
+        places = [place for place in self._states if place[1] == key and self._rules[place[0]].scope in wanted]
         return [turn for place in places for turn in self._put(place, None, Why.FIXED)]
 
     def keys(self, scope: Scope) -> tuple[str, ...]:
         """Of which subjects of a scope something fires, or is about to."""
-        return tuple(dict.fromkeys(key for name, key in self._standings if self._rules[name].scope is scope))
+        return tuple(dict.fromkeys(key for name, key in self._states if self._rules[name].scope is scope))
 
     def drain(self) -> dict[Place, str | None]:
-        """The standings that changed since the last time, as text; None: there is none any more."""
+        """The states that changed since the last time, as text; None: there is none any more."""
         changed, self._changed = self._changed, {}
         return {place: None if each is None else each.dump() for place, each in changed.items()}
 
     def _evaluate(self, rule: Rule, facts: Facts, now: datetime) -> list[Turn]:
         assert rule.when is not None
         place = rule.name, facts.key
-        known = self._standings.get(place)
+        known = self._states.get(place)
         reads = reading(rule.when, rule.clear, facts.figures)
         if known is None and reads is not Reading.HOLDS:
             return []
-        standing, why = decide(rule, known, reads, now)
-        if why is not Why.FIRES or standing is None:
-            return self._put(place, standing, why)
-        alert = alert_of(rule, facts, standing.since if facts.at is None else facts.at)
-        standing = replace(standing, alert_id=alert.alert_id, optimization_id=facts.optimization_id)
-        self._put(place, standing, why)
+        state, why = decide(rule, known, reads, now)
+        if why is not Why.FIRES or state is None:
+            return self._put(place, state, why)
+        alert = alert_of(rule, facts, state.since if facts.at is None else facts.at)
+        state = replace(state, alert_id=alert.alert_id, optimization_id=facts.optimization_id)
+        self._put(place, state, why)
         return [Turn(rule.name, facts.key, why, alert)]
 
-    def _put(self, place: Place, standing: RuleState | None, why: Why) -> list[Turn]:
-        known = self._standings.get(place)
-        if standing == known:
+    def _put(self, place: Place, state: RuleState | None, why: Why) -> list[Turn]:
+        known = self._states.get(place)
+        if state == known:
             return []
-        self._changed[place] = standing
-        if standing is not None:
-            self._standings[place] = standing
+        self._changed[place] = state
+        if state is not None:
+            self._states[place] = state
             return []
-        del self._standings[place]
+        del self._states[place]
         assert known is not None
         return [Turn(*place, why, ended=known.alert_id)] if known.phase is Phase.FIRING else []
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from o9.alerts.config.loader import AlertsFile
-from o9.alerts.config.schema import EVERY_CHANNEL, STANDING
+from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.clock import Clock
 from o9.alerts.pipeline.engine import Engine
@@ -289,7 +289,7 @@ class Leader:
         named = self._file.configuration.receivers[notice.receiver].channels
         channels = [self._channel_name(name) for name in named if name != EVERY_CHANNEL]
         if EVERY_CHANNEL in named:
-            channels += [*STANDING, *self._store.read(queries.sending_channels)]
+            channels += [*BUILT_IN_CHANNELS, *self._store.read(queries.sending_channels)]
         return list(dict.fromkeys(channels))
 
     def _counted_no_more(self, now: datetime) -> list[str]:

@@ -19,7 +19,7 @@ from o9.cli.answers import FINE, Answer, Outcome, conclude, tell, who
 from o9.cli.failures import Interrupted
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.options import Ids, Json, MaxConcurrent, StoreUrl
-from o9.cli.session.follow import PARKED, POLL_SECONDS, Crew, crew_of, is_watched
+from o9.cli.session.follow import HALTED, POLL_SECONDS, Crew, crew_of, is_watched
 from o9.cli.views.words import command
 from o9.lifecycle.control import Verb, control_of
 from o9.model.errors import OptimizationError, OptimizationStateError
@@ -98,7 +98,7 @@ def answer_to(
 ) -> tuple[Outcome, str]:
     """What `verb` has done or will do. `before`: what was known when it was asked; `after`: the status since."""
     status = OptimizationStatus(before.status)
-    if after in ENDED or (verb is Verb.PAUSE and after in PARKED):
+    if after in ENDED or (verb is Verb.PAUSE and after in HALTED):
         return _at_rest(verb, before, status, after)
     lost = crew.lost(before)
     known = before.intent == verb.intent.value
@@ -124,7 +124,7 @@ def answer_to(
 def carried_out(verb: Verb, status: OptimizationStatus) -> bool | None:
     """Is it so? None: it never will be."""
     if verb is Verb.PAUSE:
-        return None if status in ENDED else status in PARKED
+        return None if status in ENDED else status in HALTED
     if verb is Verb.CANCEL:
         return status is OptimizationStatus.CANCELLED or (None if status in ENDED else False)
     return None if status is OptimizationStatus.CANCELLED else status in ACTIVE or status in ENDED
@@ -155,7 +155,7 @@ def _at_rest(verb: Verb, before: Holding, status: OptimizationStatus, after: Opt
 
 def _queued(name: str, before: Holding, status: OptimizationStatus, crew: Crew, option: str) -> tuple[Outcome, str]:
     when = queue_outlook(name, before, crew, option)
-    if status in PARKED:
+    if status in HALTED:
         return Outcome.ASKED, f"queued again; {when}"
     if before.intent == Intent.RUN.value:
         return Outcome.ALREADY, f"queued already; {when}"

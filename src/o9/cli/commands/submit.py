@@ -13,7 +13,7 @@ from o9.cli.commands.run import Files
 from o9.cli.console import show, write_json
 from o9.cli.open_store import option_for, place_of, store_url
 from o9.cli.options import Json, StoreUrl
-from o9.cli.session.follow import PARKED, Crew, crew_of
+from o9.cli.session.follow import HALTED, Crew, crew_of
 from o9.cli.views.words import Next, command
 from o9.lifecycle.control import control_of
 from o9.model.optimization import OptimizationState
@@ -78,7 +78,7 @@ def submitted_line(state: OptimizationState, holding: Holding, option: str, *, k
         then = f"; `{command('start', [name], option)}` queues it"
     elif status in ENDED:
         then = f"; `{command('retry', [name], option)}` queues it once more"
-    elif status in PARKED:
+    elif status in HALTED:
         then = f"; `{command('resume', [name], option)}` queues it again"
     return f"{name}  {status.value}  is recorded already, and stays as it is{then}"
 

@@ -12,7 +12,7 @@ from o9.cli.console import results, say, show, write_json_line
 from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
 from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.options import Json, OptionalId, StoreUrl
-from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, is_parked, nobody_works_on
+from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, is_halted, nobody_works_on
 from o9.cli.session.progress import Display
 from o9.cli.views.history import Event, News, event_line, merged
 from o9.cli.views.optimizations import results_view, summary_view
@@ -103,7 +103,7 @@ def _hint(store: Store, state: OptimizationState, option: str) -> str:
     """Why nothing happens, and what makes it go on; empty where something does."""
     crew, ids = crew_of(store), [state.optimization_id]
     here = f"`{command('resume --here', ids, option)}` goes on with it"
-    if is_parked(state):
+    if is_halted(state):
         queues = f"`{command('resume', ids, option)}` queues it again"
         return f"it is {state.status.value}; {queues if crew.takers(state.optimization_id) else here}"
     holding = store.read(queries.holding, state.optimization_id)

@@ -20,7 +20,7 @@ from o9.store.store import Store
 
 FEED_PAGE = 1000
 POLL_SECONDS = 0.2
-PARKED = frozenset({OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED})
+HALTED = frozenset({OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED})
 TAKE_NO_WORK = ("#flows", "#sync")  # how `o9.flows.membership` and a synchronizer alone end the names of their nodes
 
 
@@ -50,7 +50,7 @@ class Follower:
 
         What O9 itself suspended goes on by itself where it runs; while all is `pausing`, it rests.
         """
-        resting = ENDED | (PARKED if pausing else {OptimizationStatus.PAUSED})
+        resting = ENDED | (HALTED if pausing else {OptimizationStatus.PAUSED})
         return all(state.status in resting for state in self.states.values())
 
     def _changed(self) -> list[str]:
@@ -74,8 +74,8 @@ def counted(store: Store) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
-def is_parked(state: OptimizationState) -> bool:
-    return state.status in PARKED
+def is_halted(state: OptimizationState) -> bool:
+    return state.status in HALTED
 
 
 def is_watched(state: OptimizationState) -> bool:
@@ -126,7 +126,7 @@ def crew_of(store: Store) -> Crew:
 
 def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: Crew, name: str) -> str | None:
     """Why an optimization that should be moving does not; None where somebody has it, or will, or where it rests."""
-    if status in ENDED or status in PARKED:
+    if status in ENDED or status in HALTED:
         return None
     if problem := crew.lost(holding):
         return problem

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from o9.cli import failures
 from o9.cli.console import emit, messages
-from o9.cli.session.time_left import Course, in_words
+from o9.cli.session.time_left import StepTimes, in_words
 from o9.cli.views import words
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
@@ -107,7 +107,7 @@ class Display:
         self._states: Sequence[OptimizationState] = ()
         self._read_at: dict[str, tuple[OptimizationState, float]] = {}
         self._waiting = ""
-        self._courses: dict[str, Course] = {}
+        self._step_times: dict[str, StepTimes] = {}
         self._said: dict[str, tuple[str, int, float]] = {}
         self._live = Live(
             get_renderable=self._render, console=self.console, refresh_per_second=REDRAWS_PER_SECOND, transient=False
@@ -153,9 +153,9 @@ class Display:
             if known is None or known[0] is not state:
                 self._read_at[state.optimization_id] = (state, now)
             if state.status is OptimizationStatus.RUNNING:
-                self._courses.setdefault(state.optimization_id, Course()).see(now, state.completed_steps)
+                self._step_times.setdefault(state.optimization_id, StepTimes()).see(now, state.completed_steps)
             else:
-                self._courses.pop(state.optimization_id, None)
+                self._step_times.pop(state.optimization_id, None)
         if not self._live.is_started:
             self._say_lines(now)
 
@@ -170,8 +170,8 @@ class Display:
 
     def _left(self, now: float) -> dict[str, str]:
         totals = {state.optimization_id: state.total_steps for state in self._states}
-        courses = ((name, course) for name, course in self._courses.items() if name in totals)
-        return {name: text for name, course in courses if (text := in_words(course.left(now, totals[name])))}
+        known = ((name, times) for name, times in self._step_times.items() if name in totals)
+        return {name: text for name, times in known if (text := in_words(times.left(now, totals[name])))}
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = []
@@ -196,7 +196,7 @@ def _bar(state: OptimizationState) -> RenderableType:
 
 def _counted(states: Sequence[OptimizationState]) -> str:
     """`and 12 created, 5 completed`"""
-    tally: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for state in states:
-        tally[state.status.value] = tally.get(state.status.value, 0) + 1
-    return "… and " + ", ".join(f"{count} {status}" for status, count in tally.items())
+        counts[state.status.value] = counts.get(state.status.value, 0) + 1
+    return "… and " + ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -21,7 +21,7 @@ _ROUNDED_TO = ((90, 10), (90 * 60, 60), (48 * 3_600, 1_800))  # below so many se
 
 
 @dataclass
-class Course:
+class StepTimes:
     """The steps of one optimization by the moments, in seconds, in which they were seen to be done."""
 
     seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))

@@ -15,7 +15,7 @@ from rich.tree import Tree
 
 from o9.alerts.channels.redaction import redacted
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.config.schema import EVERY_CHANNEL, STANDING, Configuration, Receiver, says_where
+from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
 from o9.alerts.pipeline.inhibition import InhibitRule
 from o9.alerts.pipeline.matchers import Matchers
 from o9.alerts.pipeline.routing import Route
@@ -133,7 +133,7 @@ def _receiver_words(receiver: Receiver, used: bool) -> list[str]:
 
 def _known(channel: str) -> str:
     if channel == EVERY_CHANNEL:
-        return f"{', '.join(STANDING)}, and every channel that a program registers"
+        return f"{', '.join(BUILT_IN_CHANNELS)}, and every channel that a program registers"
     if says_where(channel):
         return channel_words(channel)
     return f"{channel} (a program has to register it)"

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import facts_table, plain_table
-from o9.cli.session.follow import Crew, is_parked, is_watched
+from o9.cli.session.follow import Crew, is_halted, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
 from o9.health.grades import Verdict
@@ -201,7 +201,7 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
         return [typed("start", "queues it"), tried]
     if status is OptimizationStatus.CREATED:
         return [typed("resume --here", "runs it now"), tried]
-    if is_parked(record.state):
+    if is_halted(record.state):
         again = [typed("resume", "queues it again")] if record.crew.takers(record.state.optimization_id) else []
         return [*again, typed("resume --here", "goes on here, behind the last committed step"), tried]
     if record.crew.lost(holding):
@@ -271,7 +271,7 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
         remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete first")
     if holding.intent == Intent.HOLD.value:
         remarks.append("held back until somebody starts it")
-    elif holding.intent != Intent.RUN.value and not is_parked(state):
+    elif holding.intent != Intent.RUN.value and not is_halted(state):
         by = f" by {holding.intent_by}" if holding.intent_by else ""
         remarks.append(f"asked to {VERBS[Intent(holding.intent)]}{by}")
     return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")

@@ -207,7 +207,7 @@ _LABEL = max(len(label) for label, _, _ in _TRENDS.values()) + 2
 
 
 def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
-    """The page of `o9 trends`: for each figure its course, its bounds, and where it is going."""
+    """The page of `o9 trends`: for each figure its values, its bounds, and where it is going."""
     windows, window, found = data["windows"], data["window"], data["trends"]
     room = max(8, min(WIDEST_BAR * 2, width - _LABEL - 24))
     each = group_size(len(windows), room)

@@ -36,7 +36,7 @@ from o9.model.errors import OptimizationConflictError, OptimizationNotFoundError
 from o9.store.core.column_types import free_text, to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
-from o9.store.schema.alerts import ALERT, ALERT_TALLY, ENDING, FIRING
+from o9.store.schema.alerts import ALERT, ALERT_COUNTER, ENDING, FIRING
 from o9.store.schema.optimizations import CHANGE
 
 STATE_OF = ALERT.alias("state")
@@ -290,7 +290,7 @@ def write_change(unit: UnitOfWork, kind: str) -> int:
 def count_events(unit: UnitOfWork, counts: Mapping[tuple[str, str], int]) -> None:
     if counts:
         rows = [{"what": what, "name": name, "count": count} for (what, name), count in counts.items()]
-        unit.upsert_counts(ALERT_TALLY, rows)
+        unit.upsert_counts(ALERT_COUNTER, rows)
 
 
 def literally(condition: str, table: str = "alert") -> TextClause:

@@ -14,7 +14,7 @@ from o9.store.alerts.outbox import SHOWN, notice_row
 from o9.store.core.column_types import to_json
 from o9.store.core.reading import page_size, rows
 from o9.store.core.unit import Row
-from o9.store.schema.alerts import ALERT, ALERT_TALLY, DECISION, ENDING, FIRING, NOTICE, NOTIFICATION, OPEN, TRY
+from o9.store.schema.alerts import ALERT, ALERT_COUNTER, DECISION, ENDING, FIRING, NOTICE, NOTIFICATION, OPEN, TRY
 
 NOTICES_LIMIT = 1_000
 _WORDS = ALERT.alias("words")
@@ -106,7 +106,7 @@ def next_end(connection: Connection) -> str | None:
 
 def alert_counts(connection: Connection) -> list[Row]:
     """How often what happened, ever: `what`, `name` (a level, a channel or a reason), `count`."""
-    return rows(connection, select(ALERT_TALLY))
+    return rows(connection, select(ALERT_COUNTER))
 
 
 def firing_alerts(connection: Connection) -> dict[str, int]:

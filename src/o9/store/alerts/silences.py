@@ -15,7 +15,7 @@ from o9.store.alerts.episodes import literally, write_change
 from o9.store.core.column_types import free_text, moment, now_text
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
-from o9.store.schema.alerts import SILENCE, STANDING
+from o9.store.schema.alerts import ACTIVE, SILENCE
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ class EndSilence(Operation[bool]):
 def silences(connection: Connection) -> list[Row]:
     """Those that stand, or will, with the one that ends first first."""
     statement = (
-        select(SILENCE)
-        .where(literally(STANDING, "silence"), SILENCE.c.ends_at > now_text())
-        .order_by(SILENCE.c.ends_at)
+        select(SILENCE).where(literally(ACTIVE, "silence"), SILENCE.c.ends_at > now_text()).order_by(SILENCE.c.ends_at)
     )
     return rows(connection, statement)
 

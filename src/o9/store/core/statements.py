@@ -25,8 +25,8 @@ _WORKING = [
         "optimization_id", "optimization_type", "strategy", "status", "priority", "created_at", "updated_at",
         "started_at", "total_steps", "completed_steps", "performance_improvement", "execution_time", "content_hash",
         "max_attempts", "intent", "running_since", "attempt", "deaths", "fence", "version", "lease_node",
-        "lease_expires_at", "unmet", "dependents", "parked_run_id", "prefect_state_at", "queue_key", "waited_seconds",
-        "family",
+        "lease_expires_at", "unmet", "dependents", "suspended_run_id", "prefect_state_at", "queue_key",
+        "waited_seconds", "family",
     )
 ]  # fmt: skip
 WORKING_NAMES = tuple(column.name for column in _WORKING)

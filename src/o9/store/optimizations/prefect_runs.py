@@ -128,7 +128,7 @@ class SetSuspendedRun(OnOptimization[None]):
     run_id: str | None
 
     def apply(self, unit: UnitOfWork) -> None:
-        unit.update(existing(unit, self.optimization_id), parked_run_id=self.run_id)
+        unit.update(existing(unit, self.optimization_id), suspended_run_id=self.run_id)
 
 
 @dataclass(frozen=True)
@@ -184,19 +184,19 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
                 fence=row["fence"] + 1,
                 lease_node=self.node,
                 lease_expires_at=database_now(unit) + self.lease_seconds,
-                parked_run_id=None,
+                suspended_run_id=None,
             )
             return self._known(unit, Admission.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
         if OptimizationStatus(row["status"]) in ACTIVE:
             return Admission.HELD, None
         if row["lease_node"] is not None:
-            return Admission.CALLED if row["parked_run_id"] == self.run_id else Admission.HELD, None
+            return Admission.CALLED if row["suspended_run_id"] == self.run_id else Admission.HELD, None
         if Intent(row["intent"]) not in FINAL_INTENTS:
             SetIntent(self.optimization_id, Intent.RUN, self.by).apply(unit)
         claimed = None
         if not row["unmet"]:
             claimed = Claim(self.node, None, self.lease_seconds, self.optimization_id).apply(unit)
-        unit.update(row, parked_run_id=None if claimed else self.run_id)
+        unit.update(row, suspended_run_id=None if claimed else self.run_id)
         if claimed:
             return self._known(unit, Admission.TAKEN, claimed)
         return self._known(unit, Admission.WAITS if row["unmet"] else Admission.NO_ROOM, None)

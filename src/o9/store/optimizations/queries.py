@@ -36,7 +36,7 @@ from o9.store.schema.optimizations import (
     TRANSITION,
     TRIAL,
 )
-from o9.store.schema.statistics import ROLLUP, TALLY
+from o9.store.schema.statistics import ROLLUP, STATUS_COUNTER
 
 MOST_AMONG = 1000  # ids that one statement names
 
@@ -88,7 +88,7 @@ class Holding:
     max_attempts: int
     lease_node: str | None
     prefect_run_id: str | None
-    parked_run_id: str | None
+    suspended_run_id: str | None
     series: str | None = None
     scheduled_at: str | None = None
 
@@ -134,7 +134,7 @@ def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cu
 
 def counts(connection: Connection) -> list[Row]:
     """How many optimizations there are now, by type, strategy and status."""
-    return rows(connection, select(TALLY).where(TALLY.c.count != 0))
+    return rows(connection, select(STATUS_COUNTER).where(STATUS_COUNTER.c.count != 0))
 
 
 def endings(connection: Connection, since_day: str = "") -> list[Row]:
@@ -262,7 +262,7 @@ def open_runs(connection: Connection, after: str = "", limit: int = 500) -> list
     statement = (
         select(
             run.run_id, run.kind, run.attempt, run.optimization_id, optimization.status, optimization.intent,
-            optimization.attempt.label("current_attempt"), optimization.lease_node, optimization.parked_run_id,
+            optimization.attempt.label("current_attempt"), optimization.lease_node, optimization.suspended_run_id,
         )
         .join(OPTIMIZATION, optimization.optimization_id == run.optimization_id)
         .where(run.is_open == literal_column("1"), run.run_id > after)

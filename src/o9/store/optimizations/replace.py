@@ -16,7 +16,7 @@ from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import STATUSES, existing, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
-from o9.store.schema.statistics import TALLY, TALLY_PRIORITY
+from o9.store.schema.statistics import PRIORITY_COUNTER, STATUS_COUNTER
 
 # Fields by their names; of the metadata its keys, `metadata.seed`.
 WORDS = frozenset({"name", "description", *(f"metadata.{key}" for key in keys_of(Role.WORDS))})
@@ -77,7 +77,10 @@ class Replace(Operation[None]):
     @staticmethod
     def _count(unit: UnitOfWork, before: Row, after: Row) -> None:
         """It counts under its new type, strategy and priority."""
-        for table, names in ((TALLY, ("optimization_type", "strategy", "status")), (TALLY_PRIORITY, ("priority",))):
+        for table, names in (
+            (STATUS_COUNTER, ("optimization_type", "strategy", "status")),
+            (PRIORITY_COUNTER, ("priority",)),
+        ):
             keys = [{name: row[name] for name in names} for row in (before, after)]
             if keys[0] != keys[1]:
                 unit.upsert_counts(table, [key | {"count": count} for key, count in zip(keys, (-1, 1), strict=True)])

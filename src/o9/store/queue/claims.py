@@ -53,7 +53,7 @@ class Claimed:
     attempt: int
     fence: int
     # A suspended flow run of Prefect's that is to be this attempt, instead of a new one.
-    parked_run_id: str | None = None
+    suspended_run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Claim(Operation[Claimed | None]):
             lease_expires_at=now + self.lease_seconds,
             prefect_state_at=None,
         )
-        return Claimed(row["optimization_id"], row["attempt"], row["fence"], row["parked_run_id"])
+        return Claimed(row["optimization_id"], row["attempt"], row["fence"], row["suspended_run_id"])
 
 
 def _waiting_of(only: Collection[str]) -> Select[tuple[str, float, str, str]]:
@@ -362,11 +362,11 @@ _FIRST_WAITING = {
     # Left alone, SQLite reads all that are created by the index of statuses, and sorts them.
     dialect: text(f"""
         SELECT first.optimization_id, first.queue_key, first.optimization_type, first.strategy
-        FROM tally JOIN optimization AS first ON first.optimization_id = (
+        FROM status_counter AS counter JOIN optimization AS first ON first.optimization_id = (
             SELECT optimization_id FROM optimization {hint}
-            WHERE optimization_type = tally.optimization_type AND strategy = tally.strategy AND {tables.WAITING}
+            WHERE optimization_type = counter.optimization_type AND strategy = counter.strategy AND {tables.WAITING}
             ORDER BY queue_key, optimization_id LIMIT 1)
-        WHERE tally.status = 'created' AND tally.count > 0 AND tally.strategy <> '{MIRRORED}'
+        WHERE counter.status = 'created' AND counter.count > 0 AND counter.strategy <> '{MIRRORED}'
     """)
     for dialect, hint in (("sqlite", "INDEXED BY ix_optimization_queue"), ("postgresql", ""))
 }

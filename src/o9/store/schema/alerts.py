@@ -12,7 +12,7 @@ FIRING = "is_first = 1 AND resolved_at IS NULL"
 ENDING = f"{FIRING} AND ends_at IS NOT NULL"
 OPEN = "is_open = 1"
 PENDING = "status = 'pending'"
-STANDING = "ended_at IS NULL"
+ACTIVE = "ended_at IS NULL"
 
 
 class AlertRow(Record, table=True):
@@ -70,7 +70,7 @@ class Silence(Record, table=True):
 
     __tablename__ = "silence"
     __table_args__ = (
-        partial_index("ix_silence_standing", "ends_at", where=STANDING),
+        partial_index("ix_silence_active", "ends_at", where=ACTIVE),
         Index("ix_silence_changed", "changed"),
     )
 
@@ -87,10 +87,10 @@ class Silence(Record, table=True):
     changed: int = Field(sa_column=Column(SERIAL, nullable=False))
 
 
-class AlertTally(Record, table=True):
+class AlertCounter(Record, table=True):
     """How often what happened, ever: `what` by level, channel or reason; what is pruned stays counted."""
 
-    __tablename__ = "alert_tally"
+    __tablename__ = "alert_counter"
 
     what: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
@@ -223,14 +223,14 @@ class Lease(Record, table=True):
     cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
 
 
-class RuleStanding(Record, table=True):
-    """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.Standing`)."""
+class RuleState(Record, table=True):
+    """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.RuleState`)."""
 
-    __tablename__ = "rule_standing"
+    __tablename__ = "rule_state"
 
     rule: str = Field(primary_key=True)
     subject: str = Field(primary_key=True)
-    standing: str
+    state: str
 
 
 class ReadUpTo(Record, table=True):
@@ -245,7 +245,7 @@ class ReadUpTo(Record, table=True):
 unbounded_texts()
 ALERT = table_of(AlertRow)
 SILENCE = table_of(Silence)
-ALERT_TALLY = table_of(AlertTally)
+ALERT_COUNTER = table_of(AlertCounter)
 GROUP = table_of(AlertGroup)
 NOTICE = table_of(NoticeRow)
 NOTIFICATION = table_of(Notification)
@@ -254,5 +254,5 @@ DECISION = table_of(AlertDecision)
 CHANNEL = table_of(AlertChannel)
 CHANNEL_NODE = table_of(ChannelNode)
 LEASE = table_of(Lease)
-RULE_STANDING = table_of(RuleStanding)
+RULE_STATE = table_of(RuleState)
 POSITION = table_of(ReadUpTo)

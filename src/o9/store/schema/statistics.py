@@ -10,10 +10,10 @@ from sqlmodel import Field
 from o9.store.core.base import Record, table_of, unbounded_texts
 
 
-class Tally(Record, table=True):
+class StatusCounter(Record, table=True):
     """How many optimizations are in each status now; moved by every transition in its own transaction."""
 
-    __tablename__ = "tally"
+    __tablename__ = "status_counter"
 
     optimization_type: str = Field(primary_key=True)
     strategy: str = Field(primary_key=True)
@@ -21,10 +21,10 @@ class Tally(Record, table=True):
     count: int = 0
 
 
-class TallyPriority(Record, table=True):
+class PriorityCounter(Record, table=True):
     """How many optimizations of each priority there are, whatever their status; it moves when one is created."""
 
-    __tablename__ = "tally_priority"
+    __tablename__ = "priority_counter"
 
     priority: int = Field(primary_key=True)
     count: int = 0
@@ -86,14 +86,14 @@ class Ranking(Record, table=True):
     value: float
 
 
-class FamilyTally(Record, table=True):
+class FamilyCounter(Record, table=True):
     """How many trials were ever tried in a family, by state; what is pruned stays counted.
 
     `pruned` of the `count` are gone from the ledger; `sharpes` of these had returns: the sum of their Sharpe ratios a
     period, and of the squares.
     """
 
-    __tablename__ = "family_tally"
+    __tablename__ = "family_counter"
 
     family: str = Field(primary_key=True)
     state: str = Field(primary_key=True)
@@ -137,10 +137,10 @@ class PlaceboRun(Record, table=True):
 
 
 unbounded_texts()
-TALLY = table_of(Tally)
-TALLY_PRIORITY = table_of(TallyPriority)
+STATUS_COUNTER = table_of(StatusCounter)
+PRIORITY_COUNTER = table_of(PriorityCounter)
 ROLLUP = table_of(Rollup)
 RANKING = table_of(Ranking)
-FAMILY_TALLY = table_of(FamilyTally)
+FAMILY_COUNTER = table_of(FamilyCounter)
 LOOK = table_of(HoldOutLook)
 PLACEBO = table_of(PlaceboRun)

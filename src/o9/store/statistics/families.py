@@ -1,7 +1,7 @@
 """What was ever tried in a family of trials: N, which no pruning makes smaller.
 
-Contract. `family_tally` moves in the transaction that writes the trials, so that counting costs the same at any size. A
-failed or cancelled trial may not say whose it is: what it was to be computed from may be known only once another one
+Contract. `family_counter` moves in the transaction that writes the trials, so that counting costs the same at any size.
+A failed or cancelled trial may not say whose it is: what it was to be computed from may be known only once another one
 succeeded. It belongs to the family that its optimization had then, or to the first one that it gets. What a retry took
 over or repeats is not counted twice. What is pruned leaves its Sharpe ratio behind, as moments.
 """
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, bindparam, func, literal, select, true, tuple
 from o9.model.states import TrialState
 from o9.store.core.unit import Row, UnitOfWork
 from o9.store.schema.optimizations import BASELINE, OPTIMIZATION, RETURNS, TRIAL
-from o9.store.schema.statistics import FAMILY_TALLY
+from o9.store.schema.statistics import FAMILY_COUNTER
 
 INHERITED = 0  # the attempt of trials that a retry took over from its origin, or that it only repeats
 FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
@@ -120,7 +120,7 @@ def write_families(unit: UnitOfWork) -> None:
         rows = [
             {"family": family, "state": state, "count": count, **_NO_COUNTS} for (family, state), count in tried.items()
         ]
-        unit.upsert_counts(FAMILY_TALLY, rows)
+        unit.upsert_counts(FAMILY_COUNTER, rows)
         tried.clear()
 
 
@@ -132,14 +132,14 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
     pruned = NOTHING_PRUNED
     if family:
         mine = TRIAL.c.family == family
-        tried = FAMILY_TALLY.c.family == family, FAMILY_TALLY.c.state != _NO_TRY
-        tally = connection.execute(select(FAMILY_TALLY).where(*tried)).mappings().all()
-        counts = {str(row["state"]): int(row["count"]) for row in tally}
+        tried = FAMILY_COUNTER.c.family == family, FAMILY_COUNTER.c.state != _NO_TRY
+        by_state = connection.execute(select(FAMILY_COUNTER).where(*tried)).mappings().all()
+        counts = {str(row["state"]): int(row["count"]) for row in by_state}
         pruned = PrunedTrials(
-            sum(row["pruned"] for row in tally),
-            sum(row["sharpes"] for row in tally),
-            sum(row["sharpe_sum"] for row in tally),
-            sum(row["sharpe_square_sum"] for row in tally),
+            sum(row["pruned"] for row in by_state),
+            sum(row["sharpes"] for row in by_state),
+            sum(row["sharpe_sum"] for row in by_state),
+            sum(row["sharpe_square_sum"] for row in by_state),
         )
     else:
         mine = (TRIAL.c.family == "") & (TRIAL.c.optimization_id == optimization_id)
@@ -225,7 +225,7 @@ _METADATA_OF_A_RETRY = select(OPTIMIZATION.c.metadata).where(
 )
 _BASELINE_OF = select(BASELINE.c.data).where(BASELINE.c.optimization_id == bindparam("target"))
 _COUNT_PRUNED = (
-    update(FAMILY_TALLY)
-    .where(FAMILY_TALLY.c.family == bindparam("of"), FAMILY_TALLY.c.state == bindparam("in"))
-    .values({name: FAMILY_TALLY.c[name] + bindparam(name) for name in _NO_COUNTS})
+    update(FAMILY_COUNTER)
+    .where(FAMILY_COUNTER.c.family == bindparam("of"), FAMILY_COUNTER.c.state == bindparam("in"))
+    .values({name: FAMILY_COUNTER.c[name] + bindparam(name) for name in _NO_COUNTS})
 )

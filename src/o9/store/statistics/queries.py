@@ -16,7 +16,7 @@ from o9.store.core.unit import Row
 from o9.store.queue.claims import MIRRORED
 from o9.store.queue.order import queued_at
 from o9.store.schema.optimizations import OPTIMIZATION, RECORDED, TRANSITION, WAITING
-from o9.store.schema.statistics import RANKING, ROLLUP, TALLY_PRIORITY
+from o9.store.schema.statistics import PRIORITY_COUNTER, RANKING, ROLLUP
 from o9.store.statistics.rankings import COUNTED
 from o9.store.statistics.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Difference, Key, Sums
 
@@ -67,11 +67,11 @@ def first_ended(connection: Connection) -> str | None:
 def priorities(connection: Connection) -> list[Row]:
     """How many optimizations there are, by priority."""
     return rows(
-        connection, select(TALLY_PRIORITY).where(TALLY_PRIORITY.c.count != 0).order_by(TALLY_PRIORITY.c.priority)
+        connection, select(PRIORITY_COUNTER).where(PRIORITY_COUNTER.c.count != 0).order_by(PRIORITY_COUNTER.c.priority)
     )
 
 
-def standing(connection: Connection, status: str, limit: int) -> list[Row]:
+def time_in_status(connection: Connection, status: str, limit: int) -> list[Row]:
     """Of the `limit` that are in `status` and were created first: since when, what is wanted, what they wait for."""
     since = (
         select(TRANSITION.c.at)

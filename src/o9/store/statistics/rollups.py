@@ -1,7 +1,7 @@
 """Aggregates kept current in the transaction that changes a status, so that global figures cost the same at any size.
 
-`tally` holds how many optimizations are in each status now, `tally_priority` how many there are of each priority: a
-move changes no priority, and needs not write there. `rollup` holds counts, sums and histograms of what ended: by the
+`status_counter` holds how many optimizations are in each status now, `priority_counter` how many there are of each
+priority, which a move does not change. `rollup` holds counts, sums and histograms of what ended: by the
 hour, the day and the month in which it did, and over all time, each by type, strategy, priority and status. Durations
 are seconds of running, waits seconds from being queued to being started, summed over an optimization's attempts. Each
 of them, and the improvement, counts only where there is one: what never ran has no duration, and what was not
@@ -33,7 +33,7 @@ from o9.model.states import ENDED
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.order import queued_at
-from o9.store.schema.statistics import ROLLUP, TALLY, TALLY_PRIORITY
+from o9.store.schema.statistics import PRIORITY_COUNTER, ROLLUP, STATUS_COUNTER
 from o9.store.statistics import rankings
 from o9.store.statistics.families import write_families
 
@@ -227,16 +227,16 @@ def write_rollups(unit: UnitOfWork) -> None:
             by_status[kind, strategy, from_status] -= count
         else:
             by_priority[priority] += count
-    tally = [
+    counts_now = [
         {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
         for (kind, strategy, status), count in by_status.items()
         if count
     ]
-    if tally:
-        unit.upsert_counts(TALLY, tally)
+    if counts_now:
+        unit.upsert_counts(STATUS_COUNTER, counts_now)
     priorities = [{"priority": each, "count": count} for each, count in by_priority.items()]
     if priorities:
-        unit.upsert_counts(TALLY_PRIORITY, priorities)
+        unit.upsert_counts(PRIORITY_COUNTER, priorities)
     ended = {row["optimization_id"]: status for row, status in counts.endings}
     if ended or counts.rested:
         sums: dict[Key, Sums] = {}
@@ -263,9 +263,9 @@ def count_pruned(unit: UnitOfWork, rows: Iterable[Mapping[Any, Any]]) -> None:
         _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
         names = ("optimization_type", "strategy", "status")
         unit.upsert_counts(
-            TALLY, [dict(zip(names, key, strict=True)) | {"count": count} for key, count in statuses.items()]
+            STATUS_COUNTER, [dict(zip(names, key, strict=True)) | {"count": count} for key, count in statuses.items()]
         )
-        unit.upsert_counts(TALLY_PRIORITY, [{"priority": key, "count": count} for key, count in priorities.items()])
+        unit.upsert_counts(PRIORITY_COUNTER, [{"priority": key, "count": count} for key, count in priorities.items()])
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import typer
 from o9.alerts.channels.builtin import FileChannel
 from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.redaction import redacted
-from o9.alerts.channels.registry import channel_name, channel_of, standing_channels
-from o9.alerts.config.schema import BLOCK, EVERY_CHANNEL, STANDING, Configuration, Receiver, says_where
+from o9.alerts.channels.registry import built_in_channels, channel_name, channel_of
+from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
 from o9.alerts.messages.render import Messages
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
@@ -96,7 +96,7 @@ def channels_for(name: str, configuration: Configuration) -> ChannelTrial:
     receiver_named = configuration.receivers.get(name)
     if receiver_named is not None:
         return _trial_of(receiver_named)
-    known = [*STANDING, *(each for each in references if "://" not in each), *configuration.receivers]
+    known = [*BUILT_IN_CHANNELS, *(each for each in references if "://" not in each), *configuration.receivers]
     hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(dict.fromkeys(known))}."
     raise OptimizationError(
         f"no channel or receiver is called {_plain(name)!r:.100}; {hint} Or give an Apprise URL; a channel that a "
@@ -107,7 +107,7 @@ def channels_for(name: str, configuration: Configuration) -> ChannelTrial:
 def _trial_of(receiver: Receiver) -> ChannelTrial:
     mine = [each for each in receiver.channels if each != EVERY_CHANNEL]
     if EVERY_CHANNEL in receiver.channels:
-        mine += [each for each in STANDING if each not in mine]
+        mine += [each for each in BUILT_IN_CHANNELS if each not in mine]
     if not mine:
         raise OptimizationError(f"the receiver {receiver.name!r} has no channel; give it some in `channels`")
     channels, untried = [], []
@@ -148,7 +148,7 @@ def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]
 
 def _channel(reference: str) -> Channel:
     """Raises OptimizationError where it is none."""
-    if reference in (notifications := standing_channels()):
+    if reference in (notifications := built_in_channels()):
         return notifications[reference]
     if reference.startswith(BLOCK):
         return channel_of(channel_name(reference), asyncio.run(_block(reference.removeprefix(BLOCK))))
