@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from verdicts import FORECAST, keep_verdict, verdict
 from o9.alerts.rules.evaluator import RULES
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
-from o9.alerts.rules.rules import Facts
+from o9.alerts.rules.rules import Board, Facts, Turn
 from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
@@ -362,8 +362,9 @@ async def test_a_rule_may_ask_for_the_grade_and_the_forecast(store: Store) -> No
     complete(store, "a")
     keep_verdict(store, "a", verdict(Grade.UNPROVEN))
     (row,) = store.read(queries.health_reports_since, 0)
-    facts = report_facts(store, row)
-    assert facts is not None
+    state = store.read(queries.get, "a")
+    assert state is not None
+    facts = report_facts(row, state)
     grades = {name: value for name, value in facts.figures.items() if name.startswith("verdict_")}
     assert grades == {f"verdict_{grade.value}": float(grade is Grade.UNPROVEN) for grade in Grade}
     assert [facts.figures[name] for name in ("forecast", "forecast_low", "forecast_high")] == [
@@ -449,10 +450,10 @@ async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", False)]
     store.write(AcquireLeadership("schedule check-health", "node at now", 300.0))
-    judge._itself.late = []
+    judge._late = []
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", True)]
-    judge._itself.late = [Facts("1", {"late_seconds": 700.0}, {"schedule": "the deployment nightly"})]
+    judge._late = [Facts("1", {"late_seconds": 700.0}, {"schedule": "the deployment nightly"})]
     await judge.look()
     assert ("schedule_missed", "the deployment nightly", False) in told(store)
 
@@ -461,12 +462,11 @@ async def test_a_store_and_a_prefect_that_were_away(store: Store, watch: Watch) 
     names = ("prefect_away", "store_away")
     rules = f"rules: [{', '.join(f'{{name: {name}, when: {name}_seconds > 0}}' for name in names)}]"
     judge = await watch(rules)
-    judge._itself.store_is_away("connection refused")
-    judge._itself._prefect_gone = 0.0
-    await judge.look()
-    judge._itself.store_is_back()
+    judge._store_gone = (0.0, "connection refused")
+    judge._prefect_gone = 0.0
+    await judge._pass()
     assert told(store) == [("prefect_away", "node", False), ("store_away", "node", False)]
-    judge._itself._prefect_gone = None
+    judge._prefect_gone = None
     await judge.look()
     assert ("prefect_away", "node", True) in told(store)
     assert ("store_away", "node", False) in told(store)  # for a while yet
@@ -487,7 +487,6 @@ async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch
     assert told(store) == [("all_time", "", False)]
     complete(store, "c", 0.4, name="poor")
     commit(store, "runs", at_work(store, "runs"), 0.3)
-    judge._evaluator._figures = None  # they are no longer new
     await judge.look()
     assert told(store) == [
         ("all_time", "", True), ("low", "c", False), ("rate", "parameter_tuning", False), ("runs_low", "c", False),
@@ -507,18 +506,15 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
         ) + "]"  # fmt: skip
         judge = (await watch(rules))._evaluator
         assert judge._board is not None
-        judge._figures = None
-        await judge._read_statistics(judge._board)
-        read = judge._read(judge._board, utc_now(), None)
 
-        class Keeps:
-            def take(self, of: Scope, facts: list[Facts], now: datetime, *, complete: bool = False) -> list[Any]:
+        class Keeps(Board):
+            def take(self, of: Scope, facts: Iterable[Facts], now: datetime, *, complete: bool = False) -> list[Turn]:
                 if of in seen:
                     seen[of] += [figure for each in facts for figure in each.figures.items()]
                 return []
 
-        for act in read.acts:
-            act(Keeps(), utc_now())  # type: ignore[arg-type]
+        board = Keeps(judge._rules)
+        judge._take(board, utc_now(), None, await judge._read_statistics(board))
         assert set(names) - {name for name, _ in seen[scope]} == set()
         for name, value in seen[scope]:
             if value is not None and is_figure(name, scope):

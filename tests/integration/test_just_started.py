@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,13 +10,9 @@ import pytest
 from contract_steps import at_work
 from sqlalchemy import update
 
-from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.rules.node_health import NodeHealth
-from o9.alerts.rules.rules import Turn
 from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
-from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store import queries
 from o9.store.queue.claims import Heartbeat
 from o9.store.schema.optimizations import NODE
@@ -27,48 +23,35 @@ from o9.store.store import Store
 def _just_started(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1, 1_000))
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
-    for module in ("alerts.rules.evaluator", "alerts.rules.node_health", "lifecycle.heartbeat"):
+    for module in ("alerts.rules.evaluator", "alerts.rules.service", "lifecycle.heartbeat"):
         monkeypatch.setattr(f"o9.{module}.time", clock)
 
 
-async def test_a_silent_node_is_not_lost_before_it_had_time_to_speak(store_url: str, tmp_path: Path) -> None:
+@pytest.fixture
+async def judge(store_url: str, tmp_path: Path) -> AsyncIterator[RuleService]:
     (tmp_path / "alerts.yaml").write_text("{}", encoding="utf-8")
     with Store(store_url) as store:
-        store.write(Heartbeat("silent", "elsewhere", 1, 1.0, 30.0))
-        with store._engine.begin() as connection:
-            connection.execute(update(NODE).values(heartbeat_at=NODE.c.heartbeat_at - 600))
         system = AlertNotificationSystem(store=store, alerts_file=str(tmp_path / "alerts.yaml"))
         await system.initialize()
-        try:
-            judge = RuleService(system)
-            await judge.use(store, 600.0)
-            await judge.look()
-            assert store.read(queries.alerts, limit=10) == []
-        finally:
-            await system.cleanup()
+        made = RuleService(system)
+        await made.use(store, 600.0)
+        yield made
+        await system.cleanup()
 
 
-async def test_what_this_node_finds_is_told_at_once() -> None:
-    told: list[str] = []
+async def test_a_silent_node_is_not_lost_before_it_had_time_to_speak(judge: RuleService) -> None:
+    store = judge._store
+    store.write(Heartbeat("silent", "elsewhere", 1, 1.0, 30.0))
+    with store._engine.begin() as connection:
+        connection.execute(update(NODE).values(heartbeat_at=NODE.c.heartbeat_at - 600))
+    await judge.look()
+    assert store.read(queries.alerts, limit=10) == []
 
-    def send(alert: OptimizationAlert, _: object) -> Awaitable[bool]:
-        async def sent() -> bool:
-            told.append(alert.title)
-            return True
 
-        return sent()
-
-    async def end(_: Turn) -> None:
-        raise AssertionError("nothing ends here")
-
-    async def living() -> set[str]:
-        return {"node"}
-
-    watch = NodeHealth(send, end, living)
-    watch.use(BUILT_IN)
-    watch.node_died(["gone"])
-    await watch.look("node", utc_now())
-    assert len(told) == 1
+async def test_what_this_node_finds_is_told_at_once(judge: RuleService) -> None:
+    judge.node_died(["gone"])
+    await judge.look()
+    assert [row["title"] for row in judge._store.read(queries.alerts)] == ["Node lost"]
 
 
 def test_a_lease_that_ran_out_has_a_while_to_be_renewed(store_url: str) -> None:

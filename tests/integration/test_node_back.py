@@ -82,7 +82,7 @@ async def test_a_node_that_was_found_dead_is_so_until_it_is_back(
             process = announced(store)
             await async_wait_until(is_back)
             assert len(await lost()) == times
-        watch = aggregator._rules._itself
+        watch = aggregator._rules
         watch.node_died(["node-1"])  # was found dead, and is back before the watch has looked
         await async_wait_until(lambda: not watch._dead)
         assert await lost() == [True, True]

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any
@@ -23,12 +22,11 @@ from o9.alerts.config.schema import BUILT_IN_CHANNELS
 from o9.alerts.pipeline.reasons import ended_by_rule
 from o9.alerts.rules import facts as rule_facts
 from o9.alerts.rules.metrics import INSTANTS, Scope
-from o9.alerts.rules.node_health import OWN
 from o9.alerts.rules.rules import Board, Facts, Rule, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
-from o9.model.optimization import OptimizationAlert, is_placebo, utc_now
+from o9.model.optimization import OptimizationAlert, OptimizationState, is_placebo, utc_now
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
@@ -40,40 +38,27 @@ logger = logging.getLogger(__name__)
 RULES = "alert rules"
 TRANSITIONS, REPORTS = "transition", "health_report"
 PAGE = 500
-STATISTICS_SECONDS = 15.0
 UNTIL_RESOLVED = timedelta(days=3650)
-_CHEAP = frozenset({"queued", "longest_wait_seconds"})
-
-
-@dataclass
-class _Pass:
-    """What one pass has read: what a board is to take, in this order."""
-
-    acts: list[Callable[[Board, datetime], list[Turn]]] = field(default_factory=list)
-    positions: dict[str, int] = field(default_factory=dict)
-    behind: bool = False
-
-    def take(self, scope: Scope, facts: Sequence[Facts], *, complete: bool = False) -> None:
-        self.acts.append(lambda board, now: board.take(scope, facts, now, complete=complete))
-
-    def fix(self, optimization_id: str, scopes: Iterable[Scope]) -> None:
-        self.acts.append(lambda board, _: board.fix(optimization_id, scopes))
+OWN = frozenset({Scope.THIS_NODE, Scope.NODE_DEATH})  # what each node evaluates of itself
+_STATISTICAL = frozenset({Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY})
+_OF_THE_QUEUE = frozenset({"queued", "longest_wait_seconds"})
+Statistics = tuple[Mapping[str, Any], Sequence[Row]]
+"""Those of all optimizations, and the hours of the last day; empty where no rule uses them."""
 
 
 class RuleEvaluator:
-    """`schedules`: by the name of each flow that is to run on one, the lease by which its runs are claimed."""
+    """`schedules`: by the name of each flow that runs on a schedule, the lease by which its runs are claimed."""
 
     def __init__(self, alerts: AlertNotificationSystem, schedules: Mapping[str, str] | None = None) -> None:
         self._alerts = alerts
         self._schedules = dict(schedules or {})
-        self._lease_seconds = 0.0
         self._rules: tuple[Rule, ...] = ()
         self._board: Board | None = None
-        self._positions: dict[str, int] = {}
+        self._positions: dict[str, int] = {}  # how far each table is read
+        self._written: dict[str, int] = {}  # the same, as the store has it
         self._due_since: dict[str, float] = {}
-        self._figures: tuple[float, dict[str, Any], list[Row]] | None = None
         self._certain_at = 0.0
-        self._last_pass = -inf  # a machine that was just started counts from 0
+        self._last_pass = -inf  # the monotonic clock of a machine that was just started is near 0
 
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Evaluate what is in `store`; if that never happened, from now on."""
@@ -88,30 +73,31 @@ class RuleEvaluator:
 
     @property
     def evaluates(self) -> bool:
-        """Whether it is this one, by what it knows."""
+        """Whether this node holds the lease, by what it knows."""
         return self._leading.fence is not None
 
     async def look(self, node: str, now: datetime, late: Sequence[Facts] | None = None) -> bool:
-        """One pass under the name `node`, and more where there is much to read. Whether it was this one's to judge.
+        """One pass under the name `node`, and more where there is much to read. Answers whether this node evaluates.
 
-        late: what Prefect waits for; None: it was not asked. Raises OptimizationStoreError where the store is away.
+        late: runs that Prefect waits for; None: unknown. Raises OptimizationStoreError where the store is away.
         """
         at = time.monotonic()
-        if at - self._last_pass > self._lease_seconds:  # it was away, or asleep: missing heartbeats mean nothing yet
+        if at - self._last_pass > self._lease_seconds:  # this process was asleep: missing heartbeats mean nothing yet
             self._certain_at = at + self._lease_seconds
-        self._use_rules()
-        if evaluates := await asyncio.to_thread(self._lead, node):
-            try:
-                while await self._evaluate(now, late):
-                    pass
-            except StaleAttemptError as error:
-                logger.warning("%s", error)
-                self._leading.release()  # another node has it
-                self._board = None
-                evaluates = False
-            except BaseException:
-                self._board = None  # what it has judged may not be written: the next one goes on from what is
-                raise
+        rules, fence = self._alerts.configuration.rules, self._leading.fence
+        evaluates = await asyncio.to_thread(self._leading.acquire, node)
+        if rules is not self._rules or self._leading.fence != fence:
+            self._rules, self._board = rules, None
+        try:
+            while evaluates and await self._evaluate(now, late):
+                pass
+        except StaleAttemptError as error:
+            logger.warning("%s", error)
+            self._leading.release()  # another node has it
+            self._board, evaluates = None, False
+        except BaseException:
+            self._board = None  # what it decided may not be written: the next pass goes on from what is
+            raise
         self._last_pass = time.monotonic()
         return evaluates
 
@@ -124,128 +110,102 @@ class RuleEvaluator:
             except OptimizationError as error:
                 logger.warning("could not give back the lease of the rules; it runs out: %s", error)
 
-    def _use_rules(self) -> None:
-        rules = self._alerts.configuration.rules
-        if rules is not self._rules:
-            self._rules, self._board = rules, None
-
-    def _lead(self, node: str) -> bool:
-        """In a thread."""
-        before = self._leading.fence
-        leads = self._leading.acquire(node)
-        if self._leading.fence != before:
-            self._board = None
-        return leads
-
     async def _evaluate(self, now: datetime, late: Sequence[Facts] | None) -> bool:
-        """Read, evaluate, notify, write down. Whether there is more to read."""
+        """Read, evaluate, send, write down. Answers whether there is more to read."""
         turns: list[Turn] = []
         if self._board is None:
-            turns = await asyncio.to_thread(self._restore)
+            self._board = await asyncio.to_thread(self._restored)
+            turns = self._board.use(rule for rule in self._rules if rule.scope not in OWN)
         board = self._board
-        assert board is not None
-        if board.scopes() & {Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY}:
-            await self._read_statistics(board)
-        read = await asyncio.to_thread(self._read, board, now, late)
-        for act in read.acts:
-            turns += act(board, now)
-        turns += board.pass_time(now)
-        await self._notify(turns)
+        statistics = await self._read_statistics(board)
+        taken, behind = await asyncio.to_thread(self._take, board, now, late, statistics)
+        await self._notify([*turns, *taken, *board.pass_time(now)])
         changed = board.drain()
-        moved = {name: at for name, at in read.positions.items() if self._positions.get(name) != at}
-        if changed or moved:
+        if changed or self._positions != self._written:
             assert self._leading.fence is not None
-            await self._store.write_async(KeepRuleStates(RULES, self._leading.fence, changed, moved))
-            self._positions |= moved
-        return read.behind
+            await self._store.write_async(KeepRuleStates(RULES, self._leading.fence, changed, self._positions))
+            self._written = dict(self._positions)
+        return behind
 
-    def _restore(self) -> list[Turn]:
-        store = self._store
-        rules = [rule for rule in self._rules if rule.scope not in OWN]
-        self._board = Board.restored(rules, store.read(queries.rule_states))
-        self._positions = store.read(queries.rule_positions)
-        missing = {name: at for name, at in self._from.items() if name not in self._positions}
-        if missing:
-            assert self._leading.fence is not None
-            store.write(KeepRuleStates(RULES, self._leading.fence, positions=missing))
-            self._positions |= missing
-        return self._board.use(rules)
+    def _restored(self) -> Board:
+        """In a thread: what was written down, by whichever node."""
+        self._written = self._store.read(queries.rule_positions)
+        self._positions = self._from | self._written
+        return Board((), self._store.read(queries.rule_states))
 
-    async def _read_statistics(self, board: Board) -> None:
-        """Where a rule asks for more than the queue, and they are no longer new."""
-        asked = set().union(*(board.figures(scope) for scope in (Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY)))
-        wanted = asked - _CHEAP
-        if not wanted and not board.scopes() & {Scope.TYPE, Scope.STRATEGY}:
-            self._figures = (0.0, {}, [])
-            return
-        if self._figures is not None and time.monotonic() - self._figures[0] < STATISTICS_SECONDS:
-            return
-        windows: list[Row] = []
-        if any(name.startswith("last_") for name in wanted):
-            windows = await self._store.read_async(queries.ended_since, rule_facts.first_hour(utc_now()))
-        given = await self._statistics.get_global_statistics()
-        self._figures = (time.monotonic(), given, windows)
+    async def _read_statistics(self, board: Board) -> Statistics:
+        """Where a rule asks for more than the queue."""
+        asked = set().union(*(board.figures(scope) for scope in _STATISTICAL)) - _OF_THE_QUEUE
+        if not asked:
+            return {}, ()
+        hours: Sequence[Row] = ()
+        if any(name.startswith("last_") for name in asked):
+            hours = await self._store.read_async(queries.ended_since, rule_facts.first_hour(utc_now()))
+        return await self._statistics.get_global_statistics(), hours
 
-    def _read(self, board: Board, now: datetime, late: Sequence[Facts] | None) -> _Pass:
-        """In a thread."""
-        store, scopes, read = self._store, board.scopes(), _Pass()
-        ended = self._read_transitions(board, read)
+    def _take(
+        self, board: Board, now: datetime, late: Sequence[Facts] | None, statistics: Statistics
+    ) -> tuple[list[Turn], bool]:
+        """In a thread: what begins and ends by what there is now, and whether there is more to read."""
+        store, scopes = self._store, board.scopes()
+        turns, ended, behind = self._take_transitions(board, now)
         reports = store.read(queries.health_reports_since, self._positions[REPORTS], limit=PAGE)
         if reports:
-            read.take(Scope.REPORT, [made for row in reports if (made := rule_facts.report_facts(store, row))])
-            read.positions[REPORTS] = reports[-1]["id"]
-            read.behind |= len(reports) == PAGE
+            found = ((row, self._state(row)) for row in reports)
+            facts = [rule_facts.report_facts(row, state) for row, state in found if state is not None]
+            turns += board.take(Scope.REPORT, facts, now)
+            self._positions[REPORTS] = reports[-1]["id"]
         if Scope.OPTIMIZATION in scopes:
-            read.take(Scope.OPTIMIZATION, [*rule_facts.running_facts(store), *ended], complete=True)
-        if self._figures is not None:
-            _, statistics, windows = self._figures
-            if Scope.GLOBAL in scopes:
-                queue = store.read(queries.queue, limit=rule_facts.QUEUE_COUNTED)
-                read.take(Scope.GLOBAL, [rule_facts.global_facts(statistics, windows, queue, now)])
-            for scope in {Scope.TYPE, Scope.STRATEGY} & scopes:
-                read.take(scope, rule_facts.group_facts(scope, statistics, windows, now))
+            running = rule_facts.running_facts(store)
+            turns += board.take(Scope.OPTIMIZATION, [*running, *ended], now, complete=True)
+        if Scope.GLOBAL in scopes:
+            queue = store.read(queries.queue, limit=rule_facts.QUEUE_COUNTED)
+            turns += board.take(Scope.GLOBAL, [rule_facts.global_facts(*statistics, queue, now)], now)
+        for scope in {Scope.TYPE, Scope.STRATEGY} & scopes:
+            turns += board.take(scope, rule_facts.group_facts(scope, *statistics, now), now)
         if scopes & {Scope.NODE, Scope.SCHEDULE}:
-            self._read_house(read, late, -store.read(queries.seconds_left, 0.0))
+            database_now = -store.read(queries.seconds_left, 0.0)
+            certain = time.monotonic() >= self._certain_at
+            nodes = rule_facts.node_facts(store.read(queries.nodes), database_now, certain=certain)
+            turns += board.take(Scope.NODE, nodes, now, complete=True)
+            schedules = [self._schedule_facts(*schedule, database_now) for schedule in self._schedules.items()]
+            turns += board.take(Scope.SCHEDULE, [*schedules, *(late or ())], now, complete=late is not None)
         if Scope.CHANNEL in scopes:
             receivers = self._alerts.configuration.receivers.values()
             named = {channel_name(each) for receiver in receivers for each in receiver.channels}
             known = frozenset(BUILT_IN_CHANNELS) | named | set(store.read(queries.sending_channels))
-            facts = rule_facts.channel_facts(store.read(queries.alert_channels), known, now)
-            read.take(Scope.CHANNEL, facts, complete=True)
-        return read
+            channels = rule_facts.channel_facts(store.read(queries.alert_channels), known, now)
+            turns += board.take(Scope.CHANNEL, channels, now, complete=True)
+        return turns, behind or len(reports) == PAGE
 
-    def _read_transitions(self, board: Board, read: _Pass) -> list[Facts]:
-        """What has died or ended since; answers with the last figures of those that ended."""
+    def _take_transitions(self, board: Board, now: datetime) -> tuple[list[Turn], list[Facts], bool]:
+        """By what died or ended since; also the last figures of what ended, and whether there is more to read."""
         store = self._store
         rows = store.read(queries.transitions_since, self._positions[TRANSITIONS], limit=PAGE)
-        asked, last = board.figures(Scope.END), []
+        asked = board.figures(Scope.END)
+        turns: list[Turn] = []
+        last: list[Facts] = []
         for row in rows:
-            name = row["optimization_id"]
-            if rule_facts.died(row):
-                if (death := rule_facts.death_facts(store, row)) is not None:
-                    read.take(Scope.DEATH, [death])
-            elif (
-                rule_facts.ended(row)
-                and (state := store.read(queries.get, name)) is not None
-                and not is_placebo(state.metadata)
-            ):
-                if state.status is OptimizationStatus.COMPLETED:
-                    read.fix(name, {Scope.DEATH})
-                    for before in rule_facts.retried(store, state):
-                        read.fix(before, INSTANTS)
-                read.take(Scope.END, [rule_facts.end_facts(store, row, asked, state)])
-                last.append(rule_facts.last_facts(state))
+            died = rule_facts.died(row)
+            if (state := self._state(row) if died or rule_facts.ended(row) else None) is None:
+                continue
+            if died:
+                turns += board.take(Scope.DEATH, [rule_facts.death_facts(store, row, state)], now)
+                continue
+            if state.status is OptimizationStatus.COMPLETED:
+                turns += board.fix(state.optimization_id, {Scope.DEATH})
+                for before in rule_facts.retried(store, state):
+                    turns += board.fix(before, INSTANTS)
+            turns += board.take(Scope.END, [rule_facts.end_facts(store, row, asked, state)], now)
+            last.append(rule_facts.state_facts(state))
         if rows:
-            read.positions[TRANSITIONS] = rows[-1]["id"]
-            read.behind = len(rows) == PAGE
-        return last
+            self._positions[TRANSITIONS] = rows[-1]["id"]
+        return turns, last, len(rows) == PAGE
 
-    def _read_house(self, read: _Pass, late: Sequence[Facts] | None, database_now: float) -> None:
-        certain = time.monotonic() >= self._certain_at
-        nodes = rule_facts.node_facts(self._store.read(queries.nodes), database_now, certain=certain)
-        read.take(Scope.NODE, nodes, complete=True)
-        schedules = [self._schedule_facts(*schedule, database_now) for schedule in self._schedules.items()]
-        read.take(Scope.SCHEDULE, [*schedules, *(late or ())], complete=late is not None)
+    def _state(self, row: Row) -> OptimizationState | None:
+        """None where it was pruned meanwhile, and of a placebo run, which raises no alerts."""
+        state = self._store.read(queries.get, row["optimization_id"])
+        return None if state is None or is_placebo(state.metadata) else state
 
     def _schedule_facts(self, name: str, lease: str, database_now: float) -> Facts:
         """Late is what was not claimed since this node saw it due."""
@@ -257,21 +217,20 @@ class RuleEvaluator:
             late = at - self._due_since.setdefault(name, at)
         return Facts(name, {"late_seconds": late}, {"schedule": name})
 
-    async def _notify(self, turns: Iterable[Turn]) -> None:
-        """What begins is recorded together; what ends after it, for it may have begun just now."""
-        given = list(turns)
-        news = [turn.alert for turn in given if turn.alert is not None]
-        news = [alert for alert in news if await self._store.read_async(queries.alert, alert.alert_id) is None]
-        sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in news), return_exceptions=True)
+    async def _notify(self, turns: Sequence[Turn]) -> None:
+        """What begins is sent together; what ends after it, for it may have begun just now."""
+        begun = [turn.alert for turn in turns if turn.alert is not None]
+        new = [alert for alert in begun if await self._store.read_async(queries.alert, alert.alert_id) is None]
+        sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in new), return_exceptions=True)
         for answer in sent:
             if isinstance(answer, BaseException):
                 raise answer
-        for turn in given:
+        for turn in turns:
             if turn.alert is None:
                 await self.end(turn)
 
     async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
-        """Send what a rule found. False: it was resolved meanwhile, and need not be sent again."""
+        """Send what a rule found. False: it was resolved meanwhile, and is not sent again."""
         try:
             await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
         except OptimizationStoreError:

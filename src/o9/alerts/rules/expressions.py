@@ -11,12 +11,12 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from o9.alerts.config.fields import span_of
-from o9.alerts.rules.metrics import FLAG, QUANTITIES, Quantity, Scope, Unit, is_figure, quantity_of
+from o9.alerts.rules.metrics import QUANTITIES, Quantity, Scope, Unit, is_figure, quantity_of
 from o9.text.format import percent
 
 Figures = Mapping[str, float | None]
@@ -39,12 +39,9 @@ class Comparison:
     limit: float
 
     def holds(self, figures: Figures) -> bool | None:
-        """None where the figure is not known, or no number."""
+        """None where the figure is unknown, or no number."""
         value = figures.get(self.figure)
         return None if value is None or math.isnan(value) else _SIGNS[self.sign](value, self.limit)
-
-    def comparisons(self) -> Iterator[Comparison]:
-        yield self
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +52,24 @@ class Joined:
     either: bool = False
 
     def holds(self, figures: Figures) -> bool | None:
-        """None where what is not known decides."""
+        """None where an unknown figure decides."""
         answers = [part.holds(figures) for part in self.parts]
         if self.either in answers:  # one such answer is enough
             return self.either
         return None if None in answers else not self.either
 
-    def comparisons(self) -> Iterator[Comparison]:
-        for part in self.parts:
-            yield from part.comparisons()
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`text` is how it was written."""
+    """`text` is how it was written; `comparisons` are those in `expression`."""
 
     text: str
     expression: Comparison | Joined
+    comparisons: tuple[Comparison, ...]
 
     def holds(self, figures: Figures) -> bool | None:
-        """None where what is not known decides."""
+        """None where an unknown figure decides."""
         return self.expression.holds(figures)
-
-    @property
-    def comparisons(self) -> tuple[Comparison, ...]:
-        return tuple(self.expression.comparisons())
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -98,8 +88,34 @@ def reading(when: Condition, clear: Condition | None, figures: Figures) -> Readi
 
 
 def condition_of(text: str, scope: Scope) -> Condition:
-    """What is written in `text`. Raises ValueError, with the remedy."""
-    return Condition(text.strip(), _expression(_parsed(text, scope), scope, text))
+    """The condition in `text`. Raises ValueError, with the remedy."""
+    text = text.strip()
+    found: list[Comparison] = []
+
+    def word(written: re.Match[str]) -> str:
+        return written[0].lower() if written[0].lower() in ("and", "or") else f"_[{written[0]!r}]"
+
+    def expression(node: ast.expr) -> Comparison | Joined:
+        match node:
+            case ast.BoolOp(op, parts):
+                return Joined(tuple(map(expression, parts)), isinstance(op, ast.Or))
+            case ast.Compare(
+                ast.Subscript(slice=ast.Constant(figure)), [sign], [ast.Subscript(slice=ast.Constant(limit))]
+            ) if type(sign) in _WRITTEN:
+                found.append(_comparison(str(figure), _WRITTEN[type(sign)], str(limit), scope))
+                return found[-1]
+        raise SyntaxError
+
+    try:
+        # Figures and limits are no Python: each is read as a name in brackets.
+        return Condition(text, expression(ast.parse(_WORD.sub(word, text), mode="eval").body), tuple(found))
+    except (SyntaxError, RecursionError, MemoryError):
+        figure = next((name for name in (*_WORD.findall(text), *QUANTITIES[scope]) if is_figure(name, scope)), None)
+        limit = "20%" if figure is None else _EXAMPLES[quantity_of(figure, scope).unit].split()[0]
+        example = f"`{figure or 'failure_rate'} > {limit}`"
+        raise ValueError(
+            f"{text!r:.80} is no comparison, nor several joined by `and` or `or`; write {example}"
+        ) from None
 
 
 def contradiction(when: Condition, clear: Condition) -> str | None:
@@ -111,7 +127,7 @@ def contradiction(when: Condition, clear: Condition) -> str | None:
         return None
     if first.sign[0] == second.sign[0]:
         other = f"`{first.figure} {first.sign.translate(_MIRRORED)} {first.limit:g}`"
-        return f"it looks the same way as `when: {when.text}`; clear is the other side, such as {other}"
+        return f"it is on the same side as `when: {when.text}`; write the other side, such as {other}"
     if second.limit > first.limit if first.sign[0] == ">" else second.limit < first.limit:
         return f"between its limit and that of `when: {when.text}` both hold; clear begins at {first.limit:g} or beyond"
     return None
@@ -126,97 +142,40 @@ _WRITTEN: dict[type[ast.cmpop], str] = {
 _MIRRORED = str.maketrans("<>", "><")
 _WORD = re.compile(r"[^\s<>=!()]+(?:\s+%)?")
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)")
-_WRITTEN_AS = {
-    Unit.SHARE: ("20%", "0.2"), Unit.PERCENT: ("80%", "80"), Unit.SECONDS: ("10m", "1h30m", "90"), Unit.COUNT: ("10",),
-    Unit.NUMBER: ("0.5",), Unit.MEBIBYTES: ("2048",), Unit.OWN: ("0.5", "20%", "10m"),
+_EXAMPLES = {
+    Unit.SHARE: "20% or 0.2", Unit.PERCENT: "80% or 80", Unit.SECONDS: "10m or 1h30m or 90", Unit.COUNT: "10",
+    Unit.NUMBER: "0.5", Unit.MEBIBYTES: "2048", Unit.OWN: "0.5 or 20% or 10m",
 }  # fmt: skip
+# What a unit is compared with, beside plain numbers.
 _TAKES = {
-    Unit.SHARE: {Unit.NUMBER, Unit.SHARE}, Unit.PERCENT: {Unit.NUMBER, Unit.SHARE},
-    Unit.SECONDS: {Unit.NUMBER, Unit.SECONDS}, Unit.COUNT: {Unit.NUMBER}, Unit.NUMBER: {Unit.NUMBER},
-    Unit.MEBIBYTES: {Unit.NUMBER}, Unit.OWN: {Unit.NUMBER, Unit.SHARE, Unit.SECONDS},
+    Unit.SHARE: (Unit.SHARE,), Unit.PERCENT: (Unit.SHARE,), Unit.SECONDS: (Unit.SECONDS,),
+    Unit.OWN: (Unit.SHARE, Unit.SECONDS),
 }  # fmt: skip
-
-
-def _parsed(text: str, scope: Scope) -> ast.expr:
-    """As Python would read it, were each figure and limit, which are no Python, a name in brackets."""
-
-    def word(found: re.Match[str]) -> str:
-        return found[0].lower() if found[0].lower() in ("and", "or") else f"_[{found[0]!r}]"
-
-    try:
-        return ast.parse(_WORD.sub(word, text.strip()), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f"{text.strip()!r:.80} is no comparison; {_rewritten(text.strip(), scope)}") from None
-
-
-def _expression(node: ast.expr, scope: Scope, text: str) -> Comparison | Joined:
-    if isinstance(node, ast.BoolOp):
-        return Joined(tuple(_expression(each, scope, text) for each in node.values), isinstance(node.op, ast.Or))
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        sign = _WRITTEN.get(type(node.ops[0]))
-        left, right = _word(node.left), _word(node.comparators[0])
-        if sign and left and right:
-            return _comparison(left, sign, right, scope)
-    raise ValueError(f"{text.strip()!r:.80} is no comparison; {_rewritten(text.strip(), scope)}")
-
-
-def _word(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name):
-        return str(node.slice.value)
-    return None
 
 
 def _comparison(figure: str, sign: str, given: str, scope: Scope) -> Comparison:
-    if figure[0] in "0123456789.+-" and is_figure(given, scope):
+    if not is_figure(figure, scope) and is_figure(given, scope):
         raise ValueError(f"the figure comes first; write it as `{given} {sign.translate(_MIRRORED)} {figure}`")
     quantity = quantity_of(figure, scope)
-    if is_figure(given, scope):
-        raise ValueError(f"`{given}` is a figure, too; a figure is compared with a number, a share or a duration only")
-    limit, unit = _limit(given, figure, quantity)
-    if unit not in _TAKES[quantity.unit]:
-        raise ValueError(f"{_unit_of(figure, quantity)}, and {given!r:.80} is {unit.value}; {_written_as(quantity)}")
-    if unit is Unit.SHARE and quantity.unit is not Unit.PERCENT:
-        limit /= 100
-    made = Comparison(figure, sign, limit)
+    suits = f"`{figure}` is {quantity.unit.value}; write it as {_EXAMPLES[quantity.unit]}"
+    try:
+        limit, unit = _limit(given)
+    except ValueError:
+        raise ValueError(f"{given!r:.80} is no number, share or duration; {suits}") from None
+    if unit is not Unit.NUMBER and unit not in _TAKES.get(quantity.unit, ()):
+        raise ValueError(f"{given!r:.80} is {unit.value}; {suits}")
+    made = Comparison(figure, sign, limit / 100 if unit is Unit.SHARE and quantity.unit is not Unit.PERCENT else limit)
     _check_bounds(made, quantity, given)
     return made
 
 
-def _rewritten(text: str, scope: Scope) -> str:
-    """The remedy for what is no comparison."""
-    if "&&" in text or "||" in text:
-        return "comparisons are joined by `and` or by `or`"
-    if " for " in text:
-        return "how long it has to hold stands in the rule's own field `for`"
-    straight = re.sub(r"(?<![<>=!])=(?![=<>])", "==", re.sub(r"=([<>])", r"\1=", text))
-    if straight != text:
-        return f"write it as `{straight}`"
-    known = [name for name in (*_WORD.findall(text), *QUANTITIES[scope]) if is_figure(name, scope)]
-    example = f"{known[0]} > {_WRITTEN_AS[quantity_of(known[0], scope).unit][0]}" if known else "failure_rate > 20%"
-    return f"write it as `{example}`"
-
-
-def _unit_of(figure: str, quantity: Quantity) -> str:
-    return f"`{figure}` is {quantity.unit.value}"
-
-
-def _written_as(quantity: Quantity) -> str:
-    return f"write it as {' or '.join(_WRITTEN_AS[quantity.unit])}"
-
-
-def _limit(text: str, figure: str, quantity: Quantity) -> tuple[float, Unit]:
-    """A share in percent."""
+def _limit(text: str) -> tuple[float, Unit]:
+    """A share in percent. Raises ValueError."""
     found = _NUMBER.fullmatch(text)
-    try:
-        if found is None:
-            return span_of(text, zero=True).total_seconds(), Unit.SECONDS
-        limit = float(found[1])
-    except ValueError:
-        raise ValueError(
-            f"{text!r:.80} is no number, share or duration; {_unit_of(figure, quantity)}: {_written_as(quantity)}"
-        ) from None
-    if not math.isfinite(limit):
-        raise ValueError(f"{text!r:.80} is beyond all numbers")
+    if found is None:
+        return span_of(text, zero=True).total_seconds(), Unit.SECONDS
+    if not math.isfinite(limit := float(found[1])):
+        raise ValueError
     return limit, Unit.SHARE if found[2] else Unit.NUMBER
 
 
@@ -229,16 +188,10 @@ def _check_bounds(part: Comparison, quantity: Quantity, given: str) -> None:
     answers = {part.sign == "!="} if equality else {part.holds({part.figure: end}) for end in (low, high)}
     if len(answers) == 2:
         return
+    ends = [percent(end) if quantity.unit is Unit.SHARE else f"{end:g}" for end in (low, high)]
+    lies = f"lies between {' and '.join(ends)}" if high < math.inf else f"is never below {ends[0]}"
     if within and equality:
         lies = "is a whole number"
-    elif quantity == FLAG:
-        lies = "is 0 or 1"
-    elif high == math.inf:
-        lies = f"is never below {low:g}"
-    elif quantity.unit is Unit.SHARE:
-        lies = f"lies between {percent(low)} and {percent(high)}"
-    else:
-        lies = f"lies between {low:g} and {high:g}"
     is_percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in given
     remedy = f"; did you mean `{part.figure} {part.sign} {given}%`?" if is_percent else ""
     holds = "always holds" if True in answers else "never holds"

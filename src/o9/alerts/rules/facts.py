@@ -1,25 +1,27 @@
-"""What alert rules judge, read from the record: each function answers with facts, and costs the same at any history.
+"""What alert rules judge, read from the record: each function returns facts, and costs the same at any history.
 
-Contract. Blocking; called in a thread. What is not known is None, and no figure is made up. Of what ends, each end
-costs a few reads, each of them once. `o9.alerts.rules.metrics` names all figures, labels and words.
+Contract. Blocking; called in a thread. An unknown figure is None. Each end costs a few reads, once.
+`o9.alerts.rules.metrics` names all figures, labels and words.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
-from o9.alerts.rules.metrics import Scope
+from o9.alerts.rules.metrics import QUANTITIES, Scope
 from o9.alerts.rules.rules import Facts
 from o9.health.grades import Grade, verdict_of
 from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.heartbeat import dead_on_this_host
-from o9.model.optimization import OptimizationState, baseline_of, is_placebo, strategy_of, target_of
+from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
 from o9.store import queries
@@ -34,15 +36,10 @@ LEAST_RUNS = 5
 LOOKED_AT = 200  # of what completed last, for the last runs of one name
 RUNNING_LIMIT = 1_000
 GIVEN_UP = timedelta(days=1).total_seconds()
-EPISODES_PAGE = 500
 LABEL_LIMIT = 120
 NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
 LEAST_DEVIATION = 0.001  # of the value: less is no news
 _FLAGS = {S.COMPLETED: "completed", S.FAILED: "failed", S.TIMEOUT: "timed_out", S.CANCELLED: "cancelled"}
-_NUMBERS = (
-    "progress", "total_steps", "completed_steps", "current_performance", "baseline_performance", "target_performance",
-    "performance_improvement", "cpu_usage", "memory_usage", "execution_time",
-)  # fmt: skip
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt)\b")
 
 
@@ -56,27 +53,21 @@ def ended(row: Row) -> bool:
     return row["to_status"] in {status.value for status in _FLAGS}
 
 
-def death_facts(store: Store, row: Row) -> Facts | None:
-    """None where it was pruned meanwhile, and of a placebo run, which raises no alerts."""
-    state, holding = (
-        store.read(queries.get, row["optimization_id"]),
-        store.read(queries.holding, row["optimization_id"]),
-    )
-    if state is None or holding is None or is_placebo(state.metadata):
-        return None
-    figures = {"deaths": float(holding.deaths), "attempt": float(row["attempt"])}
+def death_facts(store: Store, row: Row, state: OptimizationState) -> Facts:
+    holding = store.read(queries.holding, state.optimization_id)
+    figures = {"deaths": float(holding.deaths) if holding else None, "attempt": float(row["attempt"])}
     return _of_optimization(state, figures, row["message"], row["at"])
 
 
 def end_facts(store: Store, row: Row, asked: frozenset[str], state: OptimizationState) -> Facts:
-    """`asked`: figures that rules use; others that cost a read are left out."""
+    """`asked`: the figures that rules use; any other that costs a read is left out."""
     status = S(row["to_status"])
     figures: dict[str, float | None] = state_figures(state)
     figures |= {name: float(status is each) for each, name in _FLAGS.items()}
     if status is S.COMPLETED:
         figures |= _effect(state)
         if "worse_than_usual" in asked:
-            figures["worse_than_usual"] = worse_than_usual(state, last_runs(store, state))
+            figures["worse_than_usual"] = worse_than_usual(store, state)
         if asked & {"trials", "failed_trials", "failed_share"}:
             figures |= _trials(store.read(queries.trial_counts, state.optimization_id))
     detail = str(state.issues[-1]) if state.issues and status is not S.COMPLETED else row["message"]
@@ -87,31 +78,41 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
 def running_facts(store: Store) -> list[Facts]:
     """Of the newest RUNNING_LIMIT that run."""
     running = store.read(queries.page, queries.Filter(status=S.RUNNING), limit=RUNNING_LIMIT).items
-    return [_of_optimization(state, state_figures(state), "", None) for state in running]
+    return [state_facts(state) for state in running]
 
 
-def last_facts(state: OptimizationState) -> Facts:
-    """As one that has just ended ran last."""
+def state_facts(state: OptimizationState) -> Facts:
+    """Of one that runs, or as it last was."""
     return _of_optimization(state, state_figures(state), "", None)
 
 
 def state_figures(state: OptimizationState) -> dict[str, float | None]:
     """The numbers of a state: its own, and those of its metrics and results."""
-    figures: dict[str, float | None] = {name: float(getattr(state, name)) for name in _NUMBERS}
+    figures: dict[str, float | None] = {name: float(getattr(state, name)) for name in QUANTITIES[Scope.OPTIMIZATION]}
     if not state.optimized_parameters:  # nothing has been measured yet: a 0.0 is the field's default
         figures |= {"current_performance": None, "performance_improvement": None}
     return figures | flat({"metrics": state.metrics, "results": state.results})
 
 
-def worse_than_usual(state: OptimizationState, before: Sequence[float]) -> float | None:
-    """How many usual deviations it is below the middle of the last runs; 0 where any of them was as bad.
+def worse_than_usual(store: Store, state: OptimizationState) -> float | None:
+    """How many usual deviations it is below the median of its last runs; 0 where any of them was as bad.
 
-    None with fewer than LEAST_RUNS of them. A usual deviation is at least LEAST_DEVIATION of what they came to: with
-    one seed and the same data they all come to the same.
+    Those are the last LAST_RUNS of the same name, type and direction among the LOOKED_AT that completed last; None with
+    fewer than LEAST_RUNS. A usual deviation is at least LEAST_DEVIATION of the values: with one seed and the same data
+    they are all equal.
     """
+    value, direction = state.current_performance, direction_of(state)
+    before = [
+        other.current_performance
+        for other in store.read(queries.page, queries.Filter(status=S.COMPLETED), limit=LOOKED_AT).items
+        if other.optimization_id != state.optimization_id
+        and (other.name, other.optimization_type, direction_of(other))
+        == (state.name, state.optimization_type, direction)
+        and other.created_at <= state.created_at
+        and other.optimized_parameters
+    ][:LAST_RUNS]
     if len(before) < LEAST_RUNS or not state.optimized_parameters:
         return None
-    value, direction = state.current_performance, direction_of(state)
     if not all(is_better(other, value, direction) for other in before):
         return 0.0
     middle = median(before)
@@ -119,66 +120,43 @@ def worse_than_usual(state: OptimizationState, before: Sequence[float]) -> float
     return abs(value - middle) / max(deviation, LEAST_DEVIATION * max(abs(middle), abs(value)))
 
 
-def last_runs(store: Store, state: OptimizationState) -> list[float]:
-    """What the last LAST_RUNS of the same name, type and direction came to, of the LOOKED_AT that completed last."""
-    same = [
-        other.current_performance
-        for other in store.read(queries.page, queries.Filter(status=S.COMPLETED), limit=LOOKED_AT).items
-        if other.optimization_id != state.optimization_id
-        and (other.name, other.optimization_type, direction_of(other))
-        == (state.name, state.optimization_type, direction_of(state))
-        and other.created_at <= state.created_at
-        and other.optimized_parameters
-    ]
-    return same[:LAST_RUNS]
-
-
 def retried(store: Store, state: OptimizationState) -> Iterator[str]:
-    """Those that this one was a retry of, and what they were one of."""
+    """Those that this one is a retry of, the last one first."""
+    before = state.metadata.get("retry_of")
     for _ in range(LAST_RUNS):
-        before = state.metadata.get("retry_of")
         if not isinstance(before, str):
             return
         yield before
         known = store.read(queries.get, before)
-        if known is None:
-            return
-        state = known
+        before = known.metadata.get("retry_of") if known else None
 
 
-def report_facts(store: Store, row: Row) -> Facts | None:
-    """What a health report says; None where it was pruned meanwhile, and of a placebo run."""
-    state = store.read(queries.get, row["optimization_id"])
-    if state is None or is_placebo(state.metadata):
-        return None
+def report_facts(row: Row, state: OptimizationState) -> Facts:
+    """What a health report says."""
     report, checks = row["report"], row["checks"]
-    bad = {part: [check for check in checks if _is_bad(check, part)] for part in _JUDGED}
-    critical = report["validity_status"] == HealthStatus.CRITICAL.value
+    look_ahead, risk = (_bad(checks, name) for name in ("validity.look_ahead", "security.risk_limits"))
+    verdict = verdict_of(checks)
+    forecast = verdict.forecast if verdict else None
     figures: dict[str, float | None] = {
         "completed": float(state.status is S.COMPLETED),
-        "validity_critical": float(critical),
-        "look_ahead_found": float(bool(bad["validity.look_ahead"])),
-        "risk_limits_broken": float(len(bad["security.risk_limits"])),
-    }
-    figures |= {name: report[name] for name in report if name.endswith("_score")}
-    verdict = verdict_of(checks)
-    figures |= {f"verdict_{grade.value}": float(verdict is not None and verdict.grade is grade) for grade in Grade}
-    forecast = verdict.forecast if verdict else None
-    figures |= {
+        "validity_critical": float(report["validity_status"] == HealthStatus.CRITICAL.value),
+        "look_ahead_found": float(bool(look_ahead)),
+        "risk_limits_broken": float(len(risk)),
+        **{name: report[name] for name in report if name.endswith("_score")},
+        **{f"verdict_{grade.value}": float(verdict is not None and verdict.grade is grade) for grade in Grade},
         "forecast": forecast.mean if forecast else None,
         "forecast_low": forecast.low if forecast else None,
         "forecast_high": forecast.high if forecast else None,
     }
-    doubts = [check for check in checks if check["name"].startswith("validity.") and (check["score"] or 0.0) < 1.0]
-    weakest = sorted((check for check in doubts if check["score"] is not None), key=lambda check: float(check["score"]))
+    weakest = sorted(_bad(checks, "validity."), key=lambda check: float(check["score"]))
     words = {
         "validity": _said(weakest[:1]),
-        "look_ahead": _said(bad["validity.look_ahead"]),
-        "risk": _said(bad["security.risk_limits"]),
+        "look_ahead": _said(look_ahead),
+        "risk": _said(risk),
         "verdict": verdict.headline if verdict else NOT_JUDGED,
     }
     made = _of_optimization(state, figures, "", row["last_at"])
-    return Facts(made.key, figures, made.labels, made.optimization_id, {**made.words, **words}, made.at)
+    return replace(made, words={**made.words, **words})
 
 
 def living(store: Store) -> set[str]:
@@ -190,13 +168,11 @@ def living(store: Store) -> set[str]:
 def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
     """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
     found, after = [], (0, "")
-    while page := store.read(queries.open_episodes, after, limit=EPISODES_PAGE):
+    while page := store.read(queries.open_episodes, after):
         for episode in page:
-            if episode.resolved_at is None and json.loads(episode.labels).get("node") == node:
-                row = store.read(queries.alert, episode.alert_id)
-                rule = "" if row is None else row["metadata"].get("rule", "")
-                if rule in rules:
-                    found.append((episode.alert_id, rule))
+            labels = json.loads(episode.labels)
+            if episode.resolved_at is None and labels.get("node") == node and labels.get("rule") in rules:
+                found.append((episode.alert_id, labels["rule"]))
         after = page[-1].changed, page[-1].alert_id
     return found
 
@@ -232,24 +208,20 @@ def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> 
 
 
 def global_facts(
-    statistics: Mapping[str, Any], windows: Sequence[Row], queue: tuple[int, float | None], now: datetime
+    statistics: Mapping[str, Any], hours: Sequence[Row], queue: tuple[int, float | None], now: datetime
 ) -> Facts:
     """`statistics`: those of `get_global_statistics`, or nothing if no rule uses them."""
-    figures: dict[str, float | None] = dict(flat({name: each for name, each in statistics.items() if name != "ended"}))
-    figures |= _windows(windows, now)
     count, first = queue
-    figures |= {
-        "queued": float(count),
-        "longest_wait_seconds": 0.0 if first is None else max(0.0, now.timestamp() - first),
-    }
-    return Facts("", figures)
+    waiting = 0.0 if first is None else max(0.0, now.timestamp() - first)
+    figures = flat({name: each for name, each in statistics.items() if name != "ended"}) | _windows(hours, now)
+    return Facts("", figures | {"queued": float(count), "longest_wait_seconds": waiting})
 
 
-def group_facts(scope: Scope, statistics: Mapping[str, Any], windows: Sequence[Row], now: datetime) -> list[Facts]:
+def group_facts(scope: Scope, statistics: Mapping[str, Any], hours: Sequence[Row], now: datetime) -> list[Facts]:
     """Of each type, or each strategy, of which anything has ended."""
     by, column = {Scope.TYPE: ("type", "optimization_type"), Scope.STRATEGY: ("strategy", "strategy")}[scope]
     return [
-        Facts(name, flat(given) | _windows([row for row in windows if row[column] == name], now), {by: name})
+        Facts(name, flat(given) | _windows([row for row in hours if row[column] == name], now), {by: name})
         for name, given in statistics["ended"][by].items()
     ]
 
@@ -276,29 +248,18 @@ def error_of(detail: str) -> str:
     return raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]
 
 
-_JUDGED = ("validity.look_ahead", "security.risk_limits")
-
-
-def _windows(rows: Sequence[Row], now: datetime) -> dict[str, float | None]:
+def _windows(hours: Sequence[Row], now: datetime) -> dict[str, float | None]:
     """The last hour is the one that runs and the one before: counts are kept by the hour."""
     figures: dict[str, float | None] = {}
-    before = (now - timedelta(hours=1)).isoformat()[:13]
-    inside: dict[str, Callable[[Row], bool]] = {
-        "last_hour": lambda row: bool(row["starts"] >= before), "last_day": lambda _: True,
-    }  # fmt: skip
-    for window, belongs in inside.items():
-        counts = dict.fromkeys(_FLAGS.values(), 0)
-        by_status: dict[str, int] = {}
-        for row in filter(belongs, rows):
-            counts[_FLAGS[S(row["status"])]] += int(row["count"])
-            by_status[row["status"]] = by_status.get(row["status"], 0) + int(row["count"])
-        given: dict[str, float | None] = {
-            "ended": float(sum(counts.values())),
-            **{k: float(v) for k, v in counts.items()},
-        }
-        known = rates(by_status)
-        given |= {name: known[name] for name in ("success_rate", "failure_rate")}
-        figures |= {f"{window}.{name}": value for name, value in given.items()}
+    for window, first in (("last_hour", (now - timedelta(hours=1)).isoformat()[:13]), ("last_day", "")):
+        counts: Counter[str] = Counter()
+        for row in hours:
+            if row["starts"] >= first:
+                counts[row["status"]] += int(row["count"])
+        known = rates(counts)
+        figures |= {f"{window}.{name}": known[name] for name in ("success_rate", "failure_rate")}
+        figures |= {f"{window}.{name}": float(counts[status.value]) for status, name in _FLAGS.items()}
+        figures[f"{window}.ended"] = float(counts.total())
     return figures
 
 
@@ -338,8 +299,10 @@ def _of_optimization(
     )
 
 
-def _is_bad(check: Mapping[str, Any], name: str) -> bool:
-    return str(check["name"]).startswith(name) and check["score"] is not None and check["score"] < 1.0
+def _bad(checks: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """Those whose name begins so, and that found something."""
+    known = (check for check in checks if check["name"].startswith(name) and check["score"] is not None)
+    return [check for check in known if check["score"] < 1.0]
 
 
 def _said(checks: Iterable[Mapping[str, Any]]) -> str:

@@ -1,25 +1,21 @@
 """What rules look at: the figures of each scope with their units and bounds, and what else its alerts can say.
 
-`QUANTITIES` names the figures that there are, `OPEN` those whose names are partly the desk's own, `LABELS` and `WORDS`
-what the alerts of a scope are labelled with and may say. `placeholders` reads the names in a rule's words. Pure.
+`QUANTITIES` names the figures, `LABELS` and `WORDS` what alerts of a scope are labelled with and may say besides. Pure.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.text.suggest import hint_of, suggestion
-
-SHOWN = 20
+from o9.text.suggest import suggestion
 
 
 class Scope(str, Enum):
-    """What a rule looks at. Those of an instant are looked at once; a report holds until the next one."""
+    """What a rule looks at. Facts of an instant are looked at once; a report holds until the next one."""
 
     GLOBAL = "global"
     TYPE = "each type"
@@ -48,7 +44,7 @@ class Unit(str, Enum):
     COUNT = "a count"
     NUMBER = "a plain number"
     MEBIBYTES = "in MiB"
-    OWN = "whatever the desk means by it"
+    OWN = "in a unit of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +66,6 @@ NUMBER = Quantity(Unit.NUMBER)
 PERCENT = Quantity(Unit.PERCENT, 0.0)
 MEBIBYTES = Quantity(Unit.MEBIBYTES, 0.0)
 OWN = Quantity(Unit.OWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Figures named by `start` and something behind it: one of `names`, or with none of them anything."""
-
-    start: str
-    quantity: Quantity
-    names: tuple[str, ...] = ()
-
-    def lacks(self, behind: str) -> str | None:
-        """Why there is no such figure, with what was probably meant; None where there may be."""
-        if not self.names or behind in self.names:
-            return None
-        return f"`{self.start}` has no {behind!r:.80}{suggestion(behind, self.names)}"
 
 
 _RATES = dict.fromkeys(("failure_rate", "success_rate"), SHARE)
@@ -136,17 +117,8 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.CHANNEL: {"failing_seconds": SECONDS},
     Scope.SCHEDULE: {"late_seconds": SECONDS},
 }  # fmt: skip
-_RESULTS = (Open("metrics.", OWN), Open("results.", OWN))
-OPEN: Mapping[Scope, tuple[Open, ...]] = {
-    Scope.GLOBAL: (
-        Open("by_status.", COUNT, tuple(each.value for each in OptimizationStatus)),
-        Open("by_type.", COUNT, tuple(each.value for each in OptimizationType)),
-        Open("by_strategy.", COUNT),
-        Open("by_priority.", COUNT, tuple(each.name.lower() for each in OptimizationPriority)),
-    ),
-    Scope.OPTIMIZATION: _RESULTS,
-    Scope.END: _RESULTS,
-}  # fmt: skip
+OPEN = ("metrics.", "results.")
+"""What begins the names of figures that objectives return: of one optimization, while it runs and at its end."""
 _OF_ONE = ("optimization", "type", "strategy")
 LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.GLOBAL: (), Scope.TYPE: ("type",), Scope.STRATEGY: ("strategy",), Scope.OPTIMIZATION: _OF_ONE,
@@ -164,19 +136,11 @@ WORDS: Mapping[Scope, tuple[str, ...]] = {
 
 def quantity_of(name: str, scope: Scope) -> Quantity:
     """What a figure measures. Raises ValueError where the scope has none of this name, with what was probably meant."""
-    known = QUANTITIES[scope].get(name)
-    if known is not None:
-        return known
-    for each in OPEN.get(scope, ()):
-        behind = name.removeprefix(each.start)
-        if name.startswith(each.start) and behind:
-            if (why := each.lacks(behind)) is not None:
-                raise ValueError(why)
-            return each.quantity
-    elsewhere = [other.value for other, names in QUANTITIES.items() if name in names]
-    if elsewhere:
-        raise ValueError(f"`{scope.value}` has no figure {name!r}; `scope: {elsewhere[0]}` has it")
-    raise ValueError(f"`{scope.value}` has no figure {name!r:.80}{_likely(name, tuple(QUANTITIES[scope]), scope)}")
+    if name in QUANTITIES[scope]:
+        return QUANTITIES[scope][name]
+    if scope in (Scope.OPTIMIZATION, Scope.END) and name.startswith(OPEN) and name not in OPEN:
+        return OWN
+    raise ValueError(_unknown(name, scope, "figure", QUANTITIES))
 
 
 def is_figure(name: str, scope: Scope) -> bool:
@@ -188,7 +152,6 @@ def is_figure(name: str, scope: Scope) -> bool:
 
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_BRACES = re.compile(r"\{([^{}]*)\}|[{}]")
 
 
 def placeholders(text: str) -> tuple[str, ...]:
@@ -198,44 +161,17 @@ def placeholders(text: str) -> tuple[str, ...]:
 
 def checked_words(text: str, scope: Scope) -> str:
     """The words. Raises ValueError for braces that would be sent as they are written."""
-    if "{{" in text or "}}" in text:
-        raise ValueError(f"one brace is enough here, as in {_example(scope)}; only `templates` are written in Jinja")
-    known = (*LABELS[scope], *WORDS.get(scope, ()))
-    wrong: dict[str, str] = {}
-    for found in _BRACES.finditer(text):
-        name = found[1]
-        if name is None:
-            where = text[max(0, found.start() - 10) : found.end() + 10]
-            wrong[where] = f"a brace without its other half: {where!r}; a figure is written as {_example(scope)}"
-        elif name not in known and not is_figure(name, scope):
-            bare = re.split(r"[\s:!|(\[]", name.strip(), maxsplit=1)[0]
-            meant_name = bare != name and (bare in known or is_figure(bare, scope))
-            why = f"only a name stands in braces; write {{{bare}}}" if meant_name else _unknown(name.strip(), scope)
-            wrong[name] = f"{found[0]!r:.80}: {why}"
-    if wrong:
-        raise ValueError("; and ".join(wrong.values()))
+    example = f"{{{next(iter((*QUANTITIES[scope], *LABELS[scope])))}}}"
+    if re.search("[{}]", PLACEHOLDER.sub("", text)):
+        raise ValueError(f"a brace without its other half, or one too many; a figure is written as {example}")
+    names = {each: (*LABELS[each], *WORDS.get(each, ()), *QUANTITIES[each]) for each in Scope}
+    for name in placeholders(text):
+        if name not in names[scope] and not is_figure(name, scope):
+            raise ValueError(f"{{{name:.80}}}: {_unknown(name.strip(), scope, 'name', names)}")
     return text
 
 
-def _example(scope: Scope) -> str:
-    return f"{{{next(iter((*QUANTITIES[scope], *LABELS[scope])))}}}"
-
-
-def _unknown(name: str, scope: Scope) -> str:
-    for each in OPEN.get(scope, ()):
-        if name.startswith(each.start) and (why := each.lacks(name.removeprefix(each.start))) is not None:
-            return why
-    names = {each: (*LABELS[each], *WORDS.get(each, ()), *QUANTITIES[each]) for each in Scope}
-    elsewhere = [other.value for other in Scope if name in names[other]]
-    if elsewhere:
-        return f"`{scope.value}` has no such name; `scope: {elsewhere[0]}` has it"
-    return f"`{scope.value}` has no such name{_likely(name, names[scope], scope)}"
-
-
-def _likely(name: str, names: Sequence[str], scope: Scope) -> str:
-    """What was probably meant, to go on a sentence; else what there is."""
-    if hint := hint_of(name, names):
-        return hint
-    known = [*(f"{each.start}…" for each in OPEN.get(scope, ())), *names]
-    more = ", …" if len(known) > SHOWN else ""
-    return f"; there are {', '.join(known[:SHOWN])}{more}" if known else ", and no other"
+def _unknown(name: str, scope: Scope, kind: str, known: Mapping[Scope, Collection[str]]) -> str:
+    """That a scope has no such figure or name, and what was probably meant."""
+    elsewhere = next((f"; `scope: {other.value}` has it" for other in Scope if name in known[other]), None)
+    return f"`{scope.value}` has no {kind} {name!r:.80}{elsewhere or suggestion(name, known[scope])}"

@@ -8,13 +8,13 @@ what begins to fire and what is over, each with its reason, and `Board.restored`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from o9.alerts.pipeline.alert import digest
 from o9.alerts.pipeline.reasons import Why
@@ -80,48 +80,31 @@ class Facts:
     at: datetime | None = None
 
 
-class Phase(str, Enum):
-    PENDING = "pending"
-    FIRING = "firing"
-
-
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """How a rule stands to a subject. `clear_since` while it lingers; `alert_id` once it fires."""
+    """How a rule stands to a subject: pending or firing. `clear_since` while it lingers; `alert_id` once it fires."""
 
-    phase: Phase
     since: datetime
+    firing: bool = False
     clear_since: datetime | None = None
     alert_id: str = ""
-    optimization_id: str = ""
 
     def dump(self) -> str:
-        return json.dumps({
-            "phase": self.phase.value,
-            "since": self.since.isoformat(),
-            "clear_since": None if self.clear_since is None else self.clear_since.isoformat(),
-            "alert_id": self.alert_id,
-            "optimization_id": self.optimization_id,
-        })  # fmt: skip
+        return _AS_JSON.dump_json(self).decode()
 
-    @classmethod
-    def load(cls, text: str) -> RuleState:
-        given = json.loads(text)
-        clear = given["clear_since"]
-        return cls(
-            Phase(given["phase"]),
-            datetime.fromisoformat(given["since"]),
-            None if clear is None else datetime.fromisoformat(clear),
-            given["alert_id"],
-            given["optimization_id"],
-        )
+    @staticmethod
+    def load(text: str) -> RuleState:
+        return _AS_JSON.validate_json(text)
+
+
+_AS_JSON = TypeAdapter(RuleState)
 
 
 def decide(
     rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
 ) -> tuple[RuleState | None, Why]:
     """How `rule` stands to a subject now. `now_reads` None: there is no such subject any more."""
-    if known is None or known.phase is Phase.PENDING:
+    if known is None or not known.firing:
         return _not_firing(rule, known, now_reads, now)
     if now_reads is Reading.HOLDS:
         instant = rule.scope in INSTANTS
@@ -148,8 +131,8 @@ def _not_firing(
         return None, Why.QUIET if known is None else Why.TOO_SHORT
     since = now if known is None else min(known.since, now)  # a clock that is set back
     if now - since < rule.lasts:
-        return RuleState(Phase.PENDING, since), Why.BEGINS if known is None else Why.LASTS
-    return RuleState(Phase.FIRING, since, now if rule.scope in INSTANTS else None), Why.FIRES
+        return RuleState(since), Why.BEGINS if known is None else Why.LASTS
+    return RuleState(since, True, now if rule.scope in INSTANTS else None), Why.FIRES
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,37 +150,26 @@ Place = tuple[str, str]
 
 
 class Board:
-    """All rules and their states. Changes gather until `drain`, which says what to write down."""
+    """All rules and their states. Changes gather until `drain`, which returns what to write down.
 
-    def __init__(self, rules: Iterable[Rule] = ()) -> None:
-        self._rules: dict[str, Rule] = {}
-        self._states: dict[Place, RuleState] = {}
+    states: as they were written down; `use` then says which of them are over.
+    """
+
+    def __init__(self, rules: Iterable[Rule] = (), states: Mapping[Place, str] | None = None) -> None:
+        self._rules = {rule.name: rule for rule in rules}
+        self._states = {place: RuleState.load(text) for place, text in (states or {}).items()}
         self._changed: dict[Place, RuleState | None] = {}
-        self.use(rules)
-
-    @classmethod
-    def restored(cls, rules: Iterable[Rule], states: Mapping[Place, str]) -> Board:
-        board = cls(rules)
-        board._states = {place: RuleState.load(text) for place, text in states.items()}
-        return board
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return tuple(self._rules.values())
 
     def scopes(self) -> frozenset[Scope]:
-        """What anybody has to look at."""
+        """Those of which there are rules with a condition."""
         return frozenset(rule.scope for rule in self._rules.values() if rule.when is not None)
 
     def figures(self, scope: Scope) -> frozenset[str]:
-        """Which figures the rules of a scope ask for."""
+        """Those that the rules of a scope use."""
         return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
 
-    def firing(self) -> dict[Place, RuleState]:
-        return {place: each for place, each in self._states.items() if each.phase is Phase.FIRING}
-
     def use(self, rules: Iterable[Rule]) -> list[Turn]:
-        """Go on with these rules; what belongs to none of them is over."""
+        """Go on with these rules; what fires of any other is over."""
         self._rules = {rule.name: rule for rule in rules}
         lost = [place for place in self._states if place[0] not in self._rules]
         return [turn for place in lost for turn in self._put(place, None, Why.NO_RULE)]
@@ -247,14 +219,11 @@ class Board:
         place = rule.name, facts.key
         known = self._states.get(place)
         reads = reading(rule.when, rule.clear, facts.figures)
-        if known is None and reads is not Reading.HOLDS:
-            return []
         state, why = decide(rule, known, reads, now)
         if why is not Why.FIRES or state is None:
             return self._put(place, state, why)
         alert = alert_of(rule, facts, state.since if facts.at is None else facts.at)
-        state = replace(state, alert_id=alert.alert_id, optimization_id=facts.optimization_id)
-        self._put(place, state, why)
+        self._put(place, replace(state, alert_id=alert.alert_id), why)
         return [Turn(rule.name, facts.key, why, alert)]
 
     def _put(self, place: Place, state: RuleState | None, why: Why) -> list[Turn]:
@@ -266,8 +235,7 @@ class Board:
             self._states[place] = state
             return []
         del self._states[place]
-        assert known is not None
-        return [Turn(*place, why, ended=known.alert_id)] if known.phase is Phase.FIRING else []
+        return [Turn(*place, why, ended=known.alert_id)] if known is not None and known.firing else []
 
 
 def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:

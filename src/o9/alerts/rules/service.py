@@ -1,32 +1,40 @@
-"""The evaluation of alert rules on a node: every few seconds, for all if it is the leader, and of the node itself.
+"""Alert rules on a node: it evaluates them for all nodes while it holds the lease, and those about itself in any case.
 
-Contract. Owned by one event loop. A store that is away is said once, and judged when it is back.
+Contract. Owned by one event loop, but for `node_died`. A store that is away is logged once; rules are evaluated again
+when it is back. Alerts about this node and those that died beside it are repeated while they hold, and expire when this
+node dies: no other node could resolve them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
+from math import inf
 
 from o9.alerts.pipeline.reasons import Why
-from o9.alerts.rules.evaluator import RuleEvaluator
+from o9.alerts.rules.evaluator import OWN, RuleEvaluator
 from o9.alerts.rules.facts import deaths_notified, living
 from o9.alerts.rules.metrics import Scope
-from o9.alerts.rules.node_health import NodeHealth
-from o9.alerts.rules.rules import Facts, Rule, Turn
+from o9.alerts.rules.rules import Board, Facts, Rule, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
-from o9.model.optimization import utc_now
+from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.optimization import OptimizationAlert, utc_now
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 PASS_SECONDS = 5.0
+PROBE_SECONDS = 10.0
+AGAIN, OVER_AFTER = timedelta(minutes=1), timedelta(minutes=5)
 
 
 class RuleService:
-    """It looks every `interval` seconds. `schedules`: what this node runs unless another one does, see Judge."""
+    """It looks every `interval` seconds. `schedules`: see RuleEvaluator."""
 
     def __init__(
         self,
@@ -38,9 +46,15 @@ class RuleService:
         self._alerts = alerts
         self._interval = interval
         self._evaluator = RuleEvaluator(alerts, schedules)
-        self._itself = NodeHealth(self._evaluator.send, self._evaluator.end, self._living)
         self._node = ""
         self._rules: tuple[Rule, ...] = ()
+        self._board = Board()
+        self._firing: dict[str, OptimizationAlert] = {}
+        self._sent_at = -inf
+        self._dead: list[str] = []
+        self._prefect_gone: float | None = None
+        self._store_gone: tuple[float, str] | None = None
+        self._late: list[Facts] | None = None  # runs that Prefect waits for; None: it was not asked
         self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:
@@ -67,46 +81,89 @@ class RuleService:
 
         node: under which name; prefect_alive: whether this node reaches Prefect; late_runs: what Prefect waits for.
         """
+
+        async def probe() -> None:
+            await self._probe(prefect_alive, late_runs)
+
         self._node = node
         await self.look()
-        probing = self._itself.keep_probing(prefect_alive, late_runs, lambda: self._evaluator.evaluates)
+        passes, probes = (ErrorBoundary(logger, what) for what in ("evaluating the alert rules", "asking Prefect"))
         self._tasks = [
-            asyncio.create_task(self._keep_looking(), name="o9-rules"),
-            asyncio.create_task(probing, name="o9-rules-prefect"),
+            asyncio.create_task(periodic(self._pass, self._interval, passes), name="o9-rules"),
+            asyncio.create_task(periodic(probe, PROBE_SECONDS, probes, at_once=True), name="o9-rules-prefect"),
         ]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks = []
+        tasks, self._tasks = self._tasks, []
+        await cancelled(*tasks)
         await self._evaluator.leave()
 
     def node_died(self, names: Iterable[str]) -> None:
         """From any thread, and before `start`, too: these nodes of this host are found dead."""
-        self._itself.node_died(names)
+        self._dead += [name for name in names if not name.endswith("#flows")]  # a flow's is reported by its attempt
 
     async def look(self) -> None:
-        """Judge. Raises OptimizationStoreError where the store is away."""
-        now, rules = utc_now(), self._alerts.configuration.rules
+        """Evaluate, and send. Raises OptimizationStoreError if the store is away; then the next call sends."""
+        now = utc_now()
+        await self._look_at_this_node(now)
+        await self._evaluator.look(self._node, now, self._late)
+
+    async def _pass(self) -> None:
+        try:
+            await self.look()
+        except OptimizationStoreError as error:
+            self._store_gone = self._store_gone or (time.monotonic(), str(error))
+            raise
+        self._store_gone = None
+
+    async def _look_at_this_node(self, now: datetime) -> None:
+        rules = self._alerts.configuration.rules
         if rules is not self._rules:
             self._rules = rules
-            self._itself.use(rules)
-        await self._itself.look(self._node, now)
-        await self._evaluator.look(self._node, now, self._itself.late)
+            for turn in self._board.use(rule for rule in rules if rule.scope in OWN):
+                self._firing.pop(turn.ended, None)  # it expires
+        dead, known_dead = tuple(self._dead), self._board.keys(Scope.NODE_DEATH)
+        alive = await asyncio.to_thread(living, self._store) if dead or known_dead else set()
+        at, (gone_at, why) = time.monotonic(), self._store_gone or (None, "")
+        figures = {
+            "prefect_away_seconds": 0.0 if self._prefect_gone is None else at - self._prefect_gone,
+            "store_away_seconds": 0.0 if gone_at is None else at - gone_at,
+        }
+        itself = Facts(self._node, figures, {"node": self._node}, words={"detail": why})
+        turns = self._board.take(Scope.THIS_NODE, [itself], now)
+        for name in alive.intersection(known_dead):
+            turns += self._board.fix(name, {Scope.NODE_DEATH})
+        words = {"host": socket.gethostname()}
+        gone = [Facts(name, {"died": 1.0}, {"node": name}, words=words) for name in dead if name not in alive]
+        turns += self._board.take(Scope.NODE_DEATH, gone, now)
+        turns += self._board.pass_time(now)
+        self._board.drain()
+        for turn in turns:
+            if turn.alert is not None:
+                self._firing[turn.alert.alert_id] = turn.alert
+                self._sent_at = -inf
+            elif self._firing.pop(turn.ended, None) is not None:
+                await self._evaluator.end(turn)
+        if at - self._sent_at >= AGAIN.total_seconds():
+            for name, alert in list(self._firing.items()):
+                if not await self._evaluator.send(replace(alert, timestamp=now), OVER_AFTER):
+                    del self._firing[name]
+            self._sent_at = at
+        del self._dead[: len(dead)]
 
-    async def _living(self) -> set[str]:
-        return await asyncio.to_thread(living, self._store)
-
-    async def _keep_looking(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            try:
-                await self.look()
-                self._itself.store_is_back()
-            except OptimizationStoreError as error:
-                new = self._itself.store_is_away(str(error))
-                logger.log(logging.WARNING if new else logging.DEBUG, "the rules are not judged: %s", error)
-            except Exception:  # whatever it was, the watch goes on
-                logger.exception("the rules could not be judged; trying again in %g s", self._interval)
+    async def _probe(
+        self,
+        prefect_alive: Callable[[], Awaitable[bool]],
+        late_runs: Callable[[datetime], Awaitable[list[Facts]]],
+    ) -> None:
+        """Whether this node reaches Prefect, and, where it evaluates for all, what Prefect waits for."""
+        began, late = time.monotonic(), None
+        try:
+            alive = await prefect_alive()
+            if alive and self._evaluator.evaluates:
+                late = await late_runs(utc_now())
+        except Exception as error:  # noqa: BLE001 - Prefect's client, its server or the network: it is away
+            logger.debug("Prefect cannot be asked: %s", error)
+            alive = False
+        self._late = late
+        self._prefect_gone = None if alive else (self._prefect_gone or began)
