@@ -3,7 +3,7 @@
 Contract. A rule looks at facts, each of a subject: an optimization, a node, a channel. For each rule and subject there
 is a state: pending from when its condition holds, firing once that has lasted `lasts`, and over when it is clear,
 `keep_firing` after that. What is not known begins nothing and ends nothing. A `Board` holds the states; `take` says
-what begins to fire and what is over, each with its reason, and `Board.restored` goes on from what was written down.
+what begins to fire and what is over, each with its reason.
 """
 
 from __future__ import annotations
