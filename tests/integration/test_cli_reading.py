@@ -48,6 +48,8 @@ def test_list_is_newest_first_and_narrowed(o9: O9Command, filled: Path) -> None:
     assert names == ["waiting-1", "paused-1", "busy-1", "done-1"]
     assert [one["optimization_id"] for one in o9("list", "--json").json()] == names
     assert [one["optimization_id"] for one in o9("list", "--json", "--status", "paused").json()] == ["paused-1"]
+    several = o9("list", "--json", "--status", "paused", "--status", "running").json()
+    assert [one["optimization_id"] for one in several] == ["paused-1", "busy-1"]
     assert o9("list", "--json", "--type", "risk_optimization").json() == []
     limited = o9("list", "--limit", "2")
     assert len(limited.out.splitlines()) == 4
@@ -91,6 +93,13 @@ def test_trials_json_is_the_whole_ledger_in_order(o9: O9Command, filled: Path) -
     assert set(trials[0]) == set(Trial(0, 0, TrialState.FAILED, {}).to_dict())
     assert [trial["number"] for trial in o9("trials", "done-1", "--json", "--limit", "2").json()] == [4, 5]
     assert o9("trials", "waiting-1", "--json").json() == []
+
+
+def test_logs_of_a_trial_that_is_not_there_are_an_error(o9: O9Command, filled: Path) -> None:
+    assert o9("logs", "done-1", "--trial", "5").code == 0
+    answer = o9("logs", "done-1", "--trial", "99")
+    assert (answer.code, answer.err) == (1, "o9: done-1 has no trial 99; its trials are 0 to 5\n")
+    assert "it has none yet" in o9("logs", "waiting-1", "--trial", "0").err
 
 
 def test_list_is_filtered_and_sorted(o9: O9Command) -> None:

@@ -181,8 +181,8 @@ def test_run_waits_shows_progress_and_says_what_to_type_next(capsys: pytest.Capt
     assert main(["logs", "one", "--trial", "2", "--json"]) == 0
     printed = [{"step": 2, "trial": 2, "text": "said by the objective\n", "cut": 0}]
     assert json.loads(capsys.readouterr().out) == printed
-    assert main(["logs", "one", "--trial", "7"]) == 0
-    assert capsys.readouterr().out == ""
+    assert main(["logs", "one", "--trial", "7"]) == 1
+    assert "one has no trial 7; its trials are 0 to 2" in capsys.readouterr().err
 
 
 def test_what_it_searched_is_recorded_and_its_best_was_evaluated_once_more_at_its_end() -> None:

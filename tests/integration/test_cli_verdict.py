@@ -59,6 +59,15 @@ def test_what_was_judged_before_it_moved_on_is_no_verdict_on_it_now(o9: O9Comman
     assert "not judged yet; `o9 health moved` judges it" in o9("show", "moved").out
 
 
+def test_one_that_failed_has_no_result_in_a_list(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        create(store, "failed-1")
+        work(store, "failed-1", 2, "failed")
+        keep_verdict(store, "failed-1", verdict(Grade.UNPROVEN))
+    assert [one["grade"] for one in o9("list", "--json").json()] == [None]
+    assert "unproven" not in o9("list").out
+
+
 def test_a_list_reads_its_verdicts_page_by_page(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     original = queries.health_verdicts

@@ -83,15 +83,6 @@ def test_the_best_trial_is_marked_and_shown_even_where_it_is_not_among_the_last(
     assert "band=0.0123457" in lines[0]
 
 
-def test_the_better_trial_follows_the_direction_and_the_first_of_equals_stays() -> None:
-    low, high, equal, failed = trial(0, -1.0), trial(1, 2.0), trial(2, 2.0), trial(3, None)
-    assert words.better(None, failed, "maximize") is None
-    assert words.better(low, high, "maximize") is high
-    assert words.better(low, high, "minimize") is low
-    assert words.better(high, equal, "maximize") is high
-    assert words.better(high, failed, "maximize") is high
-
-
 def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_type() -> None:
     done = state(
         status="completed", current_performance=1.25, baseline_performance=1.0, target_performance=1.2,

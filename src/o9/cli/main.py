@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import platform
 import sys
 from collections.abc import Mapping, MutableMapping
 from functools import cache
@@ -213,10 +214,9 @@ def _set_verbose(value: bool) -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from o9.cli.versions import installed
+        from o9.cli.versions import DISTRIBUTION, release_of
 
-        found = installed()
-        print(f"o9 {found['o9']} (Prefect {found['prefect']}, Python {found['python']})")
+        print(f"o9 {release_of(DISTRIBUTION)} (Prefect {release_of('prefect')}, Python {platform.python_version()})")
         raise typer.Exit
 
 

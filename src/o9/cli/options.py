@@ -81,9 +81,11 @@ Limit = Annotated[
 MaxConcurrent = Annotated[
     int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations work at once.")
 ]
-Status = Annotated[
-    OptimizationStatus | None,
-    typer.Option("--status", metavar="STATUS", help=f"Filter by status: {', '.join(OptimizationStatus)}."),
+_STATUS = f"Filter by status: {', '.join(OptimizationStatus)}."
+Status = Annotated[OptimizationStatus | None, typer.Option("--status", metavar="STATUS", help=_STATUS)]
+Statuses = Annotated[
+    list[OptimizationStatus] | None,
+    typer.Option("--status", metavar="STATUS", help=f"{_STATUS} Repeat it for several."),
 ]
 Type = Annotated[
     OptimizationType | None,

@@ -12,12 +12,13 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
@@ -26,12 +27,12 @@ from o9.cli.console import plain_table, show, write_json
 from o9.cli.open_store import option_for, revision_of, size_of, sqlite_path, store_url
 from o9.cli.options import Json, StoreUrl
 from o9.cli.session.follow import counted, crew_of, nobody_works_on
-from o9.cli.versions import EXTRAS, install_command, installed, release_of
+from o9.cli.versions import DISTRIBUTION, EXTRAS, install_command, needed, release_of
 from o9.cli.views.words import command
 from o9.mirror.spool import SUFFIX, refused, spool_folder
-from o9.model.errors import OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
+from o9.model.urls import public_url
 from o9.store import queries
 from o9.store.core.engine import describe, parse_url, store_error
 from o9.store.migrations import HEAD, REVISIONS
@@ -40,16 +41,7 @@ from o9.text.escape import one_line, shortened, shown
 from o9.text.suggest import did_you_mean, near
 
 LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
-BROKEN_FASTAPI = (0, 151)  # from here on Prefect 3.8's server does not start
-BROKEN_APPRISE = (2,)  # from here on O9's channels send nothing
-# Before the one, beside the other, Prefect's scheduler fails: "Can't evaluate bulk DML statement".
-SCHEDULING_PREFECT, NEWER_SQLALCHEMY = (3, 9, 1), (2, 1)
-PURPOSES = {
-    "quant": "only `o9 demo` needs it",
-    "postgres": "only a store in PostgreSQL needs it",
-    "gp": "only the sampler gp needs it",
-    "parquet": "only `o9 export --format parquet` needs it",
-}
+SHOWN = frozenset({"prefect", "sqlalchemy", "optuna"})  # packages whose releases are always printed
 
 
 class Level(str, Enum):
@@ -118,38 +110,24 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    versions = installed()
-    yield Finding("o9", Level.OK, versions["o9"] or "not installed as a package")
-    for name in ("prefect", "sqlalchemy", "optuna"):
-        remedy = "" if versions[name] else "pip install prefect-o9"
-        yield Finding(name, _ok(versions[name]), versions[name] or "missing", remedy)
-    yield from known_to_fail(versions)
+    yield Finding("o9", Level.OK, release_of(DISTRIBUTION) or "not installed as a package")
+    for requirement in needed():
+        yield from package(requirement, release_of(requirement.name))
 
 
-def known_to_fail(versions: Mapping[str, str | None]) -> Iterator[Finding]:
-    """What is installed by name, and does not work together; pip keeps it apart by default."""
-    release = {name: _release(versions[name] or "0") for name in ("prefect", "sqlalchemy", "fastapi", "apprise")}
-    if release["fastapi"] >= BROKEN_FASTAPI:
-        detail = f"{versions['fastapi']} makes Prefect's server crash"
-        yield Finding("fastapi", Level.PROBLEM, detail, "pip install 'fastapi<0.151'")
-    if release["apprise"] >= BROKEN_APPRISE:
-        detail = f"{versions['apprise']} sends no alert"
-        yield Finding("apprise", Level.PROBLEM, detail, "pip install 'apprise<2'")
-    if release["sqlalchemy"] >= NEWER_SQLALCHEMY and (0,) < release["prefect"] < SCHEDULING_PREFECT:
-        detail = f"{versions['sqlalchemy']} keeps Prefect {versions['prefect']} from creating scheduled runs"
-        yield Finding("sqlalchemy", Level.PROBLEM, detail, "pip install 'sqlalchemy<2.1', or 'prefect>=3.9.1'")
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+def package(requirement: Requirement, release: str | None) -> Iterator[Finding]:
+    """Whether what is installed is what O9 needs; one that is named elsewhere, only where it is not."""
+    fine = release is not None and requirement.specifier.contains(release, prereleases=True)
+    if not fine or requirement.name in SHOWN:
+        detail = release if fine else f"{release or 'missing'}; O9 needs {requirement.specifier}"
+        yield Finding(requirement.name, _ok(fine), str(detail), "" if fine else f"pip install '{requirement}'")
 
 
 def extras() -> Iterator[Finding]:
-    for extra, distribution in EXTRAS.items():
-        if version := release_of(distribution):
-            yield Finding(f"extra {extra}", Level.OK, f"{distribution} {version}")
-        else:
-            yield Finding(f"extra {extra}", Level.OK, f"not installed: {PURPOSES[extra]}", install_command(extra))
+    for extra, (distribution, user) in EXTRAS.items():
+        release = release_of(distribution)
+        detail = f"{distribution} {release}" if release else f"not installed: only {user} needs it"
+        yield Finding(f"extra {extra}", Level.OK, detail, "" if release else install_command(extra))
 
 
 def settings_in_force(given: str | None) -> Iterator[Finding]:
@@ -157,11 +135,7 @@ def settings_in_force(given: str | None) -> Iterator[Finding]:
     for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
         remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
         yield Finding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
-    try:
-        in_force = settings()
-    except (OptimizationValidationError, OSError, UnicodeDecodeError) as error:
-        yield Finding("settings", Level.PROBLEM, failures.explain(error)[0])
-        return
+    in_force = settings()
     for name in Settings.model_fields:
         if name != "store_url" and name not in in_force.model_fields_set:
             continue
@@ -244,27 +218,29 @@ def disk(given: str | None) -> Iterator[Finding]:
 
 
 def prefect_server() -> Iterator[Finding]:
-    from o9.cli.prefect_side import look_for_servers  # imports Prefect
+    from o9.cli.prefect_side import configured_server, home, local_server, problem_of_configured  # imports Prefect
 
-    found = look_for_servers()
-    if found.configured and found.problem:
+    detail, remedy, problem = "none is configured; a local one starts when it is needed", "", None
+    if configured := configured_server():
+        problem = problem_of_configured(configured)
+        detail = f"{public_url(configured)} {problem or 'answers'}"
         remedy = (
-            "start it (`prefect server start`), correct PREFECT_API_URL and PREFECT_API_AUTH_STRING, or unset the "
-            "first (`prefect config unset PREFECT_API_URL`) to use a local one"
+            ""
+            if problem is None
+            else (
+                "start it (`prefect server start`), correct PREFECT_API_URL and PREFECT_API_AUTH_STRING, or unset the "
+                "first (`prefect config unset PREFECT_API_URL`) to use a local one"
+            )
         )
-        yield Finding("prefect server", Level.PROBLEM, f"{found.configured} {found.problem}", remedy)
-    elif found.configured:
-        yield Finding("prefect server", Level.OK, f"{found.configured} answers")
-    elif found.local:
-        url, file = found.local
+    elif local := local_server():
+        url, file = local
+        detail = f"none is configured; the local one answers at {url}"
         remedy = f'for Prefect\'s own commands: export PREFECT_API_URL={url} PREFECT_API_AUTH_STRING="$(cat {file})"'
-        yield Finding("prefect server", Level.OK, f"none is configured; the local one answers at {url}", remedy)
-    else:
-        yield Finding("prefect server", Level.OK, "none is configured; a local one starts when it is needed")
-    home = next((folder for folder in (found.home, *found.home.parents) if folder.exists()), found.home)
-    writable = os.access(home, os.W_OK)
+    yield Finding("prefect server", _ok(not problem), detail, remedy)
+    there = next(folder for folder in (home(), *home().parents) if folder.exists())
+    writable = os.access(there, os.W_OK)
     remedy = "" if writable else "make it writable, or name another in PREFECT_HOME"
-    yield Finding("prefect home", _ok(writable), str(found.home) + ("" if writable else " is not writable"), remedy)
+    yield Finding("prefect home", _ok(writable), f"{home()}{'' if writable else ' is not writable'}", remedy)
 
 
 def _ok(fine: object) -> Level:

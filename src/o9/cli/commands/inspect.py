@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from typing import Annotated, Any
@@ -16,7 +14,7 @@ import typer
 from o9.cli.console import page_width, results, say, write_json, write_json_list
 from o9.cli.console import show as show_
 from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
-from o9.cli.options import Id, Json, Limit, Since, Status, StoreUrl, Type
+from o9.cli.options import Id, Json, Limit, Since, Statuses, StoreUrl, Type
 from o9.cli.session.follow import crew_of, is_watched
 from o9.cli.views import words
 from o9.cli.views.optimizations import Record, list_view, record_view, trials_view
@@ -24,9 +22,9 @@ from o9.cli.views.words import command
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
 from o9.health.wording import document
-from o9.lifecycle.effect import Direction, direction_of
+from o9.lifecycle.effect import direction_of
 from o9.model.optimization import OptimizationState
-from o9.model.states import ACTIVE
+from o9.model.states import ACTIVE, OptimizationStatus
 from o9.model.trial import Trial
 from o9.statistics import frames, rows
 from o9.store import queries
@@ -65,14 +63,14 @@ _SORTED: dict[Sort, Callable[[OptimizationState], Any]] = {
     Sort.ENDED: lambda state: -state.completed_at.timestamp() if state.completed_at else None,
     Sort.NAME: lambda state: state.name.casefold(),
     Sort.STATUS: lambda state: state.status.value,
-    Sort.BEST: lambda state: _negative(words.best_value(state)),
+    Sort.BEST: lambda state: None if (best := words.best_value(state)) is None else -best,
     Sort.IMPROVEMENT: lambda state: -state.performance_improvement if words.has_improvement(state) else None,
     Sort.TIME: lambda state: -state.execution_time or None,
 }
 
 
 def list_(
-    status: Status = None,
+    status: Statuses = None,
     kind: Type = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="TEXT", help="Filter by part of the name or id.")
@@ -91,14 +89,18 @@ def list_(
     json: Json = False,
 ) -> int:
     """Newest first; the first 50, unless --limit or --json. Filters add up. `?` behind a status: its node is gone."""
+    statuses = status or []
     wanted = Filter(
-        status, kind, family=family, text=name, created_after=moment(since) if since else None, placebos=everything
-    )
-    filtered = wanted != Filter(placebos=everything) or objective is not None
+        status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, text=name,
+        created_after=moment(since) if since else None, placebos=everything,
+    )  # fmt: skip
+    filtered = wanted != Filter(placebos=everything) or objective is not None or bool(statuses)
     with existing_store(store) as opened:
         room = limit or LIST_LIMIT
-        whole = json or objective is not None or sort is not Sort.CREATED
+        whole = json or objective is not None or len(statuses) > 1 or sort is not Sort.CREATED
         found = _newest_first(opened, wanted, PAGE if whole else min(PAGE, room + 1))
+        if len(statuses) > 1:
+            found = (each for each in found if each[0].status in statuses)
         if objective is not None:
             found = (each for each in found if objective.casefold() in _objective(each[0]).casefold())
         if sort is not Sort.CREATED:
@@ -159,26 +161,24 @@ def trials(
     sort, limit = (TrialSort.VALUE, top) if top is not None else (sort or TrialSort.NUMBER, limit)
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
-        counted = Counted(direction_of(state))
-        ledger_read = counted.through(ledger(opened, state.optimization_id))
-        if not (csv or json):
-            limit = limit or TRIALS_LIMIT
-        chosen = ledger_read if limit is None and sort is TrialSort.NUMBER else _chosen(ledger_read, state, sort, limit)
+        limit = limit if csv or json else limit or TRIALS_LIMIT
+        chosen = _chosen(ledger(opened, state.optimization_id), state, sort, limit)
         if json:
             write_json_list(trial.to_dict() for trial in chosen)
             return 0
-        listed = list(chosen)
+        listed, best = list(chosen), _best(opened, state)
+        total = sum(opened.read(queries.trial_counts, state.optimization_id).values())
     if csv:
         frame = frames.frame_of("trials", [rows.trial(state.optimization_id, trial) for trial in listed])
         frame.to_csv(sys.stdout, index=False)
     elif not listed:
         say(f"{state.optimization_id} has no trials yet (it is {state.status.value})")
     else:
-        show_(trials_view(counted.best, listed))
-        if counted.total > len(listed):
+        show_(trials_view(best, listed))
+        if total > len(listed):
             which = {TrialSort.NUMBER: "the last", TrialSort.VALUE: "the best", TrialSort.TIME: "the longest"}[sort]
             more = "--limit" if top is None else "--top"
-            say(f"{which} {len(listed)} of {counted.total} trials (★ is the best); {more} N shows more, --json all")
+            say(f"{which} {len(listed)} of {total} trials (★ is the best); {more} N shows more, --json all")
     return 0
 
 
@@ -238,59 +238,39 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
 
 
 def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[Judged]:
-    """Each with its verdict, which is read with its page."""
+    """Each with its verdict, which is read with its page; one that failed has no result to judge."""
     cursor = None
     while True:
         page = store.read(queries.page, wanted=wanted, limit=page_size, cursor=cursor)
         verdicts = kept_verdicts(store, page.items)
-        yield from ((state, verdicts.get(state.optimization_id)) for state in page.items)
+        for state in page.items:
+            yield state, None if state.status is OptimizationStatus.FAILED else verdicts.get(state.optimization_id)
         cursor = page.next_cursor
         if cursor is None:
             return
 
 
-@dataclass
-class Counted:
-    """The best of the trials that have gone `through`, and how many these are."""
-
-    direction: Direction
-    best: Trial | None = None
-    total: int = 0
-
-    def through(self, trials: Iterable[Trial]) -> Iterator[Trial]:
-        for trial in trials:
-            self.best = words.better(self.best, trial, self.direction)
-            self.total += 1
-            yield trial
-
-
 def _best(store: Store, state: OptimizationState) -> Trial | None:
-    counted = Counted(direction_of(state))
-    deque(counted.through(ledger(store, state.optimization_id)), maxlen=0)
-    return counted.best
+    return next(iter(store.read(queries.best_trials, state.optimization_id, direction_of(state), 1)), None)
 
 
 def _chosen(trials: Iterable[Trial], state: OptimizationState, sort: TrialSort, limit: int | None) -> Iterable[Trial]:
-    """At most `limit` of them, in order; a million need no memory."""
+    """At most `limit` of them, in order; what has no value comes last."""
     if sort is TrialSort.NUMBER:
-        return deque(trials, maxlen=limit)
-    sign = -1 if direction_of(state) == "maximize" else 1
+        return trials if limit is None else deque(trials, maxlen=limit)
+    sign = -1 if sort is TrialSort.TIME or direction_of(state) == "maximize" else 1
 
     def place(trial: Trial) -> tuple[bool, float]:
         value = trial.duration_seconds if sort is TrialSort.TIME else trial.value
-        return value is None, 0.0 if value is None else value * (-1 if sort is TrialSort.TIME else sign)
+        return value is None, sign * (value or 0.0)
 
-    return sorted(trials, key=place) if limit is None else heapq.nsmallest(limit, trials, key=place)
+    return sorted(trials, key=place)[:limit]
 
 
 def _sorted(found: Iterable[Judged], key: Callable[[OptimizationState], Any]) -> Iterator[Judged]:
     keyed = [(key(each[0]), each) for each in found]
     yield from (each for _, each in sorted((pair for pair in keyed if pair[0] is not None), key=lambda pair: pair[0]))
     yield from (each for value, each in keyed if value is None)
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 def _objective(state: OptimizationState) -> str:

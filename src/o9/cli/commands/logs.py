@@ -11,6 +11,7 @@ from rich.text import Text
 from o9.cli.console import say, show, write_json_list
 from o9.cli.open_store import existing_optimization, existing_store
 from o9.cli.options import Id, Json, StoreUrl
+from o9.model.errors import OptimizationError
 from o9.store import queries
 from o9.store.core.unit import Row
 from o9.store.optimizations.outputs import OF_NO_TRIAL
@@ -30,6 +31,10 @@ def logs(
     """Of each trial the first 64 KiB are kept, of an optimization 16 MiB."""
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
+        if trial is not None and opened.read(queries.trial, state.optimization_id, trial) is None:
+            count = sum(opened.read(queries.trial_counts, state.optimization_id).values())
+            numbers = f"its trials are 0 to {count - 1}" if count else "it has none yet"
+            raise OptimizationError(f"{state.optimization_id} has no trial {trial}; {numbers}")
         found = _outputs(opened, state.optimization_id, trial)
         if json:
             write_json_list({name: row[name] for name in KEYS} for row in found)

@@ -15,10 +15,8 @@ from rich.text import Text
 
 from o9.health.grades import Grade, Verdict
 from o9.health.wording import GRADES, marked
-from o9.lifecycle.effect import Direction, is_better
 from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import OptimizationStatus
-from o9.model.trial import Trial
 from o9.text.escape import one_line, shown
 from o9.text.format import NOTHING, percent, value_text
 
@@ -122,15 +120,6 @@ def of_trials(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     bad = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if state != "completed" and count)
     return f"{total} ({bad})" if bad else str(total)
-
-
-def better(best: Trial | None, other: Trial, direction: Direction) -> Trial | None:
-    """The better of two; the first of equals, and never one without a value."""
-    if other.value is None:
-        return best
-    if best is None or best.value is None:
-        return other
-    return other if is_better(other.value, best.value, direction) else best
 
 
 def has_improvement(state: OptimizationState) -> bool:

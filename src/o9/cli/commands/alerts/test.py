@@ -1,15 +1,14 @@
 """`alerts config test`: a test message through a channel, and whether it was sent.
 
-Contract. Of a receiver all channels are tried; what cannot be from here is named, with the reason, and keeps nothing
-from the others. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported for a
-block alone.
+Contract. Of a receiver all channels are tried; one that cannot be tried here is named, with the reason, and the others
+are sent to all the same. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported
+for a block alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -39,20 +38,6 @@ TITLE = "Test of a channel"
 LEFT_OUT = "left out"
 
 
-class Untried(NamedTuple):
-    """One of a receiver's channels; it has failed, or only a program has it."""
-
-    name: str
-    why: str
-    failed: bool
-
-
-class ChannelTrial(NamedTuple):
-    receiver: Receiver
-    channels: list[Channel]
-    untried: tuple[Untried, ...] = ()
-
-
 def send_test(
     channel: Annotated[
         str,
@@ -69,10 +54,8 @@ def send_test(
     """
     configuration = Configuration() if "://" in channel and config is None else configuration_in(config)
     configure_logging("DEBUG" if failures.verbose else "INFO")
-    trial = channels_for(channel, configuration)
-    outcomes = asyncio.run(_send(trial.channels, trial.receiver, configuration))
-    out = [_document(tried, outcome) for tried, outcome in zip(trial.channels, outcomes, strict=True)]
-    out += [_document_of(each) for each in trial.untried]
+    receiver, channels = channels_for(channel, configuration)
+    out = asyncio.run(_send(channels, receiver, configuration))
     if json:
         write_json(out)
     for each in out:
@@ -85,71 +68,58 @@ def send_test(
     return ERROR if any(each["outcome"] == "failed" for each in out) else DONE
 
 
-def channels_for(name: str, configuration: Configuration) -> ChannelTrial:
-    """The channels that `name` means, and whose messages they would get. Raises OptimizationError for none."""
-    references = _references(configuration)
-    if name in references:
-        receiver, reference = references[name]
-        return ChannelTrial(receiver, [_channel(reference)])
-    if says_where(name):
-        return ChannelTrial(Receiver(name="test", channels=(name,)), [_channel(name)])
-    receiver_named = configuration.receivers.get(name)
-    if receiver_named is not None:
-        return _trial_of(receiver_named)
-    known = [*BUILT_IN_CHANNELS, *(each for each in references if "://" not in each), *configuration.receivers]
-    hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(dict.fromkeys(known))}."
-    raise OptimizationError(
-        f"no channel or receiver is called {_plain(name)!r:.100}; {hint} Or give an Apprise URL; a channel that a "
-        "program registers can only be tried there"
-    )
+def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, dict[str, Channel | OptimizationError]]:
+    """The channels that `name` means, by how they are written, or why one cannot be tried; and whose messages they get.
 
-
-def _trial_of(receiver: Receiver) -> ChannelTrial:
-    mine = [each for each in receiver.channels if each != EVERY_CHANNEL]
-    if EVERY_CHANNEL in receiver.channels:
-        mine += [each for each in BUILT_IN_CHANNELS if each not in mine]
-    if not mine:
-        raise OptimizationError(f"the receiver {receiver.name!r} has no channel; give it some in `channels`")
-    channels, untried = [], []
-    for each in mine:
-        try:
-            channels.append(_channel(each))
-        except OptimizationError as error:
-            if len(mine) == 1:
-                raise
-            untried.append(Untried(channel_name(each), str(error), says_where(each)))
-    if not channels:
-        raise OptimizationError("; ".join(each.why for each in untried))
-    return ChannelTrial(receiver, channels, tuple(untried))
-
-
-def _plain(name: str) -> str:
-    """A mistyped address holds secrets, too."""
-    scheme, colon, _ = name.partition(":")
-    return f"{scheme}:…" if colon else name
-
-
-def _references(configuration: Configuration) -> dict[str, tuple[Receiver, str]]:
-    """What the configuration's receivers name, by the name that others show, and by their own words.
-
-    A channel of several receivers gets the default templates.
+    A channel of several receivers gets the default templates. Raises OptimizationError where there is none to try.
     """
-    found: dict[str, tuple[Receiver, str]] = {}
-    for receiver in configuration.receivers.values():
-        for each in receiver.channels:
-            if each != EVERY_CHANNEL:
-                name = channel_name(each)
-                one = (receiver if name not in found else Receiver(name="test", channels=(each,)), each)
-                found[name] = one
-                if "://" in each:
-                    found[each] = one
-    return found
+    receivers = configuration.receivers
+    named = [(each, own) for each in receivers.values() for own in each.channels if own != EVERY_CHANNEL]
+    if uses := [(each, own) for each, own in named if name in (own, channel_name(own))]:
+        receiver, reference = uses[0]
+        return receiver if len(uses) == 1 else _receiver_of(reference), {reference: _channel(reference)}
+    if says_where(name):
+        return _receiver_of(name), {name: _channel(name)}
+    if name not in receivers:
+        known = dict.fromkeys([*BUILT_IN_CHANNELS, *(own for _, own in named if "://" not in own), *receivers])
+        hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(known)}."
+        scheme, colon, _ = name.partition(":")  # a mistyped address holds secrets, too
+        raise OptimizationError(
+            f"no channel or receiver is called {scheme + colon + '…' * bool(colon)!r:.100}; {hint} Or give an Apprise "
+            "URL; a channel that a program registers can only be tried there"
+        )
+    receiver = receivers[name]
+    found: dict[str, Channel | OptimizationError] = {}
+    for reference in (*receiver.channels, *(BUILT_IN_CHANNELS if EVERY_CHANNEL in receiver.channels else ())):
+        if reference != EVERY_CHANNEL:
+            try:
+                found[reference] = _channel(reference)
+            except OptimizationError as error:
+                found[reference] = error
+    if not found:
+        raise OptimizationError(f"the receiver {name!r} has no channel; give it some in `channels`")
+    if all(isinstance(each, OptimizationError) for each in found.values()):
+        raise OptimizationError("; ".join(map(str, found.values())))
+    return receiver, found
+
+
+def remedy(failed: Failed) -> str:
+    """What to do about it."""
+    if failed.permanent:
+        return "the service refuses it for good: correct the address, its credentials or who it is for"
+    if failed.retry_after is not None:
+        return f"the service asks to wait {duration(failed.retry_after)}; try it again then"
+    return "check the address, its credentials, and that its host can be reached from here; then try again"
+
+
+def _receiver_of(reference: str) -> Receiver:
+    return Receiver(name="test", channels=(reference,))
 
 
 def _channel(reference: str) -> Channel:
     """Raises OptimizationError where it is none."""
-    if reference in (notifications := built_in_channels()):
-        return notifications[reference]
+    if reference in BUILT_IN_CHANNELS:
+        return built_in_channels()[reference]
     if reference.startswith(BLOCK):
         return channel_of(channel_name(reference), asyncio.run(_block(reference.removeprefix(BLOCK))))
     if "://" in reference:
@@ -167,14 +137,10 @@ async def _block(name: str) -> Any:
             return await asyncio.to_thread(load_block, name)
 
 
-async def _send(channels: list[Channel], receiver: Receiver, configuration: Configuration) -> list[Sent | Failed]:
-    templates = {**configuration.templates, **receiver.templates}
-    notice = _notice(receiver)
-    message = Messages(templates, link=configuration.link).of(notice)
-    return list(await asyncio.gather(*(channel.send(message, notice) for channel in channels)))
-
-
-def _notice(receiver: Receiver) -> Notice:
+async def _send(
+    channels: dict[str, Channel | OptimizationError], receiver: Receiver, configuration: Configuration
+) -> list[dict[str, Any]]:
+    """To all at once; a document for each."""
     now = utc_now()
     alert = Alert(
         labels={"title": TITLE, "level": AlertLevel.INFO.value},
@@ -186,35 +152,24 @@ def _notice(receiver: Receiver) -> Notice:
         message=f"{who()} tried this channel. It works; nothing has happened, and there is nothing to do.",
     )
     reason = "a test of the channel"
-    return Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
+    notice = Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
+    message = Messages({**configuration.templates, **receiver.templates}, link=configuration.link).of(notice)
+
+    async def try_one(reference: str, channel: Channel | OptimizationError) -> dict[str, Any]:
+        if isinstance(channel, OptimizationError):
+            outcome = "failed" if says_where(reference) else LEFT_OUT
+            return _document(channel_name(reference), outcome, reason=redacted(str(channel)))
+        address = settings().alerts_log if isinstance(channel, FileChannel) else getattr(channel, "address", "")
+        name = f"{channel.name} ({address})" if address else channel.name
+        sent = await channel.send(message, notice)
+        if isinstance(sent, Sent):
+            return _document(name, "sent")
+        return _document(name, "failed", redacted(sent.reason), sent.permanent, remedy(sent))
+
+    return await asyncio.gather(*(try_one(reference, channel) for reference, channel in channels.items()))
 
 
-def _document(channel: Channel, outcome: Sent | Failed) -> dict[str, Any]:
-    out: Mapping[str, Any] = {"channel": _shown(channel)}
-    if isinstance(outcome, Sent):
-        return {**out, "outcome": "sent", "reason": None, "permanent": None, "remedy": None}
-    return {
-        **out, "outcome": "failed", "reason": redacted(outcome.reason), "permanent": outcome.permanent,
-        "remedy": remedy(outcome),
-    }  # fmt: skip
-
-
-def _document_of(untried: Untried) -> dict[str, Any]:
-    outcome = "failed" if untried.failed else LEFT_OUT
-    return {
-        "channel": untried.name, "outcome": outcome, "reason": redacted(untried.why), "permanent": None, "remedy": None,
-    }  # fmt: skip
-
-
-def remedy(failed: Failed) -> str:
-    """What to do about it."""
-    if failed.permanent:
-        return "the service refuses it for good: correct the address, its credentials or who it is for"
-    if failed.retry_after is not None:
-        return f"the service asks to wait {duration(failed.retry_after)}; try it again then"
-    return "check the address, its credentials, and that its host can be reached from here; then try again"
-
-
-def _shown(channel: Channel) -> str:
-    address = settings().alerts_log if isinstance(channel, FileChannel) else getattr(channel, "address", "")
-    return f"{channel.name} ({address})" if address else channel.name
+def _document(
+    channel: str, outcome: str, reason: str | None = None, permanent: bool | None = None, remedy: str | None = None
+) -> dict[str, Any]:
+    return {"channel": channel, "outcome": outcome, "reason": reason, "permanent": permanent, "remedy": remedy}
