@@ -21,7 +21,8 @@ REACH_SECONDS = 3.0
 
 
 def home() -> Path:
-    return PREFECT_HOME.value().expanduser()
+    folder: Path = PREFECT_HOME.value()
+    return folder.expanduser()
 
 
 def configured_server() -> str | None:
