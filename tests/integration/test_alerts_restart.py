@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alert_worlds import START, MadeTime, World, alert, play, script, tell, world
 
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.silences import Silence
-from o9.alerts.service.leader import AT_ONCE
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.errors import StoreUnavailableError
 from o9.store import queries
@@ -234,24 +231,3 @@ def test_a_leader_that_is_cut_off_as_it_decides_loses_nothing(one: World, monkey
     assert [row[3] for row in after(one, 600)] == [["a"]]
     assert fates == []
     assert len(one.told()) == 3
-
-
-def test_a_leader_that_has_to_go_ends_its_tick_undecided(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell(one.store, *(alert(f"a{number}", START, optimization_id=f"opt-{number}") for number in range(3 * AT_ONCE)))
-    taken = 0
-
-    def hurried(engine: Engine, told: list[Alert], now: datetime) -> None:
-        nonlocal taken
-        taken += len(told)
-        take(engine, told, now)
-        one.leader.hurry()  # as the one who stops it does, from another thread
-
-    take = Engine.take
-    with monkeypatch.context() as hurry:
-        hurry.setattr(Engine, "take", hurried)
-        assert not one.leader.tick().leads
-    assert taken == AT_ONCE
-    one.leader.leave()
-    one.restart()
-    assert len(after(one, 31)) == 1
-    assert one.store.read(queries.notifications)[0]["firing_count"] == 3 * AT_ONCE

@@ -10,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
+from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.engine import Engine
-from o9.alerts.pipeline.engine_state import Held, Snapshot
+from o9.alerts.pipeline.engine import Engine, Snapshot
+from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.silences import Silence
 from o9.config import DocumentError, Fault
 from o9.model.states import AlertLevel
@@ -108,6 +110,19 @@ def alert(number: int, now: datetime, **fields: object) -> Alert:
         title=labels["title"],
     )
     return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def why(engine: Engine, fingerprint: str, now: datetime) -> list[tuple[str, Reason | None]]:
+    """By receiver: what holds the alert back, NOTHING_NEW where it was reported; None while it waits for its group."""
+    known = engine._known.get(fingerprint)
+    found: list[tuple[str, Reason | None]] = []
+    for place in () if known is None else known.places:
+        group = place.group
+        if known is not None and group is not None and fingerprint in group.members:
+            reason = stages.suppressed(known.alert, now, engine._facts(place.route, now)).reason
+            waits = None if fingerprint not in group.firing else Reason.NOTHING_NEW
+            found.append((place.route.receiver, waits if reason is Reason.GOES_ON else reason))
+    return found
 
 
 @dataclass

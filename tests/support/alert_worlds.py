@@ -15,9 +15,8 @@ import pytest
 
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.loader import AlertsFile
-from o9.alerts.pipeline.clock import Clock
 from o9.alerts.pipeline.silences import Silence
-from o9.alerts.service.leader import Leader
+from o9.alerts.service.leader import Clock, Leader
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel

@@ -19,9 +19,9 @@ from o9.alerts.channels.outcome import Failed, Sent
 from o9.alerts.channels.registry import ChannelRegistry, NamedBlock, channel_name
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration, load
-from o9.alerts.pipeline.clock import Clock
 from o9.alerts.service.delivery import end_of, entry_of
 from o9.alerts.service.filters import AlertFilters
+from o9.alerts.service.leader import Clock
 from o9.alerts.service.repository import MESSAGE_LIMIT, new_alert_of
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert

@@ -26,10 +26,8 @@ from o9.alerts.pipeline.stages import (
     Failure,
     GroupContext,
     Reported,
-    Throttle,
     by_intervals,
     suppressed,
-    throttled,
     tried_again,
     worth_notifying,
 )
@@ -283,33 +281,6 @@ def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged
 
 
 @pytest.mark.parametrize(
-    ("sent", "until"),
-    [([], None), ([-9], None), ([-9, -8, -7], 1), ([-11, -9, -8], None), ([-10, -9, -8], None), ([-99, -9, -5, -1], 1)],
-)
-def test_throttled(sent: list[float], until: float | None) -> None:
-    """At most three in ten seconds."""
-    moments = [NOW + seconds(each) for each in sent]
-    decision = throttled("mail", NOW, (Throttle(messages=3, every=seconds(10)), moments))
-    assert decision == (GOES_ON if until is None else Decision(Reason.THROTTLED, "mail", NOW + seconds(until)))
-    assert throttled("mail", NOW, (None, moments)) is GOES_ON
-
-
-@given(st.integers(1, 5), st.lists(st.integers(0, 100), max_size=40))
-def test_no_span_has_more_messages_than_the_throttle_allows(messages: int, asked: list[int]) -> None:
-    sent: list[datetime]
-    throttle, sent, now = Throttle(messages=messages, every=seconds(10)), [], NOW
-    for pause in asked:
-        now += seconds(pause / 10)
-        decision = throttled("mail", now, (throttle, sent))
-        if decision.until is not None:
-            now = decision.until
-            assert throttled("mail", now, (throttle, sent)) is GOES_ON
-        sent.append(now)
-    for first, last in zip(sent, sent[messages:], strict=False):
-        assert last - first >= throttle.every
-
-
-@pytest.mark.parametrize(
     ("tries", "chance", "retry_after", "pause"),
     [
         (1, 0.0, None, 5),
@@ -372,9 +343,9 @@ def test_a_group_is_named_by_its_route_receiver_and_labels() -> None:
 
 
 def test_a_reason_is_read_by_its_code() -> None:
-    assert {Reason.of(each.value) for each in Reason} == set(Reason)
+    assert {Reason(each.value) for each in Reason} == set(Reason)
     with pytest.raises(ValueError, match="no such"):
-        Reason.of("no such")
+        Reason("no such")
 
 
 @pytest.mark.parametrize(

@@ -15,34 +15,91 @@ reason, once. A receiver is notified of what is new, and of the end of all that 
 while the alert was suppressed: then as soon as it no longer is.
 
 If something raises, `take`, `advance` and `restored` go on with what is left and then raise InternalErrors, which names
-the alerts and the groups; the engine is inconsistent then, and must be discarded.
+the alerts and the groups; the engine may be inconsistent then, and must be discarded.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from weakref import WeakValueDictionary
 
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, digest, merged
-from o9.alerts.pipeline.engine_state import Changes, Held, Kept, Known, Place, Snapshot
+from o9.alerts.pipeline.alert import Alert, merged
 from o9.alerts.pipeline.flapping import CountedChanges
 from o9.alerts.pipeline.flush import Flush
-from o9.alerts.pipeline.groups import Group
+from o9.alerts.pipeline.groups import Group, Held, Known, Place
 from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.quarantine import Culprit, InternalErrors, culprits
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences
-from o9.alerts.pipeline.stages import GOES_ON, Decision
+from o9.alerts.pipeline.stages import Decision
 
 _SWEPT_EVERY = timedelta(minutes=1)
 PutOff = Mapping[str, datetime]
 _NOTHING: PutOff = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is new since the last time."""
+
+    groups: Mapping[str, tuple[Group, dict[str, Any]] | None]
+    """By key, the group and its state; None where it is gone."""
+    due: Mapping[str, datetime]
+    """By key, when the others are flushed next, where that has changed."""
+    held: tuple[Held, ...]
+    closed: tuple[str, ...]
+    """The ids of alerts that need no more messages: a restored engine need not know them."""
+
+    def __bool__(self) -> bool:
+        return bool(self.groups or self.due or self.held or self.closed)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An alert in a snapshot."""
+
+    alert: Alert
+    ended: bool = False
+    """Whether its end has been noticed."""
+    acknowledged_by: str = ""
+    changes: tuple[datetime, ...] = ()
+    """When it changed; `o9.alerts.pipeline.flapping.changes_of` reads that from its episodes."""
+    episodes: tuple[tuple[datetime, str], ...] = ()
+    """Earlier ones: when they ended, and their ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything an engine knows beside its configuration."""
+
+    alerts: tuple[Kept, ...]
+    silences: tuple[Silence, ...]
+    groups: Mapping[str, tuple[datetime, dict[str, Any]]]
+    """By key: when it is flushed next, and its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """What was raised over these episodes; `receiver` is who was to be notified, where that is known."""
+
+    error: Exception
+    alert_ids: tuple[str, ...]
+    receiver: str = ""
+
+
+class InternalErrors(Exception):
+    """What was raised, by the fingerprint of the alert or the key of the group over which it was."""
+
+    def __init__(self, culprits: Mapping[str, Culprit]) -> None:
+        super().__init__("; ".join(repr(culprit.error) for culprit in culprits.values()))
+        self.culprits = culprits
 
 
 class Engine:
@@ -60,8 +117,6 @@ class Engine:
         self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
         self._occupied: dict[str, Place] = {}
         """By key, the places that have a group."""
-        given = {route.receiver: configuration.receivers[route.receiver] for route in configuration.route.walk()}
-        self._audiences = {name: digest(sorted(receiver.channels)) for name, receiver in given.items()}
         self._due: list[tuple[datetime, str]] = []
         self._changed: set[str] = set()
         self._moved: set[str] = set()
@@ -70,14 +125,14 @@ class Engine:
 
     def take(self, alerts: Iterable[Alert], now: datetime) -> None:
         """Alerts from sources. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
-        errors = InternalErrors()
+        culprits: dict[str, Culprit] = {}
         for given in alerts:
             try:
                 self._take(given, now)
-            except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
-                errors.alerts[given.fingerprint] = Culprit(error, (given.alert_id,))
-        if errors:
-            raise errors
+            except Exception as error:  # noqa: BLE001 - raised below
+                culprits[given.fingerprint] = Culprit(error, (given.alert_id,))
+        if culprits:
+            raise InternalErrors(culprits)
 
     def put_silence(self, silence: Silence) -> None:
         """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
@@ -107,15 +162,18 @@ class Engine:
         It also forgets what has passed; to be called every minute or so, then, where nothing is due.
         """
         notices: list[Notice] = []
-        errors = InternalErrors()
+        culprits: dict[str, Culprit] = {}
         while (at := self.due()) is not None and at <= now:
-            place = self._occupied[heapq.heappop(self._due)[1]]
+            key = heapq.heappop(self._due)[1]
+            group = self._group(key)
+            assert group is not None
             try:
-                notices += self._flush(place, now)
-            except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
-                self._blame(place, error, now, errors)
-        if errors:
-            raise errors
+                notices += self._flush(self._occupied[key], group, now)
+            except Exception as error:  # noqa: BLE001 - raised below
+                ids = tuple(self._known[name].alert.alert_id for name in group.members)
+                culprits[key] = Culprit(error, ids, group.receiver)
+        if culprits:
+            raise InternalErrors(culprits)
         self._sweep(now)
         return notices
 
@@ -132,28 +190,12 @@ class Engine:
         self._changed, self._moved, self._held, self._closed = set(), set(), [], []
         return changes
 
-    def why(self, fingerprint: str, now: datetime) -> list[tuple[str, Decision]]:
-        """By receiver, the state of one alert: what holds it back, what it waits for, or when it was reported."""
-        known = self._known.get(fingerprint)
-        found: list[tuple[str, Decision]] = []
-        for place in () if known is None else known.places:
-            group = place.group
-            if known is None or group is None or fingerprint not in group.members:
-                continue
-            decision = stages.suppressed(known.alert, now, self._facts(place.route, now))
-            if decision is GOES_ON and fingerprint in group.firing:
-                decision = Decision(Reason.NOTHING_NEW, f"at {group.notified[fingerprint]:%Y-%m-%d %H:%M:%S} UTC")
-            elif decision is GOES_ON:
-                decision = Decision(Reason.GROUP_WAIT if group.waits else Reason.GROUP_INTERVAL, "", group.due_at)
-            found.append((place.route.receiver, decision))
-        return found
-
     def snapshot(self) -> Snapshot:
         groups = ((key, place.group) for key, place in self._occupied.items())
         return Snapshot(
             tuple(
-                Kept(known.alert, not known.firing, known.acknowledged_by, self._changes.get(fingerprint, ()))
-                for fingerprint, known in self._known.items()
+                Kept(each.alert, not each.firing, each.acknowledged_by, self._changes.get(name, ()), each.episodes)
+                for name, each in self._known.items()
             ),
             tuple(self._silences),
             {key: (group.due_at, group.state()) for key, group in groups if group is not None},
@@ -166,28 +208,32 @@ class Engine:
         """As it was. If the configuration has changed since, the groups of its alerts take over what a receiver was
         notified of. `put_off`: by a group's key, until when it is not flushed.
         """
-        engine, errors = cls(configuration, put_off), InternalErrors()
+        engine = cls(configuration, put_off)
         routes = {route.key: route for route in configuration.route.walk()}
         for silence in snapshot.silences:
             engine.put_silence(silence)
         groups = []
         for key, (due_at, state) in snapshot.groups.items():
-            group = Group.of(key, routes.get(state["route"], configuration.route), due_at, state)
+            route = routes.get(state["route"], configuration.route)
+            latest = now + max(route.group_wait, route.group_interval)  # the clock of who wrote it may be ahead
+            group = Group.of(key, route, min(due_at, latest), state)
             groups.append(group)
             if group_key(group.route, group.labels) == key:
                 engine._add(engine._place(group.route, group.labels), group)
+        culprits: dict[str, Culprit] = {}
         for each in snapshot.alerts:
             try:
                 engine._remember(each, now)
-            except Exception as error:  # noqa: BLE001 - an internal error: `errors` is raised
-                errors.alerts[each.alert.fingerprint] = Culprit(error, (each.alert.alert_id,))
-        if errors:
-            raise errors
+            except Exception as error:  # noqa: BLE001 - raised below
+                culprits[each.alert.fingerprint] = Culprit(error, (each.alert.alert_id,))
+        if culprits:
+            raise InternalErrors(culprits)
         engine.drain()
         for group in groups:
             engine._hand_over(group, now)
         for known in [known for known in engine._known.values() if not known.firing]:
             engine._forget_if_done(known)  # it ended while it was quarantined, or its receiver is gone
+        engine._changed.update(key for key in snapshot.groups if key not in engine._occupied)
         return engine
 
     # What becomes of one alert.
@@ -225,7 +271,7 @@ class Engine:
     def _remember(self, each: Kept, now: datetime) -> None:
         fingerprint = each.alert.fingerprint
         known = self._meet(each.alert)
-        known.firing, known.acknowledged_by = not each.ended, each.acknowledged_by
+        known.firing, known.acknowledged_by, known.episodes = not each.ended, each.acknowledged_by, each.episodes
         if each.changes:
             self._changes[fingerprint] = each.changes
         for place in known.places:
@@ -315,10 +361,9 @@ class Engine:
 
     def _hand_over(self, group: Group, now: datetime) -> None:
         """What it reported of alerts that are in other groups now, where the same receiver is notified."""
-        receivers = self._audiences if group.receiver not in self._audiences else {}  # it may be renamed
         for name in [name for name in group.notified if name not in group.members]:
             if (known := self._known.get(name)) is not None:
-                heirs = [place for place in known.places if group.notifies(place.route.receiver, receivers)]
+                heirs = [place for place in known.places if place.route.receiver == group.receiver]
                 for heir in heirs:
                     if heir.group is None:
                         self._add(heir, Group.beginning(heir.key, heir.route, heir.grouping, known.alert, now))
@@ -333,20 +378,11 @@ class Engine:
 
     def _add(self, place: Place, group: Group) -> None:
         place.group = group
-        group.receiver, group.audience = place.route.receiver, self._audiences[place.route.receiver]
+        group.receiver = place.route.receiver
         group.not_before = self._put_off.get(group.key)
         self._occupied[group.key] = place
         self._changed.add(group.key)
         self._reschedule(group)
-
-    def _blame(self, place: Place, error: Exception, now: datetime, errors: InternalErrors) -> None:
-        group, route = place.group, place.route
-        assert group is not None
-        alerts = [self._known[name].alert for name in group.members if name in self._known]
-        found = culprits(alerts, lambda alert: stages.suppressed(alert, now, self._facts(route, now)), route.receiver)
-        errors.alerts |= found
-        if not found:
-            errors.groups[group.key] = Culprit(error, tuple(alert.alert_id for alert in alerts), route.receiver)
 
     def _reschedule(self, group: Group) -> None:
         heapq.heappush(self._due, (group.next_at, group.key))
@@ -357,9 +393,7 @@ class Engine:
             self._inhibitions, self._concerning, self._silences, interval, self._changes, self.configuration.flapping
         )
 
-    def _flush(self, place: Place, now: datetime) -> list[Notice]:
-        group = place.group
-        assert group is not None
+    def _flush(self, place: Place, group: Group, now: datetime) -> list[Notice]:
         known = [self._known[name] for name in group.members]
         ending = [each for each in known if each.firing and each.alert.resolved(now)]
         for each in ending:
@@ -370,11 +404,11 @@ class Engine:
             flush.regular()
         flush.escalation()
         idle = not any(self._known[name].firing for name in group.members)
-        if flush.changed or group.idle != idle or (regular and group.waits):
+        if flush.changed or group.idle != idle:
             self._changed.add(group.key)
         group.idle = idle
         if regular:
-            group.waits, group.due_at = False, now + group.route.group_interval
+            group.due_at = now + group.route.group_interval
             self._moved.add(group.key)
         if group.members:
             self._reschedule(group)

@@ -12,8 +12,7 @@ from datetime import datetime
 from o9.alerts.config.schema import Receiver
 from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.alert import Alert, in_order
-from o9.alerts.pipeline.engine_state import Held, Known
-from o9.alerts.pipeline.groups import Group
+from o9.alerts.pipeline.groups import Group, Held, Known
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import Reason
 from o9.alerts.pipeline.stages import GOES_ON, Decision, Reported

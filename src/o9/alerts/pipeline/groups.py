@@ -1,8 +1,8 @@
-"""One group: the alerts of one route with equal labels, when it is flushed next, and what its receiver was notified of.
+"""Alerts and their groups, as the engine knows them.
 
-A group begins with its first alert and waits `group_wait` for others; an alert that is older than that does not wait.
-From then on it is flushed every `group_interval`, until nothing is left of it. `state` and `Group.of` take everything
-but its alerts into JSON and back.
+A group has the alerts of one route with equal labels. It begins with its first alert and waits `group_wait` for others;
+an alert that is older than that does not wait. From then on it is flushed every `group_interval`, until nothing is left
+of it. `state` and `Group.of` convert everything but its alerts to JSON and back.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.pipeline.routing import Grouping, Route
+from o9.alerts.pipeline.routing import Grouping, Route, group_key
+from o9.alerts.pipeline.stages import Decision
+
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -26,12 +29,10 @@ class Group:
     labels: Grouping
     due_at: datetime
     """When it is flushed next."""
-    waits: bool = True
-    """Whether it was not flushed yet."""
     idle: bool = False
     """Nothing in it fires: only ends are left that could not be sent yet."""
     number: int = 0
-    """Of its last notice. A new group begins with the microseconds of its moment, behind all that were before."""
+    """Of its last notice. A new group starts at the microseconds since 1970, above all numbers used before."""
     members: dict[str, None] = field(default_factory=dict)
     """The fingerprints of its alerts."""
     firing: set[str] = field(default_factory=set)
@@ -48,8 +49,6 @@ class Group:
     held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
     """By fingerprint: the decision that holds it back, which is recorded already."""
     receiver: str = ""
-    audience: str = ""
-    """A digest of the receiver's channels, by which it is known again where it is renamed."""
     not_before: datetime | None = None
     """Where flushing it failed: it is not flushed before that. Not part of its state."""
 
@@ -64,12 +63,12 @@ class Group:
         changed = self.idle or alert.fingerprint in self.lingering
         self.lingering.discard(alert.fingerprint)
         if self.idle:
-            self.idle, self.waits = False, True
+            self.idle = False
             self.due_at = min(self.due_at, first_look(self.route, alert, now))
         return changed
 
     def begins_anew(self, fingerprint: str, now: datetime) -> None:
-        """A new episode of an alert whose last one the receiver still believes to fire: time to react starts anew."""
+        """A new episode of an alert whose last one the receiver still believes to fire: its escalation waits anew."""
         if fingerprint in self.notified:
             self.notified[fingerprint] = now
             self.plan_escalation(now)
@@ -90,10 +89,6 @@ class Group:
         self.escalated.discard(fingerprint)
         self.held.pop(fingerprint, None)
 
-    def notifies(self, receiver: str, renamed: Mapping[str, str]) -> bool:
-        """Whether that is this group's receiver, or, of those in `renamed`, by name, one with the same audience."""
-        return receiver == self.receiver or renamed.get(receiver) == self.audience
-
     def inherits(self, name: str, other: Group, now: datetime) -> None:
         """An alert that `other` reported, under another configuration, and whose end is reported here."""
         if name in self.notified or other.at is None:
@@ -106,7 +101,6 @@ class Group:
         self.escalated |= {name} & other.escalated
         self.due_at = other.due_at if self.at is None else min(self.due_at, other.due_at)
         self.at = other.at if self.at is None else max(self.at, other.at)
-        self.waits = False
         self.plan_escalation(now)
 
     def plan_escalation(self, now: datetime) -> None:
@@ -122,7 +116,6 @@ class Group:
         return {
             "route": self.route.key,
             "labels": [list(label) for label in self.labels],
-            "waits": self.waits,
             "idle": self.idle,
             "number": self.number,
             "firing": sorted(self.firing),
@@ -132,9 +125,8 @@ class Group:
             "lingering": sorted(self.lingering),
             "escalated": sorted(self.escalated),
             "escalate_at": _text(self.escalate_at),
-            "held": _by_decision(self.held),
+            "held": [(reason.value, by, names) for (reason, by), names in _names_by(self.held).items()],
             "receiver": self.receiver,
-            "audience": self.audience,
         }
 
     @classmethod
@@ -150,7 +142,6 @@ class Group:
             route=route,
             labels=tuple((name, value) for name, value in state["labels"]),
             due_at=due_at,
-            waits=state["waits"],
             idle=state["idle"],
             number=state["number"],
             firing=set(state["firing"]),
@@ -162,13 +153,55 @@ class Group:
             escalate_at=_moment(state["escalate_at"]),
             held={name: (reason, by) for reason, by, names in held_in(state) for name in names},
             receiver=state["receiver"],
-            audience=state["audience"],
         )
+
+
+class Place:
+    """A route and a grouping: where all alerts of one group belong, also while there is no such group."""
+
+    __slots__ = ("__weakref__", "group", "grouping", "route")
+
+    def __init__(self, route: Route, grouping: Grouping) -> None:
+        self.route = route
+        self.grouping = grouping
+        self.group: Group | None = None
+
+    @property
+    def key(self) -> str:
+        return group_key(self.route, self.grouping) if self.group is None else self.group.key
+
+
+@dataclass(slots=True)
+class Known:
+    """An alert that fires, or whose end is still to be reported; one for all its episodes."""
+
+    alert: Alert
+    places: tuple[Place, ...]
+    firing: bool = True
+    """Until its end has been noticed."""
+    acknowledged_by: str = ""
+    episodes: tuple[tuple[datetime, str], ...] = ()
+    """Earlier ones that flap damping still counts: when they ended, and their ids."""
+
+    @property
+    def is_in_a_group(self) -> bool:
+        return any(place.group is not None and self.alert.fingerprint in place.group.members for place in self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why a receiver is not notified of an alert, or not again."""
+
+    alert: Alert
+    receiver: str
+    group_key: str
+    decision: Decision
+    at: datetime
 
 
 def held_in(state: Mapping[str, Any]) -> list[tuple[Reason, str, list[str]]]:
     """Of a stored state: each decision that holds alerts back, with their fingerprints."""
-    return [(Reason.of(reason), by, names) for reason, by, names in state["held"]]
+    return [(Reason(reason), by, names) for reason, by, names in state["held"]]
 
 
 def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
@@ -187,16 +220,13 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
+def _names_by(values: Mapping[str, V]) -> dict[V, list[str]]:
+    """Many alerts share a value: each value once, with all its alerts."""
+    found: dict[V, list[str]] = {}
+    for name, value in values.items():
+        found.setdefault(value, []).append(name)
+    return found
+
+
 def _by_moment(moments: Mapping[str, datetime]) -> list[tuple[str, list[str]]]:
-    """Many alerts are reported at one moment: each moment once, with all its alerts."""
-    found: dict[datetime, list[str]] = {}
-    for name, at in moments.items():
-        found.setdefault(at, []).append(name)
-    return [(at.isoformat(), names) for at, names in sorted(found.items())]
-
-
-def _by_decision(held: Mapping[str, tuple[Reason, str]]) -> list[tuple[str, str, list[str]]]:
-    found: dict[tuple[Reason, str], list[str]] = {}
-    for name, decision in held.items():
-        found.setdefault(decision, []).append(name)
-    return [(reason.value, by, names) for (reason, by), names in found.items()]
+    return [(at.isoformat(), names) for at, names in sorted(_names_by(moments).items())]

@@ -18,19 +18,11 @@ class _Coded(str, Enum):
 
     text: str
 
-    def __new__(cls, code: str, text: str) -> Self:
+    def __new__(cls, code: str, text: str = "") -> Self:
         made = str.__new__(cls, code)
         made._value_ = code
         made.text = text
         return made
-
-    @classmethod
-    def of(cls, code: str) -> Self:
-        """By its code. Raises ValueError for what is none."""
-        for each in cls:
-            if each.value == code:
-                return each
-        raise ValueError(f"{code!r:.80} is no {cls.__name__}")
 
 
 class Reason(_Coded):
@@ -52,8 +44,6 @@ class Reason(_Coded):
     NO_CHANNEL = "no_channel", "the receiver has no channel"
     NOT_ROUTED = "not_routed", "the configuration no longer routes it to this receiver"
     # Of a group.
-    GROUP_WAIT = "group_wait", "waits for others (group_wait)"
-    GROUP_INTERVAL = "group_interval", "waits for group_interval"
     NOTHING_NEW = "nothing_new", "already notified"
     ACKNOWLEDGED = "acknowledged", "acknowledged: no repeats"
     FIRST = "first", "first message of the group"
@@ -64,7 +54,6 @@ class Reason(_Coded):
     FLAPS = "flaps", "flaps"
     NOT_ACKNOWLEDGED = "not_acknowledged", "not acknowledged"
     # Of a message on its channel.
-    THROTTLED = "throttled", "throttled"
     TRIED_AGAIN = "tried_again", "tried again"
     GIVEN_UP = "given_up", "given up"
 
@@ -120,6 +109,6 @@ def reason_text(code: str) -> str:
 
 def _text_of(codes: type[_Coded], code: str) -> str:
     try:
-        return codes.of(code).text
+        return codes(code).text
     except ValueError:
         return code

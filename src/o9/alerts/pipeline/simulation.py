@@ -28,7 +28,7 @@ from o9.alerts.config.fields import Span, Words, as_text, level_of, span_of
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.alert import Alert, expected_to_end, merged
 from o9.alerts.pipeline.engine import Engine
-from o9.alerts.pipeline.engine_state import Held
+from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.silences import Silence, checked

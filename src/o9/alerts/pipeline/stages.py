@@ -1,8 +1,8 @@
 """The stages between an alert and a message, each a decision with a named reason.
 
     inhibited → silenced → muted → damped        of one alert: may anyone be notified of it now?
-    worth_notifying → worth_repeating            of a group: does the receiver know that already?
-    throttled → tried_again                      of a message on its channel: now, later, or no more?
+    worth_notifying                              of a group: does the receiver know that already?
+    tried_again                                  of a message that failed: later, or no more?
 
 Every stage is a function (what it is about, now, what is known) → Decision. It does nothing, and the same arguments
 always give the same answer; `o9.alerts.pipeline.engine` gathers what is known and does what is decided.
@@ -36,10 +36,6 @@ class Decision:
     reason: Reason
     by: str = ""
     until: datetime | None = None
-
-    @property
-    def goes_on(self) -> bool:
-        return self.reason is Reason.GOES_ON
 
 
 GOES_ON = Decision(Reason.GOES_ON)
@@ -128,12 +124,6 @@ def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetim
         return Decision(Reason.NEW_ALERTS if given.firing else Reason.FIRST)
     if over and given.send_resolved:
         return Decision(Reason.SOME_RESOLVED if firing else Reason.ALL_RESOLVED)
-    return worth_repeating(group, now, given)
-
-
-def worth_repeating(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Reported) -> Decision:
-    """Of a group in which nothing is new."""
-    firing, _ = group
     if not firing or given.at is None or now < given.at + given.repeat_interval:
         return Decision(Reason.NOTHING_NEW)
     if given.all_acknowledged:
@@ -146,15 +136,6 @@ class Throttle(Typed):
 
     messages: Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
     every: Span
-
-
-def throttled(channel: str, now: datetime, known: tuple[Throttle | None, Sequence[datetime]]) -> Decision:
-    """Whether `channel` may have one more message: known are its throttle and when it had its last ones, in order."""
-    throttle, sent = known
-    if throttle is None or len(sent) < throttle.messages:
-        return GOES_ON
-    until = sent[-throttle.messages] + throttle.every
-    return GOES_ON if until <= now else Decision(Reason.THROTTLED, channel, until)
 
 
 FIRST_PAUSE = timedelta(seconds=5)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from o9.alerts.config.schema import Configuration
 from o9.alerts.messages.view import CLOCKS_DIFFER
 from o9.alerts.pipeline.alert import Alert, fingerprint_of, labels_of
-from o9.alerts.pipeline.engine_state import Held, Kept
+from o9.alerts.pipeline.engine import Kept
 from o9.alerts.pipeline.flapping import Damping, changes_of, kept
-from o9.alerts.pipeline.groups import Group
+from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse, written
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import is_expired
@@ -32,9 +30,7 @@ from o9.store.core.column_types import free_text, moment, to_json
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
-logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20_000
-UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what reading raises if another release wrote it
 MAY_BE_DOUBLE = "it may be a duplicate, as it is unknown whether this arrived before: "
 _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
@@ -110,7 +106,8 @@ def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Da
     if damping is not None:
         for at in changes_of(counted, now):
             changes = (*kept(changes, at, damping), at)
-    return Kept(alert, ended, episode.acknowledged_by or "", changes)
+    over = tuple((datetime.fromisoformat(each.resolved_at), each.alert_id) for each in earlier if each.resolved_at)
+    return Kept(alert, ended, episode.acknowledged_by or "", changes, over)
 
 
 def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:
@@ -175,24 +172,6 @@ def _only_counted(level: str, title: str) -> Alert:
     return Alert({}, _EPOCH, "", "", _LEVELS[level], title, fingerprint="-")
 
 
-def groups_in(
-    rows: Mapping[str, tuple[str, str]], configuration: Configuration, now: datetime
-) -> dict[str, tuple[datetime, dict[str, Any]]]:
-    """The groups as an engine takes them. None waits longer than its route says, though the clock of who wrote it was
-    ahead. One that cannot be read begins anew, so that its receivers are notified again.
-    """
-    longest = {route.key: max(route.group_wait, route.group_interval) for route in configuration.route.walk()}
-    found: dict[str, tuple[datetime, dict[str, Any]]] = {}
-    for key, (due_at, text) in rows.items():
-        try:
-            at, state = datetime.fromisoformat(due_at), json.loads(text)
-            Group.of(key, configuration.route, at, state)
-            found[key] = (min(at, now + longest.get(state["route"], timedelta(0))), state)
-        except UNREADABLE as error:
-            logger.error("the group %s of alerts begins anew, its state cannot be read: %r", key, error)
-    return found
-
-
 def suppressed(held: Held) -> Suppressed:
     decision = held.decision
     return Suppressed(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
@@ -228,12 +207,3 @@ def silence_in(row: Row) -> Silence:
         row["author"],
         row["comment"],
     )
-
-
-def silence_or_none(row: Row) -> Silence | None:
-    """None for one that cannot be read, which is logged: it mutes nothing."""
-    try:
-        return silence_in(row)
-    except UNREADABLE as error:  # OptimizationValidationError is one: written by a release that knew more
-        logger.error("the silence %s cannot be read, and mutes nothing: %s", row["silence_id"], error)
-        return None

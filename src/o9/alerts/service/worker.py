@@ -76,7 +76,6 @@ class Running:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._tick is not None:  # it goes on in its thread
-            self._leader.hurry()
             await asyncio.wait({self._tick})
         with contextlib.suppress(OptimizationError):  # a store that is away: the lease runs out
             await self._delivery.stop()

@@ -20,7 +20,7 @@ from o9.alerts.channels.redaction import redacted
 from o9.alerts.config.loader import read_within
 from o9.alerts.config.schema import Configuration, Read, load, read
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.engine_state import Held
+from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.simulation import Entry, Script, columns, load_script
 from o9.alerts.pipeline.simulation import simulate as entries_of
