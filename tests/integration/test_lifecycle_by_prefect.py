@@ -35,6 +35,7 @@ def slow(parameters):
     return parameters["x"]
 
 async def hang(parameters):
+    open("hangs", "w").close()
     await asyncio.sleep(3600)
 
 def broken(parameters):
@@ -69,7 +70,8 @@ def desk(tmp_path: Path, store_url: str) -> Iterator[Callable[..., zygote.Proces
             async def main():
                 running = asyncio.ensure_future(optimization_lifecycle({call}, return_state=True))
                 if "CUT_OFF_AND_STAY" in os.environ:
-                    await asyncio.sleep(3)
+                    while not os.path.exists("hangs"):
+                        await asyncio.sleep(0.05)
                     running.cancel()
                     await asyncio.wait({{running}})
                     await asyncio.sleep(3600)
@@ -189,7 +191,6 @@ def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
 ) -> None:
     process = desk(f"spec={spec('g', 'hang', 2)!r}", CUT_OFF_AND_STAY="1")
     with Store(store_url) as store:
-        wait_until(lambda: (state := store.read(queries.get, "g")) and state.status.value == "running", 60)
-        wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 30)
+        wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 60)
         assert process.poll() is None
         assert store.read(queries.holding, "g").lease_node is None

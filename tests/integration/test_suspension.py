@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,10 +139,8 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     assert store.read(queries.holding, "a").intent_by == "prefect"
     await async_wait_until(suspended, 20)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
-    began = time.monotonic()
     await prefect.resume_flow_run(run.id)
-    await async_wait_until(lambda: store.read(queries.get, "a").status.value != "paused", 20)
-    assert time.monotonic() - began < 10.0
+    await async_wait_until(lambda: store.read(queries.get, "a").status.value != "paused", 10)
     await async_wait_until(is_at("completed"), 60)
     assert store.read(queries.get, "a").completed_steps == 14
     assert {row["prefect_run_id"] for row in store.read(queries.transitions, "a") if row["prefect_run_id"]} == {
@@ -207,10 +204,8 @@ async def test_cancelled_in_prefect_the_work_stops(
     store = aggregator.store
     run = await start(spec("c", "endless", 3))
     await async_wait_until(lambda: (state := store.read(queries.get, "c")) and state.status.value == "running", 60)
-    began = time.monotonic()
     await prefect.set_flow_run_state(run.id, State(type=StateType.CANCELLING))
     await async_wait_until(lambda: store.read(queries.holding, "c").intent == "cancel", 10)
-    assert time.monotonic() - began < 10.0
     await async_wait_until(lambda: store.read(queries.get, "c").status.value == "cancelled", 20)
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)
     assert store.read(queries.holding, "c").lease_node is None

@@ -273,13 +273,13 @@ def test_a_file_that_hangs_is_waited_for_once(
             answers.wait(60)
         return of_the_system(*given, **more)
 
-    monkeypatch.setattr("o9.alerts.config.loader.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("o9.alerts.config.loader.ANSWER_SECONDS", 1.0)
     monkeypatch.setattr("o9.alerts.config.loader.os.stat", hangs)
     begun = time.monotonic()
     assert [file.look() for _ in range(10)] == [False] * 10
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 9, "each of them waited"
     assert len(asked) == 1
-    assert "no answer within 0.3 s" in file.fault
+    assert "no answer within 1 s" in file.fault
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
     assert file.configuration.route.group_wait == timedelta(seconds=20)
     with pytest.raises(OptimizationAlertError, match="no answer within"):
