@@ -75,7 +75,7 @@ def continuation(intent: Intent, *, stopping: bool, done: bool) -> Continuation:
     return Continuation.REQUEUE if stopping else Continuation.GO_ON
 
 
-class Interrupted(Exception):
+class StepInterrupted(Exception):
     """The step in flight was cut off; nothing of it was committed."""
 
     def __init__(self, following: Continuation) -> None:
@@ -150,7 +150,7 @@ class Attempt:
             self._cut_off.set_result(following)
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work`; raises Interrupted when it was cut off by `interrupt` or by the deadline."""
+        """Run `work`; raises StepInterrupted when it was cut off by `interrupt` or by the deadline."""
         self._cut_off = asyncio.get_running_loop().create_future()
         if self._wanted is not None:
             self._cut_off.set_result(self._wanted)
@@ -161,7 +161,7 @@ class Attempt:
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise Interrupted(self._cut_off.result() if self._cut_off.done() else Continuation.TIME_OUT)
+            raise StepInterrupted(self._cut_off.result() if self._cut_off.done() else Continuation.TIME_OUT)
         finally:
             self._cut_off.cancel()
             await self.end(task)

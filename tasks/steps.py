@@ -51,7 +51,7 @@ from o9.store.statistics.rankings import BEST_METRICS
 from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
-from o9.tasks.attempt import INTENDED, Attempt, Continuation, Interrupted, attempt_of, continuation, deadline_of
+from o9.tasks.attempt import INTENDED, Attempt, Continuation, StepInterrupted, attempt_of, continuation, deadline_of
 from o9.tasks.reported import ReportedSteps
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ async def run_step(optimization_id: str, step: int) -> str:
             began = time.perf_counter()
             result = await attempt.interruptible(attempt.strategy.step(state, step, attempt.checkpoint))
             acknowledged = await _commit(attempt, state, step, result, time.perf_counter() - began)
-        except Interrupted as interrupted:
+        except StepInterrupted as interrupted:
             logger.info("step %d was cut off: %s", step, interrupted.following.value)
             # A trial that will be evaluated again is not one that was cut off for good.
             again = interrupted.following in (Continuation.SUSPEND, Continuation.REQUEUE, Continuation.REPLACED)
@@ -153,7 +153,7 @@ async def hold_out(optimization_id: str) -> str:
         return Continuation.DONE.value
     try:
         found = await attempt.interruptible(strategy.held_out(state, trial, attempt.checkpoint or {}))
-    except Interrupted as interrupted:
+    except StepInterrupted as interrupted:
         return interrupted.following.value
     if found.returns is None:
         logger.warning("the hold-out of %s could not be evaluated: %s", state.name, found.error)
@@ -326,7 +326,7 @@ async def _reported_step(
         attempt.reported = ReportedSteps(attempt, strategy, state)
     try:
         return await attempt.interruptible(attempt.reported.step(step))
-    except Interrupted:
+    except StepInterrupted:
         await attempt.end_reported()
         if (ended := attempt.reported.ended()) is None:
             raise

@@ -22,7 +22,7 @@ from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.simulation import Entry, Script, apply, for_people, load_script, simulate, written
+from o9.alerts.pipeline.simulation import Script, TimelineEntry, apply, for_people, load_script, simulate, written
 
 FILES = sorted((Path(__file__).parent / "timelines").glob("*.yaml"))
 EARLY_SECONDS, LATE_SECONDS = 0.5, 1.9  # a busy machine is late; a group's next look is two seconds away and more
@@ -54,7 +54,7 @@ def test_a_restart_at_every_instant_changes_nothing(name: str) -> None:
     assert list(restarting(name, script)) == told
 
 
-def restarting(name: str, script: Script) -> Iterator[Entry]:
+def restarting(name: str, script: Script) -> Iterator[TimelineEntry]:
     """As `simulate`, but for a new engine before each thing that happens and each look."""
     configuration = load(timeline(name)["configuration"])
     engine = Engine(configuration)
@@ -68,7 +68,7 @@ def restarting(name: str, script: Script) -> Iterator[Entry]:
             engine = Engine.restored(configuration, engine.snapshot(), now)
             apply(engine, coming.pop())
         engine = Engine.restored(configuration, engine.snapshot(), now)
-        yield from (Entry(now, notice) for notice in for_people(engine.advance(now)))
+        yield from (TimelineEntry(now, notice) for notice in for_people(engine.advance(now)))
 
 
 @pytest.mark.slow

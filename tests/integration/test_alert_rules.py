@@ -16,7 +16,7 @@ from verdicts import FORECAST, keep_verdict, verdict
 from o9.alerts.rules.evaluator import RULES
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
-from o9.alerts.rules.rules import Board, Facts, Turn
+from o9.alerts.rules.rules import Board, SubjectFacts, Turn
 from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
@@ -453,7 +453,7 @@ async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None
     judge._late = []
     await judge.look()
     assert told(store) == [("schedule_missed", "check-health", True)]
-    judge._late = [Facts("1", {"late_seconds": 700.0}, {"schedule": "the deployment nightly"})]
+    judge._late = [SubjectFacts("1", {"late_seconds": 700.0}, {"schedule": "the deployment nightly"})]
     await judge.look()
     assert ("schedule_missed", "the deployment nightly", False) in told(store)
 
@@ -508,7 +508,9 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
         assert judge._board is not None
 
         class Keeps(Board):
-            def take(self, of: Scope, facts: Iterable[Facts], now: datetime, *, complete: bool = False) -> list[Turn]:
+            def take(
+                self, of: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False
+            ) -> list[Turn]:
                 if of in seen:
                     seen[of] += [figure for each in facts for figure in each.figures.items()]
                 return []

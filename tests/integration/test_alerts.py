@@ -17,7 +17,7 @@ import pytest
 from bad_server import bad_server
 from quick_alerts import QUICK, alert, leader
 
-from o9.alerts.pipeline.reasons import Why, ended_by_rule
+from o9.alerts.pipeline.reasons import RuleReason, ended_by_rule
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import (
     OptimizationAlertError,
@@ -146,9 +146,9 @@ async def test_that_time_has_passed_mends_nothing_and_nobody_is_told_so(make: Ma
     for name in ("lapses", "mended"):
         await system.send_alert(alert(name, title=name))
     await async_wait_until(lambda: len(told) == 2)
-    await system.resolve_alert("lapses", ended_by_rule("failed", Why.EXPIRED))
+    await system.resolve_alert("lapses", ended_by_rule("failed", RuleReason.EXPIRED))
     await async_wait_until(partial(system.store.read, queries.suppressed))
-    await system.resolve_alert("mended", ended_by_rule("failed", Why.FIXED))
+    await system.resolve_alert("mended", ended_by_rule("failed", RuleReason.FIXED))
 
     await async_wait_until(lambda: ("mended", True) in told)
     assert told[2:] == [("mended", True)]

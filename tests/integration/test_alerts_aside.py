@@ -12,7 +12,7 @@ from alert_worlds import START, MadeTime, World, alert, tell, world
 
 from o9.alerts.pipeline.alert import Labels
 from o9.alerts.pipeline.flush import Flush
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route, routes_of
 from o9.cli.commands.alerts.list import with_notifications
 from o9.store import queries
@@ -93,11 +93,11 @@ def test_an_alert_that_raises_is_set_aside_and_tried_again(
     tell(one.store, alert("bad", START, optimization_id="opt-poison"), alert("a", START), alert("b", START, "Stalled"))
     assert sorted(after(one, 30)) == [["a"], ["b"]]
     ((alert_id, _, reason, by, _),) = one.suppressed()
-    assert (alert_id, reason) == ("bad", Reason.QUARANTINED.value)
+    assert (alert_id, reason) == ("bad", NotifyReason.QUARANTINED.value)
     assert by.startswith("ZeroDivisionError: poison; tried again from 2026-03-02T09:0")
     assert caplog.text.count("bad quarantined until") == 1
     assert "Traceback" in caplog.text
-    assert held(one) == {"bad": [Reason.QUARANTINED.value], "a": [], "b": []}
+    assert held(one) == {"bad": [NotifyReason.QUARANTINED.value], "a": [], "b": []}
     # What comes later goes on too, while the pauses grow; it is told of once.
     tell(one.store, alert("c", one.time.now, "Node down"))
     assert after(one, 3_600) == [["c"]]
@@ -116,7 +116,9 @@ def test_a_group_that_raises_is_set_aside_with_all_that_is_in_it(
         one.store, *(alert(f"a{n}", START, optimization_id=f"opt-{n}") for n in range(5)), alert("b", START, "Stalled")
     )
     assert after(one, 30) == [["b"]]
-    assert {row[:3] for row in one.suppressed()} == {(f"a{n}", "default", Reason.QUARANTINED.value) for n in range(5)}
+    assert {row[:3] for row in one.suppressed()} == {
+        (f"a{n}", "default", NotifyReason.QUARANTINED.value) for n in range(5)
+    }
     assert "a0, a1, a2 and 2 more quarantined until" in caplog.text
     one.store.write(ResolveAlert("a4", "ann"))
     tell(one.store, alert("a5", one.time.now, optimization_id="opt-5"), alert("b1", one.time.now, "Stalled"))

@@ -12,7 +12,7 @@ import zygote
 from command_line import O9
 
 from o9.cli.main import main
-from o9.health.grades import Grade, Reason, Verdict
+from o9.health.grades import Grade, GradeReason, Verdict
 
 pytestmark = pytest.mark.slow  # it starts processes that import Prefect
 DESK = """
@@ -100,16 +100,16 @@ def test_each_known_truth_has_its_grade(
 
     found = {each["optimization_id"]: shown(each["optimization_id"]) for batch in batches for each in batch}
     assert {name: (verdict.grade, verdict.reason) for name, verdict in found.items()} == {
-        "ahead": (Grade.VOID, Reason.LOOK_AHEAD),
-        "chance": (Grade.VOID, Reason.NOT_REPEATABLE),
-        "lost": (Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
-        "mute": (Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
-        "premium": (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        "unmeasured": (Grade.UNPROVEN, Reason.NO_BASELINE),
-        "edge": (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        "blind": (Grade.PLAUSIBLE, Reason.FAMILY),
-        "adaptive": (Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),
-        "edge2": (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        "ahead": (Grade.VOID, GradeReason.LOOK_AHEAD),
+        "chance": (Grade.VOID, GradeReason.NOT_REPEATABLE),
+        "lost": (Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
+        "mute": (Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
+        "premium": (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        "unmeasured": (Grade.UNPROVEN, GradeReason.NO_BASELINE),
+        "edge": (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        "blind": (Grade.PLAUSIBLE, GradeReason.FAMILY),
+        "adaptive": (Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH),
+        "edge2": (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
     }
     assert found["mute"].figures["luck"] > found["mute"].figures["sharpe"]
     crash = {name: verdict.forecast.hidden_crash for name, verdict in found.items() if verdict.forecast}

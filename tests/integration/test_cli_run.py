@@ -23,7 +23,7 @@ from command_line import O9
 
 from o9.cli.answers import who
 from o9.cli.main import main
-from o9.health.grades import Grade, Reason, Verdict
+from o9.health.grades import Grade, GradeReason, Verdict
 from o9.health.wording import GRADES, forecast_sentence, headline
 from o9.model.dates import iso_dates
 from o9.model.trial import Trial
@@ -206,7 +206,7 @@ def test_what_is_void_is_told_at_once_and_everywhere() -> None:
     ]  # fmt: skip
     told = o9("run", write(*entries))
     assert told.returncode == 0, told.stderr
-    for name, reason in (("ahead", Reason.LOOK_AHEAD), ("dice", Reason.NOT_REPEATABLE)):
+    for name, reason in (("ahead", GradeReason.LOOK_AHEAD), ("dice", GradeReason.NOT_REPEATABLE)):
         made = Verdict.from_dict(answered("show", name)["verdict"])
         assert (made.grade, made.reason, made.forecast) == (Grade.VOID, reason, None)
         assert f"{name}  {headline(made)}" in told.stdout

@@ -21,7 +21,7 @@ from o9.health import checker as checker_module
 from o9.health import rules
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.facts import read_facts
-from o9.health.grades import VERDICT, Grade, Reason, Verdict, verdict_of
+from o9.health.grades import VERDICT, Grade, GradeReason, Verdict, verdict_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.specification import new_optimization
@@ -127,7 +127,7 @@ async def test_pure_noise_is_a_warning_although_its_best_looks_splendid(health: 
     assert (report.completeness_status, report.security_status) == (HEALTHY, HEALTHY)
     assert any(advice.startswith(f"{VERDICT}: do not trade") for advice in report.recommendations)
     verdict = verdict_in(await health.get_health_checks("noise"))
-    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.LIKELY_LUCK)
+    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, GradeReason.LIKELY_LUCK)
     assert verdict.figures["deflated"] < 0.5
 
 
@@ -142,7 +142,7 @@ async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
     report = await health.check_optimization_health("edge")
     assert report.validity_status is HEALTHY, report.issues
     verdict = verdict_in(await health.get_health_checks("edge"))
-    assert (verdict.grade, verdict.reason) == (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY)
+    assert (verdict.grade, verdict.reason) == (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY)
     assert (verdict.figures["counted"], verdict.figures["kept"], verdict.figures["adaptive"]) == (200, 200, True)
     assert verdict.forecast is not None
     assert verdict.forecast.held_out == pytest.approx(3.0, abs=0.05)
@@ -153,10 +153,10 @@ async def test_a_search_that_follows_results_proves_nothing_by_itself(health: Op
     series[7] = series[7] - series[7].mean() + 0.01 * 3.5 / np.sqrt(252)
     neutral: dict[str, Any] = {"search_space": LINE, "market_neutral": True}
     for name, metadata, reason in (
-        ("random", {"sampler": "random"}, Reason.FAMILY),
-        ("default", {}, Reason.ADAPTIVE_SEARCH),
-        ("cmaes", {"sampler": "cmaes"}, Reason.ADAPTIVE_SEARCH),
-        ("own", {"sampler": "random", "strategy": "mine"}, Reason.ADAPTIVE_SEARCH),
+        ("random", {"sampler": "random"}, GradeReason.FAMILY),
+        ("default", {}, GradeReason.ADAPTIVE_SEARCH),
+        ("cmaes", {"sampler": "cmaes"}, GradeReason.ADAPTIVE_SEARCH),
+        ("own", {"sampler": "random", "strategy": "mine"}, GradeReason.ADAPTIVE_SEARCH),
     ):
         finished(health.store, name, series, family=name, metadata=neutral | metadata)
         await health.check_optimization_health(name)
@@ -164,7 +164,7 @@ async def test_a_search_that_follows_results_proves_nothing_by_itself(health: Op
     # Trials of the family that another search chose are in the test, too.
     finished(health.store, "follows", noise(5, seed=3), family="random", metadata=neutral)
     await health.check_optimization_health("random")
-    assert verdict_in(await health.get_health_checks("random")).reason is Reason.ADAPTIVE_SEARCH
+    assert verdict_in(await health.get_health_checks("random")).reason is GradeReason.ADAPTIVE_SEARCH
 
 
 async def test_an_edge_that_stands_alone_in_its_space_is_a_warning(health: OptimizationHealthChecker) -> None:
@@ -260,7 +260,7 @@ async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: Op
     store.write(CommitStep("over the market", claimed.fence, 0, trials, {}))
     await health.check_optimization_health("over zero")
     verdict = verdict_in(await health.get_health_checks("over zero"))
-    assert (verdict.reason, verdict.figures["hold_out_observations"]) == (Reason.NO_BASELINE, None)
+    assert (verdict.reason, verdict.figures["hold_out_observations"]) == (GradeReason.NO_BASELINE, None)
     await health.check_optimization_health("over the market")
     verdict = verdict_in(await health.get_health_checks("over the market"))
     assert verdict.figures["hold_out_observations"] is None  # no best that changes yet is judged by it
@@ -270,7 +270,7 @@ async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: Op
     verdict = verdict_in(await health.get_health_checks("over the market"))
     assert verdict.figures["looks"] == 1
     assert verdict.grade in {Grade.LOST, Grade.UNPROVEN}
-    assert verdict.reason is not Reason.NO_BASELINE
+    assert verdict.reason is not GradeReason.NO_BASELINE
     assert (verdict.figures["over_baseline"], verdict.figures["hold_out_observations"]) == (True, 200)
 
 
@@ -311,7 +311,7 @@ async def test_one_trial(health: OptimizationHealthChecker) -> None:
     report = await health.check_optimization_health("a")
     assert report.validity_status is HealthStatus.WARNING
     verdict = verdict_in(await health.get_health_checks("a"))
-    assert (verdict.reason, verdict.figures["counted"]) == (Reason.NO_BASELINE, 1)
+    assert (verdict.reason, verdict.figures["counted"]) == (GradeReason.NO_BASELINE, 1)
 
 
 async def test_unknown_ids_are_refused_and_no_report_is_none(health: OptimizationHealthChecker) -> None:

@@ -16,7 +16,7 @@ from o9_testing import LINE
 from o9.health import checker
 from o9.health import reevaluation as again
 from o9.health.checker import OptimizationHealthChecker
-from o9.health.grades import Grade, Reason, Verdict, verdict_of
+from o9.health.grades import Grade, GradeReason, Verdict, verdict_of
 from o9.model.errors import OptimizationError, OptimizationStrategyError
 from o9.model.provenance import Ran
 from o9.model.settings import settings
@@ -160,7 +160,7 @@ async def test_a_planted_leak_is_found_and_dated_and_its_honest_twin_passes(
     assert report.validity_status.value == "critical"
     assert any(f"{LOOK_AHEAD}: it looks ahead" in issue for issue in report.issues)
     verdict = verdict_in(found)
-    assert (verdict.grade, verdict.reason, verdict.forecast) == (Grade.VOID, Reason.LOOK_AHEAD, None)
+    assert (verdict.grade, verdict.reason, verdict.forecast) == (Grade.VOID, GradeReason.LOOK_AHEAD, None)
     assert verdict_in(await checks(health, "honest")).grade is not Grade.VOID
 
 
@@ -201,7 +201,7 @@ async def test_what_has_ended_is_judged_once_and_evaluated_where_that_is_quick(
     await judged("plain", 0.05)  # a tenth of it is less than its trial took
     assert store.read(queries.repetition, "plain") is None
     verdict = await health.get_verdict("plain")
-    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.NO_RETURNS)
+    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, GradeReason.NO_RETURNS)
     kept = (await health.check_optimization_health("plain")).timestamp  # by whoever: it is used
     assert await judged("plain", 10.0) == kept
     with pytest.raises(OptimizationError):
@@ -221,14 +221,14 @@ async def test_another_value_each_time_is_critical_and_no_leak(health: Optimizat
     assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (0.5, None)
     assert "another each time" in found[REPEATABLE]["words"]
     assert "cannot be told from chance" in found[LOOK_AHEAD]["words"]
-    assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, Reason.NOT_REPEATABLE)
+    assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, GradeReason.NOT_REPEATABLE)
 
 
 async def test_the_same_value_with_other_returns_does_not_fit_them(health: OptimizationHealthChecker) -> None:
     ended(health.store, "misfit", misfit({}))
     found = await checks(health, "misfit")
     assert found[REPEATABLE]["score"] == 0.5
-    assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, Reason.VALUE_DOES_NOT_FIT)
+    assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, GradeReason.VALUE_DOES_NOT_FIT)
 
 
 @pytest.mark.parametrize(

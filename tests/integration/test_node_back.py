@@ -12,7 +12,7 @@ import pytest
 from contract_steps import at_work
 
 from o9.alerts.config.builtin_rules import BUILT_IN
-from o9.alerts.rules.rules import Facts, alert_of
+from o9.alerts.rules.rules import SubjectFacts, alert_of
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
@@ -98,7 +98,7 @@ async def test_what_others_said_of_its_death_is_over_as_a_node_takes_its_name(
 ) -> None:
     (rule,) = (each for each in BUILT_IN if each.name == "node_died")
     words = {"host": socket.gethostname()}
-    said = [Facts(name, {"died": 1.0}, {"node": name}, words=words) for name in ("node-1", "another")]
+    said = [SubjectFacts(name, {"died": 1.0}, {"node": name}, words=words) for name in ("node-1", "another")]
     system = AlertNotificationSystem(storage_path=store_url)
     await system.initialize()
     for facts in said:

@@ -59,7 +59,7 @@ from o9.model.errors import (
     StaleAttemptError,
 )
 from o9.model.optimization import OptimizationState
-from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, Reason
+from o9.model.states import TRANSITIONS, Intent, OptimizationStatus, OptimizationType, TransitionReason
 from o9.store import queries
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.optimizations.commit_step import Amend, CommitStep
@@ -113,10 +113,10 @@ class StatusContract:
                 before = record_of(store, key)
                 move = Transition(key, target, Cause.PERSON, "because", "node-1")
                 if target is current:
-                    assert store.write(move) is Reason.ALREADY_THERE
+                    assert store.write(move) is TransitionReason.ALREADY_THERE
                     assert record_of(store, key) == before
                 elif target in TRANSITIONS[current]:
-                    assert store.write(move) is Reason.ALLOWED
+                    assert store.write(move) is TransitionReason.ALLOWED
                     last = store.read(queries.transitions, key)[-1]
                     assert (last["from_status"], last["to_status"]) == (current.value, target.value)
                     assert (last["cause"], last["message"], last["node"]) == ("person", "because", "node-1")

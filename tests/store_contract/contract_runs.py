@@ -21,7 +21,7 @@ from o9.model.errors import (
     OptimizationValidationError,
     StaleAttemptError,
 )
-from o9.model.states import Intent, OptimizationStatus, Reason, TrialState
+from o9.model.states import Intent, OptimizationStatus, TransitionReason, TrialState
 from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.core.column_types import moment, pack_returns
@@ -228,19 +228,19 @@ class PrefectRunContract:
         store.write(Claim("node-1", 9, 60.0, "a"))
         before, after = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
 
-        def hear(state_id: str, at: datetime, source: Cause, to: S, attempt: int = 1) -> Reason | None:
+        def hear(state_id: str, at: datetime, source: Cause, to: S, attempt: int = 1) -> TransitionReason | None:
             heard = RecordPrefectState("a", attempt, "flow", "r", "n", state_id, "T", "N", "", at, source, to)
             decision = store.write(heard)
             return decision.reason if decision else None
 
-        assert hear("s1", before, Cause.CLAIM, S.INITIALIZING) is Reason.ALLOWED
-        assert hear("s2", before, Cause.HOOK, S.RUNNING) is Reason.ALLOWED
-        assert hear("s3", after, Cause.HOOK, S.COMPLETED) is Reason.STALE_VERSION
+        assert hear("s1", before, Cause.CLAIM, S.INITIALIZING) is TransitionReason.ALLOWED
+        assert hear("s2", before, Cause.HOOK, S.RUNNING) is TransitionReason.ALLOWED
+        assert hear("s3", after, Cause.HOOK, S.COMPLETED) is TransitionReason.STALE_VERSION
         assert hear("s3", after, Cause.EVENT, S.COMPLETED) is None
-        assert hear("s4", after, Cause.NODE, S.PAUSED) is Reason.STALE_VERSION
-        assert hear("s3", after, Cause.NODE, S.COMPLETED, attempt=0) is Reason.STALE_FENCE
+        assert hear("s4", after, Cause.NODE, S.PAUSED) is TransitionReason.STALE_VERSION
+        assert hear("s3", after, Cause.NODE, S.COMPLETED, attempt=0) is TransitionReason.STALE_FENCE
         assert status_of(store, "a") is S.RUNNING
-        assert hear("s3", after, Cause.NODE, S.COMPLETED) is Reason.ALLOWED
+        assert hear("s3", after, Cause.NODE, S.COMPLETED) is TransitionReason.ALLOWED
         assert hear("s3", after, Cause.NODE, S.COMPLETED) is None
         assert status_of(store, "a") is S.COMPLETED
         assert len(store.read(queries.prefect_states, "a")) == 4
@@ -251,15 +251,15 @@ class PrefectRunContract:
         put(store, "a")
         store.write(Claim("node-1", 9, 60.0, "a"))
 
-        def hear(state_id: str, source: Cause, to: S) -> Reason | None:
+        def hear(state_id: str, source: Cause, to: S) -> TransitionReason | None:
             heard = RecordPrefectState("a", 1, "flow", "r", "n", state_id, "T", "N", "", at, source, to)
             decision = store.write(heard)
             return decision.reason if decision else None
 
-        assert hear("s1", Cause.CLAIM, S.INITIALIZING) is Reason.ALLOWED
-        assert hear("s3", Cause.HOOK, S.COMPLETED) is Reason.NOT_IN_TABLE
-        assert hear("s3", Cause.NODE, S.COMPLETED) is Reason.ALLOWED
-        assert hear("s2", Cause.HOOK, S.RUNNING) is Reason.ENDED
+        assert hear("s1", Cause.CLAIM, S.INITIALIZING) is TransitionReason.ALLOWED
+        assert hear("s3", Cause.HOOK, S.COMPLETED) is TransitionReason.NOT_IN_TABLE
+        assert hear("s3", Cause.NODE, S.COMPLETED) is TransitionReason.ALLOWED
+        assert hear("s2", Cause.HOOK, S.RUNNING) is TransitionReason.ENDED
         moves = store.read(queries.transitions, "a")
         assert [move["to_status"] for move in moves] == ["created", "initializing", "running", "completed"]
         state = store.read(queries.get, "a")

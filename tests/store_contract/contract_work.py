@@ -23,7 +23,7 @@ from o9.model.errors import (
     OptimizationValidationError,
     StaleAttemptError,
 )
-from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, Reason, TrialState
+from o9.model.states import Decision, Intent, OptimizationPriority, OptimizationStatus, TransitionReason, TrialState
 from o9.store import queries
 from o9.store.core.unit import Operation
 from o9.store.optimizations.commit_step import Amend, CommitStep
@@ -372,24 +372,24 @@ class LeaseContract:
                 )
             )  # fmt: skip
 
-        def reason(decision: Decision | None) -> Reason:
+        def reason(decision: Decision | None) -> TransitionReason:
             assert decision is not None
             return decision.reason
 
-        assert reason(hear(1, S.INITIALIZING)) is Reason.ALLOWED
-        assert reason(hear(3, S.RUNNING, "running")) is Reason.ALLOWED
+        assert reason(hear(1, S.INITIALIZING)) is TransitionReason.ALLOWED
+        assert reason(hear(3, S.RUNNING, "running")) is TransitionReason.ALLOWED
         last = store.read(queries.transitions, "a")[-1]
         assert (last["cause"], last["prefect_run_id"], last["prefect_state_id"]) == ("event", "run-1", "running")
         before = record_of(store, "a")
         assert hear(3, S.RUNNING, "running") is None
         assert record_of(other, "a") == before
-        assert reason(hear(2, S.PAUSED)) is Reason.STALE_VERSION
-        assert reason(hear(4, S.FAILED, attempt=0)) is Reason.STALE_FENCE
+        assert reason(hear(2, S.PAUSED)) is TransitionReason.STALE_VERSION
+        assert reason(hear(4, S.FAILED, attempt=0)) is TransitionReason.STALE_FENCE
         assert hear(5, None) is None
         assert status_of(other, "a") is S.RUNNING
-        assert reason(hear(6, S.RUNNING)) is Reason.ALREADY_THERE
-        assert reason(hear(7, S.COMPLETED)) is Reason.ALLOWED
-        assert reason(hear(8, S.RUNNING)) is Reason.ENDED
+        assert reason(hear(6, S.RUNNING)) is TransitionReason.ALREADY_THERE
+        assert reason(hear(7, S.COMPLETED)) is TransitionReason.ALLOWED
+        assert reason(hear(8, S.RUNNING)) is TransitionReason.ENDED
         assert len(other.read(queries.prefect_states, "a")) == 8
         with refused(OptimizationError, "'ghost'"):
             store.write(

@@ -16,7 +16,7 @@ from o9.alerts.pipeline.engine import Engine, Snapshot
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.silences import Silence
 from o9.config import DocumentError, Fault
 from o9.model.states import AlertLevel
@@ -112,16 +112,16 @@ def alert(number: int, now: datetime, **fields: object) -> Alert:
     return replace(made, **fields)  # type: ignore[arg-type]
 
 
-def why(engine: Engine, fingerprint: str, now: datetime) -> list[tuple[str, Reason | None]]:
+def why(engine: Engine, fingerprint: str, now: datetime) -> list[tuple[str, NotifyReason | None]]:
     """By receiver: what holds the alert back, NOTHING_NEW where it was reported; None while it waits for its group."""
     known = engine._known.get(fingerprint)
-    found: list[tuple[str, Reason | None]] = []
+    found: list[tuple[str, NotifyReason | None]] = []
     for place in () if known is None else known.places:
         group = place.group
         if known is not None and group is not None and fingerprint in group.members:
             reason = stages.suppressed(known.alert, now, engine._facts(place.route, now)).reason
-            waits = None if fingerprint not in group.firing else Reason.NOTHING_NEW
-            found.append((place.route.receiver, waits if reason is Reason.GOES_ON else reason))
+            waits = None if fingerprint not in group.firing else NotifyReason.NOTHING_NEW
+            found.append((place.route.receiver, waits if reason is NotifyReason.GOES_ON else reason))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from o9.strategies.evaluation import Evaluator, Outcome
+from o9.strategies.evaluation import Evaluator, TrialOutcome
 from o9.strategies.registry import Objective
 from o9.workers import worker as child_module
 from o9.workers.pool import POOL
@@ -37,7 +37,7 @@ async def evaluators() -> AsyncIterator[MakeEvaluator]:
     await wait_until(lambda: not children(), 20)
 
 
-async def evaluate(one: Evaluator, *parameters: dict[str, Any]) -> list[Outcome]:
+async def evaluate(one: Evaluator, *parameters: dict[str, Any]) -> list[TrialOutcome]:
     """Evaluate them as trials 0, 1, 2, …"""
     return await one.evaluate(parameters, range(len(parameters)))
 

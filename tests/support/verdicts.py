@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from o9.health.checks.check import THRESHOLDS, Check, report_of
-from o9.health.grades import VERDICT, Forecast, Grade, Reason, Verdict
+from o9.health.grades import VERDICT, Forecast, Grade, GradeReason, Verdict
 from o9.model.optimization import utc_now
 from o9.store import queries
 from o9.store.optimizations.health_reports import KeepReport
@@ -17,11 +17,11 @@ _SCORES = {
     Grade.CONFIRMED: 1.0, Grade.PLAUSIBLE: 0.8, Grade.UNPROVEN: 0.5, Grade.LOST: 0.1, Grade.VOID: 0.0,
 }  # fmt: skip
 REASONS = {
-    Grade.CONFIRMED: Reason.HOLD_OUT_AND_FAMILY,
-    Grade.PLAUSIBLE: Reason.FAMILY,
-    Grade.UNPROVEN: Reason.NO_BASELINE,
-    Grade.LOST: Reason.HOLD_OUT_NEGATIVE,
-    Grade.VOID: Reason.LOOK_AHEAD,
+    Grade.CONFIRMED: GradeReason.HOLD_OUT_AND_FAMILY,
+    Grade.PLAUSIBLE: GradeReason.FAMILY,
+    Grade.UNPROVEN: GradeReason.NO_BASELINE,
+    Grade.LOST: GradeReason.HOLD_OUT_NEGATIVE,
+    Grade.VOID: GradeReason.LOOK_AHEAD,
 }
 
 

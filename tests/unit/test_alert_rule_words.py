@@ -15,7 +15,7 @@ from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import alert_of as alert_in
 from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
-from o9.alerts.rules.rules import TITLE_LIMIT, Board, Facts, Rule, filled, with_rule, written
+from o9.alerts.rules.rules import TITLE_LIMIT, Board, Rule, SubjectFacts, filled, with_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -142,7 +142,7 @@ def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str
     if faults_of(text):
         return
     *_, made = load(text).rules
-    facts = Facts("opt-1", {"failed": 1.0}, {"type": "parameter"}, "opt-1", {"name": "n", "detail": detail})
+    facts = SubjectFacts("opt-1", {"failed": 1.0}, {"type": "parameter"}, "opt-1", {"name": "n", "detail": detail})
     (turn,) = Board([made]).take(Scope.END, [facts], START)
     assert turn.alert is not None
     validate_alert(turn.alert)
@@ -152,7 +152,7 @@ def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str
 
 def test_a_title_of_nothing_is_the_rules_name() -> None:
     *_, made = load('rules: [{name: broke, when: failed == 1, scope: each end, title: "{detail}"}]').rules
-    (turn,) = Board([made]).take(Scope.END, [Facts("a", {"failed": 1.0}, {}, "a", {"detail": " "})], START)
+    (turn,) = Board([made]).take(Scope.END, [SubjectFacts("a", {"failed": 1.0}, {}, "a", {"detail": " "})], START)
     assert turn.alert is not None
     assert turn.alert.title == "broke"
     found = OptimizationAlert("1", "opt-1", AlertLevel.ERROR, "Stalled", "no step", START)

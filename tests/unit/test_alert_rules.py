@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import alert_of as alert_in
-from o9.alerts.pipeline.reasons import Why
+from o9.alerts.pipeline.reasons import RuleReason as R
 from o9.alerts.rules.expressions import Reading, condition_of, reading
 from o9.alerts.rules.metrics import INSTANTS, Scope
-from o9.alerts.rules.rules import AFTER_INSTANT, Board, Facts, Rule, RuleState, decide, with_rule, written
+from o9.alerts.rules.rules import AFTER_INSTANT, Board, Rule, RuleState, SubjectFacts, decide, with_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -73,8 +73,8 @@ def rule(scope: Scope = Scope.GLOBAL, **fields: Any) -> Rule:
 
 
 def fires(board: Board, made: Rule, figures: dict[str, float | None], after: timedelta = timedelta(0)) -> list[str]:
-    turns = board.take(made.scope, [Facts("it", figures)], START)
-    turns += board.take(made.scope, [Facts("it", figures)], START + after) if after else []
+    turns = board.take(made.scope, [SubjectFacts("it", figures)], START)
+    turns += board.take(made.scope, [SubjectFacts("it", figures)], START + after) if after else []
     return [turn.rule for turn in turns if turn.alert is not None]
 
 
@@ -111,7 +111,7 @@ def test_what_is_told_can_be_sent(name: str) -> None:
         ("execution_time", "baseline_performance", "target_performance", "trials", "silent_seconds", "queued"), 1.0
     )  # fmt: skip
     board = Board([made])
-    facts = Facts("it", figures | happens, about, "opt-1", words)
+    facts = SubjectFacts("it", figures | happens, about, "opt-1", words)
     (turn,) = [*board.take(made.scope, [facts], START), *board.take(made.scope, [facts], START + made.lasts)]
     assert turn.alert is not None
     validate_alert(turn.alert)
@@ -145,9 +145,8 @@ def test_pending_firing_over(fields: dict[str, Any], readings: list[Reading | No
 
 
 _SHORT = {
-    Why.QUIET: "quiet", Why.BEGINS: "begins", Why.LASTS: "lasts", Why.TOO_SHORT: "let-go", Why.FIRES: "fires",
-    Why.GOES_ON: "on", Why.BETWEEN: "between", Why.UNKNOWN: "unknown", Why.LINGERS: "lingers", Why.CLEAR: "clear",
-    Why.GONE: "gone",
+    R.QUIET: "quiet", R.BEGINS: "begins", R.LASTS: "lasts", R.TOO_SHORT: "let-go", R.FIRES: "fires", R.GOES_ON: "on",
+    R.BETWEEN: "between", R.UNKNOWN: "unknown", R.LINGERS: "lingers", R.CLEAR: "clear", R.GONE: "gone",
 }  # fmt: skip
 
 
@@ -172,7 +171,9 @@ def test_it_fires_and_ends_as_the_words_say(values: list[float | None], lasts: i
             expected.append((minute, "ends"))
         if minute in restarts:
             board = Board([made], written_down)
-        turns = board.take(Scope.GLOBAL, [Facts("", {"failure_rate": value})], START + minute * MINUTE, complete=True)
+        turns = board.take(
+            Scope.GLOBAL, [SubjectFacts("", {"failure_rate": value})], START + minute * MINUTE, complete=True
+        )
         told += [(minute, "fires" if turn.alert else "ends") for turn in turns]
         for place, state in board.drain().items():
             written_down.pop(place, None)
@@ -184,34 +185,34 @@ def test_it_fires_and_ends_as_the_words_say(values: list[float | None], lasts: i
 def test_nothing_is_written_down_where_nothing_changes() -> None:
     board = Board([rule(lasts=MINUTE)])
     for minute, value in enumerate([0.1, 0.3, 0.3, 0.3, 0.3, 0.1, 0.1]):
-        board.take(Scope.GLOBAL, [Facts("", {"failure_rate": value})], START + minute * MINUTE, complete=True)
+        board.take(Scope.GLOBAL, [SubjectFacts("", {"failure_rate": value})], START + minute * MINUTE, complete=True)
         assert bool(board.drain()) == (minute in (1, 2, 5)), minute
 
 
 def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
     board = Board([OF["failed"]])
-    facts = Facts("opt-1", {"failed": 1.0}, {}, "opt-1", {"detail": "it broke"}, START - MINUTE)
+    facts = SubjectFacts("opt-1", {"failed": 1.0}, {}, "opt-1", {"detail": "it broke"}, START - MINUTE)
     (began,) = board.take(Scope.END, [facts], START)
     assert began.alert is not None
     assert began.alert.timestamp == START - MINUTE
     assert board.pass_time(START + AFTER_INSTANT - MINUTE) == []
     (over,) = board.pass_time(START + AFTER_INSTANT)
-    assert (over.ended, over.why) == (began.alert.alert_id, Why.EXPIRED)
+    assert (over.ended, over.why) == (began.alert.alert_id, R.EXPIRED)
 
 
 def test_what_is_put_right_ends_the_alert() -> None:
     board = Board([OF["failed"], OF["validity_critical"]])
-    board.take(Scope.END, [Facts(name, {"failed": 1.0}, {}, name) for name in ("a", "b")], START)
-    board.take(Scope.REPORT, [Facts("a", GOOD_REPORT | {"validity_critical": 1.0}, {}, "a")], START)
-    assert [(turn.rule, turn.key, turn.why) for turn in board.fix("a")] == [("failed", "a", Why.FIXED)]
+    board.take(Scope.END, [SubjectFacts(name, {"failed": 1.0}, {}, name) for name in ("a", "b")], START)
+    board.take(Scope.REPORT, [SubjectFacts("a", GOOD_REPORT | {"validity_critical": 1.0}, {}, "a")], START)
+    assert [(turn.rule, turn.key, turn.why) for turn in board.fix("a")] == [("failed", "a", R.FIXED)]
     assert (board.keys(Scope.END), board.keys(Scope.REPORT)) == (("b",), ("a",))
 
 
 def test_a_report_holds_until_the_next_one_of_the_same() -> None:
     board = Board([OF["validity_critical"]])
-    bad, good = Facts("a", GOOD_REPORT | {"validity_critical": 1.0}), Facts("a", GOOD_REPORT)
+    bad, good = SubjectFacts("a", GOOD_REPORT | {"validity_critical": 1.0}), SubjectFacts("a", GOOD_REPORT)
     assert len(board.take(Scope.REPORT, [bad], START)) == 1
-    assert board.take(Scope.REPORT, [Facts("b", GOOD_REPORT)], START + HOUR) == []
+    assert board.take(Scope.REPORT, [SubjectFacts("b", GOOD_REPORT)], START + HOUR) == []
     assert board.pass_time(START + 100 * HOUR) == []
     assert len(board.take(Scope.REPORT, [good], START + 101 * HOUR)) == 1
 
@@ -219,25 +220,25 @@ def test_a_report_holds_until_the_next_one_of_the_same() -> None:
 def test_what_ended_is_told_of_for_a_while_though_nobody_looks_at_it_any_more() -> None:
     made = rule(Scope.OPTIMIZATION, when=condition_of("metrics.sharpe < 1", Scope.OPTIMIZATION))
     board = Board([made])
-    assert len(board.take(made.scope, [Facts("a", {"metrics.sharpe": 0.5})], START, complete=True)) == 1
+    assert len(board.take(made.scope, [SubjectFacts("a", {"metrics.sharpe": 0.5})], START, complete=True)) == 1
     assert board.take(made.scope, [], START + MINUTE, complete=True) == []
-    assert [turn.why for turn in board.take(made.scope, [], START + 2 * HOUR, complete=True)] == [Why.GONE]
+    assert [turn.why for turn in board.take(made.scope, [], START + 2 * HOUR, complete=True)] == [R.GONE]
 
 
 def test_a_rule_that_is_no_more_ends_what_it_told() -> None:
     board = Board([rule()])
-    (began,) = board.take(Scope.GLOBAL, [Facts("", {"failure_rate": 1.0})], START)
+    (began,) = board.take(Scope.GLOBAL, [SubjectFacts("", {"failure_rate": 1.0})], START)
     (over,) = board.use([])
     assert began.alert is not None
-    assert (over.ended, over.why) == (began.alert.alert_id, Why.NO_RULE)
+    assert (over.ended, over.why) == (began.alert.alert_id, R.NO_RULE)
 
 
 def test_a_clock_that_is_set_back_lasts_no_longer_for_it() -> None:
     made = rule(lasts=2 * MINUTE)
     state, _ = decide(made, None, H, START)
     state, why = decide(made, state, H, START - HOUR)
-    assert why is Why.LASTS
-    assert decide(made, state, H, START - HOUR + 2 * MINUTE)[1] is Why.FIRES
+    assert why is R.LASTS
+    assert decide(made, state, H, START - HOUR + 2 * MINUTE)[1] is R.FIRES
 
 
 def test_a_rule_s_state_reads_back() -> None:
@@ -342,7 +343,7 @@ def test_a_rule_of_ones_own() -> None:
     ).rules
     board = Board([made])
     for minute in range(11):
-        facts = Facts("tpe", {"last_hour.failure_rate": 0.25}, {"strategy": "tpe"})
+        facts = SubjectFacts("tpe", {"last_hour.failure_rate": 0.25}, {"strategy": "tpe"})
         turns = board.take(Scope.STRATEGY, [facts], START + minute * MINUTE, complete=True)
     (turn,) = turns
     assert turn.alert is not None
@@ -356,7 +357,7 @@ def test_a_rule_of_ones_own() -> None:
 def test_a_rule_without_words_says_its_figures() -> None:
     *_, made = load("rules: [{name: many_fail, when: failure_rate > 20%}]").rules
     assert (made.title, made.scope, made.level) == ("Many fail", Scope.GLOBAL, AlertLevel.WARNING)
-    (turn,) = Board([made]).take(Scope.GLOBAL, [Facts("", {"failure_rate": 0.5})], START)
+    (turn,) = Board([made]).take(Scope.GLOBAL, [SubjectFacts("", {"failure_rate": 0.5})], START)
     assert turn.alert is not None
     assert turn.alert.message == "failure_rate is 50%; the rule is: failure_rate > 20%"
 

@@ -17,7 +17,7 @@ from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine import Engine, Kept, Snapshot
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.model.states import AlertLevel
 
 EITHER = st.sampled_from(["plain", "full"])
@@ -123,14 +123,15 @@ def test_of_every_firing_alert_each_receiver_is_told_or_there_is_a_reason(name: 
                 due = player.engine.due()
                 assert due is not None
                 assert now <= due <= now + second(10)
-            elif reason is Reason.NOTHING_NEW:
+            elif reason is NotifyReason.NOTHING_NEW:
                 told = [
                     each for each in player.notices if each.receiver == receiver and fingerprint in _names(each.firing)
                 ]
                 assert told, "said to be told, and was not"
             else:
                 assert reason in (
-                    Reason.INHIBITED, Reason.SILENCED, Reason.MUTED, Reason.NOT_ACTIVE, Reason.FLAPPING,
+                    NotifyReason.INHIBITED, NotifyReason.SILENCED, NotifyReason.MUTED, NotifyReason.NOT_ACTIVE,
+                    NotifyReason.FLAPPING,
                 )  # fmt: skip
 
 
@@ -216,7 +217,7 @@ def test_a_receiver_that_hears_no_more_of_an_alert_is_on_the_record() -> None:
     player.until(START + second(6))
     player.configure(load("route: {receiver: desk}\nreceivers: [{name: desk, channels: [console]}]"))
     (held,) = player.engine.drain().held
-    assert (held.receiver, held.decision.reason) == ("head", Reason.NOT_ROUTED)
+    assert (held.receiver, held.decision.reason) == ("head", NotifyReason.NOT_ROUTED)
 
 
 def test_an_alert_told_over_and_over_is_one_alert() -> None:
@@ -237,7 +238,7 @@ def test_the_end_of_what_was_never_told_is_noted() -> None:
     engine = Engine(PLAIN)
     engine.take([alert(0, START, ends_at=START)], START)
     changes = engine.drain()
-    assert [held.decision.reason for held in changes.held] == [Reason.NEVER_NOTIFIED]
+    assert [held.decision.reason for held in changes.held] == [NotifyReason.NEVER_NOTIFIED]
     assert changes.closed == (alert(0, START).alert_id,)
     assert engine.due() is None
 
@@ -252,7 +253,7 @@ def test_of_what_lapses_nobody_is_told_and_it_begins_anew_as_news() -> None:
     engine = Engine.restored(PLAIN, engine.snapshot(), ends_at)
     (notice,) = engine.advance(START + second(30))
     assert (_names(notice.resolved), notice.firing) == ({alert(4, START).fingerprint}, ())
-    assert [held.decision.reason for held in engine.drain().held] == [Reason.EXPIRED]
+    assert [held.decision.reason for held in engine.drain().held] == [NotifyReason.EXPIRED]
     assert engine.due() is None
     engine.take([alert(0, START + second(40), alert_id="again")], START + second(40))
     (notice,) = engine.advance(START + second(50))
@@ -272,7 +273,7 @@ def test_a_silence_that_ends_early_lets_go() -> None:
     player.play([Step(0, "silence", 0, 40), Step(0, "fires", 0, 0)])
     player.until(START + second(6))
     assert not player.notices
-    assert [held.decision.reason for held in player.held] == [Reason.SILENCED]
+    assert [held.decision.reason for held in player.held] == [NotifyReason.SILENCED]
     player.engine.end_silence("s")
     player.until(START + second(20))
     assert len(player.notices) == 1
@@ -293,7 +294,7 @@ def test_changed_words_are_silenced_by_a_pattern_that_fits_them_now() -> None:
     engine.take([alert(0, START, message="plenty")], START)
     assert why(engine, alert(0, START).fingerprint, START) == [("desk", None)]
     engine.take([alert(0, START, message="out of Memory")], START)
-    assert why(engine, alert(0, START).fingerprint, START) == [("desk", Reason.SILENCED)]
+    assert why(engine, alert(0, START).fingerprint, START) == [("desk", NotifyReason.SILENCED)]
 
 
 def _pattern(text: str):  # type: ignore[no-untyped-def]
@@ -330,7 +331,7 @@ def test_what_ends_by_its_time_before_anybody_was_told_is_done_with() -> None:
     engine.advance(START + second(5))
     changes = engine.drain()
     assert changes.closed == ("1-090030",)
-    assert [held.decision.reason for held in changes.held] == [Reason.NEVER_NOTIFIED]
+    assert [held.decision.reason for held in changes.held] == [NotifyReason.NEVER_NOTIFIED]
 
 
 def test_what_is_over_and_in_no_group_after_a_restart_is_done_with() -> None:

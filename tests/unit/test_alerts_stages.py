@@ -15,17 +15,17 @@ from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.flapping import Damping, changes_of, flaps, kept
 from o9.alerts.pipeline.inhibition import Inhibitions, InhibitRule
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.reasons import Reason, Why, ended_by_rule, is_expired
+from o9.alerts.pipeline.reasons import NotifyReason, RuleReason, ended_by_rule, is_expired
 from o9.alerts.pipeline.routing import Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences, checked
 from o9.alerts.pipeline.stages import (
     GOES_ON,
     SUPPRESSIONS,
     TRIED_FOR,
-    Decision,
     Failure,
     GroupContext,
     Reported,
+    StageDecision,
     by_intervals,
     suppressed,
     tried_again,
@@ -62,7 +62,7 @@ def facts(
     rules: Sequence[InhibitRule] = (),
     sources: Sequence[Alert] = (),
     silences: Sequence[Silence] = (),
-    interval: Decision = GOES_ON,
+    interval: StageDecision = GOES_ON,
     changes: Sequence[datetime] = (),
 ) -> GroupContext:
     inhibitions = Inhibitions(rules)
@@ -99,13 +99,13 @@ CRITICAL = alert(title="Away", level="critical", book="a")
 )
 def test_inhibited(target: Alert, sources: list[Alert], by: str) -> None:
     decision = suppressed(target, NOW, facts(target, rules=[RULE], sources=sources))
-    assert decision == (Decision(Reason.INHIBITED, by) if by else GOES_ON)
+    assert decision == (StageDecision(NotifyReason.INHIBITED, by) if by else GOES_ON)
 
 
 def test_of_two_rules_either_inhibits() -> None:
     target = alert(level="info", book="a")
     rules = [InhibitRule(parse("x=y"), parse("level=info")), InhibitRule(parse("level=critical"), parse("level=info"))]
-    assert suppressed(target, NOW, facts(target, rules=rules, sources=[CRITICAL])).reason is Reason.INHIBITED
+    assert suppressed(target, NOW, facts(target, rules=rules, sources=[CRITICAL])).reason is NotifyReason.INHIBITED
 
 
 def silence(start: float = -60, end: float = 60, **fields: Any) -> Silence:
@@ -139,7 +139,7 @@ def silence(start: float = -60, end: float = 60, **fields: Any) -> Silence:
 def test_silenced(made: Silence, silent: bool) -> None:
     target = alert(book="a", title="Low memory on node 7", optimization="opt-1", message="only 12 % left")
     decision = suppressed(target, NOW, facts(target, silences=[made]))
-    assert decision == (Decision(Reason.SILENCED, "s1", made.ends_at) if silent else GOES_ON)
+    assert decision == (StageDecision(NotifyReason.SILENCED, "s1", made.ends_at) if silent else GOES_ON)
 
 
 @pytest.mark.parametrize(
@@ -174,15 +174,15 @@ MORNING = {"morning": (TimeInterval(times=((0, 12 * 60),)),), "noon": (TimeInter
 @pytest.mark.parametrize(
     ("route", "reason", "by"),
     [
-        (Route("r"), Reason.GOES_ON, ""),
-        (Route("r", mute_time_intervals=("morning",)), Reason.GOES_ON, ""),
-        (Route("r", mute_time_intervals=("morning", "noon")), Reason.MUTED, "noon"),
-        (Route("r", active_time_intervals=("morning",)), Reason.NOT_ACTIVE, "morning"),
-        (Route("r", active_time_intervals=("morning", "noon")), Reason.GOES_ON, ""),
-        (Route("r", active_time_intervals=("noon",), mute_time_intervals=("noon",)), Reason.MUTED, "noon"),
+        (Route("r"), NotifyReason.GOES_ON, ""),
+        (Route("r", mute_time_intervals=("morning",)), NotifyReason.GOES_ON, ""),
+        (Route("r", mute_time_intervals=("morning", "noon")), NotifyReason.MUTED, "noon"),
+        (Route("r", active_time_intervals=("morning",)), NotifyReason.NOT_ACTIVE, "morning"),
+        (Route("r", active_time_intervals=("morning", "noon")), NotifyReason.GOES_ON, ""),
+        (Route("r", active_time_intervals=("noon",), mute_time_intervals=("noon",)), NotifyReason.MUTED, "noon"),
     ],
 )
-def test_muted(route: Route, reason: Reason, by: str) -> None:
+def test_muted(route: Route, reason: NotifyReason, by: str) -> None:
     decision = by_intervals(route, NOW, MORNING)
     assert (decision.reason, decision.by) == (reason, by)
     target = alert(a="b")
@@ -207,7 +207,7 @@ def test_damped(changes: list[float], by: str) -> None:
     target = alert(a="b")
     moments = [NOW + seconds(change) for change in changes]
     decision = suppressed(target, NOW, facts(target, changes=moments))
-    assert decision == (Decision(Reason.FLAPPING, by, moments[-1] + HOUR) if by else GOES_ON)
+    assert decision == (StageDecision(NotifyReason.FLAPPING, by, moments[-1] + HOUR) if by else GOES_ON)
 
 
 def test_the_first_stage_that_holds_back_gives_the_reason() -> None:
@@ -217,12 +217,12 @@ def test_the_first_stage_that_holds_back_gives_the_reason() -> None:
         rules=[RULE],
         sources=[CRITICAL],
         silences=[silence(matchers=parse("book=a"))],
-        interval=Decision(Reason.MUTED),
+        interval=StageDecision(NotifyReason.MUTED),
         changes=[NOW] * 3,
     )
     reasons = [stage(target, NOW, known).reason for stage in SUPPRESSIONS]
-    assert reasons == [Reason.INHIBITED, Reason.SILENCED, Reason.MUTED, Reason.FLAPPING]
-    assert suppressed(target, NOW, known).reason is Reason.INHIBITED
+    assert reasons == [NotifyReason.INHIBITED, NotifyReason.SILENCED, NotifyReason.MUTED, NotifyReason.FLAPPING]
+    assert suppressed(target, NOW, known).reason is NotifyReason.INHIBITED
 
 
 @given(st.lists(st.integers(0, 5000)), st.integers(0, 9000))
@@ -251,20 +251,20 @@ A, B = alert(name="a"), alert(name="b")
 @pytest.mark.parametrize(
     ("firing", "over", "told", "at", "expected"),
     [
-        ([A], [], [], None, Reason.FIRST),
-        ([A, B], [], [A], -5, Reason.NEW_ALERTS),
-        ([B], [A], [A], -5, Reason.NEW_ALERTS),
-        ([A], [B], [A, B], -5, Reason.SOME_RESOLVED),
-        ([], [A], [A], -5, Reason.ALL_RESOLVED),
-        ([A], [], [A, B], -5, Reason.NOTHING_NEW),
-        ([A], [], [A], -99, Reason.NOTHING_NEW),
-        ([A], [], [A], -100, Reason.REPEATED),
-        ([], [], [A], -100, Reason.NOTHING_NEW),
-        ([], [], [], None, Reason.NOTHING_NEW),
+        ([A], [], [], None, NotifyReason.FIRST),
+        ([A, B], [], [A], -5, NotifyReason.NEW_ALERTS),
+        ([B], [A], [A], -5, NotifyReason.NEW_ALERTS),
+        ([A], [B], [A, B], -5, NotifyReason.SOME_RESOLVED),
+        ([], [A], [A], -5, NotifyReason.ALL_RESOLVED),
+        ([A], [], [A, B], -5, NotifyReason.NOTHING_NEW),
+        ([A], [], [A], -99, NotifyReason.NOTHING_NEW),
+        ([A], [], [A], -100, NotifyReason.REPEATED),
+        ([], [], [A], -100, NotifyReason.NOTHING_NEW),
+        ([], [], [], None, NotifyReason.NOTHING_NEW),
     ],
 )
 def test_worth_telling(
-    firing: list[Alert], over: list[Alert], told: list[Alert], at: float | None, expected: Reason
+    firing: list[Alert], over: list[Alert], told: list[Alert], at: float | None, expected: NotifyReason
 ) -> None:
     known = Reported(
         {each.fingerprint for each in told}, None if at is None else NOW + seconds(at), seconds(100), True, False
@@ -274,10 +274,10 @@ def test_worth_telling(
 
 def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged_is_not() -> None:
     known = Reported({A.fingerprint}, NOW - HOUR, HOUR, False, False)
-    assert worth_notifying(([], [A]), NOW, known).reason is Reason.NOTHING_NEW
-    assert worth_notifying(([A], [B]), NOW, known) == Decision(Reason.REPEATED, "1 h")
-    assert worth_notifying(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is Reason.ACKNOWLEDGED
-    assert worth_notifying(([A, B], []), NOW, replace(known, all_acknowledged=True)).reason is Reason.NEW_ALERTS
+    assert worth_notifying(([], [A]), NOW, known).reason is NotifyReason.NOTHING_NEW
+    assert worth_notifying(([A], [B]), NOW, known) == StageDecision(NotifyReason.REPEATED, "1 h")
+    assert worth_notifying(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is NotifyReason.ACKNOWLEDGED
+    assert worth_notifying(([A, B], []), NOW, replace(known, all_acknowledged=True)).reason is NotifyReason.NEW_ALERTS
 
 
 @pytest.mark.parametrize(
@@ -297,15 +297,15 @@ def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged
 def test_tried_again(tries: int, chance: float, retry_after: int | None, pause: float) -> None:
     failure = Failure(tries, False, None if retry_after is None else seconds(retry_after), chance)
     decision = tried_again(NOW - seconds(600), NOW, failure)
-    assert decision.reason is Reason.TRIED_AGAIN
+    assert decision.reason is NotifyReason.TRIED_AGAIN
     assert decision.until == NOW + seconds(pause)
 
 
 def test_given_up_are_what_is_refused_for_good_and_what_is_a_day_old() -> None:
-    assert tried_again(NOW, NOW, Failure(1, True, None, 0.0)).reason is Reason.GIVEN_UP
+    assert tried_again(NOW, NOW, Failure(1, True, None, 0.0)).reason is NotifyReason.GIVEN_UP
     last = tried_again(NOW, NOW + TRIED_FOR - seconds(1), Failure(99, False, None, 0.0))
-    assert last == Decision(Reason.TRIED_AGAIN, "", NOW + TRIED_FOR)
-    assert tried_again(NOW, NOW + TRIED_FOR, Failure(100, False, None, 0.0)).reason is Reason.GIVEN_UP
+    assert last == StageDecision(NotifyReason.TRIED_AGAIN, "", NOW + TRIED_FOR)
+    assert tried_again(NOW, NOW + TRIED_FOR, Failure(100, False, None, 0.0)).reason is NotifyReason.GIVEN_UP
 
 
 def test_routes() -> None:
@@ -343,16 +343,16 @@ def test_a_group_is_named_by_its_route_receiver_and_labels() -> None:
 
 
 def test_a_reason_is_read_by_its_code() -> None:
-    assert {Reason(each.value) for each in Reason} == set(Reason)
+    assert {NotifyReason(each.value) for each in NotifyReason} == set(NotifyReason)
     with pytest.raises(ValueError, match="no such"):
-        Reason("no such")
+        NotifyReason("no such")
 
 
 @pytest.mark.parametrize(
     ("resolved_by", "expired"),
     [
         (None, False), ("", False), ("ann", False), ("o9:end_reached", False),
-        (ended_by_rule("failed", Why.EXPIRED), True), (ended_by_rule("failed", Why.CLEAR), False),
+        (ended_by_rule("failed", RuleReason.EXPIRED), True), (ended_by_rule("failed", RuleReason.CLEAR), False),
     ],
 )  # fmt: skip
 def test_what_ended_only_because_time_passed_is_told_apart(resolved_by: str | None, expired: bool) -> None:

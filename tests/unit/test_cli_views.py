@@ -14,7 +14,7 @@ from verdicts import verdict
 from o9.cli.commands.demo import demo_view
 from o9.cli.session.progress import Display, progress_line, progress_table, visible
 from o9.cli.views import words
-from o9.cli.views.optimizations import Record, list_view, record_view, results_view, summary_view, trials_view
+from o9.cli.views.optimizations import Details, list_view, record_view, results_view, summary_view, trials_view
 from o9.demo.demonstration import DemoRow
 from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
@@ -47,7 +47,7 @@ def drawn(renderable: RenderableType, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def page(record: Record, width: int = 80) -> str:
+def page(record: Details, width: int = 80) -> str:
     return "".join(drawn(part, width) for part in record_view(record))
 
 
@@ -65,7 +65,7 @@ def test_a_list_fits_keeps_ids_whole_and_aligns_wide_characters(width: int) -> N
 
 def test_what_users_wrote_is_not_markup() -> None:
     assert "[bold]x[/bold] :smile:" in drawn(list_view([state(AWKWARD[1])], 160), 160)
-    assert "[bold]x[/bold] :smile:" in page(Record(state(AWKWARD[1])))
+    assert "[bold]x[/bold] :smile:" in page(Details(state(AWKWARD[1])))
 
 
 RAISED = (
@@ -98,7 +98,7 @@ def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_typ
     }
     run = "01234567-89ab-cdef-0123-456789abcdef"
     text = page(
-        Record(done, None, [transition | {"prefect_run_id": run}], {"completed": 7, "failed": 1}, trial(4, 1.25))
+        Details(done, None, [transition | {"prefect_run_id": run}], {"completed": 7, "failed": 1}, trial(4, 1.25))
     )
     for told in (
         "1.2500 in trial 4", "baseline 1.0000 (improvement +25%)", "1.2000 reached", "fast = 5", "8 (1 failed)",
@@ -113,7 +113,7 @@ def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_typ
     [("created", "o9 resume --here"), ("paused", "o9 resume --here"), ("running", "o9 watch"), ("failed", "o9 trials")],
 )
 def test_the_next_command_fits_the_status(status: str, command: str) -> None:
-    text = page(Record(state(status=status), option=" --store 'my store.db'"))
+    text = page(Details(state(status=status), option=" --store 'my store.db'"))
     assert f"Next: {command} Tre-1 --store 'my store.db'" in text
 
 
@@ -123,9 +123,9 @@ def test_a_suggested_command_names_no_more_ids_than_one_can_read() -> None:
 
 
 def test_nothing_is_claimed_before_anything_succeeded() -> None:
-    assert "nothing yet" in page(Record(state()))
-    assert "nothing has succeeded" in page(Record(state(status="failed")))
-    summary = drawn(summary_view([Record(state(status="failed", baseline_performance=1.0))], 120), 120)
+    assert "nothing yet" in page(Details(state()))
+    assert "nothing has succeeded" in page(Details(state(status="failed")))
+    summary = drawn(summary_view([Details(state(status="failed", baseline_performance=1.0))], 120), 120)
     assert summary.splitlines()[2].split()[:4] == ["Tre-1", "failed", NOTHING, "1.0000"]
 
 
@@ -190,8 +190,8 @@ def test_the_demonstration_has_each_result_first_and_its_figures_in_a_table() ->
     nothing: dict[str, Any] = dict.fromkeys(DemoRow.__dataclass_fields__)
     unknown, made = DemoRow(**nothing | other), verdict()
     records = [
-        Record(state("Trend", "completed", optimization_id="a"), verdict=made),
-        Record(state("Broken", "failed")),
+        Details(state("Trend", "completed", optimization_id="a"), verdict=made),
+        Details(state("Broken", "failed")),
     ]
     page = demo_view([row, unknown], results_view(records), {"a": made}, DAYS)
     text = "".join(drawn(part) for part in page)

@@ -17,8 +17,8 @@ from o9.health.checks.completeness import completeness
 from o9.health.checks.performance import performance
 from o9.health.checks.security import security
 from o9.health.checks.validity import validity
-from o9.health.facts import Facts, family_of
-from o9.health.grades import Grade, Reason, verdict_of
+from o9.health.facts import HealthFacts, family_of
+from o9.health.grades import Grade, GradeReason, verdict_of
 from o9.health.unknown import Unknown
 from o9.model.provenance import Ran
 from o9.model.search_space import SearchSpace
@@ -39,7 +39,7 @@ def trial(number: int, value: float | None = 1.0, **fields: Any) -> Trial:
     return Trial(number, 0, value=value, **(standard | fields))
 
 
-def facts(*, state: dict[str, Any] | None = None, **fields: Any) -> Facts:
+def facts(*, state: dict[str, Any] | None = None, **fields: Any) -> HealthFacts:
     """One that completed with three good trials in one step, with a whole record."""
     path = [None, "created", "initializing", "running", "completed"]
     rows = [{"from_status": one, "to_status": other, "message": ""} for one, other in pairwise(path)]
@@ -51,7 +51,7 @@ def facts(*, state: dict[str, Any] | None = None, **fields: Any) -> Facts:
         "state": new("a", **(completed | (state or {}))), "trials": [trial(n) for n in range(3)], "best": trial(0),
         "transitions": rows, "steps": frozenset({0}), "space": SPACE,
     }  # fmt: skip
-    return Facts(**(standard | fields))
+    return HealthFacts(**(standard | fields))
 
 
 def check(checks: list[Check], name: str) -> Check:
@@ -122,7 +122,7 @@ def test_a_whole_record_is_complete_and_secure() -> None:
         ("results", facts(trials=[trial(0, None)]), "1 completed trials have no value: 0"),
     ],
 )
-def test_what_is_missing_is_seen(name: str, broken: Facts, words: str) -> None:
+def test_what_is_missing_is_seen(name: str, broken: HealthFacts, words: str) -> None:
     found = check(completeness(broken), f"completeness.{name}")
     assert words in found.words
     assert not isinstance(found.score, Unknown)
@@ -428,7 +428,7 @@ def test_validity_without_trials_or_returns_is_unknown() -> None:
     bare = trial(0, family="f")
     family = family_of(bare, "a", FamilyTrials({"completed": 1}, {}, True))
     for best, its_family, reason in (
-        (None, None, Reason.NO_TRIALS), (bare, family, Reason.NO_RETURNS),
+        (None, None, GradeReason.NO_TRIALS), (bare, family, GradeReason.NO_RETURNS),
     ):  # fmt: skip
         found = validity(facts(trials=[bare], best=best, family=its_family))
         assert isinstance(part_score(found, "validity"), Unknown)

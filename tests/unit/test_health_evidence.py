@@ -12,7 +12,7 @@ import pytest
 
 from o9.health.checks.validity import evidence_of, misfit
 from o9.health.facts import Family
-from o9.health.grades import Grade, Reason
+from o9.health.grades import Grade, GradeReason
 from o9.health.statistics.evidence import examine
 from o9.health.statistics.moments import Moments
 from o9.health.unknown import Unknown
@@ -139,7 +139,7 @@ def test_nan_inside_returns_leaves_its_trial_out_and_is_told_where_it_is_the_bes
     spoiled = family(series, judged=3)
     itself = evidence_of(best, spoiled)
     assert isinstance(itself, Evidence)
-    assert judge(itself).reason is Reason.NO_RETURNS
+    assert judge(itself).reason is GradeReason.NO_RETURNS
     assert "1 of 1260 returns are not finite, the first in period 7" in str(itself.best)
 
 
@@ -169,7 +169,7 @@ def test_one_trial_constant_returns_and_other_lengths() -> None:
     nothing = evidence_of(best_of(flat), family(flat))
     assert isinstance(nothing, Evidence)
     assert "never vary" in str(nothing.best)
-    assert judge(nothing).reason is Reason.NO_RETURNS
+    assert judge(nothing).reason is GradeReason.NO_RETURNS
 
 
 def test_trials_over_other_periods_count_and_change_no_verdict_on_a_hold_out() -> None:

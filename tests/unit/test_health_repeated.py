@@ -23,7 +23,7 @@ from o9.health.unknown import Unknown
 from o9.model.dates import seconds_of
 from o9.model.states import TrialState
 from o9.model.trial import Trial
-from o9.strategies.evaluation import Outcome
+from o9.strategies.evaluation import TrialOutcome
 
 DAYS = 500
 MARKET = np.random.default_rng(3).normal(0.0005, 0.01, DAYS)
@@ -76,17 +76,17 @@ def for_a_week(periods: int | None = None) -> np.ndarray:
     return earned
 
 
-def outcome(returns: Any, *, value: float = 1.0, number: int = 7, **fields: Any) -> Outcome:
+def outcome(returns: Any, *, value: float = 1.0, number: int = 7, **fields: Any) -> TrialOutcome:
     kept = None if returns is None else tuple(map(float, returns))
     standard: dict[str, Any] = {
         "returns": kept,
         "dates": None if kept is None else SECONDS[: len(kept)],
     }
-    return Outcome(number, TrialState.COMPLETED, value, **(standard | fields))
+    return TrialOutcome(number, TrialState.COMPLETED, value, **(standard | fields))
 
 
-def lost(error: str) -> Outcome:
-    return Outcome(7, TrialState.FAILED, error=error)
+def lost(error: str) -> TrialOutcome:
+    return TrialOutcome(7, TrialState.FAILED, error=error)
 
 
 def looked(strategy: Any) -> Any:
@@ -208,7 +208,7 @@ OTHER = tuple(map(float, honest() + 0.001))
     ],
 )
 def test_the_same_parameters_have_the_same_value(
-    best: Trial, outcomes: list[Outcome], changed: str, score: float | None, words: str
+    best: Trial, outcomes: list[TrialOutcome], changed: str, score: float | None, words: str
 ) -> None:
     found = repeatable(best, outcomes, changed)
     assert words in found.words, found.words

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o9.health.grades import Grade, Placebo, Reason, Verdict
+from o9.health.grades import Grade, GradeReason, Placebo, Verdict
 from o9.health.statistics.evidence import examine
 from o9.health.statistics.forecast import Mixture
 from o9.health.statistics.moments import Moments
@@ -77,7 +77,7 @@ def known(**changes: Any) -> Evidence:
     return replace(splendid, **changes)
 
 
-def graded(**changes: Any) -> tuple[Grade, Reason]:
+def graded(**changes: Any) -> tuple[Grade, GradeReason]:
     verdict = judge(known(**changes))
     return verdict.grade, verdict.reason
 
@@ -88,90 +88,91 @@ def graded(**changes: Any) -> tuple[Grade, Reason]:
 @pytest.mark.parametrize(
     ("changes", "grade", "reason"),
     [
-        ({"void": Reason.LOOK_AHEAD} | held_out(1.5), Grade.VOID, Reason.LOOK_AHEAD),
-        ({"void": Reason.NOT_REPEATABLE}, Grade.VOID, Reason.NOT_REPEATABLE),
-        ({"void": Reason.VALUE_DOES_NOT_FIT, "best": NONE}, Grade.VOID, Reason.VALUE_DOES_NOT_FIT),
-        (held_out(-0.1), Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
-        (held_out(0.0, years=0.1), Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
+        ({"void": GradeReason.LOOK_AHEAD} | held_out(1.5), Grade.VOID, GradeReason.LOOK_AHEAD),
+        ({"void": GradeReason.NOT_REPEATABLE}, Grade.VOID, GradeReason.NOT_REPEATABLE),
+        ({"void": GradeReason.VALUE_DOES_NOT_FIT, "best": NONE}, Grade.VOID, GradeReason.VALUE_DOES_NOT_FIT),
+        (held_out(-0.1), Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
+        (held_out(0.0, years=0.1), Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
         # A mute one: luck is expected to give the best more than it has.
-        (held_out(-1.5) | {"luck": 0.2, "family": test_of(0.9)}, Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
+        (held_out(-1.5) | {"luck": 0.2, "family": test_of(0.9)}, Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
         # At most 0.68 is seen in 5 of 100 where 1.5 ± √(0.05 + 1/5) is expected.
-        (held_out(0.6), Grade.LOST, Reason.HOLD_OUT_BELOW_FORECAST),
-        (held_out(0.75) | BLIND, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        (held_out(0.75) | ADAPTIVE, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
-        (held_out(1.0) | ADAPTIVE, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | {"family": test_of(WITH_HOLD_OUT)}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | {"family": test_of(0.21)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
-        (held_out(1.0) | {"over_benchmark": False}, Grade.UNPROVEN, Reason.NO_BASELINE),
-        (held_out(1.0) | {"over_cash": True}, Grade.UNPROVEN, Reason.NO_BASELINE),  # which any market beats
-        (held_out(1.0) | {"over_cash": True, "market_neutral": True}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
+        (held_out(0.6), Grade.LOST, GradeReason.HOLD_OUT_BELOW_FORECAST),
+        (held_out(0.75) | BLIND, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        (held_out(0.75) | ADAPTIVE, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
+        (held_out(1.0) | ADAPTIVE, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | {"family": test_of(WITH_HOLD_OUT)}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | {"family": test_of(0.21)}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        (held_out(1.0) | {"over_benchmark": False}, Grade.UNPROVEN, GradeReason.NO_BASELINE),
+        (held_out(1.0) | {"over_cash": True}, Grade.UNPROVEN, GradeReason.NO_BASELINE),  # which any market beats
+        (held_out(1.0) | {"over_cash": True, "market_neutral": True}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
         (
             held_out(1.0) | {"over_benchmark": False, "market_neutral": True},
             Grade.CONFIRMED,
-            Reason.HOLD_OUT_AND_FAMILY,
+            GradeReason.HOLD_OUT_AND_FAMILY,
         ),
         (
             held_out(1.0) | {"over_benchmark": False, "placebo": Placebo(0.05, 19)},
             Grade.CONFIRMED,
-            Reason.HOLD_OUT_AND_PLACEBO,
+            GradeReason.HOLD_OUT_AND_PLACEBO,
         ),
-        (held_out(1.0) | {"family": NONE, "placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, Reason.NO_FAMILY_TEST),
+        (held_out(1.0) | {"family": NONE, "placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, GradeReason.NO_FAMILY_TEST),
         # Look by look it takes more: 0.75 over five years is above zero with 0.953, 1.0 with 0.987.
-        (held_out(0.75) | BLIND | {"looks": 2}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
-        (held_out(1.0) | BLIND | {"looks": 3}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | BLIND | {"looks": 4}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (held_out(0.75) | BLIND | {"looks": 2}, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
+        (held_out(1.0) | BLIND | {"looks": 3}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | BLIND | {"looks": 4}, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
         # So does each trial that was valued on it; after a search that follows results it says nothing.
-        (held_out(1.0) | BLIND | {"seen": 2}, Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | BLIND | {"seen": 3}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
-        (held_out(3.0) | ADAPTIVE | {"seen": 1}, Grade.UNPROVEN, Reason.HOLD_OUT_SEEN),
-        (held_out(3.0) | ADAPTIVE | {"seen": 1, "placebo": Placebo(0.05, 19)}, Grade.UNPROVEN, Reason.HOLD_OUT_SEEN),
-        (held_out(-0.1) | ADAPTIVE | {"seen": 1}, Grade.LOST, Reason.HOLD_OUT_NEGATIVE),
+        (held_out(1.0) | BLIND | {"seen": 2}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | BLIND | {"seen": 3}, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
+        (held_out(3.0) | ADAPTIVE | {"seen": 1}, Grade.UNPROVEN, GradeReason.HOLD_OUT_SEEN),
+        (
+            held_out(3.0) | ADAPTIVE | {"seen": 1, "placebo": Placebo(0.05, 19)},
+            Grade.UNPROVEN, GradeReason.HOLD_OUT_SEEN,
+        ),
+        (held_out(-0.1) | ADAPTIVE | {"seen": 1}, Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
         # Serial correlation leaves less in it.
-        (held_out(1.0) | {"variance_ratio": 2.0}, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
+        (held_out(1.0) | {"variance_ratio": 2.0}, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
         # 1.9 a year is told from zero after 0.75 years: half a year is too short, and one is not.
-        (held_out(1.0, years=0.5) | BLIND, Grade.PLAUSIBLE, Reason.FAMILY),
-        (held_out(1.0, years=1.0) | BLIND, Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN),
-        (BLIND, Grade.PLAUSIBLE, Reason.FAMILY),
-        (BLIND | {"family": test_of(FAMILY_LEVEL)}, Grade.PLAUSIBLE, Reason.FAMILY),
-        (BLIND | {"family": test_of(FAMILY_LEVEL + 1e-6)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
-        (BLIND | {"over_benchmark": False}, Grade.UNPROVEN, Reason.NO_BASELINE),
-        (BLIND | {"over_benchmark": False, "market_neutral": True}, Grade.PLAUSIBLE, Reason.FAMILY),
-        (ADAPTIVE, Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),
-        (ADAPTIVE | {"counted": 1, "kept": 1}, Grade.PLAUSIBLE, Reason.FAMILY),  # one trial was not chosen
-        ({"placebo": Placebo(0.05, 19), "over_benchmark": False}, Grade.PLAUSIBLE, Reason.PLACEBO),
-        ({"placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
-        ({"placebo": Placebo(0.1, 9)}, Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),  # too few to be told
-        ({"family": test_of(0.5), "deflated": 0.99}, Grade.UNPROVEN, Reason.LIKELY_LUCK),
-        ({"family": NONE}, Grade.UNPROVEN, Reason.NO_FAMILY_TEST),
-        ({"best": NONE, "family": NONE}, Grade.UNPROVEN, Reason.NO_RETURNS),
-        ({"best": NONE, "family": NONE, "counted": 0}, Grade.UNPROVEN, Reason.NO_TRIALS),
+        (held_out(1.0, years=0.5) | BLIND, Grade.PLAUSIBLE, GradeReason.FAMILY),
+        (held_out(1.0, years=1.0) | BLIND, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
+        (BLIND, Grade.PLAUSIBLE, GradeReason.FAMILY),
+        (BLIND | {"family": test_of(FAMILY_LEVEL)}, Grade.PLAUSIBLE, GradeReason.FAMILY),
+        (BLIND | {"family": test_of(FAMILY_LEVEL + 1e-6)}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        (BLIND | {"over_benchmark": False}, Grade.UNPROVEN, GradeReason.NO_BASELINE),
+        (BLIND | {"over_benchmark": False, "market_neutral": True}, Grade.PLAUSIBLE, GradeReason.FAMILY),
+        (ADAPTIVE, Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH),
+        (ADAPTIVE | {"counted": 1, "kept": 1}, Grade.PLAUSIBLE, GradeReason.FAMILY),  # one trial was not chosen
+        ({"placebo": Placebo(0.05, 19), "over_benchmark": False}, Grade.PLAUSIBLE, GradeReason.PLACEBO),
+        ({"placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        ({"placebo": Placebo(0.1, 9)}, Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH),  # too few to be told
+        ({"family": test_of(0.5), "deflated": 0.99}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        ({"family": NONE}, Grade.UNPROVEN, GradeReason.NO_FAMILY_TEST),
+        ({"best": NONE, "family": NONE}, Grade.UNPROVEN, GradeReason.NO_RETURNS),
+        ({"best": NONE, "family": NONE, "counted": 0}, Grade.UNPROVEN, GradeReason.NO_TRIALS),
         # These decide nothing.
-        (BLIND | {"overfitting": split(0.9, 0.9), "deflated": 0.1}, Grade.PLAUSIBLE, Reason.FAMILY),
-        ({"overfitting": split(0.0, 0.0), "deflated": 0.999}, Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH),
+        (BLIND | {"overfitting": split(0.9, 0.9), "deflated": 0.1}, Grade.PLAUSIBLE, GradeReason.FAMILY),
+        ({"overfitting": split(0.0, 0.0), "deflated": 0.999}, Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH),
     ],
 )  # fmt: skip
-def test_the_first_rule_that_applies_decides(changes: dict[str, Any], grade: Grade, reason: Reason) -> None:
+def test_the_first_rule_that_applies_decides(changes: dict[str, Any], grade: Grade, reason: GradeReason) -> None:
     verdict = judge(known(**changes))
     assert (verdict.grade, verdict.reason) == (grade, reason)
     assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
 
 
 def test_every_reason_has_its_words_and_a_score_that_goes_with_its_grade() -> None:
-    assert {reason for _, reason, _ in RULES} == set(Reason) == set(HEADLINES) == set(REMEDIES)
+    assert {reason for _, reason, _ in RULES} == set(GradeReason) == set(HEADLINES) == set(REMEDIES)
     assert all(bool(REMEDIES[reason]) != (grade is Grade.CONFIRMED) for grade, reason, _ in RULES)
     scores = [judge(known(**each)).score for each in (
-        {"void": Reason.LOOK_AHEAD}, held_out(-1), {}, BLIND, held_out(1.5),
+        {"void": GradeReason.LOOK_AHEAD}, held_out(-1), {}, BLIND, held_out(1.5),
     )]  # fmt: skip
     assert scores == sorted(scores)  # type: ignore[type-var]
     assert judge(known(family=NONE)).score is None
-    luck = {"family": test_of(0.5)}
-    assert [judge(known(**luck, **more)).remedy == REMEDIES[Reason.LIKELY_LUCK] for more in ({}, held_out(1.0))] == [
-        True, False,
-    ]  # fmt: skip
+    luck, remedy = {"family": test_of(0.5)}, REMEDIES[GradeReason.LIKELY_LUCK]
+    assert [judge(known(**luck, **more)).remedy == remedy for more in ({}, held_out(1.0))] == [True, False]
 
 
 def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:
-    assert judge(known(void=Reason.LOOK_AHEAD)).forecast is None
+    assert judge(known(void=GradeReason.LOOK_AHEAD)).forecast is None
     assert judge(known(periods_per_year=None, claim=NONE)).forecast is None
     before, lost, good = (judge(known(**each)).forecast for each in ({}, held_out(-1.0), held_out(2.0)))
     assert before is not None
@@ -213,7 +214,7 @@ cases = st.fixed_dictionaries(
         "claim": st.one_of(
             st.just(NONE), st.builds(lambda m, v: Mixture((1.0,), (m,), (v,)), st.floats(-1, 3), st.floats(0, 1))
         ),
-        "void": st.sampled_from([None, None, None, Reason.NOT_REPEATABLE]),
+        "void": st.sampled_from([None, None, None, GradeReason.NOT_REPEATABLE]),
         "best": st.one_of(st.just(NONE), st.floats(-0.1, 0.3).map(lambda sharpe: Moments(DAYS, sharpe, 0.0, 3.0))),
         "counted": st.integers(0, 300),
     }
@@ -253,7 +254,7 @@ def test_two_hundred_worthless_strategies_prove_nothing_although_the_best_looks_
     assert isinstance(evidence.deflated, float)
     assert evidence.deflated < 0.9
     verdict = judge(evidence)
-    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, Reason.LIKELY_LUCK)
+    assert (verdict.grade, verdict.reason) == (Grade.UNPROVEN, GradeReason.LIKELY_LUCK)
     assert verdict.forecast is not None
     assert verdict.forecast.mean < 0.25
 
@@ -261,11 +262,11 @@ def test_two_hundred_worthless_strategies_prove_nothing_although_the_best_looks_
 def test_a_planted_edge_is_plausible_and_confirmed_with_a_hold_out() -> None:
     plain = {"periods_per_year": 252, "adaptive": False, "market_neutral": True}
     verdict = judge(examine(list(with_edge(2.0)), **plain))  # type: ignore[arg-type]
-    assert (verdict.grade, verdict.reason) == (Grade.PLAUSIBLE, Reason.FAMILY)
+    assert (verdict.grade, verdict.reason) == (Grade.PLAUSIBLE, GradeReason.FAMILY)
     fresh = noise(1, 1_260, seed=9)[0]
     fresh += 1.7 / math.sqrt(252) * 0.01 - fresh.mean()
     confirmed = judge(examine(list(with_edge(2.0)), out_of_sample=fresh, **plain))  # type: ignore[arg-type]
-    assert (confirmed.grade, confirmed.reason) == (Grade.CONFIRMED, Reason.HOLD_OUT_AND_FAMILY)
+    assert (confirmed.grade, confirmed.reason) == (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY)
     assert confirmed.forecast is not None
     assert confirmed.forecast.mean > 1.0
     assert confirmed.forecast.claimed == pytest.approx(2.0, abs=0.05)
@@ -276,7 +277,7 @@ def test_the_more_that_were_tried_the_less_it_says() -> None:
     returns = list(with_edge(1.5, trials=20))
     few, many = (examine(returns, counted=n, adaptive=False, market_neutral=True) for n in (20, 50_000))
     assert judge(few).grade is Grade.PLAUSIBLE
-    assert judge(many).reason is Reason.LIKELY_LUCK
+    assert judge(many).reason is GradeReason.LIKELY_LUCK
     assert many.p_value > few.p_value  # type: ignore[operator]
     assert many.luck > few.luck  # type: ignore[operator]
     assert many.deflated < few.deflated  # type: ignore[operator]
@@ -286,14 +287,14 @@ def test_an_edge_in_sample_only_is_lost() -> None:
     returns = with_edge(4.0)
     fresh = noise(1, 504, seed=9)[0] - 0.001
     verdict = judge(examine(list(returns), out_of_sample=fresh, periods_per_year=252))
-    assert (verdict.grade, verdict.reason) == (Grade.LOST, Reason.HOLD_OUT_NEGATIVE)
+    assert (verdict.grade, verdict.reason) == (Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE)
 
 
 def test_a_rising_market_is_no_edge_over_itself() -> None:
     market = noise(1, seed=5)[0] + 0.002
     returns = noise(30) * 0.3 + market
-    assert judge(examine(list(returns), adaptive=False)).reason is Reason.NO_BASELINE
-    assert judge(examine(list(returns), adaptive=False, benchmark=market)).reason is Reason.LIKELY_LUCK
+    assert judge(examine(list(returns), adaptive=False)).reason is GradeReason.NO_BASELINE
+    assert judge(examine(list(returns), adaptive=False, benchmark=market)).reason is GradeReason.LIKELY_LUCK
 
 
 def test_trials_without_returns_count_and_change_nothing_else() -> None:
@@ -338,7 +339,7 @@ def test_what_cannot_be_judged_has_its_reason() -> None:
         (examine([[0.1, 0.2, 0.3], [0.1, 0.2]]), "2 different lengths"),
     ):
         verdict = judge(evidence)
-        assert (verdict.grade, verdict.reason, verdict.score) == (Grade.UNPROVEN, Reason.NO_RETURNS, None)
+        assert (verdict.grade, verdict.reason, verdict.score) == (Grade.UNPROVEN, GradeReason.NO_RETURNS, None)
         assert why in verdict.figures["unknown"]["sharpe"]
 
 
@@ -414,9 +415,9 @@ def test_a_series_that_is_none_of_returns_is_a_luckless_try(size: float, capfd: 
     assert (evidence.counted, evidence.kept) == (40, 39)
     without = [None if position == 3 else one for position, one in enumerate(series)]
     assert evidence == examine(without, periods_per_year=252)
-    assert judge(evidence).reason is Reason.LIKELY_LUCK
+    assert judge(evidence).reason is GradeReason.LIKELY_LUCK
     itself = judge(examine(list(series), best=3))
-    assert itself.reason is Reason.NO_RETURNS
+    assert itself.reason is GradeReason.NO_RETURNS
     assert "the trial to be judged cannot be: 1 of 600 returns are beyond" in itself.figures["unknown"]["sharpe"]
     assert capfd.readouterr().err == ""
 
@@ -424,7 +425,7 @@ def test_a_series_that_is_none_of_returns_is_a_luckless_try(size: float, capfd: 
 @pytest.mark.parametrize("scale", [1e153, 1e155, 1e200, 1e307])
 def test_noise_at_a_scale_that_no_returns_have_is_unknown(scale: float) -> None:
     series = np.random.default_rng(2).normal(0.0, 1.0, (40, 600)) * scale
-    assert judge(examine(list(series))).reason is Reason.NO_RETURNS
+    assert judge(examine(list(series))).reason is GradeReason.NO_RETURNS
 
 
 def test_a_benchmark_that_is_none_of_returns_and_figures_that_are_not_finite_are_unknown() -> None:

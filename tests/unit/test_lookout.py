@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, StoreClock
-from o9.store.queue.claims import Held, Leases
+from o9.store.queue.claims import HeldLease, Leases
 
 LEASE = 30.0
 NOON = 1_800_000_000.0
@@ -18,11 +18,11 @@ HOUR = 3600.0
 LASTING = {"a": LEASE}
 
 
-def lease(expires_at: float, node: str = "a") -> Held:
-    return Held("one", node, 1, expires_at)
+def lease(expires_at: float, node: str = "a") -> HeldLease:
+    return HeldLease("one", node, 1, expires_at)
 
 
-def first_dead(lookout: Lookout, held: Held, *, since: float, ahead: float = 0.0) -> float:
+def first_dead(lookout: Lookout, held: HeldLease, *, since: float, ahead: float = 0.0) -> float:
     """After how many seconds of looking at a lease that nobody renews."""
     now = since
     while not lookout.run_out(Leases(NOON + now + ahead, (held,)), LASTING, now):

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.mirror.decisions import RunDecision, RunReason, RunView, decide_run
+from o9.mirror.decisions import RunDecision, RunFacts, RunReason, decide_run
 from o9.mirror.observed_state import TERMINAL
 from o9.model.states import ENDED, Intent, OptimizationStatus
 
 S = OptimizationStatus
-AT_WORK = RunView("attempt", 1, 1, S.RUNNING, Intent.RUN, leased=True, suspended=False, prefect_type="RUNNING")
+AT_WORK = RunFacts("attempt", 1, 1, S.RUNNING, Intent.RUN, leased=True, suspended=False, prefect_type="RUNNING")
 WATCHED = replace(AT_WORK, owner="mirrored")
 
 
@@ -43,13 +43,13 @@ WATCHED = replace(AT_WORK, owner="mirrored")
         (replace(WATCHED, status=S.FAILED, leased=False, holder_lives=True), RunDecision(RunReason.HOLDER_LIVES)),
     ],
 )
-def test_the_verdict(run: RunView, decision: RunDecision) -> None:
+def test_the_verdict(run: RunFacts, decision: RunDecision) -> None:
     assert decide_run(run) == decision
 
 
 @given(
     st.builds(
-        RunView,
+        RunFacts,
         owner=st.sampled_from(["attempt", "mirrored"]),
         attempt=st.integers(1, 3),
         current_attempt=st.integers(1, 3),
@@ -63,7 +63,7 @@ def test_the_verdict(run: RunView, decision: RunDecision) -> None:
         holder_lives=st.booleans(),
     )
 )
-def test_nothing_that_may_be_alive_is_ended(run: RunView) -> None:
+def test_nothing_that_may_be_alive_is_ended(run: RunFacts) -> None:
     decision = decide_run(run)
     at_work = run.leased and run.attempt == run.current_attempt and run.status not in ENDED
     if decision.set_to in ("CRASHED", "CANCELLED"):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from o9.monitor import resources
-from o9.monitor.resources import Meter, Reading, cpu_percent, read
+from o9.monitor.resources import Meter, ResourceReading, cpu_percent, read
 from o9.workers.team import Shipment, Team
 
 
@@ -34,11 +34,14 @@ def process(code: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_percent_is_of_one_core_and_of_the_time_between() -> None:
     same = frozenset({(1, 1.0)})
-    assert cpu_percent(Reading(10.0, same, 5.0, 1.0), Reading(12.0, same, 8.0, 1.0)) == 150.0
-    assert cpu_percent(None, Reading(12.0, same, 8.0, 1.0)) is None
-    assert cpu_percent(Reading(10.0, frozenset({(2, 1.0)}), 5.0, 1.0), Reading(12.0, same, 8.0, 1.0)) is None
-    assert cpu_percent(Reading(10.0, same, 5.0, 1.0), Reading(12.0, same, 4.0, 1.0)) is None
-    assert cpu_percent(Reading(10.0, same, 5.0, 1.0), Reading(10.0, same, 5.0, 1.0)) is None
+    assert cpu_percent(ResourceReading(10.0, same, 5.0, 1.0), ResourceReading(12.0, same, 8.0, 1.0)) == 150.0
+    assert cpu_percent(None, ResourceReading(12.0, same, 8.0, 1.0)) is None
+    assert (
+        cpu_percent(ResourceReading(10.0, frozenset({(2, 1.0)}), 5.0, 1.0), ResourceReading(12.0, same, 8.0, 1.0))
+        is None
+    )
+    assert cpu_percent(ResourceReading(10.0, same, 5.0, 1.0), ResourceReading(12.0, same, 4.0, 1.0)) is None
+    assert cpu_percent(ResourceReading(10.0, same, 5.0, 1.0), ResourceReading(10.0, same, 5.0, 1.0)) is None
 
 
 @pytest.mark.slow
@@ -55,7 +58,7 @@ def test_memory_and_cpu_of_a_process_and_of_what_it_started(wait_until: Callable
         before = read([started.pid], time.monotonic())
         assert before is not None
 
-        def busy() -> Reading | None:
+        def busy() -> ResourceReading | None:
             now = read([started.pid], time.monotonic())
             return now if now is not None and now.cpu_seconds > before.cpu_seconds + 0.3 else None
 

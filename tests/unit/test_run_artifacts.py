@@ -5,7 +5,7 @@ from __future__ import annotations
 from o9_testing import new
 
 from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
-from o9.health.grades import Grade, Reason, Verdict
+from o9.health.grades import Grade, GradeReason, Verdict
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 
@@ -40,7 +40,7 @@ def test_the_result_has_the_best_the_verdict_and_what_failed() -> None:
     state = new("a", name="*Bold*", baseline_performance=0.5)
     state.status = OptimizationStatus.COMPLETED
     state.current_performance, state.optimized_parameters = 1.5, {"fast|slow": 3}
-    verdict = Verdict(Grade.UNPROVEN, Reason.NO_RETURNS, "no returns are kept", "It gave no returns.")
+    verdict = Verdict(Grade.UNPROVEN, GradeReason.NO_RETURNS, "no returns are kept", "It gave no returns.")
     text = result_markdown(state, counts={"completed": 5, "failed": 7}, failed=[trial(2, None)], verdict=verdict)
     assert "# \\*Bold\\*" in text
     assert "UNPROVEN" in text

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from o9.model.errors import OptimizationStateError, StaleAttemptError
-from o9.model.states import ACTIVE, ENDED, Intent, Reason, decide_transition
+from o9.model.states import ACTIVE, ENDED, Intent, TransitionReason, decide_transition
 from o9.model.states import OptimizationStatus as S
 from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
@@ -55,29 +55,29 @@ def test_each_move(current: S, target: S) -> None:
     decision = decide_transition(current, target)
     assert decision.allowed is (CELLS[current, target] == "x")
     if decision.allowed:
-        assert decision.reason is Reason.ALLOWED
+        assert decision.reason is TransitionReason.ALLOWED
         assert decision.message == ""
         return
     assert current.value in decision.message
     if current is target:
-        assert decision.reason is Reason.ALREADY_THERE
+        assert decision.reason is TransitionReason.ALREADY_THERE
     elif current in ENDED:
-        assert decision.reason is Reason.ENDED
+        assert decision.reason is TransitionReason.ENDED
         assert "new id" in decision.message
     else:
-        assert decision.reason is Reason.NOT_IN_TABLE
+        assert decision.reason is TransitionReason.NOT_IN_TABLE
         possible = {s.value for s in S if CELLS[current, s] == "x"}
         assert set(decision.message.split("can become ")[1].split(", ")) == possible
 
 
 def test_a_fence_is_looked_at_before_the_version_and_both_before_the_table() -> None:
-    def reason(**believed: int) -> Reason:
+    def reason(**believed: int) -> TransitionReason:
         return decide_transition(S.COMPLETED, S.RUNNING, held_fence=3, held_version=7, **believed).reason
 
-    assert reason() is Reason.ENDED
-    assert reason(fence=3, version=7) is Reason.ENDED
-    assert reason(fence=2, version=6) is reason(fence=4) is Reason.STALE_FENCE
-    assert reason(fence=3, version=6) is reason(version=8) is Reason.STALE_VERSION
+    assert reason() is TransitionReason.ENDED
+    assert reason(fence=3, version=7) is TransitionReason.ENDED
+    assert reason(fence=2, version=6) is reason(fence=4) is TransitionReason.STALE_FENCE
+    assert reason(fence=3, version=6) is reason(version=8) is TransitionReason.STALE_VERSION
 
 
 @dataclass
@@ -306,11 +306,11 @@ class Lives(RuleBasedStateMachine):
         decision = self.store.write(heard)
         assert decision is not None
         if old:
-            assert decision.reason is Reason.STALE_FENCE
+            assert decision.reason is TransitionReason.STALE_FENCE
         elif at < model.heard_until:
-            assert decision.reason is Reason.STALE_VERSION
+            assert decision.reason is TransitionReason.STALE_VERSION
         elif to in ACTIVE and not model.leased and CELLS[model.status, to] == "x":
-            assert decision.reason is Reason.NOT_HELD
+            assert decision.reason is TransitionReason.NOT_HELD
         else:
             model.heard_until = at
             assert decision.allowed is self.moved(key, to)

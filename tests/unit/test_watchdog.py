@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from o9.user_code.watchdog import Held, cpu_seconds
+from o9.user_code.watchdog import HeldLoop, cpu_seconds
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from o9.user_code.watchdog import Held, cpu_seconds
     ],
 )
 def test_which_time_counts(intervals: list[tuple[float, float, float]], held: float) -> None:
-    now = Held()
+    now = HeldLoop()
     for elapsed, ran, queued in intervals:
         now = now.after(elapsed=elapsed, ran=ran, queued=queued, tick=1.0)
     assert now.seconds == held

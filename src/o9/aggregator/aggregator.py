@@ -21,7 +21,7 @@ from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server
 from o9.aggregator.schedules import Schedule, checked, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.aggregator.suspender import Suspender
-from o9.alerts.rules.rules import Facts
+from o9.alerts.rules.rules import SubjectFacts
 from o9.alerts.rules.service import PASS_SECONDS, RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
@@ -354,7 +354,7 @@ class OptimizationStateAggregator(ControlVerbs):
             await self.coordinator.stop()
             await self.api.stop()
 
-    async def _late_runs(self, now: datetime) -> list[Facts]:
+    async def _late_runs(self, now: datetime) -> list[SubjectFacts]:
         with self._started().prefect_settings():
             return await late_runs(now)
 

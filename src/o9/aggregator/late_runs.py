@@ -17,14 +17,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from o9.aggregator.schedules import SCHEDULES
-from o9.alerts.rules.rules import Facts
+from o9.alerts.rules.rules import SubjectFacts
 
 LIMIT = 100
 _LATE = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])))
 _OURS = FlowFilter(name=FlowFilterName(any_=[schedule.flow_name for schedule in SCHEDULES]))
 
 
-async def late_runs(now: datetime) -> list[Facts]:
+async def late_runs(now: datetime) -> list[SubjectFacts]:
     """By deployment, how late the first of its late runs is. Asks the server that Prefect's settings name.
 
     Raises what Prefect's client raises where the server is away.
@@ -45,5 +45,5 @@ async def late_runs(now: datetime) -> list[Facts]:
                 continue
             late = max(0.0, (now - expected).total_seconds())
             schedule = f"the deployment {deployment.name}"
-            facts.append(Facts(str(deployment_id), {"late_seconds": late}, {"schedule": schedule}))
+            facts.append(SubjectFacts(str(deployment_id), {"late_seconds": late}, {"schedule": schedule}))
     return facts

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.checks.security import risk_limits
-from o9.health.facts import Facts
+from o9.health.facts import HealthFacts
 from o9.lifecycle.effect import Best, best_of, direction_of
 from o9.lifecycle.suspension import (
     OF_THE_MACHINE,
@@ -188,7 +188,7 @@ class Suspender:
             if best is not known.best:
                 known.best, known.trial = best, trial
             known.after = trial.number
-        checks = risk_limits(Facts(state, best=known.trial))
+        checks = risk_limits(HealthFacts(state, best=known.trial))
         return "; ".join(check.words for check in checks if check.score == 0.0)
 
     def _resumed_despite(self, optimization_id: str) -> set[SuspendedFor]:

@@ -22,7 +22,7 @@ LIMIT_BYTES = 5 * 2**20
 
 
 @dataclass(frozen=True)
-class Entry:
+class BatchEntry:
     """One optimization of a file: number `number` of a list, counted from 1, or the only one (0)."""
 
     document: Document
@@ -68,20 +68,20 @@ def import_from_here() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def _entries(path: str, faults: list[str]) -> Iterator[Entry]:
+def _entries(path: str, faults: list[str]) -> Iterator[BatchEntry]:
     document = Document.parse(_read(path), path, size_limit=LIMIT_BYTES)
     faults += [f"{path}, {one_line(str(fault))}" for fault in document.faults]
     if isinstance(document.data, list) and document.data:
         for number, content in enumerate(document.data, start=1):
-            yield Entry(document, number, content)
+            yield BatchEntry(document, number, content)
     elif isinstance(document.data, Mapping):
-        yield Entry(document, 0, document.data)
+        yield BatchEntry(document, 0, document.data)
     else:
         example = "give fields such as `metadata: {objective: module:function}`, or a list of such mappings"
         raise OptimizationError(f"{path} holds no optimization; {example}")
 
 
-def _named(entry: Entry) -> Any:
+def _named(entry: BatchEntry) -> Any:
     """Its content; one that names neither itself nor an objective is called after its file."""
     content, path = entry.content, entry.document.source
     if not isinstance(content, Mapping) or content.get("name") is not None or path == "-":

@@ -21,7 +21,7 @@ from o9.health.checks.check import PARTS, THRESHOLDS, Check, report_of, unknown
 from o9.health.checks.completeness import completeness
 from o9.health.checks.performance import performance
 from o9.health.checks.security import security
-from o9.health.facts import Facts, read_facts
+from o9.health.facts import HealthFacts, read_facts
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdict
 from o9.health.rules import Rule, apply_rule, name_of
@@ -252,17 +252,17 @@ def checker_for(store: Store) -> OptimizationHealthChecker:
 _in_use: WeakKeyDictionary[Store, OptimizationHealthChecker] = WeakKeyDictionary()
 
 
-def checks_of(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[Check]:
+def checks_of(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> list[Check]:
     """All checks; a part whose own check fails is unknown. `evidence`: as for `validity`, where somebody has it."""
     from o9.health.checks.validity import (
         validity,  # brings numpy and scipy, half a second that most processes never need
     )
 
-    def judged(facts: Facts) -> list[Check]:
+    def judged(facts: HealthFacts) -> list[Check]:
         return validity(facts, evidence)
 
     found: list[Check] = []
-    parts: dict[str, Callable[[Facts], list[Check]]] = dict(
+    parts: dict[str, Callable[[HealthFacts], list[Check]]] = dict(
         zip(PARTS, (judged, completeness, security, performance), strict=True)
     )
     for part, look in parts.items():

@@ -65,7 +65,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Facts:
+class HealthFacts:
     """`best` with its returns; `space` is None where it is not known.
 
     steps: those that left trials or figures; bests: the best so far after each step that has one.
@@ -106,7 +106,7 @@ class Facts:
         return len(self.trials) < MOST_TRIALS
 
 
-def read_facts(store: Store, state: OptimizationState) -> Facts:
+def read_facts(store: Store, state: OptimizationState) -> HealthFacts:
     name = state.optimization_id
     for _ in range(READ_AGAIN):
         trials, best = read_best(store, state)
@@ -126,7 +126,7 @@ def read_facts(store: Store, state: OptimizationState) -> Facts:
     figures: dict[int, dict[str, float]] = {}
     for row in metrics:
         figures.setdefault(row["step"], {})[row["name"]] = row["value"]
-    return Facts(
+    return HealthFacts(
         state=state,
         trials=trials,
         best=best,

@@ -25,7 +25,7 @@ class Grade(str, Enum):
     UNPROVEN = "unproven"
 
 
-class Reason(str, Enum):
+class GradeReason(str, Enum):
     """Why a result has its grade: a code, whose text stands in one table (`o9.health.wording`)."""
 
     # void
@@ -102,7 +102,7 @@ class Verdict:
     """
 
     grade: Grade
-    reason: Reason
+    reason: GradeReason
     headline: str
     words: str
     errors: str = ""
@@ -118,7 +118,7 @@ class Verdict:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
         forecast = data.get("forecast")
-        known = {**data, "grade": Grade(data["grade"]), "reason": Reason(data["reason"])}
+        known = {**data, "grade": Grade(data["grade"]), "reason": GradeReason(data["reason"])}
         return cls(**known | {"forecast": Forecast(**forecast) if forecast else None})
 
 

@@ -28,7 +28,7 @@ from o9.store import queries
 from o9.store.core.column_types import to_json
 from o9.store.optimizations.provenance import RecordRepetition
 from o9.store.store import Store
-from o9.strategies.evaluation import CUT_OFF_SECONDS, Evaluator, Outcome
+from o9.strategies.evaluation import CUT_OFF_SECONDS, Evaluator, TrialOutcome
 from o9.strategies.factory import evaluator_of
 from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.registry import Objective
@@ -86,8 +86,8 @@ async def evaluate_again(
 class _Found:
     """The outcomes so far: on all data, and on data that end after a number of returns."""
 
-    whole: list[Outcome] = field(default_factory=list)
-    truncated: list[tuple[int, Outcome]] = field(default_factory=list)
+    whole: list[TrialOutcome] = field(default_factory=list)
+    truncated: list[tuple[int, TrialOutcome]] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
 
 
@@ -138,7 +138,7 @@ async def _in_time(work: Coroutine[Any, Any, None], coming: _Found, seconds: flo
         await cancelled(task, seconds=CUT_OFF_SECONDS)
 
 
-def _why_not_cut(whole: list[Outcome]) -> str:
+def _why_not_cut(whole: list[TrialOutcome]) -> str:
     if any(outcome.state is not TrialState.COMPLETED for outcome in whole):
         return "it failed when it was evaluated once more"
     returns = whole[0].returns

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from o9.health.grades import Forecast, Grade, Placebo, Reason, Verdict
+from o9.health.grades import Forecast, Grade, GradeReason, Placebo, Verdict
 from o9.health.statistics.forecast import Mixture, forecast_of
 from o9.health.statistics.moments import Floats, Moments
 from o9.health.statistics.overfitting import (
@@ -52,7 +52,7 @@ OVERFITTING_LEVEL = 0.5
 # What `validity` makes of a grade: critical, critical, a warning, a warning, healthy.
 SCORES = {Grade.VOID: 0.0, Grade.LOST: 0.3, Grade.UNPROVEN: 0.7, Grade.PLAUSIBLE: 0.78, Grade.CONFIRMED: 1.0}
 T = TypeVar("T")
-_UNKNOWN = frozenset({Reason.NO_TRIALS, Reason.NO_RETURNS, Reason.NO_FAMILY_TEST})
+_UNKNOWN = frozenset({GradeReason.NO_TRIALS, GradeReason.NO_RETURNS, GradeReason.NO_FAMILY_TEST})
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Evidence:
     claim: Mixture | Unknown = field(default=Unknown("it was not computed"))
     variance_ratio: float = 1.0
     hidden_crash: bool = False
-    void: Reason | None = None
+    void: GradeReason | None = None
     adaptive: bool = True
     market_neutral: bool = False
     looks: int = 1
@@ -238,33 +238,37 @@ class Findings:
 
 
 Rule = Callable[[Findings], bool]
-RULES: tuple[tuple[Grade, Reason, Rule], ...] = (
-    (Grade.VOID, Reason.LOOK_AHEAD, lambda found: found.evidence.void is Reason.LOOK_AHEAD),
-    (Grade.VOID, Reason.NOT_REPEATABLE, lambda found: found.evidence.void is Reason.NOT_REPEATABLE),
-    (Grade.VOID, Reason.VALUE_DOES_NOT_FIT, lambda found: found.evidence.void is not None),
-    (Grade.LOST, Reason.HOLD_OUT_NEGATIVE, lambda found: found.hold_out is not None and found.hold_out.sharpe <= 0),
-    (Grade.LOST, Reason.HOLD_OUT_BELOW_FORECAST, lambda found: _at_most(found.as_forecast, BELOW_FORECAST)),
+RULES: tuple[tuple[Grade, GradeReason, Rule], ...] = (
+    (Grade.VOID, GradeReason.LOOK_AHEAD, lambda found: found.evidence.void is GradeReason.LOOK_AHEAD),
+    (Grade.VOID, GradeReason.NOT_REPEATABLE, lambda found: found.evidence.void is GradeReason.NOT_REPEATABLE),
+    (Grade.VOID, GradeReason.VALUE_DOES_NOT_FIT, lambda found: found.evidence.void is not None),
+    (
+        Grade.LOST,
+        GradeReason.HOLD_OUT_NEGATIVE,
+        lambda found: found.hold_out is not None and found.hold_out.sharpe <= 0,
+    ),
+    (Grade.LOST, GradeReason.HOLD_OUT_BELOW_FORECAST, lambda found: _at_most(found.as_forecast, BELOW_FORECAST)),
     (
         Grade.CONFIRMED,
-        Reason.HOLD_OUT_AND_FAMILY,
+        GradeReason.HOLD_OUT_AND_FAMILY,
         lambda found: found.confirms and found.has_zero and _at_most(found.p, WITH_HOLD_OUT),
     ),
-    (Grade.CONFIRMED, Reason.HOLD_OUT_AND_PLACEBO, lambda found: found.confirms and found.beats_placebo),
+    (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_PLACEBO, lambda found: found.confirms and found.beats_placebo),
     (
         Grade.PLAUSIBLE,
-        Reason.FAMILY,
+        GradeReason.FAMILY,
         lambda found: found.is_mute and found.has_zero and not found.searched and _at_most(found.p, FAMILY_LEVEL),
     ),
-    (Grade.PLAUSIBLE, Reason.PLACEBO, lambda found: found.is_mute and found.beats_placebo),
-    (Grade.UNPROVEN, Reason.NO_TRIALS, lambda found: not found.evidence.counted),
-    (Grade.UNPROVEN, Reason.NO_RETURNS, lambda found: known(found.evidence.best) is None),
-    (Grade.UNPROVEN, Reason.NO_FAMILY_TEST, lambda found: found.p is None),
-    (Grade.UNPROVEN, Reason.LIKELY_LUCK, lambda found: not _at_most(found.p, WITH_HOLD_OUT)),
-    (Grade.UNPROVEN, Reason.NO_BASELINE, lambda found: not found.has_zero),
-    (Grade.UNPROVEN, Reason.HOLD_OUT_SEEN, lambda found: found.is_stale),
-    (Grade.UNPROVEN, Reason.HOLD_OUT_UNCERTAIN, lambda found: found.hold_out is not None and not found.confirms),
-    (Grade.UNPROVEN, Reason.ADAPTIVE_SEARCH, lambda found: found.searched and not found.fails_placebo),
-    (Grade.UNPROVEN, Reason.LIKELY_LUCK, lambda _: True),
+    (Grade.PLAUSIBLE, GradeReason.PLACEBO, lambda found: found.is_mute and found.beats_placebo),
+    (Grade.UNPROVEN, GradeReason.NO_TRIALS, lambda found: not found.evidence.counted),
+    (Grade.UNPROVEN, GradeReason.NO_RETURNS, lambda found: known(found.evidence.best) is None),
+    (Grade.UNPROVEN, GradeReason.NO_FAMILY_TEST, lambda found: found.p is None),
+    (Grade.UNPROVEN, GradeReason.LIKELY_LUCK, lambda found: not _at_most(found.p, WITH_HOLD_OUT)),
+    (Grade.UNPROVEN, GradeReason.NO_BASELINE, lambda found: not found.has_zero),
+    (Grade.UNPROVEN, GradeReason.HOLD_OUT_SEEN, lambda found: found.is_stale),
+    (Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN, lambda found: found.hold_out is not None and not found.confirms),
+    (Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH, lambda found: found.searched and not found.fails_placebo),
+    (Grade.UNPROVEN, GradeReason.LIKELY_LUCK, lambda _: True),
 )
 
 

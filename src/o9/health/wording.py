@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from o9.health.grades import Forecast, Grade, Reason, Verdict
+from o9.health.grades import Forecast, Grade, GradeReason, Verdict
 from o9.text.escape import unmarked
 from o9.text.format import sentence
 
@@ -102,48 +102,49 @@ def markdown(verdict: Verdict) -> str:
 
 
 HEADLINES = {
-    Reason.LOOK_AHEAD: "The objective looks ahead",
-    Reason.NOT_REPEATABLE: "Evaluated again, the best has another value",
-    Reason.VALUE_DOES_NOT_FIT: "The returns do not fit the value",
-    Reason.HOLD_OUT_NEGATIVE: "Nothing of the edge is left on the held-out data",
-    Reason.HOLD_OUT_BELOW_FORECAST: "The held-out data fall short of the forecast",
-    Reason.HOLD_OUT_AND_FAMILY: "The held-out data confirm the edge",
-    Reason.HOLD_OUT_AND_PLACEBO: "The held-out data and the placebo runs confirm the edge",
-    Reason.FAMILY: "More than luck in sample, not confirmed on held-out data",
-    Reason.PLACEBO: "Better than the same search on data without an edge, not confirmed on held-out data",
-    Reason.NO_TRIALS: "There is nothing to judge",
-    Reason.NO_RETURNS: "There are no returns to judge",
-    Reason.NO_FAMILY_TEST: "The family cannot be tested",
-    Reason.LIKELY_LUCK: "Luck can explain this result",
-    Reason.NO_BASELINE: "Without a baseline, the market's own rise can explain this result",
-    Reason.HOLD_OUT_SEEN: "A search of the family has seen the held-out data",
-    Reason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
-    Reason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
+    GradeReason.LOOK_AHEAD: "The objective looks ahead",
+    GradeReason.NOT_REPEATABLE: "Evaluated again, the best has another value",
+    GradeReason.VALUE_DOES_NOT_FIT: "The returns do not fit the value",
+    GradeReason.HOLD_OUT_NEGATIVE: "Nothing of the edge is left on the held-out data",
+    GradeReason.HOLD_OUT_BELOW_FORECAST: "The held-out data fall short of the forecast",
+    GradeReason.HOLD_OUT_AND_FAMILY: "The held-out data confirm the edge",
+    GradeReason.HOLD_OUT_AND_PLACEBO: "The held-out data and the placebo runs confirm the edge",
+    GradeReason.FAMILY: "More than luck in sample, not confirmed on held-out data",
+    GradeReason.PLACEBO: "Better than the same search on data without an edge, not confirmed on held-out data",
+    GradeReason.NO_TRIALS: "There is nothing to judge",
+    GradeReason.NO_RETURNS: "There are no returns to judge",
+    GradeReason.NO_FAMILY_TEST: "The family cannot be tested",
+    GradeReason.LIKELY_LUCK: "Luck can explain this result",
+    GradeReason.NO_BASELINE: "Without a baseline, the market's own rise can explain this result",
+    GradeReason.HOLD_OUT_SEEN: "A search of the family has seen the held-out data",
+    GradeReason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
+    GradeReason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
 }
 _HOLD_OUT = "set metadata.hold_out, so that data which no trial has seen can confirm it"
 _DROP = "do not trade on it: try fewer variants, on more data"
 REMEDIES = {
-    Reason.LOOK_AHEAD: "do not trade on it: let each day's position follow from data up to that day alone",
-    Reason.NOT_REPEATABLE: "do not trade on it: seed every random choice, and read data that do not change",
-    Reason.VALUE_DOES_NOT_FIT: "do not trade on it: compute the value from the returns that the objective gives",
-    Reason.HOLD_OUT_NEGATIVE: _DROP,
-    Reason.HOLD_OUT_BELOW_FORECAST: _DROP,
-    Reason.HOLD_OUT_AND_FAMILY: "",
-    Reason.HOLD_OUT_AND_PLACEBO: "",
-    Reason.FAMILY: _HOLD_OUT,
-    Reason.PLACEBO: _HOLD_OUT,
-    Reason.NO_TRIALS: "see the errors of the trials",
-    Reason.NO_RETURNS: "let the objective return Evaluation(value, returns=…, periods_per_year=…), all of one length",
-    Reason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
-    Reason.LIKELY_LUCK: f"{_DROP}, or hold data out",
-    Reason.NO_BASELINE: "give Evaluation(…, baseline_returns=…), or declare metadata.market_neutral",
-    Reason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
-    Reason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
-    Reason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; and set metadata.hold_out "
-    "before the first search on new data",
+    GradeReason.LOOK_AHEAD: "do not trade on it: let each day's position follow from data up to that day alone",
+    GradeReason.NOT_REPEATABLE: "do not trade on it: seed every random choice, and read data that do not change",
+    GradeReason.VALUE_DOES_NOT_FIT: "do not trade on it: compute the value from the returns that the objective gives",
+    GradeReason.HOLD_OUT_NEGATIVE: _DROP,
+    GradeReason.HOLD_OUT_BELOW_FORECAST: _DROP,
+    GradeReason.HOLD_OUT_AND_FAMILY: "",
+    GradeReason.HOLD_OUT_AND_PLACEBO: "",
+    GradeReason.FAMILY: _HOLD_OUT,
+    GradeReason.PLACEBO: _HOLD_OUT,
+    GradeReason.NO_TRIALS: "see the errors of the trials",
+    GradeReason.NO_RETURNS: "let the objective return Evaluation(value, returns=…, periods_per_year=…), "
+    "all of one length",
+    GradeReason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
+    GradeReason.LIKELY_LUCK: f"{_DROP}, or hold data out",
+    GradeReason.NO_BASELINE: "give Evaluation(…, baseline_returns=…), or declare metadata.market_neutral",
+    GradeReason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
+    GradeReason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
+    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; and set "
+    "metadata.hold_out before the first search on new data",
 }
 _MORE = "hold out more data, so that they can confirm it"
-WITH_HOLD_OUT = {Reason.LIKELY_LUCK: _DROP, Reason.FAMILY: _MORE, Reason.PLACEBO: _MORE}
+WITH_HOLD_OUT = {GradeReason.LIKELY_LUCK: _DROP, GradeReason.FAMILY: _MORE, GradeReason.PLACEBO: _MORE}
 # Percent, as measured by `benchmarks/verdict.py`; edges are annual Sharpe ratios over ten years in sample.
 MEASURED = {
     "confirmed without an edge": "0.7 to 1.7",
@@ -160,24 +161,25 @@ _CONFIRMED = (
     f"{MEASURED['confirmed 1.0 / 1.5 / 2.0 with five years']}% are found with five years held out."
 )
 ERRORS = {
-    Reason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
-    Reason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
-    Reason.FAMILY: f"Measured: of families without an edge, {MEASURED['plausible without an edge']}% pass this test.",
-    Reason.PLACEBO: "By construction at most 5% of searches without an edge pass this test.",
+    GradeReason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
+    GradeReason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
+    GradeReason.FAMILY: f"Measured: of families without an edge, {MEASURED['plausible without an edge']}% pass "
+    "this test.",
+    GradeReason.PLACEBO: "By construction at most 5% of searches without an edge pass this test.",
 }
 
 
-def headline_of(reason: Reason) -> str:
+def headline_of(reason: GradeReason) -> str:
     return f"{HEADLINES[reason]}."
 
 
-def remedy_of(reason: Reason, figures: Figures) -> str:
+def remedy_of(reason: GradeReason, figures: Figures) -> str:
     """What to do; where data are held out already, nobody is sent to hold some out."""
     held_out = figures["hold_out_sharpe"] is not None
     return WITH_HOLD_OUT.get(reason, REMEDIES[reason]) if held_out else REMEDIES[reason]
 
 
-def words_of(reason: Reason, figures: Figures) -> str:
+def words_of(reason: GradeReason, figures: Figures) -> str:
     """The finding with its figures: what was claimed, and what speaks for the reason."""
     return " ".join(filter(None, (say(figures) for say in _SAID[reason])))
 
@@ -301,22 +303,22 @@ def _periods(count: int, year: float | None) -> str:
     return f"{count:,} returns" if year is None else f"{count / year:.1f} years"
 
 
-_SAID: dict[Reason, tuple[Callable[[Figures], str], ...]] = {
-    Reason.LOOK_AHEAD: (_claim,),
-    Reason.NOT_REPEATABLE: (_claim,),
-    Reason.VALUE_DOES_NOT_FIT: (_claim,),
-    Reason.HOLD_OUT_NEGATIVE: (_claim, _lost),
-    Reason.HOLD_OUT_BELOW_FORECAST: (_claim, _lost, _below),
-    Reason.HOLD_OUT_AND_FAMILY: (_claim, _family, _hold_out),
-    Reason.HOLD_OUT_AND_PLACEBO: (_claim, _placebo, _hold_out),
-    Reason.FAMILY: (_claim, _family, _none_held_out),
-    Reason.PLACEBO: (_claim, _placebo, _none_held_out),
-    Reason.NO_TRIALS: (_why("sharpe"),),
-    Reason.NO_RETURNS: (_why("sharpe"),),
-    Reason.NO_FAMILY_TEST: (_claim, _why("p_value"), _hold_out),
-    Reason.LIKELY_LUCK: (_claim, _family, _placebo, _hold_out),
-    Reason.NO_BASELINE: (_claim, _family, _zero, _hold_out),
-    Reason.HOLD_OUT_SEEN: (_claim, _family, _hold_out, _seen),
-    Reason.HOLD_OUT_UNCERTAIN: (_claim, _family, _uncertain),
-    Reason.ADAPTIVE_SEARCH: (_claim, _family, _adaptive, _placebo),
+_SAID: dict[GradeReason, tuple[Callable[[Figures], str], ...]] = {
+    GradeReason.LOOK_AHEAD: (_claim,),
+    GradeReason.NOT_REPEATABLE: (_claim,),
+    GradeReason.VALUE_DOES_NOT_FIT: (_claim,),
+    GradeReason.HOLD_OUT_NEGATIVE: (_claim, _lost),
+    GradeReason.HOLD_OUT_BELOW_FORECAST: (_claim, _lost, _below),
+    GradeReason.HOLD_OUT_AND_FAMILY: (_claim, _family, _hold_out),
+    GradeReason.HOLD_OUT_AND_PLACEBO: (_claim, _placebo, _hold_out),
+    GradeReason.FAMILY: (_claim, _family, _none_held_out),
+    GradeReason.PLACEBO: (_claim, _placebo, _none_held_out),
+    GradeReason.NO_TRIALS: (_why("sharpe"),),
+    GradeReason.NO_RETURNS: (_why("sharpe"),),
+    GradeReason.NO_FAMILY_TEST: (_claim, _why("p_value"), _hold_out),
+    GradeReason.LIKELY_LUCK: (_claim, _family, _placebo, _hold_out),
+    GradeReason.NO_BASELINE: (_claim, _family, _zero, _hold_out),
+    GradeReason.HOLD_OUT_SEEN: (_claim, _family, _hold_out, _seen),
+    GradeReason.HOLD_OUT_UNCERTAIN: (_claim, _family, _uncertain),
+    GradeReason.ADAPTIVE_SEARCH: (_claim, _family, _adaptive, _placebo),
 }

@@ -24,7 +24,7 @@ from o9.model.errors import OptimizationLifecycleError
 from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
-from o9.model.states import Intent, OptimizationStatus, Reason
+from o9.model.states import Intent, OptimizationStatus, TransitionReason
 from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.optimizations.intents import SetIntent
@@ -163,7 +163,7 @@ class Control:
         reason = await store.write_async(
             Transition(optimization_id, to, Cause.PERSON, "by hand", node, version=version, issue=issue)
         )
-        if reason is Reason.ALLOWED:
+        if reason is TransitionReason.ALLOWED:
             await self._moved(optimization_id, to)
 
     async def guard(self, optimization_id: str, to: OptimizationStatus) -> None:

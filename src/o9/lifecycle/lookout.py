@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from o9.store.queue.claims import Held, Leases
+from o9.store.queue.claims import HeldLease, Leases
 
 LOOK_SECONDS = 2.0
 # What had run out when it was first seen may be a living holder's whose clock has jumped: it renews at its next look.
@@ -22,11 +22,11 @@ class Lookout:
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds
-        self._dead_at: dict[Held, float] = {}
+        self._dead_at: dict[HeldLease, float] = {}
         self._looked_at: float | None = None
         self._patience = FIRST_PATIENCE_SECONDS
 
-    def run_out(self, leases: Leases, lasting: Mapping[str, float], now: float) -> list[Held]:
+    def run_out(self, leases: Leases, lasting: Mapping[str, float], now: float) -> list[HeldLease]:
         """Those that their holders have not renewed for as long as their leases last (`lasting`, by node).
 
         now: by the monotonic clock, from before the look.
@@ -41,7 +41,7 @@ class Lookout:
         self._looked_at = now
         return [lease for lease, at in self._dead_at.items() if now >= at]
 
-    def _deadline(self, lease: Held, at: float, lasts: float, now: float) -> float:
+    def _deadline(self, lease: HeldLease, at: float, lasts: float, now: float) -> float:
         if self._looked_at is not None and lasts:
             return self._looked_at + lasts  # it was renewed since the last look
         return now + min(max(lease.expires_at - at, self._patience), lasts or inf)

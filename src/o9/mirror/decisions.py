@@ -27,7 +27,7 @@ class RunReason(str, Enum):
 
 
 @dataclass(frozen=True)
-class RunView:
+class RunFacts:
     """What is known of one run. `prefect_type` is the type of its present state, None where Prefect has no such run.
 
     leased: somebody holds the optimization. settled: nothing more is to come after its last state. quiet: nothing has
@@ -56,7 +56,7 @@ class RunDecision:
     set_to: str | None = None
 
 
-def decide_run(run: RunView) -> RunDecision:
+def decide_run(run: RunFacts) -> RunDecision:
     """A run that is alive in Prefect and dead in truth is ended there; one that may be alive is never touched."""
     if run.prefect_type is None:
         return RunDecision(RunReason.GONE, close=True)
@@ -77,7 +77,7 @@ def decide_run(run: RunView) -> RunDecision:
     return RunDecision(RunReason.SWEPT, set_to="CRASHED") if run.quiet else RunDecision(RunReason.RECENT)
 
 
-def _left_behind(run: RunView) -> RunDecision:
+def _left_behind(run: RunFacts) -> RunDecision:
     if run.holder_lives:
         return RunDecision(RunReason.HOLDER_LIVES)
     if not run.quiet:

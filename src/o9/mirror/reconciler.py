@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
 
-from o9.mirror.decisions import RunDecision, RunReason, RunView, decide_run
+from o9.mirror.decisions import RunDecision, RunFacts, RunReason, decide_run
 from o9.mirror.ingest import Ingested, Request, ingest
 from o9.mirror.observed_state import FLOW, SUBFLOW, TASK, TERMINAL, ObservedState, Run, observed_state
 from o9.model.errors import OptimizationCoordinationError, OptimizationError
@@ -148,7 +148,7 @@ class _Work:
             await self.store.write_async(CloseRun(run.run_id))
             self.report.closed += 1
 
-    async def _view(self, row: dict[str, Any], flow_run: FlowRun | None, *, fresh: bool) -> RunView:
+    async def _view(self, row: dict[str, Any], flow_run: FlowRun | None, *, fresh: bool) -> RunFacts:
         """`fresh`: something was recorded since `row` was read."""
         if fresh:
             holding = await self.store.read_async(queries.holding, row["optimization_id"])
@@ -159,7 +159,7 @@ class _Work:
             row["current_attempt"] = holding.attempt
         status, state = OptimizationStatus(row["status"]), flow_run.state if flow_run else None
         mirrored = row["kind"] == MIRRORED
-        view = RunView(
+        view = RunFacts(
             owner=row["kind"],
             attempt=row["attempt"],
             current_attempt=row["current_attempt"],
@@ -179,7 +179,7 @@ class _Work:
         assert optimization is not None
         quiet = utc_now() - optimization.updated_at >= timedelta(seconds=self.quiet_seconds)
         lives = mirrored and status in ENDED and await self._holder_lives(row["optimization_id"])
-        return RunView(**vars(view) | {"quiet": quiet, "holder_lives": lives})
+        return RunFacts(**vars(view) | {"quiet": quiet, "holder_lives": lives})
 
     async def _holder_lives(self, name: str) -> bool:
         """Whether the node that recorded this flow's last move by itself still gives a heartbeat."""

@@ -14,7 +14,7 @@ from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, is_own_rest
 from o9.mirror.observed_state import FLOW, TASK, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationError
-from o9.model.states import Reason
+from o9.model.states import TransitionReason
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
 
@@ -75,5 +75,5 @@ async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
         logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
     else:
         # One that seemed old moved nothing, as when Prefect's clock was set back: an end counts once the node saw it.
-        if decision is None or decision.reason is not Reason.STALE_VERSION:
+        if decision is None or decision.reason is not TransitionReason.STALE_VERSION:
             RUNS.remember(observed.state_id)

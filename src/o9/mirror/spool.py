@@ -59,7 +59,7 @@ def deliver(store: Store) -> int:
 
 
 @dataclass(frozen=True)
-class Refused:
+class QuarantinedLines:
     """A file of lines that a store did not take: how many, and why not the last one."""
 
     path: Path
@@ -67,12 +67,12 @@ class Refused:
     reason: str
 
 
-def refused() -> list[Refused]:
+def refused() -> list[QuarantinedLines]:
     """What lies in this node's spool folder, of all stores. Raises OSError where it cannot be read."""
     found = []
     for path in sorted(spool_folder().glob(f"*{ASIDE}")):
         if lines := path.read_text(encoding="utf-8", errors="replace").splitlines():
-            found.append(Refused(path, len(lines), json.loads(lines[-1])["refused"]["reason"]))
+            found.append(QuarantinedLines(path, len(lines), json.loads(lines[-1])["refused"]["reason"]))
     return found
 
 

@@ -36,7 +36,7 @@ Identity = tuple[int, float]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ResourceReading:
     """One look at some processes and all below them. `cpu_seconds` is what they have used since they began."""
 
     at: float
@@ -50,7 +50,7 @@ class Meter:
 
     def __init__(self, strategy: object) -> None:
         self._team = team_of(strategy)
-        self._last: Reading | None = None
+        self._last: ResourceReading | None = None
         self._looked_at = -WINDOW_SECONDS
 
     def measure(self) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Meter:
         return figures if percent is None else {CPU: percent} | figures
 
 
-def cpu_percent(before: Reading | None, after: Reading) -> float | None:
+def cpu_percent(before: ResourceReading | None, after: ResourceReading) -> float | None:
     """CPU seconds used between two readings, a second, times 100; None where they are not of the same processes."""
     if before is None or before.processes != after.processes or after.at <= before.at:
         return None
@@ -75,7 +75,7 @@ def cpu_percent(before: Reading | None, after: Reading) -> float | None:
     return None if used < 0 else 100.0 * used / (after.at - before.at)
 
 
-def read(tops: Iterable[int], now: float) -> Reading | None:
+def read(tops: Iterable[int], now: float) -> ResourceReading | None:
     """Look at the processes with these ids and all below them; None where there are none or one is gone meanwhile."""
     known: set[Identity] = set()
     cpu_seconds = memory = 0.0
@@ -91,7 +91,7 @@ def read(tops: Iterable[int], now: float) -> Reading | None:
                     known.add((process.pid, process.create_time()))
     except (psutil.Error, OSError):
         return None
-    return Reading(now, frozenset(known), cpu_seconds, memory / MIB) if known else None
+    return ResourceReading(now, frozenset(known), cpu_seconds, memory / MIB) if known else None
 
 
 def team_of(strategy: object) -> Team | None:

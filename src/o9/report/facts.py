@@ -16,7 +16,7 @@ from typing import Any
 from o9.health.checker import checks_of
 from o9.health.checks.check import Check
 from o9.health.checks.validity import evidence_of, verdict_on
-from o9.health.facts import Facts, read_facts
+from o9.health.facts import HealthFacts, read_facts
 from o9.health.grades import Verdict
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence
@@ -42,7 +42,7 @@ class OneFacts:
     counts: trials by state, all of them. waited_seconds: in the queue, before its first attempt.
     """
 
-    facts: Facts
+    facts: HealthFacts
     checks: Sequence[Check]
     evidence: Evidence | Unknown
     verdict: Verdict
@@ -97,7 +97,7 @@ def read_all(store: Store, now: datetime) -> AllFacts:
     return AllFacts(summary, trends, newest, judged, rankings)
 
 
-def _evidence(facts: Facts) -> Evidence | Unknown:
+def _evidence(facts: HealthFacts) -> Evidence | Unknown:
     """Unknown, too, where judging fails: the rest of the report is none the worse for it."""
     try:
         return evidence_of(facts.best, facts.family)

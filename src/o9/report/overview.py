@@ -34,7 +34,7 @@ _QUEUE = {
 
 
 @dataclass(frozen=True)
-class Group:
+class EndedGroup:
     """What has ended of one type, strategy or status."""
 
     name: str
@@ -71,7 +71,7 @@ class Overview:
     statuses: Plot | Unknown
     trends: Sequence[tuple[str, Plot | Unknown]]
     trends_note: str
-    groups: Sequence[tuple[str, Sequence[Group]]]
+    groups: Sequence[tuple[str, Sequence[EndedGroup]]]
     rankings: Sequence[Ranking]
     queue: Sequence[str]
     newest: Sequence[Newest]
@@ -142,8 +142,8 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
     return found
 
 
-def _group(by: str, name: str, each: Mapping[str, Any]) -> Group:
-    return Group(
+def _group(by: str, name: str, each: Mapping[str, Any]) -> EndedGroup:
+    return EndedGroup(
         name=name.replace("_", " ") if by == "type" else name,
         count=each["count"],
         success=percent(each["success_rate"]),

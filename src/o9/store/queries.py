@@ -43,7 +43,7 @@ from o9.store.optimizations.pruning import prunable
 from o9.store.optimizations.queries import (
     Filter,
     Holding,
-    Page,
+    StatePage,
     awaiting,
     best_trials,
     changes,

@@ -40,7 +40,7 @@ EVALUATION_TRIES = 3  # of a trial whose process dies
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How one evaluation ended: completed with a value, failed with an error, or infeasible with a reason (`error`).
 
     total: how many returns there were before a hold-out was cut off here; None where nothing was cut.
@@ -118,14 +118,14 @@ class Evaluator:
         self._is_plain = given is None and (measure is None or measure == Measure())
         self._workers = workers
         self._timeout_seconds = timeout_seconds
-        self.finished: Mapping[int, Outcome] = {}  # of those given last, by number
+        self.finished: Mapping[int, TrialOutcome] = {}  # of those given last, by number
         self._team = Team(single_threaded=workers > 1 if single_threaded is None else single_threaded)
         self._shipment: Shipment | None = None
         self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also where it was cut off
 
-    async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Outcome]:
+    async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[TrialOutcome]:
         """Evaluate all, and answer in their order. Cancelling it kills what is in flight."""
-        self.finished = outcomes = dict[int, Outcome]()
+        self.finished = outcomes = dict[int, TrialOutcome]()
         self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
         work = self._work_here if self._objective.is_async else self._work_in_a_child
@@ -136,11 +136,13 @@ class Evaluator:
             await _together([work(queue, outcomes, _How(periods=self.periods)) for _ in range(workers)])
         return [outcomes[number] for number in numbers]
 
-    async def evaluate_again(self, number: int, parameters: Mapping[str, Any], periods: int | None = None) -> Outcome:
+    async def evaluate_again(
+        self, number: int, parameters: Mapping[str, Any], periods: int | None = None
+    ) -> TrialOutcome:
         """Trial `number` once more; with `periods`, on data that end with that many returns (`truncatable` alone)."""
         return await self._evaluate_one(number, parameters, _How(periods or self.periods, quiet=True))
 
-    async def evaluate_whole(self, number: int, parameters: Mapping[str, Any]) -> Outcome:
+    async def evaluate_whole(self, number: int, parameters: Mapping[str, Any]) -> TrialOutcome:
         """Trial `number` once more on all data, those too that are held out; its value says nothing then."""
         return await self._evaluate_one(number, parameters, _How(whole=True, quiet=True))
 
@@ -148,19 +150,19 @@ class Evaluator:
         """Give the children back to the pool. None stays busy."""
         await self._team.close()
 
-    async def _evaluate_one(self, number: int, parameters: Mapping[str, Any], how: _How) -> Outcome:
-        outcomes: dict[int, Outcome] = {}
+    async def _evaluate_one(self, number: int, parameters: Mapping[str, Any], how: _How) -> TrialOutcome:
+        outcomes: dict[int, TrialOutcome] = {}
         work = self._work_here if self._objective.is_async else self._work_in_a_child
         await work(iter([(number, parameters)]), outcomes, how)
         return outcomes[number]
 
-    async def _work_here(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
+    async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
         if self._measured.given is not None:
             await asyncio.to_thread(self._load)  # it may take long, and the event loop is not to wait for it
         for number, parameters in queue:
             outcomes[number] = await self._await_objective(number, parameters, how)
 
-    async def _await_objective(self, number: int, parameters: Mapping[str, Any], how: _How) -> Outcome:
+    async def _await_objective(self, number: int, parameters: Mapping[str, Any], how: _How) -> TrialOutcome:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
@@ -203,7 +205,7 @@ class Evaluator:
     def _too_long(self) -> str:
         return f"cut off after {self._timeout_seconds:g} s, its metadata.trial_timeout_seconds"
 
-    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, Outcome], how: _How) -> None:
+    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
         self._shipment = shipment = self._shipment or self._new_shipment()
         child: Child | None = None
 
@@ -228,7 +230,7 @@ class Evaluator:
 
     async def _ask(
         self, child: Child, key: str, number: int, parameters: Mapping[str, Any], how: _How
-    ) -> tuple[Outcome, _Child]:
+    ) -> tuple[TrialOutcome, _Child]:
         started, clock = time.time(), time.perf_counter()
         request = ("evaluate", key, dict(parameters), how.periods, how.whole)
         try:
@@ -265,7 +267,7 @@ class Evaluator:
         return Shipment(what, self._measured, module=getattr(objective.function, "__module__", None))
 
 
-def _read(number: int, reply: list[Any]) -> tuple[Outcome, _Child]:
+def _read(number: int, reply: list[Any]) -> tuple[TrialOutcome, _Child]:
     """What the child says of an evaluation. Raises BrokenAnswer where that is not what O9's code in it writes."""
     try:
         match reply:
@@ -290,9 +292,9 @@ async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
         await cancelled(*tasks, seconds=CUT_OFF_SECONDS)
 
 
-def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> Outcome:
+def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> TrialOutcome:
     series: dict[str, Any] = {name: tuple(answer[name]) for name in SERIES if answer.get(name) is not None}
-    return Outcome(
+    return TrialOutcome(
         number,
         TrialState.COMPLETED,
         value=answer["value"],
@@ -307,12 +309,12 @@ def _completed(number: int, answer: dict[str, Any], started: float, duration: fl
     )
 
 
-def _failed(number: int, error: str, started: float, duration: float) -> Outcome:
+def _failed(number: int, error: str, started: float, duration: float) -> TrialOutcome:
     return _without_value(number, TrialState.FAILED, error, started, duration)
 
 
-def _without_value(number: int, state: TrialState, error: str, started: float, duration: float) -> Outcome:
-    return Outcome(
+def _without_value(number: int, state: TrialState, error: str, started: float, duration: float) -> TrialOutcome:
+    return TrialOutcome(
         number,
         state,
         error=error,

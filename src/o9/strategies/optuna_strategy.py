@@ -30,7 +30,7 @@ from o9.model.states import TrialState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
 from o9.strategies.asking import Asker, make_asker, reported_value
-from o9.strategies.evaluation import Evaluator, Outcome
+from o9.strategies.evaluation import Evaluator, TrialOutcome
 from o9.strategies.plan import Plan
 from o9.strategies.registry import Objective
 from o9.workers.scores import DEFAULT, SCORES
@@ -164,10 +164,10 @@ class OptunaStrategy:
         self._ledger = ()
         return asker
 
-    async def _evaluate(self, parameters: list[dict[str, Any]], numbers: list[int]) -> list[Outcome]:
+    async def _evaluate(self, parameters: list[dict[str, Any]], numbers: list[int]) -> list[TrialOutcome]:
         """Without a look at what is held out."""
         hold_out = self._plan.hold_out
-        failed: dict[int, Outcome] = {}
+        failed: dict[int, TrialOutcome] = {}
         if hold_out is not None and self._objective.truncatable:
             if self._cut is None:
                 failed = await self._find_cut(hold_out, parameters, numbers)
@@ -181,9 +181,9 @@ class OptunaStrategy:
 
     async def _find_cut(
         self, hold_out: HoldOut, parameters: list[dict[str, Any]], numbers: list[int]
-    ) -> dict[int, Outcome]:
+    ) -> dict[int, TrialOutcome]:
         """Evaluate on all periods until one succeeds, to see how many there are; those that failed have failed."""
-        failed: dict[int, Outcome] = {}
+        failed: dict[int, TrialOutcome] = {}
         for number, chosen in zip(numbers, parameters, strict=True):
             whole = await self._evaluator.evaluate_whole(number, chosen)
             if whole.state is not TrialState.COMPLETED:
@@ -202,7 +202,7 @@ class OptunaStrategy:
             break
         return failed
 
-    def _agreeing(self, outcome: Outcome) -> Outcome:
+    def _agreeing(self, outcome: TrialOutcome) -> TrialOutcome:
         """The outcome, failed where its periods are not those of the trials before it: it is cut at another place."""
         if outcome.scored and self._plan.direction == "minimize" and (self._plan.score or DEFAULT) in SCORES:
             raise OptimizationStrategyError(
@@ -219,7 +219,7 @@ class OptunaStrategy:
             f"it has {outcome.total} returns, {cut[0]} of them before the hold-out, and the first trial had "
             f"{self._cut[1]} and {self._cut[0]}: give as many for all parameters, over the same periods"
         )
-        return Outcome(
+        return TrialOutcome(
             outcome.number,
             TrialState.FAILED,
             error=error,
@@ -264,7 +264,7 @@ class OptunaStrategy:
             best_parameters=dict(best.parameters) if best else None,
         )
 
-    def _trial(self, planned: Trial, outcome: Outcome) -> Trial:
+    def _trial(self, planned: Trial, outcome: TrialOutcome) -> Trial:
         baseline, baseline_hold_out = self._baseline_once(planned.number, outcome)
         return dataclasses.replace(
             planned,
@@ -285,7 +285,7 @@ class OptunaStrategy:
             output=self._evaluator.printed.get(planned.number),
         )
 
-    def _baseline_once(self, number: int, outcome: Outcome) -> tuple[Returns, Returns]:
+    def _baseline_once(self, number: int, outcome: TrialOutcome) -> tuple[Returns, Returns]:
         """What the first trial of this attempt says of its baseline; nothing of the others, who say the same."""
         said = outcome.baseline_returns, outcome.baseline_hold_out_returns
         if outcome.baseline_returns is None:

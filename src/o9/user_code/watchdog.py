@@ -54,7 +54,7 @@ async def run_user_code(what: str, function: Callable[P, Awaitable[R]], *args: P
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldLoop:
     """For how long the loop has been held, in seconds: its thread `ran`, or was `blocked`."""
 
     ran: float = 0.0
@@ -64,7 +64,7 @@ class Held:
     def seconds(self) -> float:
         return self.ran + self.blocked
 
-    def after(self, *, elapsed: float, ran: float, queued: float, tick: float) -> Held:
+    def after(self, *, elapsed: float, ran: float, queued: float, tick: float) -> HeldLoop:
         """The same when no tick has come for `elapsed` seconds more, of which the loop's thread has run for `ran`.
 
         `queued`: how long it waited for a CPU, and the watchdog, to which it may have left the interpreter's lock. What
@@ -73,7 +73,7 @@ class Held:
         # Not all that has passed: a process that was frozen comes back here, too.
         most = 2 * tick
         ran = min(ran, most)
-        return Held(self.ran + ran, max(0.0, self.blocked + min(elapsed - ran - queued, most - ran)))
+        return HeldLoop(self.ran + ran, max(0.0, self.blocked + min(elapsed - ran - queued, most - ran)))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Watchdog:
             self._forget()
 
     def _forget(self) -> None:
-        self._held = Held()
+        self._held = HeldLoop()
         # The clocks up to which it is counted; None where no tick is overdue.
         self._counted: tuple[float, float, float] | None = None
         self._blocked: Blocked | None = None

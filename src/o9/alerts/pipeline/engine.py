@@ -35,10 +35,10 @@ from o9.alerts.pipeline.flush import Flush
 from o9.alerts.pipeline.groups import Group, Held, Known, Place
 from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences
-from o9.alerts.pipeline.stages import Decision
+from o9.alerts.pipeline.stages import StageDecision
 
 _SWEPT_EVERY = timedelta(minutes=1)
 PutOff = Mapping[str, datetime]
@@ -319,7 +319,7 @@ class Engine:
         for place in known.places:
             group = place.group
             if group is None or alert.fingerprint not in group.notified:
-                over = Decision(Reason.NEVER_NOTIFIED)
+                over = StageDecision(NotifyReason.NEVER_NOTIFIED)
                 self._held.append(Held(alert, place.route.receiver, place.key, over, now))
                 if group is not None:
                     group.take_out(alert.fingerprint)
@@ -372,7 +372,7 @@ class Engine:
                     self._reschedule(heir.group)
                     self._changed.add(heir.group.key)
                 if not heirs:
-                    gone = Decision(Reason.NOT_ROUTED)
+                    gone = StageDecision(NotifyReason.NOT_ROUTED)
                     self._held.append(Held(known.alert, group.receiver, group.key, gone, now))
             group.take_out(name)
 

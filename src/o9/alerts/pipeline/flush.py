@@ -14,16 +14,16 @@ from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.alert import Alert, in_order
 from o9.alerts.pipeline.groups import Group, Held, Known
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.alerts.pipeline.reasons import Reason
-from o9.alerts.pipeline.stages import GOES_ON, Decision, Reported
+from o9.alerts.pipeline.reasons import NotifyReason
+from o9.alerts.pipeline.stages import GOES_ON, Reported, StageDecision
 from o9.text.format import duration
 
 _KINDS = {
-    Reason.FIRST: NoticeKind.FIRING,
-    Reason.NEW_ALERTS: NoticeKind.FIRING,
-    Reason.SOME_RESOLVED: NoticeKind.FIRING,
-    Reason.ALL_RESOLVED: NoticeKind.RESOLVED,
-    Reason.REPEATED: NoticeKind.REPEAT,
+    NotifyReason.FIRST: NoticeKind.FIRING,
+    NotifyReason.NEW_ALERTS: NoticeKind.FIRING,
+    NotifyReason.SOME_RESOLVED: NoticeKind.FIRING,
+    NotifyReason.ALL_RESOLVED: NoticeKind.RESOLVED,
+    NotifyReason.REPEATED: NoticeKind.REPEAT,
 }
 
 
@@ -59,11 +59,11 @@ class Flush:
             self._notify_flapping(flapping)
         else:
             for alert in firing:
-                self._hold(alert, Decision(Reason.NO_CHANNEL))
+                self._hold(alert, StageDecision(NotifyReason.NO_CHANNEL))
         self._notify_escalated(over)
         for alert in ended:
             if alert.expired:
-                self._hold(alert, Decision(Reason.EXPIRED))
+                self._hold(alert, StageDecision(NotifyReason.EXPIRED))
             self._group.take_out(alert.fingerprint)
             self.changed = True
         self.done += ended
@@ -84,25 +84,25 @@ class Flush:
             if known.firing and not known.acknowledged_by and self._decided(known.alert) is GOES_ON
         ]
         if alerts:
-            reason = f"{Reason.NOT_ACKNOWLEDGED.text} for {duration(after)}"
+            reason = f"{NotifyReason.NOT_ACKNOWLEDGED.text} for {duration(after)}"
             self._notice(NoticeKind.ESCALATION, alerts, [], reason, group.route.escalate_to)
             group.escalated.update(alert.fingerprint for alert in alerts)
         before = group.escalate_at
         group.plan_escalation(now)
         self.changed |= before != group.escalate_at
 
-    def _sorted(self) -> tuple[list[Alert], list[Alert], list[tuple[Alert, Decision]]]:
+    def _sorted(self) -> tuple[list[Alert], list[Alert], list[tuple[Alert, StageDecision]]]:
         """The alerts that nothing holds back, those of them that are over, and those that flap."""
         group = self._group
         firing: list[Alert] = []
         over: list[Alert] = []
-        flapping: list[tuple[Alert, Decision]] = []
+        flapping: list[tuple[Alert, StageDecision]] = []
         for name in group.members:
             known = self._alerts[name]
             decision = self._decided(known.alert)
             if decision is not GOES_ON:
                 self._hold(known.alert, decision)
-                if decision.reason is Reason.FLAPPING:
+                if decision.reason is NotifyReason.FLAPPING:
                     flapping.append((known.alert, decision))
                 continue
             if group.held and group.held.get(name, _NOT_HELD)[0] not in _STAY:
@@ -112,7 +112,7 @@ class Flush:
             (firing if known.firing else over).append(known.alert)
         return firing, over, flapping
 
-    def _decided(self, alert: Alert) -> Decision:
+    def _decided(self, alert: Alert) -> StageDecision:
         return stages.suppressed(alert, self._now, self._facts)
 
     def _notify(self, firing: list[Alert], over: list[Alert]) -> None:
@@ -125,11 +125,11 @@ class Flush:
         kind = _KINDS.get(decision.reason)
         if not receiver.send_resolved:
             for alert in known_over:
-                self._hold(alert, Decision(Reason.RESOLVED_NOT_SENT))
-        if decision.reason is Reason.ACKNOWLEDGED:
+                self._hold(alert, StageDecision(NotifyReason.RESOLVED_NOT_SENT))
+        if decision.reason is NotifyReason.ACKNOWLEDGED:
             for alert in firing:
                 by = self._alerts[alert.fingerprint].acknowledged_by
-                self._hold(alert, Decision(Reason.ACKNOWLEDGED, by))
+                self._hold(alert, StageDecision(NotifyReason.ACKNOWLEDGED, by))
         if kind is None:
             return
         new = firing if kind is NoticeKind.FIRING else []
@@ -141,7 +141,7 @@ class Flush:
             group.notified.setdefault(alert.fingerprint, now)
         group.plan_escalation(now)
 
-    def _notify_flapping(self, flapping: list[tuple[Alert, Decision]]) -> None:
+    def _notify_flapping(self, flapping: list[tuple[Alert, StageDecision]]) -> None:
         """Once, and again if it goes on for `repeat_interval` without being acknowledged."""
         group, now, again = self._group, self._now, self._group.route.repeat_interval
         news = []
@@ -153,7 +153,7 @@ class Flush:
                 news.append((alert, decision.by))
         if not news:
             return
-        reason = f"{Reason.FLAPS.text}: {news[0][1]}" + (f", and {len(news) - 1} more" if len(news) > 1 else "")
+        reason = f"{NotifyReason.FLAPS.text}: {news[0][1]}" + (f", and {len(news) - 1} more" if len(news) > 1 else "")
         firing = [alert for alert, _ in news if self._alerts[alert.fingerprint].firing]
         over = [alert for alert, _ in news if not self._alerts[alert.fingerprint].firing]
         self._notice(NoticeKind.FLAPPING, firing, over, reason, new=firing)
@@ -166,7 +166,7 @@ class Flush:
         group = self._group
         alerts = [alert for alert in over if alert.fingerprint in group.escalated]
         if alerts and self._receivers[group.route.escalate_to].send_resolved:
-            self._notice(NoticeKind.RESOLVED, [], alerts, Reason.ALL_RESOLVED.text, group.route.escalate_to)
+            self._notice(NoticeKind.RESOLVED, [], alerts, NotifyReason.ALL_RESOLVED.text, group.route.escalate_to)
 
     def _notice(
         self,
@@ -196,16 +196,16 @@ class Flush:
             )
         )
 
-    def _hold(self, alert: Alert, decision: Decision) -> None:
+    def _hold(self, alert: Alert, decision: StageDecision) -> None:
         """Notes it, unless the same was noted before."""
         group, what = self._group, (decision.reason, decision.by)
         before = group.held.get(alert.fingerprint)
-        if before == what or (before and before[0] is decision.reason is Reason.FLAPPING):
+        if before == what or (before and before[0] is decision.reason is NotifyReason.FLAPPING):
             return
         group.held[alert.fingerprint] = what
         self.held.append(Held(alert, group.route.receiver, group.key, decision, self._now))
         self.changed = True
 
 
-_NOT_HELD = (Reason.GOES_ON, "")
-_STAY = (Reason.ACKNOWLEDGED, Reason.NO_CHANNEL, Reason.GOES_ON)
+_NOT_HELD = (NotifyReason.GOES_ON, "")
+_STAY = (NotifyReason.ACKNOWLEDGED, NotifyReason.NO_CHANNEL, NotifyReason.GOES_ON)

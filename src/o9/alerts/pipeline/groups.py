@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key
-from o9.alerts.pipeline.stages import Decision
+from o9.alerts.pipeline.stages import StageDecision
 
 V = TypeVar("V")
 
@@ -46,7 +46,7 @@ class Group:
     """Resolved ones that were never reported, and that are here because they flap."""
     escalated: set[str] = field(default_factory=set)
     escalate_at: datetime | None = None
-    held: dict[str, tuple[Reason, str]] = field(default_factory=dict)
+    held: dict[str, tuple[NotifyReason, str]] = field(default_factory=dict)
     """By fingerprint: the decision that holds it back, which is recorded already."""
     receiver: str = ""
     not_before: datetime | None = None
@@ -195,13 +195,13 @@ class Held:
     alert: Alert
     receiver: str
     group_key: str
-    decision: Decision
+    decision: StageDecision
     at: datetime
 
 
-def held_in(state: Mapping[str, Any]) -> list[tuple[Reason, str, list[str]]]:
+def held_in(state: Mapping[str, Any]) -> list[tuple[NotifyReason, str, list[str]]]:
     """Of a stored state: each decision that holds alerts back, with their fingerprints."""
-    return [(Reason(reason), by, names) for reason, by, names in state["held"]]
+    return [(NotifyReason(reason), by, names) for reason, by, names in state["held"]]
 
 
 def first_look(route: Route, alert: Alert, now: datetime) -> datetime:

@@ -10,7 +10,7 @@ from typing import Self
 
 from o9.store.alerts.episodes import EndedBy
 
-_RULE = "o9:rule:"  # with the rule's name and a Why, in `resolved_by`
+_RULE = "o9:rule:"  # with the rule's name and a RuleReason, in `resolved_by`
 
 
 class _Coded(str, Enum):
@@ -25,7 +25,7 @@ class _Coded(str, Enum):
         return made
 
 
-class Reason(_Coded):
+class NotifyReason(_Coded):
     """Why a receiver is notified, is notified later, or is not notified."""
 
     GOES_ON = "goes_on", "goes on"
@@ -58,7 +58,7 @@ class Reason(_Coded):
     GIVEN_UP = "given_up", "given up"
 
 
-class Why(_Coded):
+class RuleReason(_Coded):
     """Why a rule does what it does with a subject."""
 
     QUIET = "quiet", "its condition does not hold"
@@ -71,7 +71,7 @@ class Why(_Coded):
     UNKNOWN = "unknown", "it is not known whether its condition holds"
     LINGERS = "lingers", "it is clear, and keeps firing for a while"
     CLEAR = "clear", "it is clear"
-    EXPIRED = "expired", Reason.EXPIRED.text
+    EXPIRED = "expired", NotifyReason.EXPIRED.text
     GONE = "gone", "its subject is gone"
     NO_RULE = "no_rule", "the rule was removed"
     FIXED = "fixed", "it was fixed"
@@ -84,7 +84,7 @@ _ENDED_BY: dict[str, str] = {
 }
 
 
-def ended_by_rule(rule: str, why: Why) -> str:
+def ended_by_rule(rule: str, why: RuleReason) -> str:
     """What `resolved_by` holds where a rule ended an alert."""
     return f"{_RULE}{rule}:{why.value}"
 
@@ -92,19 +92,19 @@ def ended_by_rule(rule: str, why: Why) -> str:
 def is_expired(resolved_by: str | None) -> bool:
     """Whether an alert ended only because time passed: nothing says that its problem is solved."""
     given = resolved_by or ""
-    return given.startswith(_RULE) and given.endswith(f":{Why.EXPIRED.value}")
+    return given.startswith(_RULE) and given.endswith(f":{RuleReason.EXPIRED.value}")
 
 
 def ended_by_text(resolved_by: str) -> str:
     """`by ann`; `by the rule failed: it is clear`."""
     if resolved_by.startswith(_RULE):
         rule, _, why = resolved_by.removeprefix(_RULE).rpartition(":")
-        return f"by the rule {rule}: {_text_of(Why, why)}"
+        return f"by the rule {rule}: {_text_of(RuleReason, why)}"
     return _ENDED_BY.get(resolved_by, f"by {resolved_by}")
 
 
 def reason_text(code: str) -> str:
-    return _text_of(Reason, code)
+    return _text_of(NotifyReason, code)
 
 
 def _text_of(codes: type[_Coded], code: str) -> str:

@@ -66,14 +66,14 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TimelineEntry:
     """One line of a timeline: what happened, a notification, or why there was none."""
 
     at: datetime
     what: Happening | Notice | Held
 
 
-def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
+def simulate(configuration: Configuration, script: Script) -> Iterator[TimelineEntry]:
     """Everything that happens until the script's end, in order. Raises OptimizationAlertError for one without end."""
     engine = Engine(configuration)
     known: dict[str, Alert] = {}
@@ -85,11 +85,11 @@ def simulate(configuration: Configuration, script: Script) -> Iterator[Entry]:
             return
         while coming and coming[-1].at <= now:
             happening = coming.pop()
-            yield Entry(now, _noted(happening, known, configuration.resolve_timeout))
+            yield TimelineEntry(now, _noted(happening, known, configuration.resolve_timeout))
             apply(engine, happening)
-        yield from (Entry(now, notice) for notice in for_people(engine.advance(now)))
+        yield from (TimelineEntry(now, notice) for notice in for_people(engine.advance(now)))
         held = sorted(engine.drain().held, key=lambda each: (each.receiver, named(each.alert)))
-        yield from (Entry(now, each) for each in held)
+        yield from (TimelineEntry(now, each) for each in held)
     raise OptimizationAlertError(f"after {LOOKS_LIMIT:,} looks there is no end; give the script an earlier `until`")
 
 
@@ -109,14 +109,14 @@ def apply(engine: Engine, happening: Happening) -> None:
         engine.take([expected_to_end(alert, now, engine.configuration.resolve_timeout)], now)
 
 
-def written(script: Script, entries: Iterator[Entry]) -> str:
+def written(script: Script, entries: Iterator[TimelineEntry]) -> str:
     """As a table for people: a line for each entry, with the time since the start; or its date where that was given."""
     given = [columns(script, entry) for entry in entries]
     width = max((len(column) for _, column, _ in given), default=0)
     return "".join(f"{at}  {column:<{width}}  {text}\n" for at, column, text in given)
 
 
-def columns(script: Script, entry: Entry) -> tuple[str, str, str]:
+def columns(script: Script, entry: TimelineEntry) -> tuple[str, str, str]:
     """When, who or what, and what of it; each on one line that steers no terminal."""
     what = entry.what
     if isinstance(what, Notice):

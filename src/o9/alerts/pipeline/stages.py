@@ -21,7 +21,7 @@ from o9.alerts.config.fields import Span
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.flapping import Damping, flaps, kept
 from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.silences import Silences
 from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
@@ -30,15 +30,15 @@ from o9.text.format import duration
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class StageDecision:
     """`by` names what decided (a silence's id, the inhibiting alert, …); `until` is set where time will decide anew."""
 
-    reason: Reason
+    reason: NotifyReason
     by: str = ""
     until: datetime | None = None
 
 
-GOES_ON = Decision(Reason.GOES_ON)
+GOES_ON = StageDecision(NotifyReason.GOES_ON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,43 +49,43 @@ class GroupContext:
     concerning: Mapping[str, Inhibition]
     """By fingerprint: which inhibition rules concern an alert."""
     silences: Silences
-    interval: Decision
+    interval: StageDecision
     """What the route's time intervals say now: `by_intervals`."""
     changes: Mapping[str, Sequence[datetime]]
     """By fingerprint: when an alert changed."""
     damping: Damping | None
 
 
-def inhibited(alert: Alert, now: datetime, known: GroupContext) -> Decision:
+def inhibited(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
     concerning = known.concerning[alert.fingerprint]
     if not concerning.targets:
         return GOES_ON
     source = known.inhibitions.muting(alert, concerning, now)
-    return GOES_ON if source is None else Decision(Reason.INHIBITED, source.title or source.fingerprint)
+    return GOES_ON if source is None else StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
 
 
-def silenced(alert: Alert, now: datetime, known: GroupContext) -> Decision:
+def silenced(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
     silence = known.silences.muting(alert, now)
-    return GOES_ON if silence is None else Decision(Reason.SILENCED, silence.silence_id, silence.ends_at)
+    return GOES_ON if silence is None else StageDecision(NotifyReason.SILENCED, silence.silence_id, silence.ends_at)
 
 
-def muted(alert: Alert, now: datetime, known: GroupContext) -> Decision:
+def muted(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
     return known.interval
 
 
-def damped(alert: Alert, now: datetime, known: GroupContext) -> Decision:
+def damped(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
     changes = known.changes.get(alert.fingerprint)
     if known.damping is None or not changes or not flaps(changes, now, known.damping):
         return GOES_ON
     recent = kept(changes, now, known.damping)
     words = f"{len(recent)} changes in {duration(recent[-1] - recent[0])}"
-    return Decision(Reason.FLAPPING, words, recent[-1] + known.damping.quiet)
+    return StageDecision(NotifyReason.FLAPPING, words, recent[-1] + known.damping.quiet)
 
 
 SUPPRESSIONS = (inhibited, silenced, muted, damped)
 
 
-def suppressed(alert: Alert, now: datetime, known: GroupContext) -> Decision:
+def suppressed(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
     """The first stage that holds the alert back."""
     for stage in SUPPRESSIONS:
         decision = stage(alert, now, known)
@@ -94,12 +94,12 @@ def suppressed(alert: Alert, now: datetime, known: GroupContext) -> Decision:
     return GOES_ON
 
 
-def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> Decision:
+def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> StageDecision:
     """Whether the route is muted. An interval of which it is unknown whether it holds mutes nothing."""
     if route.mute_time_intervals and (by := holding(intervals, route.mute_time_intervals, now)):
-        return Decision(Reason.MUTED, by)
+        return StageDecision(NotifyReason.MUTED, by)
     if route.active_time_intervals and none_holds(intervals, route.active_time_intervals, now):
-        return Decision(Reason.NOT_ACTIVE, ", ".join(route.active_time_intervals))
+        return StageDecision(NotifyReason.NOT_ACTIVE, ", ".join(route.active_time_intervals))
     return GOES_ON
 
 
@@ -117,18 +117,18 @@ class Reported:
     """Whether each firing alert of the group is acknowledged."""
 
 
-def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Reported) -> Decision:
+def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Reported) -> StageDecision:
     """Of the alerts of a group that fire, and of those that the receiver knows of and that are over."""
     firing, over = group
     if any(alert.fingerprint not in given.firing for alert in firing):
-        return Decision(Reason.NEW_ALERTS if given.firing else Reason.FIRST)
+        return StageDecision(NotifyReason.NEW_ALERTS if given.firing else NotifyReason.FIRST)
     if over and given.send_resolved:
-        return Decision(Reason.SOME_RESOLVED if firing else Reason.ALL_RESOLVED)
+        return StageDecision(NotifyReason.SOME_RESOLVED if firing else NotifyReason.ALL_RESOLVED)
     if not firing or given.at is None or now < given.at + given.repeat_interval:
-        return Decision(Reason.NOTHING_NEW)
+        return StageDecision(NotifyReason.NOTHING_NEW)
     if given.all_acknowledged:
-        return Decision(Reason.ACKNOWLEDGED)
-    return Decision(Reason.REPEATED, duration(given.repeat_interval))
+        return StageDecision(NotifyReason.ACKNOWLEDGED)
+    return StageDecision(NotifyReason.REPEATED, duration(given.repeat_interval))
 
 
 class Throttle(Typed):
@@ -153,18 +153,18 @@ class Failure:
     chance: float
 
 
-def tried_again(created_at: datetime, now: datetime, known: Failure) -> Decision:
+def tried_again(created_at: datetime, now: datetime, known: Failure) -> StageDecision:
     """Of a message that failed: when it is tried again. Pauses double up to the longest, less up to half by chance.
 
     What the service asks for (`Retry-After`) is kept to. The last try is a day after the message was due at the latest.
     """
     end = created_at + TRIED_FOR
     if known.permanent:
-        return Decision(Reason.GIVEN_UP, "the channel refused it for good")
+        return StageDecision(NotifyReason.GIVEN_UP, "the channel refused it for good")
     if now >= end:
-        return Decision(Reason.GIVEN_UP, f"it was tried for {duration(TRIED_FOR)}")
+        return StageDecision(NotifyReason.GIVEN_UP, f"it was tried for {duration(TRIED_FOR)}")
     pause = min(FIRST_PAUSE * 2 ** min(known.tries - 1, 30), LONGEST_PAUSE) * (1 - known.chance / 2)
     by = ""
     if known.retry_after is not None and known.retry_after > pause:
         pause, by = min(known.retry_after, TRIED_FOR), "Retry-After"
-    return Decision(Reason.TRIED_AGAIN, by, min(now + pause, end))
+    return StageDecision(NotifyReason.TRIED_AGAIN, by, min(now + pause, end))

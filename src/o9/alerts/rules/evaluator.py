@@ -22,7 +22,7 @@ from o9.alerts.config.schema import BUILT_IN_CHANNELS
 from o9.alerts.pipeline.reasons import ended_by_rule
 from o9.alerts.rules import facts as rule_facts
 from o9.alerts.rules.metrics import INSTANTS, Scope
-from o9.alerts.rules.rules import Board, Facts, Rule, Turn
+from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
@@ -76,7 +76,7 @@ class RuleEvaluator:
         """Whether this node holds the lease, by what it knows."""
         return self._leading.fence is not None
 
-    async def look(self, node: str, now: datetime, late: Sequence[Facts] | None = None) -> bool:
+    async def look(self, node: str, now: datetime, late: Sequence[SubjectFacts] | None = None) -> bool:
         """One pass under the name `node`, and more where there is much to read. Answers whether this node evaluates.
 
         late: runs that Prefect waits for; None: unknown. Raises OptimizationStoreError where the store is away.
@@ -110,7 +110,7 @@ class RuleEvaluator:
             except OptimizationError as error:
                 logger.warning("could not give back the lease of the rules; it runs out: %s", error)
 
-    async def _evaluate(self, now: datetime, late: Sequence[Facts] | None) -> bool:
+    async def _evaluate(self, now: datetime, late: Sequence[SubjectFacts] | None) -> bool:
         """Read, evaluate, send, write down. Answers whether there is more to read."""
         turns: list[Turn] = []
         if self._board is None:
@@ -144,7 +144,7 @@ class RuleEvaluator:
         return await self._statistics.get_global_statistics(), hours
 
     def _take(
-        self, board: Board, now: datetime, late: Sequence[Facts] | None, statistics: Statistics
+        self, board: Board, now: datetime, late: Sequence[SubjectFacts] | None, statistics: Statistics
     ) -> tuple[list[Turn], bool]:
         """In a thread: what begins and ends by what there is now, and whether there is more to read."""
         store, scopes = self._store, board.scopes()
@@ -178,13 +178,13 @@ class RuleEvaluator:
             turns += board.take(Scope.CHANNEL, channels, now, complete=True)
         return turns, behind or len(reports) == PAGE
 
-    def _take_transitions(self, board: Board, now: datetime) -> tuple[list[Turn], list[Facts], bool]:
+    def _take_transitions(self, board: Board, now: datetime) -> tuple[list[Turn], list[SubjectFacts], bool]:
         """By what died or ended since; also the last figures of what ended, and whether there is more to read."""
         store = self._store
         rows = store.read(queries.transitions_since, self._positions[TRANSITIONS], limit=PAGE)
         asked = board.figures(Scope.END)
         turns: list[Turn] = []
-        last: list[Facts] = []
+        last: list[SubjectFacts] = []
         for row in rows:
             died = rule_facts.died(row)
             if (state := self._state(row) if died or rule_facts.ended(row) else None) is None:
@@ -207,7 +207,7 @@ class RuleEvaluator:
         state = self._store.read(queries.get, row["optimization_id"])
         return None if state is None or is_placebo(state.metadata) else state
 
-    def _schedule_facts(self, name: str, lease: str, database_now: float) -> Facts:
+    def _schedule_facts(self, name: str, lease: str, database_now: float) -> SubjectFacts:
         """Late is what was not claimed since this node saw it due."""
         held, at = self._store.read(queries.leader, lease), time.monotonic()
         if held is not None and held["expires_at"] > database_now:
@@ -215,7 +215,7 @@ class RuleEvaluator:
             late = 0.0
         else:
             late = at - self._due_since.setdefault(name, at)
-        return Facts(name, {"late_seconds": late}, {"schedule": name})
+        return SubjectFacts(name, {"late_seconds": late}, {"schedule": name})
 
     async def _notify(self, turns: Sequence[Turn]) -> None:
         """What begins is sent together; what ends after it, for it may have begun just now."""

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from o9.alerts.rules.metrics import QUANTITIES, Scope
-from o9.alerts.rules.rules import Facts
+from o9.alerts.rules.rules import SubjectFacts
 from o9.health.grades import Grade, verdict_of
 from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
@@ -53,13 +53,13 @@ def ended(row: Row) -> bool:
     return row["to_status"] in {status.value for status in _FLAGS}
 
 
-def death_facts(store: Store, row: Row, state: OptimizationState) -> Facts:
+def death_facts(store: Store, row: Row, state: OptimizationState) -> SubjectFacts:
     holding = store.read(queries.holding, state.optimization_id)
     figures = {"deaths": float(holding.deaths) if holding else None, "attempt": float(row["attempt"])}
     return _of_optimization(state, figures, row["message"], row["at"])
 
 
-def end_facts(store: Store, row: Row, asked: frozenset[str], state: OptimizationState) -> Facts:
+def end_facts(store: Store, row: Row, asked: frozenset[str], state: OptimizationState) -> SubjectFacts:
     """`asked`: the figures that rules use; any other that costs a read is left out."""
     status = S(row["to_status"])
     figures: dict[str, float | None] = state_figures(state)
@@ -75,13 +75,13 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
     return _of_optimization(state, figures, detail or "no reason is recorded", row["at"], labels)
 
 
-def running_facts(store: Store) -> list[Facts]:
+def running_facts(store: Store) -> list[SubjectFacts]:
     """Of the newest RUNNING_LIMIT that run."""
     running = store.read(queries.page, queries.Filter(status=S.RUNNING), limit=RUNNING_LIMIT).items
     return [state_facts(state) for state in running]
 
 
-def state_facts(state: OptimizationState) -> Facts:
+def state_facts(state: OptimizationState) -> SubjectFacts:
     """Of one that runs, or as it last was."""
     return _of_optimization(state, state_figures(state), "", None)
 
@@ -131,7 +131,7 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
         before = known.metadata.get("retry_of") if known else None
 
 
-def report_facts(row: Row, state: OptimizationState) -> Facts:
+def report_facts(row: Row, state: OptimizationState) -> SubjectFacts:
     """What a health report says."""
     report, checks = row["report"], row["checks"]
     look_ahead, risk = (_bad(checks, name) for name in ("validity.look_ahead", "security.risk_limits"))
@@ -177,7 +177,7 @@ def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tupl
     return found
 
 
-def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[Facts]:
+def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[SubjectFacts]:
     """`now` by the database's clock. Not `certain` while no heartbeat was possible."""
     facts = []
     for row in rows:
@@ -189,14 +189,14 @@ def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[Facts]
             "silent_seconds": silent if certain else None,
             "silent_leases": silent / lease if certain and lease else None,
         }
-        facts.append(Facts(row["node_id"], figures, {"node": row["node_id"]}, words={"host": row["host"]}))
+        facts.append(SubjectFacts(row["node_id"], figures, {"node": row["node_id"]}, words={"host": row["host"]}))
     return facts
 
 
-def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> list[Facts]:
+def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> list[SubjectFacts]:
     """Of channels that are in use."""
     return [
-        Facts(
+        SubjectFacts(
             row["channel"],
             {"failing_seconds": _seconds_since(row["failing_since"], now)},
             {"channel": row["channel"]},
@@ -209,19 +209,19 @@ def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> 
 
 def global_facts(
     statistics: Mapping[str, Any], hours: Sequence[Row], queue: tuple[int, float | None], now: datetime
-) -> Facts:
+) -> SubjectFacts:
     """`statistics`: those of `get_global_statistics`, or nothing if no rule uses them."""
     count, first = queue
     waiting = 0.0 if first is None else max(0.0, now.timestamp() - first)
     figures = flat({name: each for name, each in statistics.items() if name != "ended"}) | _windows(hours, now)
-    return Facts("", figures | {"queued": float(count), "longest_wait_seconds": waiting})
+    return SubjectFacts("", figures | {"queued": float(count), "longest_wait_seconds": waiting})
 
 
-def group_facts(scope: Scope, statistics: Mapping[str, Any], hours: Sequence[Row], now: datetime) -> list[Facts]:
+def group_facts(scope: Scope, statistics: Mapping[str, Any], hours: Sequence[Row], now: datetime) -> list[SubjectFacts]:
     """Of each type, or each strategy, of which anything has ended."""
     by, column = {Scope.TYPE: ("type", "optimization_type"), Scope.STRATEGY: ("strategy", "strategy")}[scope]
     return [
-        Facts(name, flat(given) | _windows([row for row in hours if row[column] == name], now), {by: name})
+        SubjectFacts(name, flat(given) | _windows([row for row in hours if row[column] == name], now), {by: name})
         for name, given in statistics["ended"][by].items()
     ]
 
@@ -286,10 +286,10 @@ def _of_optimization(
     detail: str,
     at: str | None,
     labels: Mapping[str, str] | None = None,
-) -> Facts:
+) -> SubjectFacts:
     name = state.optimization_id
     strategy = strategy_of(state.metadata)
-    return Facts(
+    return SubjectFacts(
         name,
         figures,
         {"type": state.optimization_type.value, "strategy": strategy, **(labels or {})},

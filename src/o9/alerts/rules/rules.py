@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from o9.alerts.pipeline.alert import digest
-from o9.alerts.pipeline.reasons import Why
+from o9.alerts.pipeline.reasons import RuleReason
 from o9.alerts.rules.expressions import Condition, Figures, Reading, reading
 from o9.alerts.rules.metrics import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
 from o9.model.optimization import OptimizationAlert
@@ -65,7 +65,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SubjectFacts:
     """What is known of a subject. `key` identifies the subject in its scope; `labels` go into the alert.
 
     `words` are what else its rules may say of it, such as the `detail` of an error. `at`: when it was, where that is
@@ -102,37 +102,37 @@ _AS_JSON = TypeAdapter(RuleState)
 
 def decide(
     rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
-) -> tuple[RuleState | None, Why]:
+) -> tuple[RuleState | None, RuleReason]:
     """How `rule` stands to a subject now. `now_reads` None: there is no such subject any more."""
     if known is None or not known.firing:
         return _not_firing(rule, known, now_reads, now)
     if now_reads is Reading.HOLDS:
         instant = rule.scope in INSTANTS
-        return replace(known, clear_since=now if instant else None), Why.GOES_ON
+        return replace(known, clear_since=now if instant else None), RuleReason.GOES_ON
     if now_reads is Reading.UNKNOWN and known.clear_since is None:
-        return known, Why.UNKNOWN
+        return known, RuleReason.UNKNOWN
     if now_reads is Reading.BETWEEN and known.clear_since is None:
-        return known, Why.BETWEEN
+        return known, RuleReason.BETWEEN
     since = known.clear_since or now
     lingers = rule.lingers
     if now_reads is None and rule.scope is Scope.OPTIMIZATION:
         lingers = max(lingers, AFTER_INSTANT)  # it has ended: what was wrong in the end is not put right by that
     if now - since < lingers:
-        return replace(known, clear_since=since), Why.LINGERS
+        return replace(known, clear_since=since), RuleReason.LINGERS
     if now_reads is None:
-        return None, Why.GONE
-    return None, Why.EXPIRED if rule.scope in INSTANTS else Why.CLEAR
+        return None, RuleReason.GONE
+    return None, RuleReason.EXPIRED if rule.scope in INSTANTS else RuleReason.CLEAR
 
 
 def _not_firing(
     rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
-) -> tuple[RuleState | None, Why]:
+) -> tuple[RuleState | None, RuleReason]:
     if now_reads is not Reading.HOLDS:
-        return None, Why.QUIET if known is None else Why.TOO_SHORT
+        return None, RuleReason.QUIET if known is None else RuleReason.TOO_SHORT
     since = now if known is None else min(known.since, now)  # a clock that is set back
     if now - since < rule.lasts:
-        return RuleState(since), Why.BEGINS if known is None else Why.LASTS
-    return RuleState(since, True, now if rule.scope in INSTANTS else None), Why.FIRES
+        return RuleState(since), RuleReason.BEGINS if known is None else RuleReason.LASTS
+    return RuleState(since, True, now if rule.scope in INSTANTS else None), RuleReason.FIRES
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Turn:
 
     rule: str
     key: str
-    why: Why
+    why: RuleReason
     alert: OptimizationAlert | None = None
     ended: str = ""
 
@@ -172,9 +172,9 @@ class Board:
         """Go on with these rules; what fires of any other is over."""
         self._rules = {rule.name: rule for rule in rules}
         lost = [place for place in self._states if place[0] not in self._rules]
-        return [turn for place in lost for turn in self._put(place, None, Why.NO_RULE)]
+        return [turn for place in lost for turn in self._put(place, None, RuleReason.NO_RULE)]
 
-    def take(self, scope: Scope, facts: Iterable[Facts], now: datetime, *, complete: bool = False) -> list[Turn]:
+    def take(self, scope: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False) -> list[Turn]:
         """What follows from these facts. `complete`: subjects that are not among them are no more."""
         turns: list[Turn] = []
         seen: set[str] = set()
@@ -203,7 +203,7 @@ class Board:
         """What happened to this subject, in these scopes, has been put right."""
         wanted = set(scopes)
         places = [place for place in self._states if place[1] == key and self._rules[place[0]].scope in wanted]
-        return [turn for place in places for turn in self._put(place, None, Why.FIXED)]
+        return [turn for place in places for turn in self._put(place, None, RuleReason.FIXED)]
 
     def keys(self, scope: Scope) -> tuple[str, ...]:
         """Of which subjects of a scope something fires, or is about to."""
@@ -214,19 +214,19 @@ class Board:
         changed, self._changed = self._changed, {}
         return {place: None if each is None else each.dump() for place, each in changed.items()}
 
-    def _evaluate(self, rule: Rule, facts: Facts, now: datetime) -> list[Turn]:
+    def _evaluate(self, rule: Rule, facts: SubjectFacts, now: datetime) -> list[Turn]:
         assert rule.when is not None
         place = rule.name, facts.key
         known = self._states.get(place)
         reads = reading(rule.when, rule.clear, facts.figures)
         state, why = decide(rule, known, reads, now)
-        if why is not Why.FIRES or state is None:
+        if why is not RuleReason.FIRES or state is None:
             return self._put(place, state, why)
         alert = alert_of(rule, facts, state.since if facts.at is None else facts.at)
         self._put(place, replace(state, alert_id=alert.alert_id), why)
         return [Turn(rule.name, facts.key, why, alert)]
 
-    def _put(self, place: Place, state: RuleState | None, why: Why) -> list[Turn]:
+    def _put(self, place: Place, state: RuleState | None, why: RuleReason) -> list[Turn]:
         known = self._states.get(place)
         if state == known:
             return []
@@ -238,7 +238,7 @@ class Board:
         return [Turn(*place, why, ended=known.alert_id)] if known is not None and known.firing else []
 
 
-def alert_of(rule: Rule, facts: Facts, at: datetime) -> OptimizationAlert:
+def alert_of(rule: Rule, facts: SubjectFacts, at: datetime) -> OptimizationAlert:
     """The alert of a subject that begins to fire. Its id follows from what fires and since when."""
     assert rule.when is not None
     assert rule.level is not None
@@ -296,7 +296,7 @@ def written(name: str, scope: Scope, value: float) -> str:
     return f"{value:.6g}"
 
 
-def _message(rule: Rule, facts: Facts, about: Mapping[str, str]) -> str:
+def _message(rule: Rule, facts: SubjectFacts, about: Mapping[str, str]) -> str:
     assert rule.when is not None
     if rule.says:
         return filled(rule.says, rule.scope, about, facts.figures)

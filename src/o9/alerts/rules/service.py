@@ -16,11 +16,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
 
-from o9.alerts.pipeline.reasons import Why
+from o9.alerts.pipeline.reasons import RuleReason
 from o9.alerts.rules.evaluator import OWN, RuleEvaluator
 from o9.alerts.rules.facts import deaths_notified, living
 from o9.alerts.rules.metrics import Scope
-from o9.alerts.rules.rules import Board, Facts, Rule, Turn
+from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import OptimizationStoreError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
@@ -54,7 +54,7 @@ class RuleService:
         self._dead: list[str] = []
         self._prefect_gone: float | None = None
         self._store_gone: tuple[float, str] | None = None
-        self._late: list[Facts] | None = None  # runs that Prefect waits for; None: it was not asked
+        self._late: list[SubjectFacts] | None = None  # runs that Prefect waits for; None: it was not asked
         self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:
@@ -69,13 +69,13 @@ class RuleService:
         """
         rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
         for name, rule in await asyncio.to_thread(deaths_notified, self._store, node, rules):
-            await self._evaluator.end(Turn(rule, node, Why.FIXED, ended=name))
+            await self._evaluator.end(Turn(rule, node, RuleReason.FIXED, ended=name))
 
     async def start(
         self,
         node: str,
         prefect_alive: Callable[[], Awaitable[bool]],
-        late_runs: Callable[[datetime], Awaitable[list[Facts]]],
+        late_runs: Callable[[datetime], Awaitable[list[SubjectFacts]]],
     ) -> None:
         """Goes with the alert system's, after `use`; returns after the first pass. Raises OptimizationError.
 
@@ -129,12 +129,12 @@ class RuleService:
             "prefect_away_seconds": 0.0 if self._prefect_gone is None else at - self._prefect_gone,
             "store_away_seconds": 0.0 if gone_at is None else at - gone_at,
         }
-        itself = Facts(self._node, figures, {"node": self._node}, words={"detail": why})
+        itself = SubjectFacts(self._node, figures, {"node": self._node}, words={"detail": why})
         turns = self._board.take(Scope.THIS_NODE, [itself], now)
         for name in alive.intersection(known_dead):
             turns += self._board.fix(name, {Scope.NODE_DEATH})
         words = {"host": socket.gethostname()}
-        gone = [Facts(name, {"died": 1.0}, {"node": name}, words=words) for name in dead if name not in alive]
+        gone = [SubjectFacts(name, {"died": 1.0}, {"node": name}, words=words) for name in dead if name not in alive]
         turns += self._board.take(Scope.NODE_DEATH, gone, now)
         turns += self._board.pass_time(now)
         self._board.drain()
@@ -154,7 +154,7 @@ class RuleService:
     async def _probe(
         self,
         prefect_alive: Callable[[], Awaitable[bool]],
-        late_runs: Callable[[datetime], Awaitable[list[Facts]]],
+        late_runs: Callable[[datetime], Awaitable[list[SubjectFacts]]],
     ) -> None:
         """Whether this node reaches Prefect, and, where it evaluates for all, what Prefect waits for."""
         began, late = time.monotonic(), None

@@ -24,7 +24,7 @@ from o9.alerts.config.schema import Configuration
 from o9.alerts.messages.render import SHOWN, Messages
 from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.stages import Failure
 from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
@@ -244,7 +244,7 @@ def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> En
         return end
     failure = Failure(row["tries"], outcome.permanent, outcome.retry_after, chance)
     decision = stages.tried_again(datetime.fromisoformat(row["created_at"]), now, failure)
-    if decision.reason is Reason.GIVEN_UP or decision.until is None:
+    if decision.reason is NotifyReason.GIVEN_UP or decision.until is None:
         return replace(end, error=f"{outcome.reason} (given up: {decision.by})", in_doubt=outcome.in_doubt)
     pause = outcome.retry_after or timedelta(0)
     retry_in = (decision.until - now).total_seconds()

@@ -14,7 +14,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.service.filters import AlertFilters, is_filtering
 from o9.alerts.service.repository import new_alert_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
@@ -122,7 +122,7 @@ class AlertIngest:
         if dropped:
             at = moment(utc_now())
             suppressed = [
-                Suppressed(new_alerts[place].alert_id, "", Reason.DROPPED.value, rule, at)
+                Suppressed(new_alerts[place].alert_id, "", NotifyReason.DROPPED.value, rule, at)
                 for place, rule in dropped.items()
             ]
             await self._store.write_async(RecordSuppressed(suppressed))

@@ -23,7 +23,7 @@ from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine import Changes, Engine, InternalErrors, Kept, Snapshot
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.stages import TRIED_FOR
 from o9.alerts.service.repository import alert_in, kept_of, new_notice, silence_in, suppressed
 from o9.lifecycle.leadership import Leadership
@@ -237,7 +237,7 @@ class Leader:
                 exc_info=culprit.error if is_first else None,
             )  # fmt: skip
             if is_first:
-                why = Reason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
+                why = NotifyReason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
                 held = [Suppressed(alert_id, culprit.receiver, *why) for alert_id in culprit.alert_ids]
                 self._store.write(RecordSuppressed(held))
 

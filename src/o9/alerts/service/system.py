@@ -218,7 +218,7 @@ class AlertNotificationSystem(StoreComponent):
 
         `status`: sent, pending, failed (all three with their `tries`, whose `outcome` is sent, failed, unknown where it
         may have arrived, possible_double where it was sent again after that, None while it goes on), or suppressed:
-        then with the `alert_id`, the `reason` (a code of `o9.alerts.pipeline.reasons.Reason`), and what it was `by`.
+        then with the `alert_id`, the `reason` (a code of `NotifyReason`), and what it was `by`.
         """
         return await asyncio.to_thread(history, self.store, limit)
 

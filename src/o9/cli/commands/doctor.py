@@ -54,7 +54,7 @@ _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One line: what was looked at, how it is, and what to do about it."""
 
     name: str
@@ -84,8 +84,8 @@ def doctor(store: StoreUrl = None, json: Json = False) -> int:
     return failures.ERROR if problems else failures.DONE
 
 
-def _findings(url: str | None) -> Iterator[Finding]:
-    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+def _findings(url: str | None) -> Iterator[DoctorFinding]:
+    checks: tuple[tuple[str, Callable[[], Iterator[DoctorFinding]]], ...] = (
         ("python", python),
         ("packages", packages),
         ("extras", extras),
@@ -100,41 +100,41 @@ def _findings(url: str | None) -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:  # noqa: BLE001 - a check that fails is a finding, and must not hide the others
-            yield Finding(name, Level.PROBLEM, failures.explain(error)[0])
+            yield DoctorFinding(name, Level.PROBLEM, failures.explain(error)[0])
 
 
-def python() -> Iterator[Finding]:
+def python() -> Iterator[DoctorFinding]:
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     remedy = "" if supported else "use Python 3.11, 3.12 or 3.13"
-    yield Finding("python", _ok(supported), f"{platform.python_version()} ({sys.executable})", remedy)
+    yield DoctorFinding("python", _ok(supported), f"{platform.python_version()} ({sys.executable})", remedy)
 
 
-def packages() -> Iterator[Finding]:
-    yield Finding("o9", Level.OK, release_of(DISTRIBUTION) or "not installed as a package")
+def packages() -> Iterator[DoctorFinding]:
+    yield DoctorFinding("o9", Level.OK, release_of(DISTRIBUTION) or "not installed as a package")
     for requirement in needed():
         yield from package(requirement, release_of(requirement.name))
 
 
-def package(requirement: Requirement, release: str | None) -> Iterator[Finding]:
+def package(requirement: Requirement, release: str | None) -> Iterator[DoctorFinding]:
     """Whether what is installed is what O9 needs; one that is named elsewhere, only where it is not."""
     fine = release is not None and requirement.specifier.contains(release, prereleases=True)
     if not fine or requirement.name in SHOWN:
         detail = release if fine else f"{release or 'missing'}; O9 needs {requirement.specifier}"
-        yield Finding(requirement.name, _ok(fine), str(detail), "" if fine else f"pip install '{requirement}'")
+        yield DoctorFinding(requirement.name, _ok(fine), str(detail), "" if fine else f"pip install '{requirement}'")
 
 
-def extras() -> Iterator[Finding]:
+def extras() -> Iterator[DoctorFinding]:
     for extra, (distribution, user) in EXTRAS.items():
         release = release_of(distribution)
         detail = f"{distribution} {release}" if release else f"not installed: only {user} needs it"
-        yield Finding(f"extra {extra}", Level.OK, detail, "" if release else install_command(extra))
+        yield DoctorFinding(f"extra {extra}", Level.OK, detail, "" if release else install_command(extra))
 
 
-def settings_in_force(given: str | None) -> Iterator[Finding]:
+def settings_in_force(given: str | None) -> Iterator[DoctorFinding]:
     known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
     for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
         remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
-        yield Finding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
+        yield DoctorFinding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
     in_force = settings()
     for name in Settings.model_fields:
         if name != "store_url" and name not in in_force.model_fields_set:
@@ -146,30 +146,30 @@ def settings_in_force(given: str | None) -> Iterator[Finding]:
         source = "set" if name in in_force.model_fields_set else "default"
         if name == "store_url" and given:
             source += "; --store names another, which counts here"
-        yield Finding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
-    yield Finding("other settings", Level.OK, "have their defaults")
+        yield DoctorFinding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
+    yield DoctorFinding("other settings", Level.OK, "have their defaults")
 
 
-def store_found(given: str | None) -> Iterator[Finding]:
+def store_found(given: str | None) -> Iterator[DoctorFinding]:
     url = store_url(given)
     name, path = describe(parse_url(url)), sqlite_path(url)
     if path is not None and path.is_dir():
-        yield Finding("store", Level.PROBLEM, f"{path} is a folder", "give the path of a file in it")
+        yield DoctorFinding("store", Level.PROBLEM, f"{path} is a folder", "give the path of a file in it")
         return
     if path is not None and (not path.exists() or path.stat().st_size == 0):
-        yield Finding("store", Level.OK, f"{path} is not there yet", "`o9 demo` or `o9 run FILE.yaml` makes it")
+        yield DoctorFinding("store", Level.OK, f"{path} is not there yet", "`o9 demo` or `o9 run FILE.yaml` makes it")
         return
     try:
         revision = revision_of(url)
     except (ModuleNotFoundError, NoSuchModuleError):
-        yield Finding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
+        yield DoctorFinding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
     except DBAPIError as error:
-        yield Finding("store", Level.PROBLEM, one_line(str(store_error(error.orig, parse_url(url)))))
+        yield DoctorFinding("store", Level.PROBLEM, one_line(str(store_error(error.orig, parse_url(url)))))
     else:
         yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
 
 
-def alerts() -> Iterator[Finding]:
+def alerts() -> Iterator[DoctorFinding]:
     """Whether the file that says who is notified has faults."""
     from o9.cli.commands.alerts.config import faults_of  # imports what alerts are decided by
 
@@ -179,45 +179,45 @@ def alerts() -> Iterator[Finding]:
     faults = faults_of(Path(file).expanduser())
     remedy = f"`o9 alerts config check {shlex.quote(file)}` lists them" if faults else ""
     count = f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault"
-    yield Finding("alerts", _ok(not faults), f"{file} has {count}", remedy)
+    yield DoctorFinding("alerts", _ok(not faults), f"{file} has {count}", remedy)
 
 
-def spool() -> Iterator[Finding]:
+def spool() -> Iterator[DoctorFinding]:
     """What this node could not tell a store, and whether it can keep what it cannot tell."""
     folder = spool_folder().absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         detail = f"{folder} cannot be written: states of Prefect are lost while the store is away"
-        yield Finding("spool", Level.PROBLEM, shown(detail), "set O9_SPOOL_FOLDER to a folder of yours")
+        yield DoctorFinding("spool", Level.PROBLEM, shown(detail), "set O9_SPOOL_FOLDER to a folder of yours")
         return
     for kept in refused():
         detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
         again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
-        yield Finding("spool", Level.WARNING, shown(detail), f"`{again}` has it tried again; or delete it")
+        yield DoctorFinding("spool", Level.WARNING, shown(detail), f"`{again}` has it tried again; or delete it")
 
 
-def disk(given: str | None) -> Iterator[Finding]:
+def disk(given: str | None) -> Iterator[DoctorFinding]:
     """Room and rights where the store lies."""
     path = sqlite_path(store_url(given))
     if path is None:
         return
     folder = (path if path.is_dir() else path.absolute().parent).resolve()
     if not folder.is_dir():
-        yield Finding("folder", Level.PROBLEM, f"{folder} does not exist", f"mkdir -p {folder}")
+        yield DoctorFinding("folder", Level.PROBLEM, f"{folder} does not exist", f"mkdir -p {folder}")
         return
     free = shutil.disk_usage(folder).free
     level = Level.PROBLEM if free < VERY_LOW_DISK_BYTES else Level.WARNING if free < LOW_DISK_BYTES else Level.OK
     remedy = "" if level is Level.OK else "free some space; a full disk stops the record, and loses nothing of it"
-    yield Finding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
+    yield DoctorFinding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
     try:
         with tempfile.TemporaryFile(dir=folder):
-            yield Finding("folder", Level.OK, f"{folder} is writable")
+            yield DoctorFinding("folder", Level.OK, f"{folder} is writable")
     except OSError as error:
         remedy = "make it writable, or give another store"
-        yield Finding("folder", Level.PROBLEM, f"{folder} is not writable ({error.strerror})", remedy)
+        yield DoctorFinding("folder", Level.PROBLEM, f"{folder} is not writable ({error.strerror})", remedy)
 
 
-def prefect_server() -> Iterator[Finding]:
+def prefect_server() -> Iterator[DoctorFinding]:
     from o9.cli.prefect_side import configured_server, home, local_server, problem_of_configured  # imports Prefect
 
     detail, remedy, problem = "none is configured; a local one starts when it is needed", "", None
@@ -236,28 +236,28 @@ def prefect_server() -> Iterator[Finding]:
         url, file = local
         detail = f"none is configured; the local one answers at {url}"
         remedy = f'for Prefect\'s own commands: export PREFECT_API_URL={url} PREFECT_API_AUTH_STRING="$(cat {file})"'
-    yield Finding("prefect server", _ok(not problem), detail, remedy)
+    yield DoctorFinding("prefect server", _ok(not problem), detail, remedy)
     there = next(folder for folder in (home(), *home().parents) if folder.exists())
     writable = os.access(there, os.W_OK)
     remedy = "" if writable else "make it writable, or name another in PREFECT_HOME"
-    yield Finding("prefect home", _ok(writable), f"{home()}{'' if writable else ' is not writable'}", remedy)
+    yield DoctorFinding("prefect home", _ok(writable), f"{home()}{'' if writable else ' is not writable'}", remedy)
 
 
 def _ok(fine: object) -> Level:
     return Level.OK if fine else Level.PROBLEM
 
 
-def _other_schema(name: str, revision: str | None) -> Iterator[Finding]:
+def _other_schema(name: str, revision: str | None) -> Iterator[DoctorFinding]:
     detail = f"{name} is at schema {revision or 'none'}, this release at {HEAD}"
     if revision is None or revision in REVISIONS:
         remedy = "`o9 db upgrade`, or whatever opens it next, brings it up to date; `o9 db backup` first is wise"
-        yield Finding("store", Level.WARNING, detail, remedy)
+        yield DoctorFinding("store", Level.WARNING, detail, remedy)
     else:
         remedy = "install the newer release that wrote it, or give another store"
-        yield Finding("store", Level.PROBLEM, detail, remedy)
+        yield DoctorFinding("store", Level.PROBLEM, detail, remedy)
 
 
-def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Finding]:
+def _contents(given: str | None, name: str, path: Path | None) -> Iterator[DoctorFinding]:
     with Store(store_url(given)) as opened:
         size = size_of(path)
         space = "" if size is None else f", {size / 2**20:.1f} MiB"
@@ -266,7 +266,7 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Findi
             firing = sum(opened.read(queries.firing_alerts).values())
             contents.append(f"{received:,} alerts were received, {firing:,} fire")
         holds = ", ".join(filter(None, contents)) or "nothing in it"
-        yield Finding("store", Level.OK, f"{name}: schema {HEAD}{space}; {holds}")
+        yield DoctorFinding("store", Level.OK, f"{name}: schema {HEAD}{space}; {holds}")
         crew = crew_of(opened)
         for status in ACTIVE:
             for state in opened.read(queries.page, queries.Filter(status=status)).items:
@@ -274,4 +274,4 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Findi
                 if problem := nobody_works_on(status, opened.read(queries.holding, one), crew, one):
                     again = command("resume --here", [one], option_for(given))
                     remedy = f"`{again}` goes on behind the last committed step"
-                    yield Finding(shown(one), Level.WARNING, f"is {status.value}, but {problem}", remedy)
+                    yield DoctorFinding(shown(one), Level.WARNING, f"is {status.value}, but {problem}", remedy)

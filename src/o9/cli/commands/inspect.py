@@ -17,7 +17,7 @@ from o9.cli.open_store import existing_optimization, existing_store, option_for,
 from o9.cli.options import Id, Json, Limit, Since, Statuses, StoreUrl, Type
 from o9.cli.session.follow import crew_of, is_watched
 from o9.cli.views import words
-from o9.cli.views.optimizations import Record, list_view, record_view, trials_view
+from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
 from o9.cli.views.words import command
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
@@ -182,11 +182,11 @@ def trials(
     return 0
 
 
-def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
+def read_record(store: Store, optimization_id: str, option: str = "") -> Details:
     """All that `show` needs, read at once; `option` makes the commands that it suggests read the same store."""
     state = existing_optimization(store, optimization_id)
     optimization_id = state.optimization_id
-    return Record(
+    return Details(
         state=state,
         holding=store.read(queries.holding, optimization_id),
         transitions=store.read(queries.transitions, optimization_id),
@@ -200,7 +200,7 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Record:
     )
 
 
-def record_document(record: Record) -> dict[str, Any]:
+def record_document(record: Details) -> dict[str, Any]:
     """The state's fields, and beside them what only the store knows."""
     holding = record.holding
     return (

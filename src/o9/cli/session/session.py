@@ -28,7 +28,7 @@ from o9.cli.session.follow import POLL_SECONDS, Follower, is_halted
 from o9.cli.session.progress import Display
 from o9.cli.session.signals import Interrupts
 from o9.cli.views import words
-from o9.cli.views.optimizations import Record, results_view, summary_view
+from o9.cli.views.optimizations import Details, results_view, summary_view
 from o9.cli.views.words import Next
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import utc_now
@@ -134,7 +134,7 @@ def conclude(url: str | None, result: SessionResult, *, as_json: bool) -> int:
     return exit_code(records, result.interrupted)
 
 
-def _what_went_wrong(records: Sequence[Record]) -> list[Text]:
+def _what_went_wrong(records: Sequence[Details]) -> list[Text]:
     lines = []
     for state in (record.state for record in records):
         if state.issues and state.status is not OptimizationStatus.COMPLETED:
@@ -149,14 +149,14 @@ def _remark(state: OptimizationState, text: object, style: str) -> Text:
     return Text(shown(f"{state.optimization_id}: {shortened(whole, MOST_CHARACTERS)}{rest}"), style=style)
 
 
-def exit_code(records: Sequence[Record], interrupted: bool) -> int:
+def exit_code(records: Sequence[Details], interrupted: bool) -> int:
     if interrupted:
         return INTERRUPTED
     completed = all(record.state.status is OptimizationStatus.COMPLETED for record in records)
     return DONE if completed else NOT_COMPLETED
 
 
-def what_next(records: Sequence[Record], option: str) -> list[tuple[str, str]]:
+def what_next(records: Sequence[Details], option: str) -> list[tuple[str, str]]:
     """The commands to type next."""
     rests = [record.state.optimization_id for record in records if record.state.status not in ENDED]
     again = [(words.command("resume --here", rests, option), "goes on behind the last committed step")]

@@ -35,7 +35,7 @@ MOST_RESULTS = 10  # of which each has its reason; more have their grades in the
 
 
 @dataclass(frozen=True)
-class Record:
+class Details:
     """All that is shown of one optimization."""
 
     state: OptimizationState
@@ -117,7 +117,7 @@ def trials_view(best: Trial | None, trials: Sequence[Trial]) -> Table:
 _STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 
-def summary_view(records: Sequence[Record], width: int) -> Table:
+def summary_view(records: Sequence[Details], width: int) -> Table:
     """How each of a run came out. On a narrow terminal the baseline gives way, then the improvement; never an id."""
     wide, improved = width >= WIDE, width >= ROOM_FOR_IMPROVEMENT
     judged = any(record.verdict for record in records)
@@ -139,7 +139,7 @@ def summary_view(records: Sequence[Record], width: int) -> Table:
     return table
 
 
-def results_view(records: Sequence[Record]) -> list[RenderableType]:
+def results_view(records: Sequence[Details]) -> list[RenderableType]:
     """What may be believed of each: its grade and the reason first; of a single one also what that rests on."""
     judged = [record for record in records if record.verdict is not None]
     if not judged or len(judged) > MOST_RESULTS:
@@ -160,7 +160,7 @@ def results_view(records: Sequence[Record]) -> list[RenderableType]:
     return [*page, Text()]
 
 
-def record_view(record: Record) -> list[RenderableType]:
+def record_view(record: Details) -> list[RenderableType]:
     """The page of `o9 show`."""
     state = record.state
     page: list[RenderableType] = [Text(words.title(state), style="bold")]
@@ -179,7 +179,7 @@ def record_view(record: Record) -> list[RenderableType]:
     return [*page, words.Next(next_commands(record))]
 
 
-def next_commands(record: Record) -> list[tuple[str, str]]:
+def next_commands(record: Details) -> list[tuple[str, str]]:
     """What a reader of this record would type next."""
 
     def typed(verb: str, meaning: str) -> tuple[str, str]:
@@ -209,7 +209,7 @@ def next_commands(record: Record) -> list[tuple[str, str]]:
     return [typed("watch", "follows it"), typed("pause", "frees its slot behind the step that runs"), tried]
 
 
-def _facts(record: Record) -> Iterator[tuple[str, str | Text]]:
+def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
     state, holding = record.state, record.holding
     yield "id", shown(state.optimization_id)
     yield "type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}"
@@ -277,7 +277,7 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
     return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")
 
 
-def _result(record: Record) -> str:
+def _result(record: Details) -> str:
     state = record.state
     value = words.best_value(state)
     if value is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from o9.health.checks.check import Check, unknown
-from o9.health.facts import MOST_TRIALS, Facts
+from o9.health.facts import MOST_TRIALS, HealthFacts
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus, TrialState
 from o9.store.queue.claims import MIRRORED
 
@@ -12,11 +12,11 @@ PREFECT_ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _BUG = "keep a copy (`o9 db backup`), run `o9 db check`, and report a bug of O9: this must not happen"
 
 
-def completeness(facts: Facts) -> list[Check]:
+def completeness(facts: HealthFacts) -> list[Check]:
     return [steps(facts), trial_numbers(facts), transitions(facts), results(facts), *prefect_state(facts)]
 
 
-def steps(facts: Facts) -> Check:
+def steps(facts: HealthFacts) -> Check:
     """Every step that is counted as done left trials or figures in the record."""
     name, done = "completeness.steps", facts.state.completed_steps
     if not done:
@@ -32,7 +32,7 @@ def steps(facts: Facts) -> Check:
     return Check(name, 1.0, f"all {done} steps are there", evidence={"steps": done})
 
 
-def trial_numbers(facts: Facts) -> Check:
+def trial_numbers(facts: HealthFacts) -> Check:
     """They count from 0 without a gap: no trial was lost or removed, which would make the best look better."""
     name, numbers = "completeness.trial_numbers", [trial.number for trial in facts.trials]
     if not numbers:
@@ -46,7 +46,7 @@ def trial_numbers(facts: Facts) -> Check:
     return Check(name, 1.0, f"trials 0 to {last} are all there{beyond}", evidence={"trials": len(numbers)})
 
 
-def transitions(facts: Facts) -> Check:
+def transitions(facts: HealthFacts) -> Check:
     """Each begins where the last one ended, is allowed, and the last one ended where it is now."""
     name, rows = "completeness.transitions", facts.transitions
     if not rows:
@@ -66,7 +66,7 @@ def transitions(facts: Facts) -> Check:
     return Check(name, 1.0, f"{len(rows)} transitions, each from where the last one ended", "", True)
 
 
-def results(facts: Facts) -> Check:
+def results(facts: HealthFacts) -> Check:
     """Completed trials have finite values, and one that completed says what it found."""
     name = "completeness.results"
     completed = [trial for trial in facts.trials if trial.state is TrialState.COMPLETED]
@@ -88,7 +88,7 @@ def results(facts: Facts) -> Check:
     return Check(name, 1.0, "results and parameters are there")
 
 
-def prefect_state(facts: Facts) -> list[Check]:
+def prefect_state(facts: HealthFacts) -> list[Check]:
     """Of one that has ended: is the last state of its flow run known? Left out before."""
     name = "completeness.prefect_state"
     if facts.state.status not in ENDED:

@@ -6,7 +6,7 @@ Better follows the direction.
 from __future__ import annotations
 
 from o9.health.checks.check import Check, unknown
-from o9.health.facts import Facts
+from o9.health.facts import HealthFacts
 from o9.lifecycle.effect import improvement, is_better
 from o9.model.optimization import baseline_of, target_of
 from o9.model.states import TrialState
@@ -15,13 +15,13 @@ BASELINE, TARGET = "performance.baseline", "performance.target"
 HISTORY, FAILURES = "performance.history", "performance.failures"
 
 
-def performance(facts: Facts) -> list[Check]:
+def performance(facts: HealthFacts) -> list[Check]:
     from o9.health.checks.resources import resources  # brings numpy
 
     return [baseline(facts), *target(facts), *history(facts), *failures(facts), *resources(facts)]
 
 
-def baseline(facts: Facts) -> Check:
+def baseline(facts: HealthFacts) -> Check:
     """Is the best better than what was there before? Without one the part is unknown: 0.0 is the field's default."""
     state, value = facts.state, facts.value
     if value is None:
@@ -40,7 +40,7 @@ def baseline(facts: Facts) -> Check:
     return Check(BASELINE, 1.0 if better else 0.0, words, remedy, evidence={"improvement": gain})
 
 
-def target(facts: Facts) -> list[Check]:
+def target(facts: HealthFacts) -> list[Check]:
     """How much of the way from the baseline to the target is done; left out where no target is given."""
     state, value = facts.state, facts.value
     if value is None or target_of(state) is None:
@@ -56,7 +56,7 @@ def target(facts: Facts) -> list[Check]:
     return [Check(TARGET, min(1.0, max(0.0, share)), words, remedy, evidence={"share": share})]
 
 
-def failures(facts: Facts) -> list[Check]:
+def failures(facts: HealthFacts) -> list[Check]:
     """The share of the trials that succeeded; left out where there are none."""
     tried = [trial for trial in facts.trials if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
     if not tried:
@@ -68,7 +68,7 @@ def failures(facts: Facts) -> list[Check]:
     return [Check(FAILURES, 1 - len(failed) / len(tried), words, "look at the trials' errors")]
 
 
-def history(facts: Facts) -> list[Check]:
+def history(facts: HealthFacts) -> list[Check]:
     """Is the best so far never worse than it was before? Left out where fewer than two steps have one."""
     bests = facts.bests
     if len(bests) < 2:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from o9.health.checks.check import Check, unknown
-from o9.health.facts import Facts
+from o9.health.facts import HealthFacts
 from o9.model.states import TrialState
 from o9.store.queue.claims import MIRRORED
 from o9.strategies.registry import import_allowed
@@ -22,14 +22,14 @@ NOT_ALLOWED = 0.8
 _SUBMIT_AGAIN = "submit it again, so that all its trials are evaluated alike"
 
 
-def provenance(facts: Facts) -> list[Check]:
+def provenance(facts: HealthFacts) -> list[Check]:
     """Nothing of code and data where no attempt has begun, and of a flow that O9 only watches."""
     begun = facts.holding is not None and facts.holding.attempt > 0
     ours = facts.state.metadata.get("strategy") != MIRRORED
     return [*([code(facts), data(facts)] if ours and (begun or facts.ran) else []), *imports(facts)]
 
 
-def code(facts: Facts) -> Check:
+def code(facts: HealthFacts) -> Check:
     """Was the code of its objective, or strategy, the same in all attempts?"""
     known = [ran for ran in facts.ran if ran.code]
     if not known:
@@ -52,7 +52,7 @@ def code(facts: Facts) -> Check:
     return Check(CODE, 1.0, f"{name} was {known[0].code[:12]} in all {len(known)} attempts", evidence=evidence)
 
 
-def data(facts: Facts) -> Check:
+def data(facts: HealthFacts) -> Check:
     """Were its trials all computed from the same data?"""
     completed = [trial for trial in facts.trials if trial.state is TrialState.COMPLETED]
     families = list(dict.fromkeys(trial.family for trial in completed if trial.family))
@@ -77,7 +77,7 @@ def data(facts: Facts) -> Check:
     return Check(DATA, 1.0, f"all its trials are of {named}", evidence=evidence)
 
 
-def imports(facts: Facts) -> list[Check]:
+def imports(facts: HealthFacts) -> list[Check]:
     """Is what it names inside O9_ALLOWED_IMPORTS? Left out where that is empty: there is nothing to hold it against."""
     if not facts.allowed_imports:
         return []
@@ -96,7 +96,7 @@ def _attempt(number: int) -> str:
     return f"attempt {number}" if number else "what it took over"
 
 
-def _trials_before(facts: Facts, attempt: int) -> str:
+def _trials_before(facts: HealthFacts, attempt: int) -> str:
     """Which trials come from before that attempt."""
     before = [trial.number for trial in facts.trials if trial.attempt < attempt]
     if not before:

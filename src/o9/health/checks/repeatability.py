@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from o9.health.checks.check import Check, unknown
-from o9.health.facts import Facts
-from o9.health.grades import Reason
+from o9.health.facts import HealthFacts
+from o9.health.grades import GradeReason
 from o9.health.unknown import Unknown
 from o9.model.dates import iso_date
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
-from o9.strategies.evaluation import Outcome
+from o9.strategies.evaluation import TrialOutcome
 
 REPEATABLE, LOOK_AHEAD = "validity.repeatable", "validity.look_ahead"
 NOT_REPEATABLE = 0.5  # critical: what has another value next time has been chosen for its luck
@@ -69,7 +69,7 @@ def first_difference(one: Sequence[float], other: Sequence[float]) -> int | None
     return int(apart.argmax()) if apart.any() else None
 
 
-def same(best: Trial | Outcome, outcome: Outcome) -> bool:
+def same(best: Trial | TrialOutcome, outcome: TrialOutcome) -> bool:
     """Are its value and its returns those of `best`, within the tolerance?"""
     if outcome.value is None or best.value is None or (outcome.returns is None) != (best.returns is None):
         return False
@@ -80,7 +80,7 @@ def same(best: Trial | Outcome, outcome: Outcome) -> bool:
     return len(outcome.returns) == len(best.returns) and first_difference(best.returns, outcome.returns) is None
 
 
-def repeatable(best: Trial, outcomes: Sequence[Outcome], changed: str) -> Check:
+def repeatable(best: Trial, outcomes: Sequence[TrialOutcome], changed: str) -> Check:
     """Do the best's parameters give again what they gave?
 
     outcomes: of evaluating them once more, and once more again where the first was not the same. changed: what is known
@@ -106,7 +106,7 @@ def repeatable(best: Trial, outcomes: Sequence[Outcome], changed: str) -> Check:
     return Check(REPEATABLE, NOT_REPEATABLE, f"{words}, the same each time", remedy, evidence=known)
 
 
-def look_ahead(whole: Outcome, truncated: Sequence[tuple[int, Outcome]], asked: int) -> Check:
+def look_ahead(whole: TrialOutcome, truncated: Sequence[tuple[int, TrialOutcome]], asked: int) -> Check:
     """Does it say the same of the past when it does not know what comes after?
 
     whole: on all data. truncated: the number of returns after which the data end, and the outcome. asked: how many
@@ -139,7 +139,7 @@ def look_ahead(whole: Outcome, truncated: Sequence[tuple[int, Outcome]], asked: 
     return Check(LOOK_AHEAD, 1.0, words, evidence={"cuts": [periods for periods, _ in truncated], "compared": compared})
 
 
-def kept(facts: Facts) -> list[Check]:
+def kept(facts: HealthFacts) -> list[Check]:
     """The checks of the last repetition, where it is of what is the best now."""
     found = facts.repetition
     if facts.best is None:
@@ -158,7 +158,7 @@ def from_dict(kept: dict[str, object]) -> Check:
     return Check(score=score, **fields)  # type: ignore[arg-type]
 
 
-def _leak(whole: Outcome, leaks: Sequence[Leak], compared: int) -> Check:
+def _leak(whole: TrialOutcome, leaks: Sequence[Leak], compared: int) -> Check:
     first = min(leaks, key=lambda leak: (leak.place, leak.periods))
     ahead = max(leak.ahead for leak in leaks)
     words = (
@@ -177,18 +177,18 @@ def _leak(whole: Outcome, leaks: Sequence[Leak], compared: int) -> Check:
     return Check(LOOK_AHEAD, 0.0, words, remedy, evidence=known)
 
 
-def void_of(checks: Sequence[Check]) -> Reason | None:
+def void_of(checks: Sequence[Check]) -> GradeReason | None:
     """Why nothing can be believed of the best, by its repetition; None where nothing speaks against it."""
     found = {check.name: check for check in checks if isinstance(check.score, float) and check.score < 1.0}
     if LOOK_AHEAD in found:
-        return Reason.LOOK_AHEAD
+        return GradeReason.LOOK_AHEAD
     if REPEATABLE not in found:
         return None
     differs = found[REPEATABLE].evidence.get("value_differs", True)
-    return Reason.NOT_REPEATABLE if differs else Reason.VALUE_DOES_NOT_FIT
+    return GradeReason.NOT_REPEATABLE if differs else GradeReason.VALUE_DOES_NOT_FIT
 
 
-def _value_differs(best: Trial, outcome: Outcome) -> bool:
+def _value_differs(best: Trial, outcome: TrialOutcome) -> bool:
     """By more than the tolerance; else the returns do."""
     return best.value is None or outcome.value is None or _differs(best.value, outcome.value)
 
@@ -197,7 +197,7 @@ def _differs(one: float, other: float) -> bool:
     return abs(one - other) > TOLERANCE * max(abs(one), abs(other))
 
 
-def _apart(best: Trial, outcome: Outcome) -> str:
+def _apart(best: Trial, outcome: TrialOutcome) -> str:
     if _value_differs(best, outcome):
         return f"had the value {best.value:.10g} and has {outcome.value:.10g} now"
     place = first_difference(best.returns or (), outcome.returns or ())
@@ -211,11 +211,11 @@ def _apart(best: Trial, outcome: Outcome) -> str:
     )
 
 
-def _day(outcome: Outcome, place: int) -> str:
+def _day(outcome: TrialOutcome, place: int) -> str:
     if outcome.dates is None or place >= len(outcome.dates):
         return f"period {place}"
     return iso_date(outcome.dates[place])
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: TrialOutcome) -> str:
     return (outcome.error or "no reason given").split("\n", 1)[0][:300]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from o9.health.checks.check import Check, unknown
-from o9.health.facts import Facts
+from o9.health.facts import HealthFacts
 from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS
 from o9.lifecycle.trends import GROWING_READINGS, SLOWER_STEPS, growth, slowdown
 
@@ -14,12 +14,12 @@ WORSE = 0.6  # below the threshold: a warning
 NEWEST_STEPS = 200
 
 
-def resources(facts: Facts) -> list[Check]:
+def resources(facts: HealthFacts) -> list[Check]:
     """Nothing before the first step."""
     return [speed(facts), memory(facts)] if facts.figures else []
 
 
-def speed(facts: Facts) -> Check:
+def speed(facts: HealthFacts) -> Check:
     """Does a trial take as long as it did in the steps before?"""
     times = [
         figures[STEP_SECONDS] / max(1.0, figures.get(TRIALS, 1.0))
@@ -39,7 +39,7 @@ def speed(facts: Facts) -> Check:
     return Check(SPEED, WORSE, f"{words}: {found.now / found.before:.1f} times as long", remedy, evidence=evidence)
 
 
-def memory(facts: Facts) -> Check:
+def memory(facts: HealthFacts) -> Check:
     """Does the memory of its processes stay where it is?"""
     readings = [figures[MEMORY] for figures in _newest(facts) if MEMORY in figures]
     if len(readings) < GROWING_READINGS:
@@ -66,5 +66,5 @@ def memory(facts: Facts) -> Check:
     return Check(MEMORY_USE, WORSE, f"{words}: it grows, and goes on", remedy, evidence=evidence)
 
 
-def _newest(facts: Facts) -> list[dict[str, float]]:
+def _newest(facts: HealthFacts) -> list[dict[str, float]]:
     return [facts.figures[step] for step in sorted(facts.figures)[-NEWEST_STEPS:]]

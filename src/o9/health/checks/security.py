@@ -13,7 +13,7 @@ from typing import Any
 
 from o9.health.checks.check import Check, unknown
 from o9.health.checks.provenance import provenance
-from o9.health.facts import Facts
+from o9.health.facts import HealthFacts
 
 SPACE, RISK, SECRETS = "security.search_space", "security.risk_limits", "security.secrets"
 SHOWN = 5
@@ -39,11 +39,11 @@ _SECRET_SAID = re.compile(
 )
 
 
-def security(facts: Facts) -> list[Check]:
+def security(facts: HealthFacts) -> list[Check]:
     return [*within_space(facts), *risk_limits(facts), secrets(facts), *provenance(facts)]
 
 
-def within_space(facts: Facts) -> list[Check]:
+def within_space(facts: HealthFacts) -> list[Check]:
     """Every trial's parameters, and the chosen ones, lie inside the search space; left out where there are none yet."""
     space = facts.space
     sets = {f"trial {trial.number}": trial.parameters for trial in facts.trials}
@@ -62,7 +62,7 @@ def within_space(facts: Facts) -> list[Check]:
     return [Check(SPACE, 1.0, f"all {len(sets)} sets of parameters lie inside the search space", "", True)]
 
 
-def risk_limits(facts: Facts) -> list[Check]:
+def risk_limits(facts: HealthFacts) -> list[Check]:
     """`metadata["risk_limits"]` {"drawdown": 0.2} against the best trial's metric of that name, or `max_` before it.
 
     Sizes are compared: a drawdown of -0.25 is 0.25. A limit without such a metric makes the part unknown.
@@ -94,7 +94,7 @@ def risk_limits(facts: Facts) -> list[Check]:
     return checks
 
 
-def secrets(facts: Facts) -> Check:
+def secrets(facts: HealthFacts) -> Check:
     """No password, key or token by its name or its form: in parameters, results, errors, issues and messages."""
     found = [where for place, value in _places(facts) for where in _secret_places(place, value, 0)]
     if found:
@@ -104,7 +104,7 @@ def secrets(facts: Facts) -> Check:
     return Check(SECRETS, 1.0, "no value of the record looks like a secret")
 
 
-def _places(facts: Facts) -> Iterator[tuple[str, Any]]:
+def _places(facts: HealthFacts) -> Iterator[tuple[str, Any]]:
     for name in _OF_THE_STATE:
         yield name, getattr(facts.state, name)
     errors: set[str] = set()

@@ -15,7 +15,7 @@ import numpy as np
 from o9.health.checks.check import Check, unknown
 from o9.health.checks.neighbours import Terrain, neighbourhood
 from o9.health.checks.repeatability import kept, void_of
-from o9.health.facts import Facts, Family
+from o9.health.facts import Family, HealthFacts
 from o9.health.grades import VERDICT, Grade, Verdict
 from o9.health.statistics.evidence import examine
 from o9.health.statistics.moments import Floats
@@ -27,7 +27,7 @@ NEIGHBOURS = "validity.neighbours"
 PEAK = 0.7  # below the threshold: a warning, by itself no verdict
 
 
-def validity(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[Check]:
+def validity(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> list[Check]:
     """All checks of the part; `evidence` is that of `evidence_of`, where somebody has it already."""
     verdict = verdict_on(facts, evidence)
     if not facts.trials:
@@ -35,7 +35,7 @@ def validity(facts: Facts, evidence: Evidence | Unknown | None = None) -> list[C
     return [verdict_check(verdict), neighbours(facts), *kept(facts)]
 
 
-def verdict_on(facts: Facts, evidence: Evidence | Unknown | None = None) -> Verdict:
+def verdict_on(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> Verdict:
     """The verdict on the best of `facts`; `evidence` as for `validity`."""
     known = evidence_of(facts.best, facts.family) if evidence is None else evidence
     if not facts.trials:
@@ -101,7 +101,7 @@ def unpacked(returns: bytes) -> Floats:
     return np.frombuffer(returns, dtype="<f8")
 
 
-def neighbours(facts: Facts) -> Check:
+def neighbours(facts: HealthFacts) -> Check:
     """Does the result survive small changes of its parameters?"""
     if facts.space is None:
         return unknown(NEIGHBOURS, "its search space is not known here")

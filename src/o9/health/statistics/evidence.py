@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from o9.health.grades import Placebo, Reason
+from o9.health.grades import GradeReason, Placebo
 from o9.health.statistics.forecast import Mixture, concavity, edge_of, hints_at_a_crash, variance_ratio
 from o9.health.statistics.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies, unusable
 from o9.health.statistics.overfitting import (
@@ -49,7 +49,7 @@ def examine(
     out_of_sample_benchmark: ArrayLike | None = None,
     periods_per_year: float | None = None,
     pruned: PrunedTrials = NOTHING_PRUNED,
-    void: Reason | None = None,
+    void: GradeReason | None = None,
     adaptive: bool = True,
     market_neutral: bool = False,
     looks: int = 1,

@@ -20,8 +20,8 @@ from o9.model.states import (
     VERBS,
     Intent,
     OptimizationStatus,
-    Reason,
     SuspendedFor,
+    TransitionReason,
     at_rest,
     decide_intent,
 )
@@ -48,7 +48,7 @@ class SetIntent(OnOptimization[OptimizationStatus]):
         row = existing(unit, self.optimization_id)
         status, held = OptimizationStatus(row["status"]), Intent(row["intent"])
         decision = decide_intent(status, held, self.intent)
-        if not decision.allowed and decision.reason is not Reason.ALREADY_THERE:
+        if not decision.allowed and decision.reason is not TransitionReason.ALREADY_THERE:
             raise OptimizationStateError(f"optimization {self.optimization_id!r}: {decision.message}")
         if status in ENDED:
             return status

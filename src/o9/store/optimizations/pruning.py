@@ -83,7 +83,7 @@ class Because(str, Enum):
 
 
 @dataclass(frozen=True)
-class Facts:
+class PruneFacts:
     """What decides on one. awaited: by one that has not ended. open_alert: of an episode that is not done with.
 
     moved_last: the newest transition of all is its own.
@@ -121,7 +121,7 @@ class Pruned:
     cursor: tuple[str, str] | None = None
 
 
-def decide(facts: Facts, before: str) -> Because:
+def decide(facts: PruneFacts, before: str) -> Because:
     """`before`: an ISO moment; what ended earlier is pruned."""
     if facts.status not in _ENDED or facts.completed_at is None:
         return Because.NOT_ENDED
@@ -322,9 +322,9 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
     )  # fmt: skip
 
 
-def _facts(row: Mapping[Any, Any]) -> Facts:
+def _facts(row: Mapping[Any, Any]) -> PruneFacts:
     named = ("awaited", "open_run", "open_alert", "moved_last")
-    return Facts(row["status"], row["completed_at"], *(bool(row[name]) for name in named))
+    return PruneFacts(row["status"], row["completed_at"], *(bool(row[name]) for name in named))
 
 
 def _rows(unit: UnitOfWork, table: Table, name: str, dialect: str) -> int:

@@ -42,7 +42,7 @@ MOST_AMONG = 1000  # ids that one statement names
 
 
 @dataclass(frozen=True)
-class Page:
+class StatePage:
     """One page of optimizations, newest first; `next_cursor` is None on the last one."""
 
     items: list[OptimizationState]
@@ -108,7 +108,7 @@ def holding(connection: Connection, optimization_id: str) -> Holding | None:
     return Holding(**row._mapping) if row else None
 
 
-def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cursor: str | None = None) -> Page:
+def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cursor: str | None = None) -> StatePage:
     """One page, newest first; `cursor` is the `next_cursor` of the page before."""
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
     statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(page_size(limit) + 1)
@@ -129,7 +129,7 @@ def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cu
     found = rows(connection, statement)
     last = found[limit - 1] if len(found) > limit else None
     following = write_cursor(last["created_at"], last["optimization_id"]) if last else None
-    return Page([row_to_state(row) for row in found[:limit]], following)
+    return StatePage([row_to_state(row) for row in found[:limit]], following)
 
 
 def counts(connection: Connection) -> list[Row]:

@@ -30,7 +30,7 @@ from o9.model.states import (
     Decision,
     Intent,
     OptimizationStatus,
-    Reason,
+    TransitionReason,
     decide_transition,
 )
 from o9.store.core.column_types import content_hash, free_text, moment, row_to_state, state_to_row, to_json
@@ -129,11 +129,11 @@ class Create(Operation[tuple[OptimizationState, bool]]):
 
 
 @dataclass(frozen=True)
-class Transition(OnOptimization[Reason]):
+class Transition(OnOptimization[TransitionReason]):
     """Move an optimization to another status. Raises OptimizationStateError where the table forbids it.
 
     fence: given by an attempt, None by all others. issue: what went wrong, kept in `issues`. Moving to
-    where it already is changes nothing and answers with Reason.ALREADY_THERE.
+    where it already is changes nothing and answers with TransitionReason.ALREADY_THERE.
     """
 
     optimization_id: str
@@ -148,7 +148,7 @@ class Transition(OnOptimization[Reason]):
     prefect_state_id: str | None = None
     ran_until: str | None = None
 
-    def apply(self, unit: UnitOfWork) -> Reason:
+    def apply(self, unit: UnitOfWork) -> TransitionReason:
         row = existing(unit, self.optimization_id)
         decision = decide_transition(
             STATUSES[row["status"]],
@@ -160,7 +160,7 @@ class Transition(OnOptimization[Reason]):
         )
         if decision.allowed:
             move(unit, row, self)
-        elif decision.reason is not Reason.ALREADY_THERE:
+        elif decision.reason is not TransitionReason.ALREADY_THERE:
             raise refusal(self.optimization_id, self.to, decision)
         return decision.reason
 
@@ -201,13 +201,15 @@ class RecordPrefectState(OnOptimization[Decision | None]):
         if self.to is None:
             return None
         if row["attempt"] != self.attempt:
-            return Decision(False, Reason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}")
+            return Decision(
+                False, TransitionReason.STALE_FENCE, f"attempt {self.attempt} was replaced by {row['attempt']}"
+            )
         if not seen_end and row["prefect_state_at"] is not None and at < row["prefect_state_at"]:
-            return Decision(False, Reason.STALE_VERSION, "a newer state of this run is already recorded")
+            return Decision(False, TransitionReason.STALE_VERSION, "a newer state of this run is already recorded")
         decision = decide_transition(STATUSES[row["status"]], self.to)
         if decision.allowed and self.to in ACTIVE and row["lease_node"] is None and row["strategy"] != "mirrored":
-            return Decision(False, Reason.NOT_HELD, "its run waits for its turn, or has lost it")
-        if seen_end and decision.reason is Reason.NOT_IN_TABLE:
+            return Decision(False, TransitionReason.NOT_HELD, "its run waits for its turn, or has lost it")
+        if seen_end and decision.reason is TransitionReason.NOT_IN_TABLE:
             self._catch_up(unit, row)
             decision = decide_transition(STATUSES[row["status"]], self.to)
         unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
@@ -264,7 +266,7 @@ def existing(unit: UnitOfWork, optimization_id: str) -> Row:
 def refusal(optimization_id: str, to: OptimizationStatus, decision: Decision) -> OptimizationError:
     """The error for a decision that was not allowed."""
     text = f"optimization {optimization_id!r} cannot become {to.value}: {decision.message}"
-    return StaleAttemptError(text) if decision.reason is Reason.STALE_FENCE else OptimizationStateError(text)
+    return StaleAttemptError(text) if decision.reason is TransitionReason.STALE_FENCE else OptimizationStateError(text)
 
 
 def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:

@@ -57,7 +57,7 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldLease:
     """A lease as it was read. Once it is renewed it is another one."""
 
     optimization_id: str
@@ -71,10 +71,10 @@ class Leases:
     """All that are held, and the database's time when they were read."""
 
     at: float
-    held: tuple[Held, ...]
+    held: tuple[HeldLease, ...]
 
     @property
-    def run_out(self) -> tuple[Held, ...]:
+    def run_out(self) -> tuple[HeldLease, ...]:
         """By the database's clock, which may have jumped: who wants to be sure sees whether they are renewed."""
         return tuple(lease for lease in self.held if lease.expires_at <= self.at)
 
@@ -277,7 +277,7 @@ class Sweep(Operation[list[str]]):
 
     node: str
     dead_nodes: Sequence[str] = ()
-    run_out: Sequence[Held] = ()
+    run_out: Sequence[HeldLease] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         found = free(unit, OPTIMIZATION.c.lease_node.in_(self.dead_nodes), self.node, died=True)
@@ -343,7 +343,7 @@ def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool,
 def leases(connection: Connection) -> Leases:
     columns = [OPTIMIZATION.c[name] for name in ("optimization_id", "lease_node", "fence", "lease_expires_at")]
     found = connection.execute(select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None)))
-    held = tuple(Held(*row) for row in found)
+    held = tuple(HeldLease(*row) for row in found)
     return Leases(database_time(connection), held)
 
 

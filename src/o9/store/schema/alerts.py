@@ -62,7 +62,7 @@ class AlertRow(Record, table=True):
     is_open: int = 0
 
 
-class Silence(Record, table=True):
+class SilenceRow(Record, table=True):
     """A person's mute. Either `matchers`, as text, or a `pattern`; it stands from its start to its end.
 
     `changed` is the change in the feed at which it was added or lifted.
@@ -186,7 +186,7 @@ class AlertDecision(Record, table=True):
     at: str
 
 
-class AlertChannel(Record, table=True):
+class ChannelRow(Record, table=True):
     """How a channel does: until when it is left in peace (seconds of the database's clock), since when it fails."""
 
     __tablename__ = "alert_channel"
@@ -223,7 +223,7 @@ class Lease(Record, table=True):
     cursor: int = Field(0, sa_column=Column(SERIAL, nullable=False))
 
 
-class RuleState(Record, table=True):
+class RuleStateRow(Record, table=True):
     """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.RuleState`)."""
 
     __tablename__ = "rule_state"
@@ -244,15 +244,15 @@ class ReadUpTo(Record, table=True):
 
 unbounded_texts()
 ALERT = table_of(AlertRow)
-SILENCE = table_of(Silence)
+SILENCE = table_of(SilenceRow)
 ALERT_COUNTER = table_of(AlertCounter)
 GROUP = table_of(AlertGroup)
 NOTICE = table_of(NoticeRow)
 NOTIFICATION = table_of(Notification)
 TRY = table_of(NotificationTry)
 DECISION = table_of(AlertDecision)
-CHANNEL = table_of(AlertChannel)
+CHANNEL = table_of(ChannelRow)
 CHANNEL_NODE = table_of(ChannelNode)
 LEASE = table_of(Lease)
-RULE_STATE = table_of(RuleState)
+RULE_STATE = table_of(RuleStateRow)
 POSITION = table_of(ReadUpTo)

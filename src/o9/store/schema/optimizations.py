@@ -196,7 +196,7 @@ class Provenance(Record, table=True):
     search_space: str = ""
 
 
-class Repetition(Record, table=True):
+class RepetitionRow(Record, table=True):
     """The best trial evaluated once more: the checks that came of it, as JSON, and with which code."""
 
     __tablename__ = "repetition"
@@ -336,7 +336,7 @@ class RecordedMetric(Record, table=True):
     at: str
 
 
-class Node(Record, table=True):
+class NodeRow(Record, table=True):
     """Running processes. `pid` and `process_started` tell a neighbour on `host` that one died.
 
     `cursor` is the change that it reads next (see `o9.store.synchronization`); 0: it reads none.
@@ -397,7 +397,7 @@ CALENDAR = table_of(Calendar)
 OUTPUT = table_of(TrialOutput)
 BASELINE = table_of(BaselineReturns)
 PROVENANCE = table_of(Provenance)
-REPETITION = table_of(Repetition)
+REPETITION = table_of(RepetitionRow)
 REPORT = table_of(HealthReportRow)
 METRIC = table_of(Metric)
 CHECKPOINT = table_of(Checkpoint)
@@ -407,6 +407,6 @@ INTENT = table_of(IntentRow)
 DEPENDENCY = table_of(Dependency)
 POLICY = table_of(Policy)
 RECORDED = table_of(RecordedMetric)
-NODE = table_of(Node)
+NODE = table_of(NodeRow)
 EXPECTED = table_of(ExpectedNode)
 CHANGE = table_of(Change)

@@ -74,7 +74,7 @@ class Rollup(Record, table=True):
     corrections: int = 0
 
 
-class Ranking(Record, table=True):
+class RankingRow(Record, table=True):
     """The last value of each metric of an optimization, so that the first of a ranking are a page of an index."""
 
     __tablename__ = "ranking"
@@ -140,7 +140,7 @@ unbounded_texts()
 STATUS_COUNTER = table_of(StatusCounter)
 PRIORITY_COUNTER = table_of(PriorityCounter)
 ROLLUP = table_of(Rollup)
-RANKING = table_of(Ranking)
+RANKING = table_of(RankingRow)
 FAMILY_COUNTER = table_of(FamilyCounter)
 LOOK = table_of(HoldOutLook)
 PLACEBO = table_of(PlaceboRun)

@@ -22,7 +22,7 @@ from o9.alerts.config.schema import Configuration, Read, load, read
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.simulation import Entry, Script, columns, load_script
+from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns, load_script
 from o9.alerts.pipeline.simulation import simulate as entries_of
 from o9.cli.console import complain, say, show, write_json, write_json_list
 from o9.cli.failures import DONE, ERROR
@@ -166,7 +166,7 @@ def _harmless(faults: Iterable[Fault]) -> list[Fault]:
     return [replace(each, problem=redacted(each.problem) if "://" in each.problem else each.problem) for each in faults]
 
 
-def _timeline(script: Script, entries: list[Entry]) -> Table:
+def _timeline(script: Script, entries: list[TimelineEntry]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -178,13 +178,13 @@ def _timeline(script: Script, entries: list[Entry]) -> Table:
     return table
 
 
-def _summary(entries: list[Entry]) -> str:
+def _summary(entries: list[TimelineEntry]) -> str:
     notices = sum(isinstance(entry.what, Notice) for entry in entries)
     held = sum(isinstance(entry.what, Held) for entry in entries)
     return f": {count(notices, 'message')}; {count(held, 'time')} suppressed"
 
 
-def _document(entry: Entry) -> Mapping[str, Any]:
+def _document(entry: TimelineEntry) -> Mapping[str, Any]:
     at, what = entry.at.isoformat(), entry.what
     if isinstance(what, Notice):
         return {

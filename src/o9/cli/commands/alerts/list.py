@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from o9.alerts.pipeline.groups import held_in
-from o9.alerts.pipeline.reasons import Reason
+from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.service import repository
 from o9.alerts.service.leader import LEASE
 from o9.cli import console
@@ -207,7 +207,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
         why = [
             row
             for row in suppressed.get(episode.alert_id, {}).values()
-            if (row["reason"], row["by"]) in now_held or (row["reason"] == Reason.QUARANTINED.value and not mine)
+            if (row["reason"], row["by"]) in now_held or (row["reason"] == NotifyReason.QUARANTINED.value and not mine)
         ]
         listed.append(Listed(episode, Notifications(tuple(by_receiver.values()), tuple(why))))
     return listed
