@@ -372,14 +372,14 @@ def test_doctor_shows_what_a_store_refused(o9: O9Command, filled: Path, set_o9: 
     spool.append(Transition("nobody", OptimizationStatus.RUNNING, Cause.HOOK))
     with Store(str(filled)) as store:
         assert spool.deliver(store) == 1
-    (aside,) = Path("spool").absolute().iterdir()
+    (refused,) = Path("spool").absolute().iterdir()
     answer = o9("doctor", "--json")
     assert answer.code == 0
     (found,) = [finding for finding in answer.json()["findings"] if finding["name"] == "spool"]
     assert found["level"] == "warning"
-    assert str(aside) in found["detail"]
+    assert str(refused) in found["detail"]
     assert "'nobody'" in found["detail"]
-    assert str(aside.with_suffix(".jsonl")) in found["remedy"]
+    assert str(refused.with_suffix(".jsonl")) in found["remedy"]
 
 
 def test_doctor_sees_that_nothing_can_be_kept(o9: O9Command, set_o9: Callable[..., None]) -> None:

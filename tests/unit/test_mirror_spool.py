@@ -177,7 +177,7 @@ def test_of_many_that_deliver_one_does(folder: Path, store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_a_line_that_a_power_cut_tore_is_set_aside(
+def test_a_line_that_a_power_cut_tore_is_quarantined(
     folder: Path, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     killed_writer(store)
@@ -192,16 +192,16 @@ def test_a_line_that_a_power_cut_tore_is_set_aside(
 
 def lines_kept(folder: Path) -> list[str]:
     """What stands in the one file there, beside the spool, of what was refused."""
-    (aside,) = folder.iterdir()
-    assert aside.suffix == ".aside"
-    assert aside.stat().st_mode & 0o777 == 0o600
+    (found,) = folder.iterdir()
+    assert found.suffix == ".refused"
+    assert found.stat().st_mode & 0o777 == 0o600
     (kept,) = refused()
-    lines = [json.loads(line)["refused"] for line in aside.read_text().splitlines()]
-    assert (kept.path, kept.lines, kept.reason) == (aside, len(lines), lines[-1]["reason"])
+    lines = [json.loads(line)["refused"] for line in found.read_text().splitlines()]
+    assert (kept.path, kept.lines, kept.reason) == (found, len(lines), lines[-1]["reason"])
     return [line["line"] for line in lines]
 
 
-def test_what_the_store_refuses_is_set_aside_and_stops_nothing(folder: Path, store: Store) -> None:
+def test_what_the_store_refuses_is_quarantined_and_stops_nothing(folder: Path, store: Store) -> None:
     spool = Spool(store.url)
     taken_over = Transition("run-r", OptimizationStatus.RUNNING, Cause.HOOK, "begun", "node", fence=0)
     for operation in (state_of(0), adoption(), taken_over, state_of(1)):  # a state of what nobody created; an old fence
@@ -228,12 +228,12 @@ def test_what_the_database_refuses_is_kept_until_somebody_has_it_tried_again(fol
         for _ in range(2):  # once more in vain
             (line,) = lines_kept(folder)
             assert json.loads(line)["state"]["state_id"] == "s0"
-            (aside,) = folder.iterdir()
-            aside.rename(aside.with_suffix(".jsonl"))
+            (found,) = folder.iterdir()
+            found.rename(found.with_suffix(".jsonl"))
             assert deliver(store) == 1
         connection.execute("DROP TRIGGER no")
-    (aside,) = folder.iterdir()
-    aside.rename(aside.with_suffix(".jsonl"))
+    (found,) = folder.iterdir()
+    found.rename(found.with_suffix(".jsonl"))
     assert deliver(store) == 1
     assert recorded(store) == ["s0", "s1"]
     assert list(folder.iterdir()) == []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PROBES = ("/healthz", "/readyz")
-TELL_SECONDS = 1.0  # how long what is told of the last requests may take when it ends
+TELL_SECONDS = 1.0  # how long the callbacks of the last requests may take when it ends
 
 
 class OptimizationAPI(Component):
@@ -52,7 +52,7 @@ class OptimizationAPI(Component):
         self.api_version = api_version
         self._backend = backend
         if rate_limit is not None:
-            from o9.api.limits import checked_limit  # whoever serves nothing need not load it
+            from o9.api.limits import checked_limit  # loaded only where something is served
 
             checked_limit(rate_limit)
         self._rate = rate_limit or settings().api_rate_limit

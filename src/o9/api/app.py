@@ -34,7 +34,7 @@ def create_app(
 ) -> FastAPI:
     """The application over `backend`. `handlers`, by method and path below the prefix, come before O9's own routes.
 
-    None: there are none of O9's own, and whoever asks for one hears why.
+    None: O9's own routes are absent, and a request for one is answered with the reason.
     """
     app = FastAPI(
         title="O9", version=API_VERSION, redirect_slashes=False, docs_url=None, redoc_url=None,

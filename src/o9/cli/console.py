@@ -24,7 +24,7 @@ from o9.text.escape import STEERING, shown
 
 UNLIMITED_WIDTH = 100_000
 PAGE_WIDTH = 120
-# Escaped, they mean the same to whoever reads JSON, and nothing to a terminal.
+# Escaped, they mean the same to a JSON parser, and nothing to a terminal.
 _STEERING = re.compile(f"[{STEERING}]")
 
 

@@ -72,7 +72,7 @@ def _usage(error: BaseException) -> tuple[str, int]:
 
 
 def _leave_broken_pipe() -> int:
-    """Whoever read our output has had enough, as `head` does: not an error, and nothing to say."""
+    """The reader of our output has closed it, as `head` does: not an error, and nothing is printed."""
     # Python flushes stdout once more when it ends, and would complain then.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE

@@ -146,7 +146,7 @@ def _why_not_cut(whole: list[TrialOutcome]) -> str:
         return "its evaluations have no returns to compare"
     if len(returns) < LEAST_RETURNS:
         return f"{len(returns)} returns are too few to cut: at least {LEAST_RETURNS} are needed"
-    return "its returns are others each time, so that a look-ahead cannot be told from chance"
+    return "its returns differ each time, so that look-ahead cannot be distinguished from chance"
 
 
 def _changed(objective: Objective, code: str, best: Trial, ran: list[Ran]) -> str:

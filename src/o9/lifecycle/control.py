@@ -2,7 +2,7 @@
 
 Contract. The aggregator, the coordinator, the lifecycle manager, the API, the command line and what a person does in
 Prefect all come here: the same verb gives the same result, calls the same hooks and raises the same errors. An attempt
-at work carries out what is asked of it; what nobody works on is moved at once. Asking for what is so already is no
+at work carries out what is asked of it; what nobody works on is moved at once. Asking for what already holds is no
 error. The hooks are the callbacks of `component`; those of other processes are not called.
 
 Raises OptimizationNotFoundError for an unknown id, OptimizationStateError where the present state forbids it,

@@ -83,7 +83,7 @@ def streak_of(trials: Iterable[Trial], before: Streak | None = None) -> Streak:
 
 
 def is_hopeless(streak: Streak, metadata: Mapping[str, Any]) -> bool:
-    """Whether so many failures in a row end it: `stop_after_failures`, else ten where none has ever succeeded."""
+    """Whether this many failures in a row end it: `stop_after_failures`, else ten where none has ever succeeded."""
     limit = metadata.get("stop_after_failures")
     if limit is None:
         return not streak.succeeded and streak.failures >= HOPELESS

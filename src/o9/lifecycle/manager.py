@@ -32,7 +32,7 @@ EVENTS = (
 
 
 class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
-    """See the module. Each moving method answers True, or raises; what is so already is True as well."""
+    """See the module. Each moving method answers True, or raises; True also where nothing is left to do."""
 
     events = EVENTS
 

@@ -35,7 +35,7 @@ from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transi
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-SUFFIX, ASIDE = ".jsonl", ".aside"
+SUFFIX, REFUSED = ".jsonl", ".refused"
 TOGETHER = 100
 _unreadable: set[Path] = set()  # said in the log
 
@@ -70,7 +70,7 @@ class QuarantinedLines:
 def refused() -> list[QuarantinedLines]:
     """What lies in this node's spool folder, of all stores. Raises OSError where it cannot be read."""
     found = []
-    for path in sorted(spool_folder().glob(f"*{ASIDE}")):
+    for path in sorted(spool_folder().glob(f"*{REFUSED}")):
         if lines := path.read_text(encoding="utf-8", errors="replace").splitlines():
             found.append(QuarantinedLines(path, len(lines), json.loads(lines[-1])["refused"]["reason"]))
     return found
@@ -244,7 +244,7 @@ def _deliver_one(store: Store, line: bytes, path: Path) -> None:
             content = json.loads(line)
         operation = _decoded(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON's and Unicode's errors are ValueErrors
-        _set_aside(path, line, f"it cannot be read: {error!r}")
+        _quarantine(path, line, f"it cannot be read: {error!r}")
         return
     for tries in (1, 2):  # Ctrl-C may have interrupted the first
         try:
@@ -254,7 +254,7 @@ def _deliver_one(store: Store, line: bytes, path: Path) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, what waits behind this line is to be delivered
             store.write(_Nothing())  # a store that takes nothing, because it is closed, has not refused the line
             if tries == 2:
-                _set_aside(path, line, f"{type(error).__name__}: {error}")
+                _quarantine(path, line, f"{type(error).__name__}: {error}")
         else:
             return
 
@@ -269,14 +269,14 @@ class _Nothing:
         return
 
 
-def _set_aside(path: Path, line: bytes, reason: str) -> None:
+def _quarantine(path: Path, line: bytes, reason: str) -> None:
     kept = {"refused": {"reason": reason, "line": line.decode("utf-8", "replace").removesuffix("\n")}}
-    aside = os.open(path.with_suffix(ASIDE), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    quarantined = os.open(path.with_suffix(REFUSED), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        _append(aside, json.dumps(kept, ensure_ascii=True).encode() + b"\n")
+        _append(quarantined, json.dumps(kept, ensure_ascii=True).encode() + b"\n")
     finally:
-        os.close(aside)
-    logger.error("a line of %s is refused and kept in %s: %s", path, path.with_suffix(ASIDE).name, reason)
+        os.close(quarantined)
+    logger.error("a line of %s is refused and kept in %s: %s", path, path.with_suffix(REFUSED).name, reason)
 
 
 def _lines(file: int) -> Iterator[bytes]:

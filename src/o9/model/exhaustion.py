@@ -1,4 +1,4 @@
-"""Whether an error says that the machine has run out of something: no fact about whoever met it."""
+"""Whether an error says that the machine has run out of something: no fault of the code that met it."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Backoff:
     most: float
 
     def pause(self, failures: int) -> float:
-        """After so many failures in a row, 1 or more."""
+        """After `failures` in a row, 1 or more."""
         return min(self.most, self.first * 2.0 ** min(failures - 1, 30))
 
 

@@ -189,7 +189,7 @@ class FloatParameter(_Range):
 
 
 class CategoricalParameter(_Named):
-    """One of `choices`, told apart by how JSON writes them."""
+    """One of `choices`, distinguished by how JSON writes them."""
 
     type: Literal["categorical"]
     choices: list[Any] = Field(min_length=1, description="Any JSON values.", examples=[["sma", "ema"]])

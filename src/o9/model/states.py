@@ -217,7 +217,7 @@ RESTS = {Intent.PAUSE: OptimizationStatus.PAUSED, Intent.SUSPEND: OptimizationSt
 
 
 def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:
-    """Where an intent takes an optimization that nobody works on; None where an attempt must see to it, or nobody."""
+    """Where an intent takes an optimization that nobody works on; None where an attempt carries it out, or none can."""
     if claimed:
         return None
     if intent in INTENDED_END and status not in ENDED:

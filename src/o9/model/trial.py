@@ -30,7 +30,7 @@ class Evaluation:
     periods_per_year: how many of those periods a year has, 252 for trading days.
     metrics: other figures worth keeping, by name.
     data_fingerprint: identifies the data it was computed from; see `fingerprint`.
-    hold_out_returns: those of the same parameters on periods that the value knows nothing of. No sampler is told of
+    hold_out_returns: those of the same parameters on periods that the value knows nothing of. No sampler sees
         them; the best trial's are held against what is claimed of it.
     baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers; then it is judged
         what the returns are beyond as much of the baseline as they hold (their beta to it), and not what they are over

@@ -147,7 +147,7 @@ class OptimizationMonitor(StoreComponent):
         await self._look_at(states)
         for optimization_id in self._watches.keys() - running - self._wanted:
             watch = self._watches.pop(optimization_id)
-            await self._resolve(watch, list(watch.firing))  # what was told of it were its last words
+            await self._resolve(watch, list(watch.firing))  # nothing follows it
 
     async def _look_at(self, states: list[OptimizationState]) -> None:
         async with self._gate:
@@ -191,7 +191,7 @@ class OptimizationMonitor(StoreComponent):
     async def _notify(self, watch: _Watch) -> None:
         """Alerts for what is new or of another level, resolutions for what is gone.
 
-        A stall is told once it is seen twice in a row: short silences of quick steps come and go.
+        A stall is reported once it is seen twice in a row: short silences of quick steps come and go.
         """
         found = {one.name: one for one in watch.findings if one.name != "stalled" or watch.silent}
         firing = watch.firing.items()

@@ -16,7 +16,7 @@ from o9.monitor.window import Window
 
 LEAST_STEPS = 5
 RECENT_STEPS = 50
-# Of a normal distribution, nine tenths lie within so many standard deviations.
+# Of a normal distribution, nine tenths lie within this many standard deviations.
 NINE_TENTHS = 1.645
 
 

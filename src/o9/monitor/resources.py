@@ -10,7 +10,7 @@ reading a few files under /proc takes. What is measured, and what is not:
   memory can be said to be theirs, so nothing is said.
 - The kernel counts CPU in ticks of 10 ms, so two measurements lie at least WINDOW_SECONDS apart; a step that ends
   sooner goes without. CPU needs two measurements of the same children: none is given where one has died or joined
-  meanwhile, because what it used cannot be told.
+  meanwhile, because what it used is unknown.
 - On Linux the CPU of a subprocess that has ended counts, too. Elsewhere only what lives at the measurement is seen.
 """
 
@@ -31,7 +31,7 @@ from o9.workers.team import Hosted, Team
 
 WINDOW_SECONDS = 1.0
 MIB = 1024.0 * 1024.0
-# A process, its start in ticks or seconds, so that a pid that was given anew is told apart.
+# A process, its start in ticks or seconds, which distinguishes a pid that was given anew.
 Identity = tuple[int, float]
 
 

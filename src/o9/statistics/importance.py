@@ -95,7 +95,7 @@ def _pairs(names: Sequence[str], columns: Mapping[str, Sequence[Any]], ranks: Ra
     for one, other in combinations(cells, 2):
         both = _renumbered(cells[one] * (int(cells[other].max()) + 1) + cells[other])
         if 2 * (int(both.max()) + 1) > len(ranks):
-            continue  # choices with so many values that no cell holds enough
+            continue  # of choices with too many values, no cell holds enough
         together = _explained(both, ranks)[0]
         pairs.append({"parameters": sorted((one, other)), "interaction": together - alone[one] - alone[other]})
     pairs.sort(key=lambda pair: (-pair["interaction"], pair["parameters"]))

@@ -102,7 +102,7 @@ def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, w
     """Run a loaded objective: ("value", started, duration, answer), ("infeasible", started, duration, reason),
     ("failed", started, duration, text, worn), or ("refused", text), which ends the run.
 
-    `periods`: as if its data ended with so many returns. `whole`: nothing is cut off as held out, or scored.
+    `periods`: as if its data ended after that many returns. `whole`: nothing is cut off as held out, or scored.
     """
     from o9.workers.answers import failure_text, infeasible_text
     from o9.workers.measured import Refused, measured_of

@@ -61,7 +61,7 @@ class AlertsFile:
     def _found(self, path: Path) -> _Found:
         """Raises OSError. While one reading hangs, no other is begun, and it is not waited for again."""
         begins = self._asked is None
-        asked = self._asked or _aside(lambda: _changed(path, self._seen))
+        asked = self._asked or _in_thread(lambda: _changed(path, self._seen))
         self._asked = asked
         try:
             return _answer(path, asked, ANSWER_SECONDS if begins else 0)
@@ -85,7 +85,7 @@ class _Found(NamedTuple):
 
 def read_within(path: Path) -> bytes:
     """The file's. Raises OSError for what is no regular file, and for one that does not answer in time."""
-    asked = _aside(lambda: _changed(path, None))
+    asked = _in_thread(lambda: _changed(path, None))
     return _answer(path, asked, ANSWER_SECONDS).text or b""
 
 
@@ -106,7 +106,7 @@ def _changed(path: Path, seen: tuple[int, ...] | None) -> _Found:
     return _Found(now, path.read_bytes())
 
 
-def _aside(work: Callable[[], _Found]) -> Future[_Found]:
+def _in_thread(work: Callable[[], _Found]) -> Future[_Found]:
     """In a thread that hinders no end of the process, however long it takes."""
     future: Future[_Found] = Future()
 

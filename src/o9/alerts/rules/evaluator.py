@@ -63,7 +63,7 @@ class RuleEvaluator:
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Evaluate what is in `store`; if that never happened, from now on."""
         self._store = store
-        self._leading = Leadership(store, RULES, lease_seconds)
+        self._leadership = Leadership(store, RULES, lease_seconds)
         self._statistics = OptimizationStatistics(store=store)
         self._lease_seconds = lease_seconds
         self._from = {
@@ -74,7 +74,7 @@ class RuleEvaluator:
     @property
     def evaluates(self) -> bool:
         """Whether this node holds the lease, by what it knows."""
-        return self._leading.fence is not None
+        return self._leadership.fence is not None
 
     async def look(self, node: str, now: datetime, late: Sequence[SubjectFacts] | None = None) -> bool:
         """One pass under the name `node`, and more where there is much to read. Answers whether this node evaluates.
@@ -84,16 +84,16 @@ class RuleEvaluator:
         at = time.monotonic()
         if at - self._last_pass > self._lease_seconds:  # this process was asleep: missing heartbeats mean nothing yet
             self._certain_at = at + self._lease_seconds
-        rules, fence = self._alerts.configuration.rules, self._leading.fence
-        evaluates = await asyncio.to_thread(self._leading.acquire, node)
-        if rules is not self._rules or self._leading.fence != fence:
+        rules, fence = self._alerts.configuration.rules, self._leadership.fence
+        evaluates = await asyncio.to_thread(self._leadership.acquire, node)
+        if rules is not self._rules or self._leadership.fence != fence:
             self._rules, self._board = rules, None
         try:
             while evaluates and await self._evaluate(now, late):
                 pass
         except StaleAttemptError as error:
             logger.warning("%s", error)
-            self._leading.release()  # another node has it
+            self._leadership.release()  # another node has it
             self._board, evaluates = None, False
         except BaseException:
             self._board = None  # what it decided may not be written: the next pass goes on from what is
@@ -104,7 +104,7 @@ class RuleEvaluator:
     async def leave(self) -> None:
         """Let another node evaluate at once."""
         self._board = None
-        if (going := self._leading.release()) is not None:
+        if (going := self._leadership.release()) is not None:
             try:
                 await self._store.write_async(going)
             except OptimizationError as error:
@@ -122,8 +122,8 @@ class RuleEvaluator:
         await self._notify([*turns, *taken, *board.pass_time(now)])
         changed = board.drain()
         if changed or self._positions != self._written:
-            assert self._leading.fence is not None
-            await self._store.write_async(KeepRuleStates(RULES, self._leading.fence, changed, self._positions))
+            assert self._leadership.fence is not None
+            await self._store.write_async(KeepRuleStates(RULES, self._leadership.fence, changed, self._positions))
             self._written = dict(self._positions)
         return behind
 

@@ -120,7 +120,7 @@ class Leader:
         self._file = file
         self._channel_name = channel_name
         self._clock = clock or Clock()
-        self._leading = Leadership(store, LEASE, lease_seconds)
+        self._leadership = Leadership(store, LEASE, lease_seconds)
         self._ticked_at = 0.0
         self._engine: Engine | None = None
         self._after = (0, "")
@@ -162,29 +162,29 @@ class Leader:
 
         None: this node does not lead, or its tick hangs, and another node is to lead.
         """
-        if self._leading.fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
+        if self._leadership.fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
             return None
-        return self._leading.renewal(self._node)
+        return self._leadership.renewal(self._node)
 
     def renewed(self, fence: int | None) -> None:
-        self._leading.renewed(fence)
+        self._leadership.renewed(fence)
 
     def leave(self) -> None:
         """Let another node lead at once."""
         self._forget()
-        if (going := self._leading.release()) is not None:
+        if (going := self._leadership.release()) is not None:
             self._store.write(going)
 
     def _lead(self) -> bool:
-        before = self._leading.fence
-        leads = self._leading.acquire(self._node)
-        if self._leading.fence != before:
+        before = self._leadership.fence
+        leads = self._leadership.acquire(self._node)
+        if self._leadership.fence != before:
             self._engine = None
         return leads
 
     def _forget(self) -> None:
         self._engine = None
-        self._leading.doubt()
+        self._leadership.doubt()
 
     def _work(self, now: datetime, *, reconfigure: bool) -> Ticked:
         newest = self._store.read(queries.last_change)
@@ -281,7 +281,7 @@ class Leader:
         cursor = self._after[0] - 1
         if not (changes or notices or cursor > self._written):
             return
-        assert self._leading.fence is not None
+        assert self._leadership.fence is not None
         groups = {
             key: None if each is None else (moment(each[0].due_at), to_json(each[1]))
             for key, each in changes.groups.items()
@@ -289,7 +289,7 @@ class Leader:
         given = [new_notice(notice, self._channels(notice)) for notice in notices]
         self._store.write(
             CommitDecisions(
-                LEASE, self._leading.fence, cursor, groups, {key: moment(at) for key, at in changes.due.items()},
+                LEASE, self._leadership.fence, cursor, groups, {key: moment(at) for key, at in changes.due.items()},
                 given, [suppressed(held) for held in changes.held], changes.closed,
             )
         )  # fmt: skip

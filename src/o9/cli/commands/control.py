@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `cancel`, `start`: record what a person wants; whoever runs the optimization carries it out.
+"""`pause`, `resume`, `cancel`, `start`: record an intent; the node that runs the optimization carries it out.
 
 Contract. What is at rest is moved at once, by the store; what runs hears of it through the store, in whichever process
 that is. `answer_to` is pure, and says what is true then, never more. Nothing here imports Prefect, but for

@@ -37,7 +37,7 @@ def prune(
             "--older-than",
             metavar="DAYS",
             callback=days_above_zero,
-            help="Delete what ended so many days ago or earlier.  [env: O9_RETENTION_DAYS]",
+            help="Delete what ended at least this number of days ago.  [env: O9_RETENTION_DAYS]",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,

@@ -85,7 +85,7 @@ def is_watched(state: OptimizationState) -> bool:
 
 @dataclass(frozen=True)
 class Crew:
-    """Which nodes give a sign of life, and when those gave their last that no longer do. Who left is in neither.
+    """Which nodes live, and when those that died gave their last heartbeat. A node that left is in neither.
 
     only: the ids that a node claims, of those that do not take all that is queued.
     """

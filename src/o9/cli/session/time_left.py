@@ -17,7 +17,7 @@ from o9.text.format import duration
 LEAST_STEPS = 3
 LEAST_SECONDS = 1.0
 LOOKS_KEPT = 200
-_ROUNDED_TO = ((90, 10), (90 * 60, 60), (48 * 3_600, 1_800))  # below so many seconds, to so many
+_ROUNDED_TO = ((90, 10), (90 * 60, 60), (48 * 3_600, 1_800))  # below the first, to a multiple of the second, in seconds
 
 
 @dataclass

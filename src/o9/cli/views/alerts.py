@@ -281,7 +281,7 @@ def _notice(row: Row) -> Iterator[Padding]:
     out = Text(f"{local_moment(row['at'])}  ").append(shown(row["receiver"]), style="bold")
     count = row["firing_count"] + row["resolved_count"]
     among = f", among {count:,} alerts" if count > 1 else ""
-    unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids of so many)"
+    unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids)"
     why = "" if row["reason"] == row["kind"] else f": {shown(row['reason'])}"
     yield _indented(out.append(f"  {row['kind']}{among}{unsure}{why}"), 2)
     for send in row["sends"]:

@@ -2,7 +2,8 @@
 
 Contract. Pure and deterministic. Whatever cannot be computed is an `Unknown` inside the evidence, with its reason; only
 a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`), or
-of another length than those of the judged one, is left out and counts as a luckless try, as one without returns does.
+of another length than those of the judged one, is left out and counts as a trial without edge,
+like one without returns.
 """
 
 from __future__ import annotations

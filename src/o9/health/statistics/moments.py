@@ -22,8 +22,8 @@ Floats = NDArray[np.float64]
 LEAST_OBSERVATIONS = 3  # below it skewness and kurtosis are decided by the formula, not by the data
 # A deviation this small beside the numbers themselves is what rounding leaves of a constant.
 ROUNDING = 1e-12
-# Returns may be told in money; what is beyond this is a fault of the data. It keeps what follows far from where fourth
-# powers overflow.
+# Returns may be amounts of money; what is beyond this is a fault of the data. It keeps what follows far from where
+# fourth powers overflow.
 MOST_RETURN = 1e15
 
 

@@ -25,7 +25,7 @@ EULER_MASCHERONI = 0.5772156649015329
 EXACT_BELOW = 10  # trials
 # Two out-of-sample Sharpe ratios per period this close are equal: sums in another order differ by about 1e-13.
 TIE = 1e-9
-SPLITS_AT_ONCE = 512  # bounds the memory: five matrices of so many splits by trials
+SPLITS_AT_ONCE = 512  # bounds the memory: five matrices of this many splits by trials
 MOST_BLOCKS = 20  # 184,756 splits; 22 would be 705,432
 _NORMAL = NormalDist()
 

@@ -23,7 +23,7 @@ from o9.health.unknown import Unknown
 
 REPLICATIONS = 1_000  # a p-value of 0.04 is then known to ±0.006 (one standard error)
 LEAST_PERIODS = 60  # with fewer, worthless families pass twice as often as the level says
-# The autocorrelation of so many trials, evenly spread, stands for that of all when the block length is chosen.
+# The autocorrelation of this many trials, evenly spread, stands for that of all when the block length is chosen.
 BLOCK_SAMPLE = 64
 CELLS_AT_ONCE = 4_000_000  # 32 MB of replications by trials, or of padded series
 LEAST_RESAMPLED_VARIANCE = 0.01  # of the series' own

@@ -24,7 +24,7 @@ def rows(connection: Connection, statement: Select[Any], values: Mapping[str, An
 
 
 def page_size(limit: int) -> int:
-    """`limit`, if a page may have so many rows. Raises OptimizationValidationError."""
+    """`limit`, if a page may have that many rows. Raises OptimizationValidationError."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
         raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
     return limit

@@ -1,4 +1,4 @@
-"""An alert or a group that cannot be dealt with, by a mistake of O9's own, is set aside: all others go on."""
+"""An alert or a group that cannot be dealt with, by a mistake of O9's own, is quarantined: all others go on."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def held(world: World) -> dict[str, list[str]]:
     return {each.episode.alert_id: [row["reason"] for row in each.notifications.held] for each in listed}
 
 
-def test_an_alert_that_raises_is_set_aside_and_tried_again(
+def test_an_alert_that_raises_is_quarantined_and_tried_again(
     one: World, poison: Poison, caplog: pytest.LogCaptureFixture
 ) -> None:
     poison.in_taking("opt-poison")
@@ -108,7 +108,7 @@ def test_an_alert_that_raises_is_set_aside_and_tried_again(
     assert not any(held(one).values())
 
 
-def test_a_group_that_raises_is_set_aside_with_all_that_is_in_it(
+def test_a_group_that_raises_is_quarantined_with_all_that_is_in_it(
     one: World, poison: Poison, caplog: pytest.LogCaptureFixture
 ) -> None:
     poison.in_group_of("Drawdown")
@@ -138,7 +138,7 @@ def test_the_next_leader_tries_at_once(one: World, poison: Poison) -> None:
 
 
 @pytest.mark.parametrize("damping", ["", "flapping: false"])
-def test_what_is_over_while_it_is_set_aside_is_done_with(
+def test_what_is_over_while_it_is_quarantined_is_done_with(
     damping: str, tmp_path: Path, time: MadeTime, poison: Poison
 ) -> None:
     one = world(tmp_path, time, CONFIGURATION + damping)
@@ -153,7 +153,7 @@ def test_what_is_over_while_it_is_set_aside_is_done_with(
     one.store.close()
 
 
-def test_moments_at_the_ends_of_time_set_nothing_aside(one: World) -> None:
+def test_moments_at_the_ends_of_time_quarantine_nothing(one: World) -> None:
     ends = {"first": datetime.min.replace(tzinfo=UTC), "last": datetime.max.replace(tzinfo=UTC)}
     tell(one.store, *(alert(name, at, name) for name, at in ends.items()), alert("b", START))
     assert sorted(after(one, 30)) == [["b"], ["first"], ["last"]]
