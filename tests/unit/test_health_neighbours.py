@@ -151,7 +151,7 @@ def test_what_cannot_be_seen_says_why() -> None:
     assert "no trial completed" in reason(on_line({0.1: None, 0.2: math.nan}))
     assert "same value" in reason(on_line({0.5: 1.0}))
     assert "same value" in reason(on_line({i / 20: 1.0 for i in range(20)}))
-    assert "only 4 trials lie near the best" in reason(on_line({0.5: 2.0} | {0.55 + i / 100: 1.0 for i in range(4)}))
+    assert "only 4 trials near the best" in reason(on_line({0.5: 2.0} | {0.55 + i / 100: 1.0 for i in range(4)}))
     fixed = SearchSpace.parse({"x": {"type": "int", "low": 1, "high": 1}})
     twice = [Trial(n, 0, TrialState.COMPLETED, {"x": 1}, float(n)) for n in range(9)]
     assert "no parameter" in reason(twice, fixed)

@@ -200,6 +200,22 @@ def test_figures_say_what_was_looked_at_and_why_something_is_missing() -> None:
     assert missing["unknown"] == {"p_value": "not given", "hold_out_sharpe": "not given"}
 
 
+def test_a_baseline_of_cash_takes_nothing_of_the_market_away() -> None:
+    figures = judge(known(over_cash=True)).figures
+    assert (figures["over_baseline"], figures["beta"]) == (False, None)
+
+
+def test_a_crash_that_only_the_hold_out_has_is_named() -> None:
+    def judged(worst: float) -> Verdict:
+        best, fresh = Moments(DAYS, 0.12, 0.0, 3.0, -0.02), Moments(1260, -0.01, 0.0, 3.0, worst)
+        return judge(known(best=best, out_of_sample=fresh))
+
+    crash, usual = judged(-0.2), judged(-0.03)
+    assert [each.figures["hold_out_worst_loss"] for each in (crash, usual)] == pytest.approx([10.0, 1.5])
+    assert ["10 times" in each.words for each in (crash, usual)] == [True, False]
+    assert judge(known()).figures["hold_out_worst_loss"] is None
+
+
 # --- laws -------------------------------------------------------------------------------------------------------------
 
 cases = st.fixed_dictionaries(

@@ -131,8 +131,8 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
     places = [body.index(title) for title in order]
     assert places == sorted(places)
     has(
-        page, "Luck can explain this result.", "Do not trade on it", "Live Sharpe ratio", "not reached", "60 2 failed",
-        "Alpha over the baseline, beta",
+        page, "Luck can explain this result.", "Do not trade on it", "Forecast Sharpe ratio", "not reached",
+        "60 2 failed", "alpha over the baseline, beta",
         "Deflated Sharpe ratio", "Track record needed", "Backtest needed", "ValueError: no data",
         PARAMETER, "In sample, 2.4 years: the best turned 1 into",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 VERDICT = "validity.verdict"  # the check that holds it
+REPEATABLE = "validity.repeatable"  # the check of evaluating the best once more
 
 
 class Grade(str, Enum):

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from o9.health.checks.check import Check, unknown
-from o9.health.checks.repeatability import LEAST_RETURNS, LOOK_AHEAD, REPEATABLE, cuts_of, look_ahead, repeatable, same
+from o9.health.checks.repeatability import LEAST_RETURNS, LOOK_AHEAD, cuts_of, look_ahead, repeatable, same
 from o9.health.facts import read_best
+from o9.health.grades import REPEATABLE
 from o9.model.errors import OptimizationError
 from o9.model.loops import cancelled
 from o9.model.optimization import OptimizationState

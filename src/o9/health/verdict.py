@@ -113,6 +113,11 @@ class Evidence:
         return cls(counted, 0, why, why, why, why, why, why, why, why, sharpes=why, claim=why, **given)
 
     @property
+    def over_market(self) -> bool:
+        """Is everything measured over a baseline that has risk?"""
+        return self.over_benchmark and not self.over_cash
+
+    @property
     def p_value(self) -> float | Unknown:
         """Of the family test, for all trials counted."""
         if isinstance(self.family, Unknown):
@@ -142,8 +147,7 @@ class Findings:
     @property
     def has_zero(self) -> bool:
         """Is zero what the strategy without an edge earns?"""
-        over_market = self.evidence.over_benchmark and not self.evidence.over_cash
-        return over_market or self.evidence.market_neutral
+        return self.evidence.over_market or self.evidence.market_neutral
 
     @property
     def level(self) -> float:
@@ -201,6 +205,14 @@ class Findings:
                 best.sharpe, confidence=1 - HOLD_OUT_LEVEL, skewness=best.skewness, kurtosis=best.kurtosis
             )
         )
+
+    @property
+    def worst_loss(self) -> float | None:
+        """The hold-out's worst loss in a period, in worst losses of the sample; None where one of them has none."""
+        best = known(self.evidence.best)
+        if best is None or self.hold_out is None or not best.worst < 0:
+            return None
+        return max(0.0, self.hold_out.worst / best.worst)
 
     @property
     def confirms(self) -> bool:
@@ -298,12 +310,14 @@ def figures_of(found: Findings) -> dict[str, Any]:
     backtest = minimum_backtest_length(_tries(evidence), best.annual_sharpe(year)) if best and year else None
     figures = {
         "counted": evidence.counted, "kept": evidence.kept, "effective": known(evidence.effective),
-        "adaptive": found.searched, "over_baseline": evidence.over_benchmark, "beta": evidence.beta,
+        "adaptive": found.searched, "over_baseline": evidence.over_market,
+        "beta": evidence.beta if evidence.over_market else None,
         "market_neutral": evidence.market_neutral, "periods_per_year": year,
         "sharpe": best.sharpe if best else None, "observations": best.observations if best else None,
         "p_value": found.p, "p_value_of_kept": getattr(evidence.family, "p_value", None),
         "hold_out_sharpe": found.hold_out.sharpe if found.hold_out else None,
         "hold_out_observations": found.hold_out.observations if found.hold_out else None,
+        "hold_out_worst_loss": found.worst_loss,
         "hold_out_above_zero": found.above_zero, "hold_out_level": found.level if found.hold_out else None,
         "hold_out_as_forecast": found.as_forecast, "looks": evidence.looks if found.hold_out else None,
         "hold_out_seen": evidence.seen if found.hold_out else None,

@@ -19,6 +19,7 @@ from o9.text.format import sentence
 
 Figures = Mapping[str, Any]
 
+CRASH_FROM = 3.0  # times the worst loss in sample; of normal returns none comes near it
 NOT_JUDGED = "not judged yet"
 
 
@@ -62,7 +63,7 @@ def forecast_sentence(verdict: Verdict | None) -> str:
     said += "; too high, as the search followed its results" if found.too_high else ""
     if verdict and verdict.figures.get("over_baseline") is False and not verdict.figures.get("market_neutral"):
         said += "; the market's own rise included"
-    return said + ("; a crash that no return has shown yet is not in it" if found.hidden_crash else "")
+    return said + ("; a loss larger than any so far is not in it" if found.hidden_crash else "")
 
 
 def interval(found: Forecast) -> str:
@@ -105,7 +106,7 @@ HEADLINES = {
     GradeReason.LOOK_AHEAD: "The objective looks ahead",
     GradeReason.NOT_REPEATABLE: "Evaluated again, the best has another value",
     GradeReason.VALUE_DOES_NOT_FIT: "The returns do not fit the value",
-    GradeReason.HOLD_OUT_NEGATIVE: "Nothing of the edge is left on the held-out data",
+    GradeReason.HOLD_OUT_NEGATIVE: "The held-out data show no edge",
     GradeReason.HOLD_OUT_BELOW_FORECAST: "The held-out data fall short of the forecast",
     GradeReason.HOLD_OUT_AND_FAMILY: "The held-out data confirm the edge",
     GradeReason.HOLD_OUT_AND_PLACEBO: "The held-out data and the placebo runs confirm the edge",
@@ -115,7 +116,7 @@ HEADLINES = {
     GradeReason.NO_RETURNS: "There are no returns to judge",
     GradeReason.NO_FAMILY_TEST: "The family cannot be tested",
     GradeReason.LIKELY_LUCK: "Luck can explain this result",
-    GradeReason.NO_BASELINE: "Without a baseline, the market's own rise can explain this result",
+    GradeReason.NO_BASELINE: "Without a market baseline, the market's own rise can explain this result",
     GradeReason.HOLD_OUT_SEEN: "A search of the family has seen the held-out data",
     GradeReason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
     GradeReason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
@@ -133,15 +134,14 @@ REMEDIES = {
     GradeReason.FAMILY: _HOLD_OUT,
     GradeReason.PLACEBO: _HOLD_OUT,
     GradeReason.NO_TRIALS: "see the errors of the trials",
-    GradeReason.NO_RETURNS: "let the objective return Evaluation(value, returns=…, periods_per_year=…), "
-    "all of one length",
+    GradeReason.NO_RETURNS: "let the objective return Evaluation(returns=…, periods_per_year=…), all of one length",
     GradeReason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
     GradeReason.LIKELY_LUCK: f"{_DROP}, or hold data out",
-    GradeReason.NO_BASELINE: "give Evaluation(…, baseline_returns=…), or declare metadata.market_neutral",
+    GradeReason.NO_BASELINE: "give the market's returns as baseline_returns; declare metadata.market_neutral if it is",
     GradeReason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
     GradeReason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
-    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; and set "
-    "metadata.hold_out before the first search on new data",
+    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; set metadata.hold_out for "
+    "the first search on new data",
 }
 _MORE = "hold out more data, so that they can confirm it"
 WITH_HOLD_OUT = {GradeReason.LIKELY_LUCK: _DROP, GradeReason.FAMILY: _MORE, GradeReason.PLACEBO: _MORE}
@@ -163,8 +163,7 @@ _CONFIRMED = (
 ERRORS = {
     GradeReason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
     GradeReason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
-    GradeReason.FAMILY: f"Measured: of families without an edge, {MEASURED['plausible without an edge']}% pass "
-    "this test.",
+    GradeReason.FAMILY: f"Measured: {MEASURED['plausible without an edge']}% of families without an edge pass this test.",
     GradeReason.PLACEBO: "By construction at most 5% of searches without an edge pass this test.",
 }
 
@@ -206,6 +205,8 @@ def _family(figures: Figures) -> str:
     if p is None:
         return ""
     text = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
+    if figures["adaptive"]:
+        text += ", which is too low here: the sampler chose trials by the results of others"
     missing = figures["counted"] - figures["kept"]
     if missing == 1:
         text += "; the one trial without comparable returns counts as an independent trial without edge "
@@ -222,11 +223,19 @@ def _hold_out(figures: Figures) -> str:
     text = f"Held out: {_sharpe_of(figures, 'hold_out_sharpe')} over {_length(figures)}"
     if figures["hold_out_above_zero"] is not None:
         text += f", above zero with probability {figures['hold_out_above_zero']:.3f}"
+    text += f" (required: {figures['hold_out_level']:.5g}"
     if figures["looks"] > 1 or figures["hold_out_seen"]:
-        text += f" (needed: {figures['hold_out_level']:.5g}, because this is look {figures['looks']} at held-out data"
+        text += f", because this is look {figures['looks']} at held-out data"
         text += f", and up to {figures['hold_out_seen']:,} trials have seen them" if figures["hold_out_seen"] else ""
-        text += ")"
-    return f"{text}."
+    return f"{text}).{_crash(figures)}"
+
+
+def _crash(figures: Figures) -> str:
+    """The hold-out lost in one period what the sample gave no hint of."""
+    ratio = figures["hold_out_worst_loss"]
+    if ratio is None or ratio < CRASH_FROM:
+        return ""
+    return f" Its worst loss there is {ratio:,.0f} times the worst in sample: a crash that the search never saw."
 
 
 def _seen(_: Figures) -> str:
@@ -234,7 +243,7 @@ def _seen(_: Figures) -> str:
 
 
 def _lost(figures: Figures) -> str:
-    return f"Held out: {_sharpe_of(figures, 'hold_out_sharpe')} over {_length(figures)}."
+    return f"Held out: {_sharpe_of(figures, 'hold_out_sharpe')} over {_length(figures)}.{_crash(figures)}"
 
 
 def _below(figures: Figures) -> str:
@@ -242,17 +251,11 @@ def _below(figures: Figures) -> str:
     return f"If the edge had lasted, a hold-out this low would have a probability of {seen:.3f}."
 
 
-def _uncertain(figures: Figures) -> str:
-    text, needed = _hold_out(figures), figures["track_record_needed"]
-    is_first = figures["looks"] == 1 and not figures["hold_out_seen"]
-    return f"{text} Needed: {figures['hold_out_level']:.3f}." if is_first and needed else text
-
-
 def _placebo(figures: Figures) -> str:
     if figures["placebo_p_value"] is None:
         return ""
     p, as_good, without = (figures[name] for name in ("placebo_p_value", "placebo_as_good", "placebo_without_result"))
-    found = f"Of {figures['placebo_runs'] + without:,} placebo runs {as_good:,} were at least as good"
+    found = f"{as_good:,} of {figures['placebo_runs'] + without:,} placebo runs were at least as good"
     found += f", and {without:,} without a result count as such" if without else ""
     return " ".join([f"{found} (p = {p:.3f}).", *placebo_limits(figures)])
 
@@ -268,26 +271,18 @@ def placebo_limits(figures: Figures) -> list[str]:
     return limits
 
 
-def _adaptive(_: Figures) -> str:
-    return "The sampler chose trials by the results of others, for which this probability does not allow."
-
-
 def _none_held_out(figures: Figures) -> str:
     if figures["hold_out_sharpe"] is None:
-        return f"Held out: {figures['unknown'].get('hold_out_sharpe', 'nothing')}."
+        return sentence(figures["unknown"]["hold_out_sharpe"])
     return f"{_hold_out(figures)} That is too short to tell: all of the claim needs {_needed(figures)}."
 
 
 def _zero(_: Figures) -> str:
-    return "It is measured over zero or cash, where the market's own rise counts as an edge."
+    return "The returns are measured over zero or cash, so that the market's own rise counts as an edge."
 
 
 def _why(name: str) -> Callable[[Figures], str]:
-    def say(figures: Figures) -> str:
-        reason = figures["unknown"].get(name, "")
-        return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
-
-    return say
+    return lambda figures: sentence(figures["unknown"].get(name, ""))
 
 
 def _length(figures: Figures) -> str:
@@ -319,6 +314,6 @@ _SAID: dict[GradeReason, tuple[Callable[[Figures], str], ...]] = {
     GradeReason.LIKELY_LUCK: (_claim, _family, _placebo, _hold_out),
     GradeReason.NO_BASELINE: (_claim, _family, _zero, _hold_out),
     GradeReason.HOLD_OUT_SEEN: (_claim, _family, _hold_out, _seen),
-    GradeReason.HOLD_OUT_UNCERTAIN: (_claim, _family, _uncertain),
-    GradeReason.ADAPTIVE_SEARCH: (_claim, _family, _adaptive, _placebo),
+    GradeReason.HOLD_OUT_UNCERTAIN: (_claim, _family, _hold_out),
+    GradeReason.ADAPTIVE_SEARCH: (_claim, _family, _placebo),
 }

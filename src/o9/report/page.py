@@ -31,7 +31,7 @@ GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _CODE = re.compile("`([^`]+)`")
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|d)\b)")
-_NEGATIVE = re.compile(r"-\d[\d,.]*(e[+-]\d+)?%?")
+_NEGATIVE = re.compile(r"(?<![\w.,)\]-])-(?=\d)")
 
 
 def render(template: str, title: str, now: datetime, source: str, **context: Any) -> str:
@@ -95,12 +95,12 @@ def _shown(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     # A real minus lines up with digits and cannot be taken for a hyphen; no line breaks between a number and its unit.
-    return f"\u2212{value[1:]}" if _NEGATIVE.fullmatch(value) else _UNIT.sub("\u00a0", plain(value))
+    return _NEGATIVE.sub("\u2212", _UNIT.sub("\u00a0", plain(value)))
 
 
 def _with_code(text: str) -> Markup:
     """What stands between backticks as code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(plain(text)))))
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(_NEGATIVE.sub("\u2212", plain(text))))))
 
 
 def _text(name: str) -> str:

@@ -17,7 +17,7 @@ from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_
 from o9.health.wording import forecast_sentence, interval, placebo_limits, sharpe, unit
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
-from o9.text.format import percent, sentence
+from o9.text.format import count, percent, sentence
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def forecast_plot(verdict: Verdict) -> Plot | Unknown:
         f"Sharpe ratio {unit(found)}", range=all_significant(range_around(min(places), max(places))), zeroline=True,
         zerolinecolor=ORANGE, zerolinewidth=1,
     )  # fmt: skip
-    note = f"The bar is the interval that is to hold the Sharpe ratio of the next {found.years:g} years with a "
-    note += "probability of 80%, the edge's death included."
+    note = f"The bar is the interval of the Sharpe ratio over the next {found.years:g} years, with a probability of "
+    note += "80%; the chance that the edge dies is in it."
     if found.too_high:
         note += " It is too high: the search followed its results, and nothing was held out."
     if found.hidden_crash:
-        note += " These returns look like premiums for a risk that they have hardly shown: then it is too narrow."
+        note += " In sample, the returns look like premiums for a rare loss: then it is too narrow."
     return Plot(
         sentence(forecast_sentence(verdict)),
         [_point(name, at, colour, found) for name, at, colour in points],
@@ -142,15 +142,15 @@ def _deciding(found: _Figures) -> Iterator[Ground]:
     if p is None:
         yield Ground("Family test", "unknown", found.why("p_value"), True)
     else:
-        reading = "the probability that the best of such a family without any edge looks as good. Beside a hold-out at "
-        reading += f"most {WITH_HOLD_OUT:g} is asked for, without one {FAMILY_LEVEL:g}"
+        reading = "the probability that the best of such a family without any edge looks as good; at most "
+        reading += f"{WITH_HOLD_OUT:g} is required beside a hold-out, {FAMILY_LEVEL:g} without one"
         if found["adaptive"]:
-            reading += "; this search followed its results, so that without other data it proves nothing"
+            reading += ". This search followed its results, so that p is too low, and proves nothing without other data"
         yield Ground("Family test", f"p = {p:.3f}", sentence(reading), True)
     yield _hold_out(found)
     if found["placebo_p_value"] is not None:
         runs = f"The same search, {found['placebo_runs']:,} times on data without an edge"
-        reading = " ".join([f"{runs}: at most {PLACEBO_LEVEL:g} is asked for.", *placebo_limits(found.of)])
+        reading = " ".join([f"{runs}: at most {PLACEBO_LEVEL:g} is required.", *placebo_limits(found.of)])
         yield Ground("Placebo runs", f"p = {found['placebo_p_value']:.3f}", reading, True)
 
 
@@ -162,8 +162,8 @@ def _in_sample(found: _Figures) -> Ground:
     elif found["market_neutral"]:
         over = "over zero, as it is declared market-neutral"
     else:
-        over = "over zero, where the market's own rise counts as an edge: there is no baseline"
-    reading = f"{over}, from {found['observations']:,} returns ({found.length(found['observations'])})"
+        over = "over zero or cash, so that the market's own rise counts as an edge"
+    reading = f"from {found['observations']:,} returns ({found.length(found['observations'])}); {over}"
     return Ground("Sharpe ratio in sample", found.sharpe("sharpe"), sentence(reading), True)
 
 
@@ -171,7 +171,7 @@ def _search(found: _Figures) -> Ground:
     how = "chosen by the results of others" if found["adaptive"] else "not chosen by results"
     reading = f"{how}; all that were ever tried on this objective and data count"
     if found["effective"] is not None and round(found["effective"]) < found["counted"]:
-        reading += f"; correlated as they are, they amount to {found['effective']:,.0f} independent ones"
+        reading += f"; being correlated, they count as {count(round(found['effective']), 'independent trial')}"
     if missing := (found["counted"] or 0) - (found["kept"] or 0):
         reading += f"; {missing:,} of them have no returns over the same periods, and count as trials without edge"
     return Ground("Trials", f"{found['counted'] or 0:,}", sentence(reading), True)
@@ -182,10 +182,10 @@ def _hold_out(found: _Figures) -> Ground:
         return Ground("Held out", "nothing", found.why("hold_out_sharpe"), True)
     reading = f"over {found.length(found['hold_out_observations'])} that the search never saw"
     if found["hold_out_above_zero"] is not None:
-        reading += f"; truly above zero with probability {found['hold_out_above_zero']:.3f}, of which "
-        reading += f"{found['hold_out_level']:.3f} is asked for"
+        reading += f"; above zero with probability {found['hold_out_above_zero']:.3f}; "
+        reading += f"{found['hold_out_level']:.3f} is required"
     if (found["looks"] or 1) > 1:
-        reading += f", since this is look {found['looks']} at held-out data"
+        reading += f", because this is look {found['looks']} at held-out data"
     return Ground("Held out", found.sharpe("hold_out_sharpe"), sentence(reading), True)
 
 
@@ -196,10 +196,10 @@ def _beside(found: _Figures) -> Iterator[Ground]:
         yield Ground("Deflated Sharpe ratio", "unknown", found.why("deflated"), False)
     else:
         luck = "what" if found["luck"] is None else f"the {found.sharpe('luck')} that"
-        reading = f"the probability that it is truly above {luck} luck gives the best of that many; above "
+        reading = f"the probability that it is above {luck} luck gives the best of that many; above "
         reading += f"{DEFLATED_LEVEL:g} is the custom"
         if found["deflated_effective"] is not None:
-            reading += f". Counted as independent ones only: {found['deflated_effective']:.3f}"
+            reading += f". With the number of independent trials: {found['deflated_effective']:.3f}"
         yield Ground("Deflated Sharpe ratio", f"{found['deflated']:.3f}", sentence(reading), False)
     if found["pbo"] is None:
         yield Ground("Probability of backtest overfitting", "unknown", found.why("pbo"), False)

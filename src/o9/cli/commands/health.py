@@ -16,7 +16,7 @@ from o9.cli.options import Json, Limit, OptionalId, StoreUrl
 from o9.cli.views.health import health_view, reports_view
 from o9.cli.views.words import Next, command
 from o9.health.checker import OptimizationHealthChecker
-from o9.health.grades import Verdict, verdict_of
+from o9.health.grades import REPEATABLE, Verdict, verdict_of
 from o9.health.wording import document
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import ENDED, HealthStatus
@@ -52,7 +52,7 @@ def health(
         write_json(report.to_dict() | document(verdict_of(checks)) | {"checks": checks})
     else:
         show(*health_view(state, report, checks), "", width=page_width())
-        if not evaluate and state.status in ENDED:
+        if state.status in ENDED and any(each["name"] == REPEATABLE and each["unknown"] for each in checks):
             again = command("health --evaluate", [state.optimization_id], option_for(store))
             show(Next([(again, "lets its objective evaluate the best once more")]))
     return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE

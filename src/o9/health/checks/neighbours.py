@@ -21,6 +21,7 @@ from o9.health.unknown import Unknown
 from o9.model.search_space import CategoricalParameter, Parameter, SearchSpace, as_json
 from o9.model.states import TrialState
 from o9.model.trial import Trial
+from o9.text.format import count
 
 # Nearer than this is nearly the same set again: adaptive samplers crowd there, and would call any spike a plateau.
 NEAREST = 0.03
@@ -80,7 +81,7 @@ def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool
     near = sorted((number for number in away if NEAREST <= away[number] <= FARTHEST), key=lambda n: (away[n], n))
     if len(near) < LEAST_NEIGHBOURS:
         return Unknown(
-            f"only {len(near)} trials lie near the best (distance {NEAREST} to {FARTHEST}), at least "
+            f"only {count(len(near), 'trial')} near the best (distance {NEAREST} to {FARTHEST}), at least "
             f"{LEAST_NEIGHBOURS} are needed; evaluate some of its neighbours"
         )
     kept = (median(values[number] for number in near) - middle) / advantage

@@ -21,14 +21,14 @@ import numpy as np
 
 from o9.health.checks.check import Check, unknown
 from o9.health.facts import HealthFacts
-from o9.health.grades import GradeReason
+from o9.health.grades import REPEATABLE, GradeReason
 from o9.health.unknown import Unknown
 from o9.model.dates import iso_date
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
 from o9.strategies.evaluation import TrialOutcome
 
-REPEATABLE, LOOK_AHEAD = "validity.repeatable", "validity.look_ahead"
+LOOK_AHEAD = "validity.look_ahead"
 NOT_REPEATABLE = 0.5  # critical: what has another value next time has been chosen for its luck
 # Of the largest return, or of the value: what sums in another order leave, and nobody can trade on.
 TOLERANCE = 1e-9

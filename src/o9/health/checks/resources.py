@@ -8,6 +8,7 @@ from o9.health.checks.check import Check, unknown
 from o9.health.facts import HealthFacts
 from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS
 from o9.lifecycle.trends import GROWING_READINGS, SLOWER_STEPS, growth, slowdown
+from o9.text.format import count
 
 SPEED, MEMORY_USE = "performance.speed", "performance.memory"
 WORSE = 0.6  # below the threshold: a warning
@@ -27,7 +28,7 @@ def speed(facts: HealthFacts) -> Check:
         if STEP_SECONDS in figures
     ]
     if len(times) < 2 * SLOWER_STEPS:
-        why = f"the seconds of {len(times)} steps are recorded, at least {2 * SLOWER_STEPS} are needed to compare"
+        why = f"the seconds of {count(len(times), 'step')} are recorded, at least {2 * SLOWER_STEPS} are needed"
         return unknown(SPEED, why)
     before, now = median(times[:-SLOWER_STEPS]), median(times[-SLOWER_STEPS:])
     evidence = {"seconds_before": before, "seconds_now": now, "steps": len(times)}
@@ -43,18 +44,12 @@ def memory(facts: HealthFacts) -> Check:
     """Does the memory of its processes stay where it is?"""
     readings = [figures[MEMORY] for figures in _newest(facts) if MEMORY in figures]
     if len(readings) < GROWING_READINGS:
-        why = (
-            f"it was measured in {len(readings)} steps, at least {GROWING_READINGS} are needed; children are measured "
-        )
-        why += "once a second, and what is async runs in a process that others share"
+        why = f"it was measured in {count(len(readings), 'step')}, at least {GROWING_READINGS} are needed; "
+        why += "children are measured once a second, and async objectives have no process of their own"
         return unknown(MEMORY_USE, why)
     cpu = [figures[CPU] for figures in _newest(facts) if CPU in figures]
-    evidence = {
-        "first_mib": readings[0],
-        "last_mib": readings[-1],
-        "most_mib": max(readings),
-        "readings": len(readings),
-    }
+    evidence = {"first_mib": readings[0], "last_mib": readings[-1], "most_mib": max(readings)}
+    evidence |= {"readings": len(readings)}
     words = f"the memory of its processes went from {readings[0]:.0f} to {readings[-1]:.0f} MiB"
     words += f", at most {max(readings):.0f}"
     if cpu:

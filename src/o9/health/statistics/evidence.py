@@ -159,7 +159,7 @@ def subtract(matrix: Floats, baseline: Floats, betas: Floats) -> None:
 
 def _fresh(returns: ArrayLike | None, benchmark: ArrayLike | None, beta: float | None) -> Moments | Unknown:
     if returns is None:
-        return Unknown("there are no returns that had no part in the choice")
+        return Unknown("nothing is held out")
     if (beta is None) != (benchmark is None):
         there, missing = ("out of sample", "in sample") if beta is None else ("in sample", "out of sample")
         return Unknown(f"the baseline has returns {there} and none {missing}")

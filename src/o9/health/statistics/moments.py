@@ -29,12 +29,13 @@ MOST_RETURN = 1e15
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one series of returns. `sharpe` per period; `kurtosis` is Pearson's, 3 for a normal distribution."""
+    """Of one series of returns. `sharpe` per period; `kurtosis` is Pearson's, 3 for a normal; `worst` is the lowest."""
 
     observations: int
     sharpe: float
     skewness: float
     kurtosis: float
+    worst: float = 0.0
 
     def annual_sharpe(self, periods_per_year: float) -> float:
         """√periods · sharpe: right for returns without serial correlation (Lo 2002, eq. 9)."""
@@ -70,6 +71,7 @@ def moments(returns: ArrayLike) -> Moments | Unknown:
         sharpe=float(series.mean()) / math.sqrt(second * len(series) / (len(series) - 1)),
         skewness=float(np.mean((deviations / math.sqrt(second)) ** 3)),
         kurtosis=float(np.mean((deviations / math.sqrt(second)) ** 4)),
+        worst=float(series.min()),
     )
     if not all(map(math.isfinite, (found.sharpe, found.skewness, found.kurtosis))):
         return Unknown("the returns are too small to be computed with")

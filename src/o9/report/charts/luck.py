@@ -34,7 +34,7 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
     unit = "a year" if evidence.periods_per_year else "a period"
     shown, luck, needed = best.sharpe * scale, evidence.luck, deflated_threshold(evidence)
     lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
-    over = " over the baseline" if evidence.over_benchmark else ""
+    over = " over the baseline" if evidence.over_market else ""
     finding = f"Of {count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
     finding += f"{sharpe(shown)} {unit}; "
     if isinstance(luck, Unknown) or isinstance(needed, Unknown):
@@ -66,7 +66,7 @@ def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
     dropped = f" The oldest {count(found.dropped_periods, 'period')} fill no block." if found.dropped_periods else ""
     loss = percent(found.probability_of_loss)
     alike = found.pbo >= OVERFITTING_LEVEL > found.probability_of_loss
-    flat = " Often below the median and seldom at a loss: so it looks, too, where all trials are equally good." * alike
+    flat = " Often below the median and seldom at a loss is also what equally good trials show." * alike
     return Plot(
         f"In {percent(found.pbo)} of {len(found.logits):,} splits the best of one half ranked below the median of "
         f"the other half (the probability of backtest overfitting), and in {loss} it lost money there.",
@@ -107,8 +107,9 @@ def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[
 
 def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
     text = f"The Sharpe ratios {unit} of {count(kept, 'trial')} of the whole family, measured over "
-    zero = "zero, where the market's own rise counts as an edge"
-    text += "what each holds of the baseline" if evidence.over_benchmark else zero
+    text += "what each holds of the baseline" if evidence.over_market else "zero or cash"
+    if not (evidence.over_market or evidence.market_neutral):
+        text += ", so that the market's own rise counts as an edge"
     missing = evidence.counted - kept
     if missing:
         which = "counts, has" if missing == 1 else "count, have"

@@ -98,7 +98,7 @@ def importance_bars(found: Mapping[str, Any]) -> Plot | Unknown:
     first, most = known[0]
     finding = (
         f"{plain(first)} explains {percent(most['importance'])} of the differences between "
-        f"{count(found['trials'], 'trial')}, more than any other parameter."
+        f"{count(found['trials'], 'trial')}{', more than any other parameter' if len(known) > 1 else ''}."
         if most["importance"] > 0
         else f"No parameter explains more of {count(found['trials'], 'trial')} than chance would."
     )
