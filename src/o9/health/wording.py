@@ -137,11 +137,11 @@ REMEDIES = {
     GradeReason.NO_RETURNS: "let the objective return Evaluation(returns=…, periods_per_year=…), all of one length",
     GradeReason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
     GradeReason.LIKELY_LUCK: f"{_DROP}, or hold data out",
-    GradeReason.NO_BASELINE: "give the market's returns as baseline_returns; declare metadata.market_neutral if it is",
+    GradeReason.NO_BASELINE: "give the market's returns as baseline_returns, or declare metadata.market_neutral",
     GradeReason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
     GradeReason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
-    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; set metadata.hold_out for "
-    "the first search on new data",
+    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; hold data out "
+    "of the first search on new data",
 }
 _MORE = "hold out more data, so that they can confirm it"
 WITH_HOLD_OUT = {GradeReason.LIKELY_LUCK: _DROP, GradeReason.FAMILY: _MORE, GradeReason.PLACEBO: _MORE}
@@ -163,7 +163,7 @@ _CONFIRMED = (
 ERRORS = {
     GradeReason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
     GradeReason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
-    GradeReason.FAMILY: f"Measured: {MEASURED['plausible without an edge']}% of families without an edge pass this test.",
+    GradeReason.FAMILY: f"Measured: {MEASURED['plausible without an edge']}% of families without an edge pass it.",
     GradeReason.PLACEBO: "By construction at most 5% of searches without an edge pass this test.",
 }
 
