@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -238,3 +240,48 @@ def run(*command: str, folder: Path, environment: dict[str, str]) -> str:
     done = zygote.run(list(command), cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def write(name: str, text: str) -> None:
+    Path(name).write_text(text)
+
+
+async def test_schedules_are_added_paused_and_removed(o9: O9Command, client: PrefectClient) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+
+    async def command(*arguments: str) -> Any:
+        return await asyncio.to_thread(o9, *arguments)
+
+    async def listed() -> Any:
+        return json.loads((await command("schedule", "list", "--json")).out)
+
+    write("nightly.yaml", NIGHTLY)
+    assert (await command("deploy", "nightly.yaml")).code == 0
+    assert await listed() == []
+    told = await command("schedule", "pause", "nightly-carry")
+    assert (told.code, "o9 schedule create nightly-carry" in told.err) == (1, True), told.err
+    made = await command(
+        "schedule", "create", "nightly-carry", "--cron", "0 22 * * 1-5", "--timezone", "America/New_York", "--json"
+    )
+    assert (made.code, json.loads(made.out)["active"]) == (0, True), made.err
+    assert (await command("schedule", "create", "nightly-carry", "--every", "90m")).code == 0
+    (one,) = await listed()
+    assert (one["name"], one["series"], sorted(one["when"]), one["active"], one["last"]) == (
+        "nightly-carry", "Nightly carry", ["0 22 * * 1-5 America/New_York", "every 1 h 30 min"], True, None,
+    )  # fmt: skip
+    assert json.loads((await command("schedule", "pause", "nightly-carry", "--json")).out)["active"] is False
+    (one,) = await listed()
+    assert (one["active"], one["next_at"]) == (False, None)
+    assert json.loads((await command("schedule", "resume", "nightly-carry", "--json")).out)["active"] is True
+    removed = await command("schedule", "delete", "optimization-lifecycle/nightly-carry", "--json")
+    assert json.loads(removed.out)["removed"] == 2
+    assert await listed() == []
+    assert (await command("schedule", "delete", "nobody-s")).code == 1
+
+
+async def test_what_has_a_fixed_id_gets_no_schedule(o9: O9Command, client: PrefectClient) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+    write("once.yaml", "{optimization_id: once, name: Once, metadata: {objective: branin}}")
+    assert (await asyncio.to_thread(o9, "deploy", "once.yaml")).code == 0
+    told = await asyncio.to_thread(o9, "schedule", "create", "once", "--every", "1h")
+    assert (told.code, told.err.startswith("o9: optimization_id: ")) == (1, True), told.err

@@ -71,25 +71,36 @@ def of_optimization(
     out, `together` runs it. name: of the deployment; None: the optimization's, in lower case. Raises
     OptimizationValidationError for one that recurs with a fixed id, which every run would submit again.
     """
-    if when is not None and spec.get("optimization_id") is not None:
-        raise OptimizationValidationError(
-            "optimization_id", "every run of the schedule would submit the same one; leave it out"
-        )
+    if when is not None:
+        may_recur(spec)
     if overlap not in (*OVERLAP, "together"):
         raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip or together")
-    called = str(spec.get("name") or spec.get("metadata", {}).get("objective") or "optimization")
+    called = called_by(spec)
     limit = OVERLAP.get(overlap)
     return _deployment(
         LIFECYCLE,
         name or _slug(called),
-        parameters={"spec": _as_in_the_form(spec, series=called if when is not None else None)},
+        parameters={"spec": as_in_the_form(spec, series=called if when is not None else None)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
     )
 
 
-def _as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any]:
+def may_recur(spec: Mapping[str, Any]) -> None:
+    """Raises OptimizationValidationError for a fixed id, which every run would submit again."""
+    if spec.get("optimization_id") is not None:
+        raise OptimizationValidationError(
+            "optimization_id", "every run of the schedule would submit the same one; leave it out"
+        )
+
+
+def called_by(spec: Mapping[str, Any]) -> str:
+    """Its name, or else its objective's: what a series is called that names itself otherwise nowhere."""
+    return str(spec.get("name") or spec.get("metadata", {}).get("objective") or "optimization")
+
+
+def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any]:
     """With the search space as a list of parameters, which Prefect's form can draw; of `series`, if it names none."""
     made, metadata = dict(spec), dict(spec.get("metadata", {}))
     if series is not None:

@@ -103,6 +103,16 @@ COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
                 "prune": Lazy("Delete what ended long ago, for good.", "prune:prune"),
             },
         ),
+        "schedule": Several(
+            "List, add, pause and remove the schedules of deployments.",
+            {
+                "list": Lazy("List what recurs, and when it runs next.", "schedule:list_"),
+                "create": Lazy("Add a schedule to a deployment.", "schedule:create"),
+                "pause": Lazy("Start no more runs until it is resumed.", "schedule:pause"),
+                "resume": Lazy("Start runs again.", "schedule:resume"),
+                "delete": Lazy("Remove the schedules of a deployment, which stays.", "schedule:delete"),
+            },
+        ),
         "deploy": Lazy("Deploy all flows, or one optimization that recurs.", "deploy:deploy_"),
         "open": Lazy("Open Prefect's pages in a browser.", "open:open_"),
         "doctor": Lazy("Say what is wrong here, and what to do about it.", "doctor:doctor"),

@@ -27,15 +27,19 @@ from o9.config import Document
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationValidationError
 from o9.model.settings import settings
 
+Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")]
+Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")]
+RRule = Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")]
+Timezone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the schedule.")]
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 def deploy_(
     file: Annotated[str | None, typer.Argument(metavar="FILE.yaml", help="One optimization; none: every flow.")] = None,
-    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")] = None,
-    every: Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")] = None,
-    rrule: Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")] = None,
-    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the schedule.")] = "UTC",
+    cron: Cron = None,
+    every: Every = None,
+    rrule: RRule = None,
+    timezone: Timezone = "UTC",
     overlap: Annotated[
         str, typer.Option("--overlap", metavar="POLICY", help="While one still runs: queue, skip or together.")
     ] = "queue",
@@ -54,16 +58,12 @@ def deploy_(
             )
         deployments = all_flows()
     else:
-        when = recurrence(cron, _interval(every), rrule, timezone)
+        when = recurrence(cron, interval_of(every), rrule, timezone)
         deployments = [of_optimization(_spec(file), when, overlap=overlap, name=name)]
     if as_yaml:
         print(as_prefect_yaml(deployments, pool), end="")
         return 0
-    if configured_server() is None:
-        raise OptimizationCoordinationError(
-            "PREFECT_API_URL is not set: name the server that is to start the runs, such as "
-            "http://127.0.0.1:4200/api of `prefect server start`"
-        )
+    need_server()
     if serve:
         serve_here(deployments)
         return 0
@@ -77,7 +77,16 @@ def deploy_(
     return 0
 
 
-def _interval(text: str | None) -> timedelta | None:
+def need_server() -> None:
+    """Raises OptimizationCoordinationError where Prefect's settings name no server."""
+    if configured_server() is None:
+        raise OptimizationCoordinationError(
+            "PREFECT_API_URL is not set: name the server that is to start the runs, such as "
+            "http://127.0.0.1:4200/api of `prefect server start`"
+        )
+
+
+def interval_of(text: str | None) -> timedelta | None:
     """`90s`, `15m`, `1h`, `1d`, `1w`. Raises OptimizationValidationError for anything else."""
     if text is None:
         return None
