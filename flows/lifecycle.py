@@ -47,9 +47,11 @@ from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
 from o9.model.ids import bound
 from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
 from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.model.templates import filled
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.prefect_runs import SetSuspendedRun
@@ -225,9 +227,10 @@ async def _begin(
     elif spec:
         allowed = settings().allowed_imports
         given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
-        state = requested(given, allowed)
-        if "series" in state.metadata and flow_run.auto_scheduled and flow_run.expected_start_time is not None:
-            state.metadata.setdefault("scheduled_at", flow_run.expected_start_time.isoformat())
+        scheduled_for = flow_run.expected_start_time or utc_now()
+        state = requested(filled(given, scheduled_for), allowed)
+        if "series" in state.metadata and flow_run.auto_scheduled:
+            state.metadata.setdefault("scheduled_at", scheduled_for.isoformat())
         await control_of(store).submit(state, allowed_imports=allowed, hold=True)
         optimization_id = state.optimization_id
     elif retry_of:

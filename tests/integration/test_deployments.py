@@ -79,6 +79,19 @@ def test_a_file_becomes_one_deployment_with_its_schedule(o9: O9Command) -> None:
     assert made["parameters"]["spec"] == spec
 
 
+def test_dates_of_a_name_move_in_the_schedule_s_zone_and_the_series_keeps_what_stays(o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(NIGHTLY.replace("Nightly carry", "'Carry {{ scheduled_date }}'"))
+    told = o9("deploy", "nightly.yaml", "--every", "1d", "--timezone", "Asia/Tokyo", "--print")
+    (made,) = yaml.safe_load(told.out)["deployments"]
+    spec = made["parameters"]["spec"]
+    assert (made["name"], spec["name"], spec["metadata"]["series"]) == (
+        "carry", "Carry {{ scheduled_date Asia/Tokyo }}", "Carry",
+    )  # fmt: skip
+    Path("nightly.yaml").write_text(NIGHTLY.replace("Nightly carry", "'Carry {{ tomorrow }}'"))
+    told = o9("deploy", "nightly.yaml", "--every", "1d", "--print")
+    assert (told.code, told.err.startswith("o9: name: ")) == (1, True), told.err
+
+
 @pytest.mark.parametrize(
     ("field", "options"),
     [

@@ -30,7 +30,7 @@ from o9.flows.lifecycle import optimization_lifecycle
 
 optimization_lifecycle.serve(
     "recurring",
-    parameters={"spec": {"total_steps": 2, "metadata": {"objective": "branin", "seed": 7}}},
+    parameters={"spec": {"name": "Carry {{ scheduled_date }}", "total_steps": 2, "metadata": {"objective": "branin", "seed": 7}}},
     limit=1,
     print_starting_message=False,
     entrypoint_type=EntrypointType.MODULE_PATH,
@@ -62,6 +62,7 @@ async def test_a_schedule_creates_runs_and_each_is_an_optimization(
         assert run is not None
         state = store.read(queries.get, run["optimization_id"])
     assert (state.status, state.completed_steps) == (OptimizationStatus.COMPLETED, 2)
+    assert state.name == f"Carry {flow_run.expected_start_time:%Y-%m-%d}"
 
 
 async def served(client: PrefectClient) -> Any:

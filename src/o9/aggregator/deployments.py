@@ -23,6 +23,7 @@ from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
 from o9.flows.form import offer_objectives
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, settings
+from o9.model.templates import in_zone, without
 from o9.model.urls import public_url
 from o9.strategies.registry import objective_names
 
@@ -80,11 +81,21 @@ def of_optimization(
     return _deployment(
         LIFECYCLE,
         name or _slug(called),
-        parameters={"spec": as_in_the_form(spec, series=called if when is not None else None)},
+        parameters={"spec": _of_run(spec, when, called)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
     )
+
+
+def _of_run(spec: Mapping[str, Any], when: schedules.Schedule | None, series: str) -> dict[str, Any]:
+    return as_in_the_form(spec, None) if when is None else recurring_spec(spec, when, series)
+
+
+def recurring_spec(spec: Mapping[str, Any], when: schedules.Schedule, series: str) -> dict[str, Any]:
+    """What each run of the schedule is given: dates in its templates are those of the schedule's time zone."""
+    made: dict[str, Any] = in_zone(as_in_the_form(spec, series), when.timezone or "UTC")
+    return made
 
 
 def may_recur(spec: Mapping[str, Any]) -> None:
@@ -97,7 +108,7 @@ def may_recur(spec: Mapping[str, Any]) -> None:
 
 def called_by(spec: Mapping[str, Any]) -> str:
     """Its name, or else its objective's: what a series is called that names itself otherwise nowhere."""
-    return str(spec.get("name") or spec.get("metadata", {}).get("objective") or "optimization")
+    return without(str(spec.get("name") or spec.get("metadata", {}).get("objective") or "optimization"))
 
 
 def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRu
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from o9.aggregator.deployments import LIFECYCLE, as_in_the_form, called_by, may_recur
+from o9.aggregator.deployments import LIFECYCLE, called_by, may_recur, recurring_spec
 from o9.model.errors import OptimizationNotFoundError
 from o9.text.format import duration
 
@@ -74,7 +74,7 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
         spec: Mapping[str, Any] = deployment.parameters.get("spec") or {}
         may_recur(spec)
         if spec:
-            parameters = deployment.parameters | {"spec": as_in_the_form(spec, series=called_by(spec))}
+            parameters = deployment.parameters | {"spec": recurring_spec(spec, when, called_by(spec))}
             await client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
         await client.create_deployment_schedules(deployment.id, _as_prefects(when))
         return await _described(client, await _read(client, name))

@@ -25,7 +25,10 @@ from o9.cli.console import say
 from o9.cli.prefect_side import configured_server
 from o9.config import Document
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationValidationError
+from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.model.specification import new_optimization
+from o9.model.templates import filled
 
 Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")]
 Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")]
@@ -106,6 +109,7 @@ def _spec(file: str) -> Mapping[str, Any]:
     """What the file says, checked as at its submission. Raises OptimizationError where that is not one optimization."""
     read_batch([file])
     content = Document.parse(Path(file).read_bytes(), file).data
+    new_optimization(filled(content, utc_now()))
     if not isinstance(content, Mapping):
         raise OptimizationError(f"{file} holds a list: deploy one optimization at a time, from a file of its own")
     return content

@@ -1,0 +1,78 @@
+"""What moves with the date in a recurring optimization: `{{ scheduled_date }}` in any text of its specification.
+
+| written                                         | becomes, in a run scheduled for 2026-01-31 22:00 in New York |
+| `{{ scheduled_date }}`                          | `2026-02-01`, the date in UTC                                |
+| `{{ scheduled_date America/New_York }}`         | `2026-01-31`                                                 |
+| `{{ scheduled_date - 365d }}`, `{{ … + 12h }}`  | that much earlier or later: h, d, w                          |
+| `{{ scheduled_at }}`                            | `2026-02-01T03:00:00+00:00`                                  |
+
+Pure functions. Text without braces is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from o9.model.errors import OptimizationValidationError
+
+_BRACES = re.compile(r"\{\{(.*?)\}\}")
+_WRITTEN = re.compile(
+    r"\s*(?P<what>scheduled_date|scheduled_at)(\s+(?P<zone>[A-Za-z][\w/+-]*))?"
+    r"(\s*(?P<sign>[+-])\s*(?P<number>\d{1,5})(?P<unit>[hdw]))?\s*"
+)
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def filled(given: Any, at: datetime) -> Any:
+    """The specification of the run that is scheduled for `at` (with a time zone).
+
+    Raises OptimizationValidationError that names the field where braces hold anything else.
+    """
+
+    def fill(written: re.Match[str]) -> str:
+        moment = at.astimezone(ZoneInfo(written["zone"] or "UTC"))
+        if written["number"]:
+            span = timedelta(**{_UNITS[written["unit"]]: int(written["number"])})
+            moment = moment + span if written["sign"] == "+" else moment - span
+        return moment.date().isoformat() if written["what"] == "scheduled_date" else moment.isoformat()
+
+    return _replaced(given, fill)
+
+
+def in_zone(given: Any, zone: str) -> Any:
+    """The same templates, with `zone` where they name none. Raises as `filled`."""
+
+    def name_it(written: re.Match[str]) -> str:
+        return written[0] if written["zone"] else written[0].replace(written["what"], f"{written['what']} {zone}", 1)
+
+    return _replaced(given, lambda written: f"{{{{{name_it(written)}}}}}")
+
+
+def without(text: str) -> str:
+    """What a text says beside its templates, such as the name of a series of which each run has a name of its own."""
+    return _BRACES.sub("", text).strip(" -_·:,.") or text
+
+
+def _replaced(given: Any, by: Callable[[re.Match[str]], str], field: str = "") -> Any:
+    if isinstance(given, dict):
+        return {key: _replaced(value, by, f"{field}.{key}" if field else str(key)) for key, value in given.items()}
+    if isinstance(given, list):
+        return [_replaced(value, by, f"{field}[{n}]") for n, value in enumerate(given)]
+    if not isinstance(given, str) or "{{" not in given:
+        return given
+    return _BRACES.sub(lambda braces: by(_read(braces[1], field)), given)
+
+
+def _read(text: str, field: str) -> re.Match[str]:
+    written = _WRITTEN.fullmatch(text)
+    if written is None or (written["zone"] and written["zone"] not in available_timezones()):
+        raise OptimizationValidationError(
+            field,
+            f"{{{{{text}}}}} is no template: write {{{{ scheduled_date }}}}, {{{{ scheduled_at }}}}, "
+            "{{ scheduled_date America/New_York }} or {{ scheduled_date - 365d }}",
+        )
+    return written
