@@ -30,7 +30,11 @@ from o9.flows.lifecycle import optimization_lifecycle
 
 optimization_lifecycle.serve(
     "recurring",
-    parameters={"spec": {"name": "Carry {{ scheduled_date }}", "total_steps": 2, "metadata": {"objective": "branin", "seed": 7}}},
+    parameters={
+        "spec": {
+            "name": "Carry {{ scheduled_date }}", "total_steps": 2, "metadata": {"objective": "branin", "seed": 7}
+        }
+    },
     limit=1,
     print_starting_message=False,
     entrypoint_type=EntrypointType.MODULE_PATH,
