@@ -94,7 +94,7 @@ def finish(path: str, trials: int) -> None:
     for row in connection.execute("SELECT * FROM optimization WHERE completed_at IS NOT NULL"):
         for key in keys_of(row, row["status"]):
             sums.setdefault(key, Sums()).add_ended(row)
-    rows = [{**key._asdict(), **each.as_row(), "corrections": 0} for key, each in sums.items()]
+    rows = [{**key._asdict(), **each.as_row()} for key, each in sums.items()]
     names = ", ".join(rows[0])
     connection.executemany(
         f"INSERT INTO rollup ({names}) VALUES ({', '.join('?' * len(rows[0]))})", [tuple(row.values()) for row in rows]
@@ -194,7 +194,8 @@ def main() -> None:
                 upkeep = loop.run_until_complete(keep_up(store, datetime.now(UTC)))
                 ended = sum(row["count"] for row in store.read(queries.endings, upkeep.days[0]))
                 note(f"compute_statistics, {name}", f"{time.perf_counter() - began:,.2f} s")
-                print(f"{upkeep.windows} windows, {ended:,} ends in {len(upkeep.days)} days, {upkeep.corrected} mended")
+                mended = len(upkeep.corrections)
+                print(f"{upkeep.windows} windows, {ended:,} ends in {len(upkeep.days)} days, {mended} mended")
     loop.close()
     verdict(results)
 

@@ -38,7 +38,7 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     await _publish(OptimizationStatistics(store=store), upkeep)
     logger.info(
         "%d windows compared with the record, %d rollups mended; %d running ones ranked anew",
-        upkeep.windows, upkeep.corrected, upkeep.refreshed_rankings,
+        upkeep.windows, len(upkeep.corrections), upkeep.refreshed_rankings,
     )  # fmt: skip
     for correction in upkeep.corrections:
         logger.warning("a rollup was wrong: %s", correction)

@@ -100,17 +100,19 @@ class PruningContract:
         assert (told.by_status, told.kept) == ({"cancelled": 2}, kept)
         done, why = prune_all(store, before)
         assert (done, why) == (2, kept)
-        assert prune_all(store) == (0, kept | {Because.MOVED_LAST: 1})  # the young one's end is the newest of all moves
+        last = store.read(queries.last_transition)
+        assert prune_all(store) == (1, kept)  # the young one's end is the newest of all moves
+        assert (store.read(queries.last_transition), store.read(queries.transitions_since, last - 1)) == (last, [])
         assert {state.optimization_id for state in store.read(queries.page).items} == {
-            "awaited", "awaited before", "open run", "young", "runs", "waits",
+            "awaited", "awaited before", "open run", "runs", "waits",
         }  # fmt: skip
         store.write(CloseRun("run-1"))
         store.write(SetIntent("waits", Intent.CANCEL, "ann"))
-        assert prune_all(store) == (4, {Because.MOVED_LAST: 1})
+        assert prune_all(store) == (4, {})
         # One that others were to run after ends although they are gone.
         store.write(Transition("runs", S.COMPLETED, Cause.HOOK))
-        assert prune_all(store) == (1, {Because.MOVED_LAST: 1})
-        assert [state.optimization_id for state in store.read(queries.page).items] == ["runs"]
+        assert prune_all(store) == (1, {})
+        assert store.read(queries.page).items == []
         assert_counts_of_what_is_there(store)
 
     def test_one_whose_alert_fires_stays_until_that_is_over(self, open_store: OpenStore) -> None:

@@ -163,7 +163,7 @@ def test_health_has_the_verdict_and_its_forecast(store: Store) -> None:
 
 
 def test_health_and_alerts_of_all_and_of_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "PAGE", 1)
+    monkeypatch.setattr(rows, "PAGE_LIMIT", 1)
     filled(store)
 
     async def judge() -> None:

@@ -43,6 +43,7 @@ from o9.model.optimization import (
 )
 from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import AlertLevel
+from o9.model.validation import validate_seconds
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
@@ -82,8 +83,7 @@ class OptimizationStateAggregator(ControlVerbs):
             "sync_interval": sync_interval,
         }
         for name, seconds in intervals.items():
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-                raise OptimizationValidationError(name, f"{seconds!r} is not a number of seconds above 0")
+            validate_seconds(name, seconds)
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
         self._only = _ids(only)

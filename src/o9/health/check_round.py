@@ -17,9 +17,10 @@ from o9.health.checker import OptimizationHealthChecker
 from o9.health.checks.check import PARTS
 from o9.health.grades import Verdict, verdict_of
 from o9.health.wording import forecast_sentence, headline
-from o9.model.errors import OptimizationHealthError, OptimizationStoreError, OptimizationValidationError
+from o9.model.errors import OptimizationHealthError, OptimizationStoreError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
+from o9.model.validation import validate_whole
 from o9.store import queries
 from o9.store.core.reading import PAGE_LIMIT
 from o9.text.escape import unmarked
@@ -71,8 +72,7 @@ async def check_round(
     checker: OptimizationHealthChecker, limit: int = LIMIT, progress: Progress | None = None
 ) -> Round:
     """Raises OptimizationStoreError where the store is away; OptimizationHealthError where every check failed."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit < PAGE_LIMIT:
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT - 1}")
+    validate_whole("limit", limit, PAGE_LIMIT - 1)
     store, done = checker.store, Round()
     running = await store.read_async(queries.health_under_way, limit=limit)
     due = await store.read_async(queries.health_due, limit=limit + 1)

@@ -31,6 +31,7 @@ from o9.model.loops import LEAST_SECONDS
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, HealthStatus
+from o9.model.validation import validate_seconds
 from o9.store import queries
 from o9.store.core.column_types import moment, to_json
 from o9.store.core.component import StoreComponent
@@ -71,8 +72,8 @@ class OptimizationHealthChecker(StoreComponent):
         evaluation_seconds: float = EVALUATION_SECONDS,
     ) -> None:
         super().__init__(store)
-        self.check_interval = _seconds("check_interval", check_interval)
-        self.evaluation_seconds = _seconds("evaluation_seconds", evaluation_seconds)
+        self.check_interval = validate_seconds("check_interval", check_interval)
+        self.evaluation_seconds = validate_seconds("evaluation_seconds", evaluation_seconds)
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
         self._evaluating = asyncio.Lock()
@@ -228,8 +229,8 @@ class OptimizationHealthChecker(StoreComponent):
             return
         for row in await self.store.read_async(queries.health_reports_since, self._announced):
             report = OptimizationHealthReport.from_dict(row["report"])
-            earlier = await self.store.read_async(queries.health_report_before, report.optimization_id, row["id"])
-            before = OptimizationHealthReport.from_dict(earlier["report"]) if earlier else None
+            earlier = await self.store.read_async(queries.health_history, report.optimization_id, 1, row["id"])
+            before = OptimizationHealthReport.from_dict(earlier[0]["report"]) if earlier else None
             self._announced = row["id"]
             await self.emit("report", report)
             if _SEVERITY[report.overall_status] > (_SEVERITY[before.overall_status] if before else 0):
@@ -297,9 +298,3 @@ def _is_of(kept: Row, state: OptimizationState) -> bool:
         kept["status"] == state.status.value
         and (state.status not in ENDED or kept["as_of"] == moment(state.updated_at))
     )
-
-
-def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise OptimizationValidationError(name, f"{value!r} is not a number of seconds above 0")
-    return float(value)

@@ -6,17 +6,18 @@ what is queued waits, and a warning says so. A started coordinator emits events 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o9.lifecycle.control import Control, ControlVerbs
 from o9.model.component import Registered
-from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.validation import validate_whole
 from o9.store import queries
-from o9.store.core.component import StoreComponent
+from o9.store.core.component import StoreComponent, every
 from o9.store.queue.policies import ALL, SetPolicy
 from o9.store.store import Store
 from o9.strategies.registry import register_strategy, strategy_names
@@ -38,12 +39,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
     ) -> None:
         """`interval`: seconds between two looks at what has happened."""
         super().__init__(store)
-        if isinstance(max_concurrent_optimizations, bool) or not isinstance(max_concurrent_optimizations, int):
-            raise OptimizationValidationError("max_concurrent_optimizations", "give a whole number of 1 or more")
-        if max_concurrent_optimizations < 1:
-            raise OptimizationValidationError(
-                "max_concurrent_optimizations", f"{max_concurrent_optimizations} would run nothing; give 1 or more"
-            )
+        validate_whole("max_concurrent_optimizations", max_concurrent_optimizations)
         self.max_concurrent_optimizations = max_concurrent_optimizations
         self._interval = interval
         self._control = Control(self)
@@ -63,7 +59,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
 
     async def get_all_optimizations(self) -> list[OptimizationState]:
         """All of them, newest first."""
-        return await self.all_states()
+        return await asyncio.to_thread(lambda: list(every(self.store)))
 
     def register_strategy(self, name: str, strategy: Any, *, metadata: Sequence[str] = ()) -> Registered:
         """A class with `step()`, or a coroutine function that changes the state; found by `metadata["strategy"]`.

@@ -17,6 +17,7 @@ from o9.model.fields import ID_LIMIT, NAME_LIMIT
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.specification import new_optimization
 from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus
+from o9.model.validation import validate_whole
 from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.store import Store
@@ -39,8 +40,7 @@ async def submit_placebos(
     Raises OptimizationValidationError where it has not completed with a best, is a placebo run itself, or has an
     objective that is not given its data; OptimizationNotFoundError where there is none.
     """
-    if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= MOST_RUNS:
-        raise OptimizationValidationError("runs", f"expected a whole number from 1 to {MOST_RUNS:,}, got {runs!r:.60}")
+    validate_whole("runs", runs, MOST_RUNS)
     origin = await StoreComponent(store).existing(optimization_id)
     _check(origin)
     known = (await store.read_async(queries.placebos, optimization_id)).run_ids

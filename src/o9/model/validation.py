@@ -6,6 +6,7 @@ objectives, samplers and search spaces are judged by `o9.strategies`. What passe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -62,6 +63,21 @@ def validate_alert(alert: OptimizationAlert) -> None:
 
 def validate_node_id(field: str, value: Any) -> None:
     checked(_KEY, value, field)
+
+
+def validate_whole(field: str, value: Any, most: int | None = None) -> int:
+    """A whole number from 1 to `most`. Raises OptimizationValidationError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        kind = "of 1 or more" if most is None else f"between 1 and {most:,}"
+        raise OptimizationValidationError(field, f"{value!r:.80} is not a whole number {kind}")
+    return value
+
+
+def validate_seconds(field: str, value: Any) -> float:
+    """A finite number of seconds above 0. Raises OptimizationValidationError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise OptimizationValidationError(field, f"{value!r:.80} is not a number of seconds above 0")
+    return float(value)
 
 
 def validate_json(field: str, value: Any) -> None:

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import uuid
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ENDED, AlertLevel, OptimizationStatus
-from o9.model.validation import alert_level
+from o9.model.validation import alert_level, validate_seconds, validate_whole
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding, find_problems, stalled
 from o9.monitor.window import Window, read_news, read_window
 from o9.store import queries
-from o9.store.core.component import StoreComponent
+from o9.store.core.component import StoreComponent, every
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
 
 logger = logging.getLogger(__name__)
-R = TypeVar("R")
 MOST_SNAPSHOTS = 1_000
 MOST_METRICS = 10_000
 KEPT_ALERTS = 1_000
@@ -56,11 +54,7 @@ class OptimizationMonitor(StoreComponent):
 
     def __init__(self, check_interval: float = 1.0, *, store: Store | None = None) -> None:
         super().__init__(store)
-        if isinstance(check_interval, bool) or not isinstance(check_interval, (int, float)):
-            raise OptimizationValidationError("check_interval", f"{check_interval!r} is not a number of seconds")
-        if not 0 < check_interval < math.inf:
-            raise OptimizationValidationError("check_interval", f"{check_interval!r} is not above 0 and finite")
-        self.check_interval = float(check_interval)
+        self.check_interval = validate_seconds("check_interval", check_interval)
         self._watches: dict[str, _Watch] = {}
         self._wanted: set[str] = set()
         self._unwanted: set[str] = set()
@@ -97,8 +91,8 @@ class OptimizationMonitor(StoreComponent):
         MOST_SNAPSHOTS, else OptimizationValidationError; OptimizationError where there is no such optimization.
         """
         state = await self.existing(optimization_id)
-        checked = _checked(limit, MOST_SNAPSHOTS)
-        return await asyncio.to_thread(lambda: snapshots(self._window(state, checked), checked))
+        validate_whole("limit", limit, MOST_SNAPSHOTS)
+        return await asyncio.to_thread(lambda: snapshots(self._window(state, limit), limit))
 
     async def get_optimization_metrics(
         self, optimization_id: str, limit: int = MOST_METRICS
@@ -108,11 +102,11 @@ class OptimizationMonitor(StoreComponent):
         Empty where no step was committed. Raises as `get_monitoring_data` does; `limit` is 1 to MOST_METRICS.
         """
         state = await self.existing(optimization_id)
-        checked = _checked(limit, MOST_METRICS)
+        validate_whole("limit", limit, MOST_METRICS)
 
         def read() -> list[OptimizationMetrics]:
-            window = self._window(state, checked)
-            return metrics_of(window, window.steps[-checked:])
+            window = self._window(state, limit)
+            return metrics_of(window, window.steps[-limit:])
 
         return await asyncio.to_thread(read)
 
@@ -135,7 +129,8 @@ class OptimizationMonitor(StoreComponent):
 
     async def check(self) -> None:
         """Look once at all that runs and at what was asked for: what the started monitor does all the time."""
-        states = await asyncio.to_thread(self._running)
+        wanted = queries.Filter(status=OptimizationStatus.RUNNING)
+        states = await asyncio.to_thread(lambda: list(every(self.store, wanted)))
         running = {state.optimization_id for state in states}
         self._unwanted &= running
         for optimization_id in (self._watches.keys() | self._wanted) - running:
@@ -212,18 +207,6 @@ class OptimizationMonitor(StoreComponent):
             alert.resolved, alert.resolved_at = True, utc_now()
             await self.emit("resolved", replace(alert))
 
-    def _running(self) -> list[OptimizationState]:
-        states: list[OptimizationState] = []
-        cursor: str | None = None
-        while True:
-            page = self.store.read(
-                queries.page, queries.Filter(status=OptimizationStatus.RUNNING), limit=1000, cursor=cursor
-            )
-            states += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return states
-
     def _window(self, state: OptimizationState, shown: int) -> Window:
         steps, trials = self.store.read(read_window, state.optimization_id, state.completed_steps, shown)
         return Window(state, utc_now(), steps, trials, search_space_of(state))
@@ -243,9 +226,3 @@ def alert_of(optimization_id: str, finding: Finding) -> OptimizationAlert:
         timestamp=utc_now(),
         metadata={"finding": finding.name, "evidence": finding.evidence, "remedy": finding.remedy},
     )
-
-
-def _checked(limit: Any, most: int) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {most}")
-    return limit

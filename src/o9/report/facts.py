@@ -75,7 +75,7 @@ def read_one(store: Store, optimization_id: str) -> OneFacts:
         raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
     facts = read_facts(store, state)
     evidence = _evidence(facts)
-    row = store.read(queries.queueing, optimization_id)
+    holding = store.read(queries.holding, optimization_id)
     return OneFacts(
         facts=facts,
         checks=checks_of(facts, evidence),
@@ -83,7 +83,7 @@ def read_one(store: Store, optimization_id: str) -> OneFacts:
         verdict=verdict_on(facts, evidence),
         importance=importance(facts.trials[:MOST_TRIALS]),
         counts=store.read(queries.trial_counts, optimization_id),
-        waited_seconds=row["waited_seconds"] if row else None,
+        waited_seconds=holding.waited_seconds if holding else None,
     )
 
 

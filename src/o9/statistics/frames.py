@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from o9.model.errors import OptimizationStatisticsError, OptimizationValidationError
 from o9.model.files import private
+from o9.model.validation import validate_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,22 +78,16 @@ COLUMNS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 KINDS = tuple(COLUMNS)
 _TAKEN: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(COLUMNS, ("optimization_id", "limit")),
     "optimizations": ("status", "optimization_type", "limit"),
-    "trials": ("optimization_id", "limit"),
-    "returns": ("optimization_id", "limit"),
-    "metrics": ("optimization_id", "limit"),
-    "transitions": ("optimization_id", "limit"),
-    "health": ("optimization_id", "limit"),
-    "alerts": ("optimization_id", "limit"),
     "rankings": ("metric_name", "limit"),
     "trends": ("time_range",),
     "statistics": (),
 }
-_NEEDED = dict.fromkeys(("trials", "returns", "metrics", "transitions"), "optimization_id") | {
-    "rankings": "metric_name"
-}
+_NEEDED = {
+    **dict.fromkeys(("trials", "returns", "metrics", "transitions"), "optimization_id"), "rankings": "metric_name",
+}  # fmt: skip
 FORMATS = ("csv", "parquet")
-_OWN = ("parameter.", "metric.")
 
 
 def check(kind: str, choice: Mapping[str, Any]) -> None:
@@ -107,9 +102,8 @@ def check(kind: str, choice: Mapping[str, Any]) -> None:
     needed = _NEEDED.get(kind)
     if needed is not None and needed not in given:
         raise OptimizationValidationError(needed, f"a frame of {kind} needs it: which one?")
-    limit = choice.get("limit")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number above 0")
+    if choice.get("limit") is not None:
+        validate_whole("limit", choice["limit"])
 
 
 def frame_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from o9.model.errors import OptimizationValidationError
+from o9.model.validation import validate_whole
 from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES
 from o9.text.suggest import suggestion
 
@@ -18,8 +19,7 @@ def check(metric: object, limit: object, direction: object) -> None:
     """Raise OptimizationValidationError for what cannot be ranked by."""
     if not isinstance(metric, str) or not metric or "\0" in metric:
         raise OptimizationValidationError("metric_name", f"{metric!r} is not the name of a metric")
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LIMIT:
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {LIMIT}")
+    validate_whole("limit", limit, LIMIT)
     if direction not in (None, MAXIMIZE, MINIMIZE):
         raise OptimizationValidationError("direction", f"{direction!r} is neither {MAXIMIZE!r} nor {MINIMIZE!r}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from o9.statistics.rows import statistics
 from o9.statistics.upkeep import Upkeep
 from o9.text.format import brief, percent
 
@@ -13,10 +14,19 @@ CORRECTIONS_SHOWN = 200
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
-    ended = sum(each["count"] for each in summary["ended"]["status"].values())
-    rows = [_row("all", "", {**summary, "count": ended})]
-    rows += [_row(by, name, each) for by, groups in summary["ended"].items() for name, each in groups.items()]
-    return rows
+    return [
+        {
+            "by": row["by"],
+            "which": row["which"],
+            "ended": row["count"],
+            "success rate": percent(row["success_rate"]),
+            "mean seconds": brief(row["mean_duration_seconds"]),
+            "median seconds": brief(row["median_duration_seconds"]),
+            "mean improvement": percent(row["mean_improvement"]),
+            "mean wait, seconds": brief(row["mean_waiting_seconds"]),
+        }
+        for row in statistics(summary)
+    ]
 
 
 def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
@@ -50,24 +60,11 @@ def corrections_table(upkeep: Upkeep) -> list[dict[str, Any]]:
     return upkeep.corrections[:CORRECTIONS_SHOWN]
 
 
-def _row(by: str, name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "by": by,
-        "which": name,
-        "ended": figures["count"],
-        "success rate": percent(figures["success_rate"]),
-        "mean seconds": brief(figures["duration_seconds"]["mean"]),
-        "median seconds": brief(figures["duration_seconds"]["median"]),
-        "mean improvement": percent(figures["performance_improvement"]["mean"]),
-        "mean wait, seconds": brief(figures["waiting_seconds"]["mean"]),
-    }
-
-
 def _mended(upkeep: Upkeep) -> str:
     days = upkeep.days[0] if len(upkeep.days) == 1 else f"{upkeep.days[0]} to {upkeep.days[-1]}"
     if not upkeep.corrections:
         return f"{upkeep.windows} windows compared with the record ({days}): all were true."
-    return f"{upkeep.windows} windows compared with the record ({days}): **{upkeep.corrected} rollups mended**."
+    return f"{upkeep.windows} windows compared with the record ({days}): **{len(upkeep.corrections)} rollups mended**."
 
 
 def _trend(each: Mapping[str, Any]) -> str:

@@ -16,33 +16,18 @@ from o9.model.trial import Trial
 from o9.statistics.frames import TRIALS
 from o9.store import queries
 from o9.store.core.column_types import moment, unpack_returns
+from o9.store.core.component import every
+from o9.store.core.reading import PAGE_LIMIT
 from o9.store.core.unit import Row
 from o9.store.store import Store
-
-PAGE = 1_000
 
 
 def optimizations(
     store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, limit: int | None
 ) -> list[Row]:
     """Newest first."""
-
-    def pages() -> Iterator[Row]:
-        cursor: str | None = None
-        while True:
-            page = store.read(
-                queries.page,
-                queries.Filter(status=status, optimization_type=kind),
-                limit=min(PAGE, limit or PAGE),
-                cursor=cursor,
-            )
-            for state in page.items:
-                yield state.to_dict() | {"strategy": strategy_of(state.metadata)}
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    return list(islice(pages(), limit))
+    states = every(store, queries.Filter(status=status, optimization_type=kind), min(PAGE_LIMIT, limit or PAGE_LIMIT))
+    return [state.to_dict() | {"strategy": strategy_of(state.metadata)} for state in islice(states, limit)]
 
 
 def trials(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
@@ -96,12 +81,12 @@ def health(store: Store, optimization_id: str | None, limit: int | None) -> list
     def pages() -> Iterator[Row]:
         if optimization_id is not None:
             last: int | None = None
-            while page := store.read(queries.health_history, optimization_id, limit=PAGE, before=last):
+            while page := store.read(queries.health_history, optimization_id, limit=PAGE_LIMIT, before=last):
                 yield from page
                 last = page[-1]["id"]
             return
         before: tuple[str, str] | None = None
-        while page := store.read(queries.health_reports, limit=PAGE, before=before):
+        while page := store.read(queries.health_reports, limit=PAGE_LIMIT, before=before):
             yield from page
             before = page[-1]["last_at"], page[-1]["optimization_id"]
 
@@ -125,7 +110,7 @@ def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list
 
     def pages() -> Iterator[Row]:
         before: tuple[str, str] | None = None
-        while page := store.read(queries.alerts, optimization_id=optimization_id, limit=PAGE, before=before):
+        while page := store.read(queries.alerts, optimization_id=optimization_id, limit=PAGE_LIMIT, before=before):
             yield from page
             before = page[-1]["at"], page[-1]["alert_id"]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.validation import validate_whole
 from o9.statistics import frames, ranking, rows, summary
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.trends import trends, windows_of
@@ -85,13 +86,9 @@ class OptimizationStatistics(StoreComponent):
 
     async def get_optimization_history(self, optimization_id: str, limit: int = 1000) -> list[dict[str, Any]]:
         """The last `limit` metric values, oldest first: step (None: recorded from outside), name, value, at."""
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= HISTORY_LIMIT:
-            raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {HISTORY_LIMIT}")
+        validate_whole("limit", limit, HISTORY_LIMIT)
         await self.existing(optimization_id)
-        steps = await self.store.read_async(queries.metrics, optimization_id, limit=limit)
-        recorded = await self.store.read_async(queries.recordings, optimization_id, limit=limit)
-        outside = [{"optimization_id": optimization_id, "step": None, **row} for row in recorded]
-        return sorted([*steps, *outside], key=lambda row: str(row["at"]))[-limit:]
+        return await asyncio.to_thread(rows.metrics, self.store, optimization_id, limit)
 
     async def record_optimization_metric(self, optimization_id: str, metrics: OptimizationMetrics) -> None:
         """Keep what was measured from outside; fields that are None are left out.
@@ -246,7 +243,7 @@ def _global(store: Store) -> dict[str, Any]:
 
 
 def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
-    row = store.read(queries.queueing, state.optimization_id)
+    holding = store.read(queries.holding, state.optimization_id)
     figures = (
         "completed_steps", "total_steps", "progress", "execution_time", "current_performance", "baseline_performance",
         "target_performance", "performance_improvement",
@@ -257,8 +254,8 @@ def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
         "trials": store.read(queries.trial_counts, state.optimization_id),
         **{name: getattr(state, name) for name in figures},
         "seconds_per_step": state.execution_time / state.completed_steps if state.completed_steps else None,
-        "waited_seconds": row["waited_seconds"] if row else None,
-        "attempts": row["attempt"] if row else None,
+        "waited_seconds": holding.waited_seconds if holding else None,
+        "attempts": holding.attempt if holding else None,
     }
 
 

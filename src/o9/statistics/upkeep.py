@@ -2,11 +2,10 @@
 
 The rollups are written in the transaction that ends an optimization. What can still make them wrong: a caller amends
 a result after its end, or a hand in the database. So the days that can still change are recounted from the record, an
-hour at a time, and what differs is added (`rollups.Correct`); then days are compared with their hours, months with
-their days, all time with its months, so that an error on any level is mended, at a cost that does not grow with
-history. Days whose hours are forgotten are recounted as a whole. What was pruned is kept apart, and counts as what is
-recorded does. Two of these at once mend once: a correction counts only for a rollup that no other has corrected
-meanwhile.
+hour at a time, and what differs is added (`mending.Mend`); then days are compared with their hours, months with their
+days, all time with its months, so that an error on any level is mended, at a cost that does not grow with history. Days
+whose hours are forgotten are recounted as a whole. What was pruned is kept apart, and counts as what is recorded does.
+Writers wait only for a window that is mended.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from o9.model.errors import OptimizationValidationError
 from o9.model.states import OptimizationStatus
+from o9.model.validation import validate_whole
 from o9.store import queries
+from o9.store.statistics.mending import FoldPruned, ForgetHours, Mend
 from o9.store.statistics.rankings import RefreshRankings
-from o9.store.statistics.rollups import Correct, Difference, FoldPruned, ForgetHours
 from o9.store.store import Store
 
 DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to
@@ -39,7 +38,6 @@ class Upkeep:
 
     days: list[str] = field(default_factory=list)
     windows: int = 0
-    corrected: int = 0
     corrections: list[dict[str, Any]] = field(default_factory=list)
     refreshed_rankings: int = 0
     forgotten_hours: int = 0
@@ -47,8 +45,7 @@ class Upkeep:
 
 async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None) -> Upkeep:
     """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours."""
-    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
-        raise OptimizationValidationError("days", f"{days!r} is not a whole number of days between 1 and {MOST_DAYS}")
+    validate_whole("days", days, MOST_DAYS)
     upkeep = Upkeep()
     first = await store.read_async(queries.first_ended)
     dates = [(now - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days - 1, -1, -1)]
@@ -75,22 +72,14 @@ async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progr
 
 async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep, *, recount: bool = False) -> None:
     upkeep.windows += 1
-    found = await store.read_async(queries.differences, span, starts, recount=recount)
-    for begin in range(0, len(found), BATCH):
-        some = tuple(found[begin : begin + BATCH])
-        upkeep.corrected += await store.write_async(Correct(some))
-        upkeep.corrections += [_described(each) for each in some]
-
-
-def _described(difference: Difference) -> dict[str, Any]:
-    missing = difference.sums
-    return difference.key._asdict() | {
-        "count": missing.count,
-        "steps": missing.steps_sum,
-        "duration_seconds": missing.duration_sum,
-        "improvement": missing.improvement_sum,
-        "waiting_seconds": missing.wait_sum,
-    }
+    if not await store.read_async(queries.differences, span, starts, recount=recount):
+        return
+    for key, missing in (await store.write_async(Mend(span, starts, recount))).items():
+        figures = {
+            "count": missing.count, "steps": missing.steps_sum, "duration_seconds": missing.duration_sum,
+            "improvement": missing.improvement_sum, "waiting_seconds": missing.wait_sum,
+        }  # fmt: skip
+        upkeep.corrections.append(key._asdict() | figures)
 
 
 async def _refresh(store: Store) -> int:

@@ -27,7 +27,6 @@ from o9.store.optimizations.health_reports import (
     health_due,
     health_history,
     health_report,
-    health_report_before,
     health_reports,
     health_reports_since,
     health_under_way,
@@ -41,6 +40,7 @@ from o9.store.optimizations.placebos import placebos
 from o9.store.optimizations.provenance import baseline, provenance, repetition
 from o9.store.optimizations.pruning import prunable
 from o9.store.optimizations.queries import (
+    EVERYTHING,
     Filter,
     Holding,
     StatePage,
@@ -77,16 +77,13 @@ from o9.store.queue.claims import leases
 from o9.store.queue.leader_election import leader, seconds_left
 from o9.store.queue.policies import policies
 from o9.store.statistics.families import family_trials
+from o9.store.statistics.mending import differences, first_ended, hours_ended_in
 from o9.store.statistics.queries import (
-    differences,
     ended_since,
-    first_ended,
     first_window,
-    hours_ended_in,
     named,
     priorities,
     queue,
-    queueing,
     ranked,
     ranked_metrics,
     recordings,

@@ -31,7 +31,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from o9.model.errors import OptimizationStoreError, OptimizationValidationError
 from o9.model.files import private
 from o9.model.settings import settings
-from o9.store.core.engine import Durability, busy, describe, open_engine, schema_revision, store_error
+from o9.store.core.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.core.group_commit import GroupCommit
 from o9.store.core.unit import Areas, Operation
 from o9.store.statistics.rollups import mark_changed, write_rollups
@@ -91,10 +91,8 @@ class Store:
                     if connection.dialect.name == "sqlite":
                         connection.invalidate()  # as long as rows are left unread, it shows the past
                     raise
-        except DBAPIError as error:
-            raise store_error(error.orig, self._engine.url) from error
-        except PoolTimeoutError as error:
-            raise busy(self._engine.url, error) from error
+        except (DBAPIError, PoolTimeoutError) as error:
+            raise store_error(error, self._engine.url) from error
         except UnicodeEncodeError as error:
             raise OptimizationValidationError("text", f"{error.object!r:.80} holds a character that is none") from error
 

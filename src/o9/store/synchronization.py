@@ -17,7 +17,6 @@ from o9.store.core.column_types import to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.queries import last_change, nodes
-from o9.store.optimizations.transitions import existing
 from o9.store.queue.claims import database_time
 from o9.store.schema.optimizations import CHANGE, EXPECTED, NODE
 
@@ -37,7 +36,7 @@ class Publish(OnOptimization[int]):
     update: Mapping[str, Any] | None = None
 
     def apply(self, unit: UnitOfWork) -> int:
-        existing(unit, self.optimization_id)
+        unit.existing(self.optimization_id)
         unit.flush()  # what this unit has changed so far comes before it
         change = {
             "optimization_id": self.optimization_id,

@@ -23,7 +23,7 @@ from o9.mirror.spool import deliver
 from o9.model.errors import OptimizationStoreError, OptimizationSyncError, OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
-from o9.model.validation import validate_json, validate_node_id
+from o9.model.validation import validate_json, validate_node_id, validate_seconds, validate_whole
 from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
@@ -50,16 +50,8 @@ class AsyncStateSynchronizer(StoreComponent):
 
     def __init__(self, sync_interval: float = 5.0, max_sync_workers: int = 3, *, store: Store | None = None) -> None:
         super().__init__(store)
-        if isinstance(sync_interval, bool) or not isinstance(sync_interval, (int, float)):
-            raise OptimizationValidationError("sync_interval", f"{sync_interval!r} is not a number of seconds")
-        if not 0 < sync_interval < math.inf:
-            raise OptimizationValidationError("sync_interval", f"{sync_interval!r} is not above 0 and finite")
-        if isinstance(max_sync_workers, bool) or not isinstance(max_sync_workers, int) or max_sync_workers < 1:
-            raise OptimizationValidationError(
-                "max_sync_workers", f"{max_sync_workers!r} is not a whole number of 1 or more"
-            )
-        self.sync_interval = float(sync_interval)
-        self.max_sync_workers = max_sync_workers
+        self.sync_interval = validate_seconds("sync_interval", sync_interval)
+        self.max_sync_workers = validate_whole("max_sync_workers", max_sync_workers)
         self._workers = asyncio.Semaphore(max_sync_workers)
         self._queued = 0
         self._waiting = 0  # for other nodes to read

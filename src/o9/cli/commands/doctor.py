@@ -164,7 +164,7 @@ def store_found(given: str | None) -> Iterator[DoctorFinding]:
     except (ModuleNotFoundError, NoSuchModuleError):
         yield DoctorFinding("store", Level.PROBLEM, f"{name} needs a driver", install_command("postgres"))
     except DBAPIError as error:
-        yield DoctorFinding("store", Level.PROBLEM, one_line(str(store_error(error.orig, parse_url(url)))))
+        yield DoctorFinding("store", Level.PROBLEM, one_line(str(store_error(error, parse_url(url)))))
     else:
         yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
 

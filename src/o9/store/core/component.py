@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from o9.model.component import Component
 from o9.model.errors import OptimizationError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.store import queries
+from o9.store.core.reading import PAGE_LIMIT
 from o9.store.store import Store
+
+
+def every(
+    store: Store, wanted: queries.Filter = queries.EVERYTHING, page_size: int = PAGE_LIMIT
+) -> Iterator[OptimizationState]:
+    """All optimizations that fit, newest first, read a page at a time: in a thread."""
+    cursor: str | None = None
+    while True:
+        page = store.read(queries.page, wanted, page_size, cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 class StoreComponent(Component):
@@ -44,17 +59,6 @@ class StoreComponent(Component):
                 f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
             )
         return state
-
-    async def all_states(self) -> list[OptimizationState]:
-        """All optimizations, newest first."""
-        states: list[OptimizationState] = []
-        cursor: str | None = None
-        while True:
-            page = await self.store.read_async(queries.page, limit=1000, cursor=cursor)
-            states += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return states
 
     async def _open(self) -> None:
         if self._store is None:

@@ -11,13 +11,13 @@ import shutil
 import sqlite3
 import threading
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from o9.model.errors import OptimizationStoreError, StoreUnavailableError
 from o9.model.files import private
@@ -43,8 +43,7 @@ def open_engine(url: str, durability: Durability = "process") -> Engine:
         upgrade(engine)
     except (DBAPIError, sqlite3.Error) as error:
         engine.dispose()
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise store_error(cause, parsed) from error
+        raise store_error(error, parsed) from error
     except BaseException:
         engine.dispose()
         raise
@@ -114,7 +113,10 @@ def upgrade(engine: Engine) -> None:
         if revision == HEAD:
             return
         driver: Any = connection.connection.driver_connection
-        with _as_long_as_it_takes(engine, driver), contextlib.closing(driver.cursor()) as cursor:
+        if engine.dialect.name == "postgresql":
+            connection.detach()  # closed afterwards
+            driver.answer_seconds = None  # a migration may change a large table
+        with contextlib.closing(driver.cursor()) as cursor:
             try:
                 begin(engine, cursor, MIGRATION_SECONDS)
                 revision = _checked_revision(connection)
@@ -169,9 +171,13 @@ def writer_cursor(engine: Engine, driver: Any) -> Any:
     return cursor
 
 
-def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError:
-    """The error for what a database driver raised, in words that say what to do."""
-    where, cause = describe(url), str(error).strip()
+def store_error(error: BaseException, url: URL) -> OptimizationStoreError:
+    """The error for what a database driver or SQLAlchemy raised, with a remedy."""
+    where = describe(url)
+    if isinstance(error, PoolTimeoutError):
+        return StoreUnavailableError(f"the store {where}: all connections of this process are in use ({error})")
+    raised = error.orig if isinstance(error, DBAPIError) else error
+    cause = str(raised).strip()
     if "disk I/O error" in cause and _is_full(url):
         return StoreUnavailableError(f"the store {where}: {_DISK_FULL} ({cause})")
     for sign, (passes, remedy) in _REMEDIES.items():
@@ -179,18 +185,13 @@ def store_error(error: BaseException | None, url: URL) -> OptimizationStoreError
             kind = StoreUnavailableError if passes else OptimizationStoreError
             return kind(f"the store {where}: {remedy} ({cause})")
     if url.get_backend_name() == "postgresql":
-        state = str(getattr(error, "sqlstate", None))
-        kinds = {kind.__name__ for kind in type(error).__mro__}  # the driver itself need not be installed
+        state = str(getattr(raised, "sqlstate", None))
+        kinds = {kind.__name__ for kind in type(raised).__mro__}  # the driver itself need not be installed
         is_too_large = state.startswith("54")
         if state in _PASSING_STATES or (kinds & {"OperationalError", "InterfaceError"} and not is_too_large):
             remedy = _PASSING_STATES.get(state, "is PostgreSQL running, and are the host and user right?")
             return StoreUnavailableError(f"the store {where}: {remedy} ({cause})")
     return OptimizationStoreError(f"the store {where}: {cause}")
-
-
-def busy(url: URL, error: Exception) -> StoreUnavailableError:
-    """The error for SQLAlchemy's, where too many threads read at once."""
-    return StoreUnavailableError(f"the store {describe(url)}: all connections of this process are in use ({error})")
 
 
 def _is_full(url: URL) -> bool:
@@ -296,14 +297,6 @@ def _is_sqlite(path: Path) -> bool:
     except OSError as error:
         raise OptimizationStoreError(f"the store {path} cannot be read: {error.strerror}") from error
     return beginning in (b"", b"SQLite format 3\0")
-
-
-def _as_long_as_it_takes(engine: Engine, driver: Any) -> AbstractContextManager[None]:
-    if engine.dialect.name == "sqlite":
-        return contextlib.nullcontext()
-    from o9.store.core import postgres
-
-    return postgres.as_long_as_it_takes(driver)
 
 
 def _postgres_engine(url: URL) -> Engine:

@@ -20,6 +20,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from queue import SimpleQueue
@@ -30,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
-from o9.store.core.engine import begin, busy, describe, store_error, writer_cursor
+from o9.store.core.engine import begin, describe, store_error, writer_cursor
 from o9.store.core.statements import Statements
 from o9.store.core.unit import Areas, Operation, UnitOfWork
 
@@ -43,17 +44,15 @@ ASK_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 R = TypeVar("R")
 
 
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A write whose caller waits: in an event loop, where there is a `future`, else in a thread."""
 
-    __slots__ = ("answer", "done", "error", "future", "operation")
-
-    def __init__(self, operation: Operation[Any], future: asyncio.Future[Any] | None = None) -> None:
-        self.operation = operation
-        self.future = future
-        self.done = False
-        self.answer: Any = None
-        self.error: BaseException | None = None
+    operation: Operation[Any]
+    future: asyncio.Future[Any] | None = None
+    done: bool = False
+    answer: Any = None
+    error: BaseException | None = None
 
 
 class GroupCommit:
@@ -296,12 +295,9 @@ class GroupCommit:
             self._connection = None
 
     def _explained(self, error: Exception) -> Exception:
-        if isinstance(error, PoolTimeoutError):
-            return busy(self._engine.url, error)
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if not isinstance(cause, self._engine.dialect.loaded_dbapi.Error):
+        if not isinstance(error, (DBAPIError, PoolTimeoutError, self._engine.dialect.loaded_dbapi.Error)):
             return error
-        explained = store_error(cause, self._engine.url)
+        explained = store_error(error, self._engine.url)
         explained.__cause__ = error
         return explained
 

@@ -8,8 +8,7 @@ commit later. Raises ModuleNotFoundError at import where there is no driver.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,16 +37,6 @@ class Connection(psycopg.Connection[Any]):
         except _Unanswered:
             self.pgconn.finish()
             raise
-
-
-@contextmanager
-def as_long_as_it_takes(connection: Any) -> Iterator[None]:
-    """For what may change a large table."""
-    before, connection.answer_seconds = connection.answer_seconds, None
-    try:
-        yield
-    finally:
-        connection.answer_seconds = before
 
 
 class _Unanswered(psycopg.OperationalError):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.fields import INTEGER_LIMITS
+from o9.model.validation import validate_whole
 from o9.store.core.unit import Row
 
 Place = TypeVar("Place", str, int)
@@ -25,9 +26,7 @@ def rows(connection: Connection, statement: Select[Any], values: Mapping[str, An
 
 def page_size(limit: int) -> int:
     """`limit`, if a page may have that many rows. Raises OptimizationValidationError."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
-        raise OptimizationValidationError("limit", f"{limit!r} is not a whole number between 1 and {PAGE_LIMIT}")
-    return limit
+    return validate_whole("limit", limit, PAGE_LIMIT)
 
 
 def write_cursor(*place: str | int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -34,17 +35,13 @@ ROWS_AT_ONCE = (256, 128, 64, 32, 16, 8, 4, 2)
 MANY_SINCE = (3, 33)  # SQLite's UPDATE … FROM, and 32,766 parameters in a statement
 
 
+@dataclass(slots=True, eq=False)
 class Statement:
     """SQL for the driver; `bind` makes its parameters of a row. `several`: SQL for several rows, by their number."""
 
-    __slots__ = ("bind", "several", "sql")
-
-    def __init__(
-        self, sql: str, bind: Callable[[dict[str, Any]], Any], several: Sequence[tuple[int, str]] = ()
-    ) -> None:
-        self.sql = sql
-        self.bind = bind
-        self.several = several
+    sql: str
+    bind: Callable[[dict[str, Any]], Any]
+    several: Sequence[tuple[int, str]] = ()
 
     def run(self, cursor: Any, rows: Sequence[dict[str, Any]]) -> None:
         """For each row, in their order."""

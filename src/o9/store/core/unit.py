@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable, Table
 
+from o9.model.errors import OptimizationNotFoundError
 from o9.store.core.column_types import now_text
 from o9.store.core.statements import WORKING_NAMES, Statements
 from o9.store.schema.optimizations import CHANGE, OPTIMIZATION
@@ -82,6 +83,15 @@ class UnitOfWork:
             found = self._cursor.fetchone()
             self._rows[optimization_id] = None if found is None else dict(zip(WORKING_NAMES, found, strict=False))
         return self._rows[optimization_id]
+
+    def existing(self, optimization_id: str) -> Row:
+        """The same; raises OptimizationNotFoundError if there is none."""
+        row = self.row(optimization_id)
+        if row is None:
+            raise OptimizationNotFoundError(
+                f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
+            )
+        return row
 
     def part(self, kind: type[T]) -> T:
         """What an area keeps of this unit until its end: made when it is first asked for."""

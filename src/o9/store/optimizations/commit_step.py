@@ -21,7 +21,6 @@ from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.outputs import keep_output
 from o9.store.optimizations.provenance import keep_baseline
-from o9.store.optimizations.transitions import existing
 from o9.store.schema.optimizations import CHECKPOINT, METRIC, RETURNS, TRIAL
 from o9.store.statistics.families import INHERITED, join_family, origin_of, recognize_repeats
 
@@ -31,6 +30,13 @@ AMENDABLE = frozenset({
     "parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "cpu_usage", "memory_usage",
     "metadata", "baseline_performance", "target_performance", "name", "description",
 })  # fmt: skip
+
+
+# Figures of a step, and the columns that they go to.
+_FIGURES = {
+    "performance": "current_performance", "improvement": "performance_improvement",
+    "cpu_usage": "cpu_usage", "memory_usage": "memory_usage",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,47 +82,31 @@ class CommitStep(OnOptimization[Acknowledged]):
                 f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
                 f"{row['completed_steps']} is the next one"
             )
-        figures = ("performance", "improvement", "cpu_usage", "memory_usage")
-        for name, value in ((name, getattr(self, name)) for name in figures):
-            if value is not None and not math.isfinite(value):
-                raise OptimizationValidationError(
-                    name, f"{value} is not a finite number; give None where there is none"
-                )
         # Encoding may raise; nothing is handed to the unit before all of it succeeded.
         trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
         checkpoint = to_json(dict(self.checkpoint))
         changes: Row = {"completed_steps": self.step + 1, "current_step": free_text(self.current_step)}
         if row["total_steps"]:
             changes["progress"] = min(1.0, (self.step + 1) / row["total_steps"])
-        if self.performance is not None:
-            changes["current_performance"] = real(self.performance)
-        if self.improvement is not None:
-            changes["performance_improvement"] = real(self.improvement)
+        for name, column in _FIGURES.items():
+            value = getattr(self, name)
+            if value is not None:
+                if not math.isfinite(value):
+                    raise OptimizationValidationError(name, f"{value} is not a finite number; give None if unknown")
+                changes[column] = real(value)
         if self.optimized_parameters is not None:
             changes["optimized_parameters"] = to_json(dict(self.optimized_parameters))
-        if self.cpu_usage is not None:
-            changes["cpu_usage"] = real(self.cpu_usage)
-        if self.memory_usage is not None:
-            changes["memory_usage"] = real(self.memory_usage)
+        metrics = {name: value for name, value in self.metrics.items() if math.isfinite(value)}
         if self.metrics:
-            changes["metrics"] = to_json({name: value for name, value in self.metrics.items() if math.isfinite(value)})
+            changes["metrics"] = to_json(metrics)
         recognize_repeats(unit, self.retry_of, trials)
         join_family(unit, row, trials)
-        _write_trials(unit, self.optimization_id, list(zip(self.trials, trials, strict=True)))
+        _write_trials(unit, self.optimization_id, self.trials, trials)
         keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
-        for name, value in self.metrics.items():
-            if math.isfinite(value):
-                unit.insert(
-                    METRIC,
-                    {
-                        "optimization_id": self.optimization_id,
-                        "name": name,
-                        "step": self.step,
-                        "value": real(value),
-                        "at": unit.now,
-                    },
-                )
-        unit.insert(CHECKPOINT, {"optimization_id": self.optimization_id, "step": self.step, "data": checkpoint})
+        key = {"optimization_id": self.optimization_id, "step": self.step}
+        for name, value in metrics.items():
+            unit.insert(METRIC, {**key, "name": name, "value": real(value), "at": unit.now})
+        unit.insert(CHECKPOINT, {**key, "data": checkpoint})
         unit.update(row, **changes)
         unit.change(self.optimization_id, "step")
         return Acknowledged(Intent(row["intent"]), row["completed_steps"])
@@ -152,7 +142,7 @@ class Amend(OnOptimization[Acknowledged]):
 
     def apply(self, unit: UnitOfWork) -> Acknowledged:
         if self.fence is None:
-            row = existing(unit, self.optimization_id)
+            row = unit.existing(self.optimization_id)
         else:
             row = held(unit, self.optimization_id, self.fence, ending=self.ending)
         if unknown := self.changes.keys() - AMENDABLE:
@@ -185,21 +175,19 @@ class CutOff(OnOptimization[None]):
 
     def apply(self, unit: UnitOfWork) -> None:
         row = held(unit, self.optimization_id, self.fence, ending=True)
-        trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
         unit.flush()
-        numbers = [trial["number"] for trial in trials]
-        written = select(TRIAL.c.number).where(
-            TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.number.in_(numbers)
-        )
-        known = set(unit.connection.execute(written).scalars())  # written before, where the answer was lost on its way
-        new = [pair for pair in zip(self.trials, trials, strict=True) if pair[0].number not in known]
-        added = [written for _, written in new]
+        numbers = [trial.number for trial in self.trials]
+        mine = TRIAL.c.optimization_id == self.optimization_id
+        written = unit.connection.execute(select(TRIAL.c.number).where(mine, TRIAL.c.number.in_(numbers)))
+        known = set(written.scalars())  # written before, where the answer was lost on its way
+        trials = [trial for trial in self.trials if trial.number not in known]
+        added = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in trials]
         origin = origin_of(unit, self.optimization_id)
         recognize_repeats(unit, origin[0] if origin else "", added)
         join_family(unit, row, added)
-        _write_trials(unit, self.optimization_id, new)
-        if self.trials:
-            keep_output(unit, self.optimization_id, self.trials[0].step, [trial for trial, _ in new])
+        _write_trials(unit, self.optimization_id, trials, added)
+        if trials:
+            keep_output(unit, self.optimization_id, trials[0].step, trials)
         if self.performance is not None and self.optimized_parameters is not None:
             unit.update(
                 row,
@@ -210,24 +198,21 @@ class CutOff(OnOptimization[None]):
         unit.change(self.optimization_id, "step")
 
 
-def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[tuple[Trial, Row]]) -> None:
-    """Each with its row."""
-    for trial, row in trials:
+def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial], rows: Sequence[Row]) -> None:
+    for trial, row in zip(trials, rows, strict=True):
         unit.insert(TRIAL, row)
         if trial.returns is not None:
-            unit.insert(
-                RETURNS,
-                {
-                    "optimization_id": optimization_id,
-                    "number": trial.number,
-                    "periods_per_year": trial.periods_per_year,
-                    "data": pack_returns(trial.returns),
-                    "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
-                    "calendar": keep_calendar(unit, optimization_id, trial.dates),
-                    "hold_out_calendar": keep_calendar(unit, optimization_id, trial.hold_out_dates),
-                },
-            )
-    keep_baseline(unit, optimization_id, [trial for trial, _ in trials])
+            returns = {
+                "optimization_id": optimization_id,
+                "number": trial.number,
+                "periods_per_year": trial.periods_per_year,
+                "data": pack_returns(trial.returns),
+                "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
+                "calendar": keep_calendar(unit, optimization_id, trial.dates),
+                "hold_out_calendar": keep_calendar(unit, optimization_id, trial.hold_out_dates),
+            }
+            unit.insert(RETURNS, returns)
+    keep_baseline(unit, optimization_id, trials)
 
 
 def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
@@ -235,7 +220,7 @@ def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = F
 
     `ending`: what an attempt leaves behind is taken, too, when its end came from outside a moment ago.
     """
-    row = existing(unit, optimization_id)
+    row = unit.existing(optimization_id)
     status = OptimizationStatus(row["status"])
     if row["fence"] != fence or not (status in ACTIVE or (ending and status in INTENDED_END.values())):
         raise StaleAttemptError(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, literal, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, func, insert, literal, literal_column, or_, select, tuple_, update
 
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
@@ -21,7 +21,6 @@ from o9.store.core.column_types import free_text, moment, to_json
 from o9.store.core.reading import PAGE_LIMIT, page_size, rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.optimizations.placebos import is_placebo
-from o9.store.optimizations.transitions import existing
 from o9.store.schema.optimizations import OPTIMIZATION, REPORT
 
 VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict, as `o9.health.grades` writes it
@@ -51,7 +50,7 @@ class KeepReport(Operation[None]):
 
     def apply(self, unit: UnitOfWork) -> None:
         name = self.report.optimization_id
-        row = existing(unit, name)
+        row = unit.existing(name)
         fields = self.report.to_dict()
         at = moment(self.report.timestamp)
         del fields["timestamp"]
@@ -61,7 +60,8 @@ class KeepReport(Operation[None]):
             "checks": free_text(to_json(list(self.checks))),
         }  # fmt: skip
         unit.flush()
-        latest = unit.connection.execute(_latest(REPORT.c.id, REPORT.c.report), {"target": name}).first()
+        mine = select(REPORT.c.id, REPORT.c.report).where(REPORT.c.optimization_id == name)
+        latest = unit.connection.execute(mine.order_by(REPORT.c.id.desc()).limit(1)).first()
         if latest is not None and latest.report == content:
             again = update(REPORT).where(REPORT.c.id == latest.id).values(**values, times=REPORT.c.times + 1)
             unit.connection.execute(again)
@@ -79,25 +79,25 @@ class KeepReport(Operation[None]):
 
 def health_report(connection: Connection, optimization_id: str) -> Row | None:
     """The newest of one, with its checks; None where there is none yet."""
-    found = connection.execute(_latest(*REPORT.c), {"target": optimization_id}).mappings().first()
-    return _decoded(found) if found else None
+    found = health_history(connection, optimization_id, limit=1)
+    return found[0] if found else None
 
 
 def health_history(
     connection: Connection, optimization_id: str, limit: int = 100, before: int | None = None
 ) -> list[Row]:
-    """The reports of one, newest first: `report`, `verdict`, `first_at`, `last_at`, `times`, `status`, `as_of`.
+    """The reports of one, newest first: the table's columns and `verdict`; `report` and `checks` as JSON has them.
 
     before: only what comes behind the report with this id.
     """
     mine = REPORT.c.optimization_id == optimization_id
-    statement = select(*_SHOWN).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
+    statement = select(REPORT).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
     return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
 
 
 def health_reports(connection: Connection, limit: int = 100, before: tuple[str, str] | None = None) -> list[Row]:
     """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
-    statement = select(*_SHOWN).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
+    statement = select(REPORT).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
     if before is not None:
         statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
     return _rows(connection, statement)
@@ -105,15 +105,8 @@ def health_reports(connection: Connection, limit: int = 100, before: tuple[str, 
 
 def health_reports_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
     """New reports behind the id `after`, of all optimizations, in that order, with the checks."""
-    wanted = select(*REPORT.c).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(page_size(limit))
+    wanted = select(REPORT).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(page_size(limit))
     return _rows(connection, wanted)
-
-
-def health_report_before(connection: Connection, optimization_id: str, report: int) -> Row | None:
-    """The report of one before the report with this id."""
-    mine = (REPORT.c.optimization_id == optimization_id) & (REPORT.c.id < report)
-    found = _rows(connection, select(*_SHOWN).where(mine).order_by(REPORT.c.id.desc()).limit(1))
-    return found[0] if found else None
 
 
 def health_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> dict[str, Row]:
@@ -165,26 +158,11 @@ def health_under_way(connection: Connection, limit: int = 100) -> list[str]:
     return list(connection.execute(found).scalars())
 
 
-def _latest(*columns: Any) -> Select[Any]:
-    mine = REPORT.c.optimization_id == bindparam("target")
-    return select(*columns).where(mine).order_by(REPORT.c.id.desc()).limit(1)
-
-
-_SHOWN = [
-    REPORT.c[name]
-    for name in ("id", "optimization_id", "first_at", "last_at", "times", "status", "as_of", "report", "checks")
-]
-
-
 def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
-    return [_decoded(row) for row in rows(connection, statement)]
-
-
-def _decoded(found: Mapping[Any, Any]) -> Row:
     """`report` as OptimizationHealthReport.from_dict takes it, with the newest moment at which it held."""
-    row = dict(found)
-    row["report"] = json.loads(row["report"]) | {"timestamp": row["last_at"]}
-    if "checks" in row:
+    found = rows(connection, statement)
+    for row in found:
+        row["report"] = json.loads(row["report"]) | {"timestamp": row["last_at"]}
         row["checks"] = json.loads(row["checks"])
         row["verdict"] = verdict_in(row["checks"])
-    return row
+    return found

@@ -27,7 +27,7 @@ from o9.model.states import (
 )
 from o9.store.core.column_types import STATE_FIELDS, free_text, row_to_state
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
-from o9.store.optimizations.transitions import Cause, Transition, append_issue, existing, move
+from o9.store.optimizations.transitions import Cause, Transition, append_issue, move
 from o9.store.queue.order import queue_key
 from o9.store.schema.optimizations import INTENT, OPTIMIZATION
 
@@ -45,7 +45,7 @@ class SetIntent(OnOptimization[OptimizationStatus]):
 
     def apply(self, unit: UnitOfWork) -> OptimizationStatus:
         """The status afterwards. Raises OptimizationStateError once it has ended otherwise, or is about to."""
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         status, held = OptimizationStatus(row["status"]), Intent(row["intent"])
         decision = decide_intent(status, held, self.intent)
         if not decision.allowed and decision.reason is not TransitionReason.ALREADY_THERE:
@@ -76,7 +76,7 @@ class Suspend(OnOptimization[bool]):
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it did: not where it no longer runs there, or has another intent."""
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         runs = OptimizationStatus(row["status"]) in ACTIVE and row["lease_node"] == self.node
         if not runs or row["intent"] != Intent.RUN.value:
             return False
@@ -97,7 +97,7 @@ class GoOn(OnOptimization[bool]):
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it was: not where it is no longer suspended, or is to stay paused or held."""
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         wanted = Intent(row["intent"])
         if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
             return False
@@ -125,7 +125,7 @@ class Requeue(OnOptimization[None]):
 
     def apply(self, unit: UnitOfWork) -> None:
         """Raises StaleAttemptError where another attempt holds it."""
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         wanted = Intent(row["intent"])
         to = (INTENDED_END | RESTS).get(wanted, OptimizationStatus.CREATED)
         queued = to is OptimizationStatus.CREATED

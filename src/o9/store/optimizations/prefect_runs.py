@@ -17,7 +17,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationStatus
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.transitions import Create, existing
+from o9.store.optimizations.transitions import Create
 from o9.store.queue.claims import MIRRORED, Claim, Claimed, database_now, free
 from o9.store.schema.optimizations import OPTIMIZATION, PREFECT_RUN
 
@@ -88,7 +88,7 @@ class Adopt(Operation[Claimed]):
                 unit.update(row, lease_node=self.node, lease_expires_at=database_now(unit) + self.lease_seconds)
             return Claimed(name, row["attempt"], row["fence"])
         Create(self.state, self.node).apply(unit)
-        row = existing(unit, name)
+        row = unit.existing(name)
         unit.update(
             row,
             attempt=1,
@@ -113,7 +113,7 @@ class LostRun(OnOptimization[bool]):
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it was the attempt, and its lease is free now."""
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         if row["attempt"] != self.attempt or row["lease_node"] is None:
             return False
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
@@ -128,7 +128,7 @@ class SetSuspendedRun(OnOptimization[None]):
     run_id: str | None
 
     def apply(self, unit: UnitOfWork) -> None:
-        unit.update(existing(unit, self.optimization_id), suspended_run_id=self.run_id)
+        unit.update(unit.existing(self.optimization_id), suspended_run_id=self.run_id)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class HandOver(OnOptimization[bool]):
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether the claim was still there to give."""
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         if row["fence"] != self.fence or row["lease_node"] is None:
             return False
         unit.update(row, lease_node=_holder(self.run_id), lease_expires_at=database_now(unit) + self.seconds)
@@ -175,7 +175,7 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
     by: str = "prefect"
 
     def apply(self, unit: UnitOfWork) -> tuple[Admission, Claimed | None]:
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         if OptimizationStatus(row["status"]) in ENDED:
             return Admission.ENDED, None
         if row["lease_node"] == _holder(self.run_id):
@@ -204,7 +204,7 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
     def _known(
         self, unit: UnitOfWork, admission: Admission, claimed: Claimed | None
     ) -> tuple[Admission, Claimed | None]:
-        attempt = existing(unit, self.optimization_id)["attempt"]
+        attempt = unit.existing(self.optimization_id)["attempt"]
         RegisterRun(self.run_id, self.optimization_id, attempt).apply(unit)
         return admission, claimed
 

@@ -6,10 +6,10 @@ deleted and counted, and the rest is there. An optimization that is too large fo
 first and its row last; until then `warnings` say so, and nothing can be run again from a step of it. Two at once delete
 everything once.
 
-Ids are never given twice, and the newest change and transition stay, so that no reader's cursor is ever ahead of what
-comes. In a family what was pruned stays counted (`families.count_pruned_trials`), in the rollups too
-(`rollups.count_pruned`). Which flow runs in Prefect were attempts at what is gone is kept until they are gone there,
-too (`prefect_runs.ForgetRuns`).
+Ids are never given twice, and no reader's cursor is ever ahead of what comes: the newest change stays, and the newest
+transition too, as one of no optimization. What was pruned stays counted, in a family (`families.count_pruned_trials`)
+and in the rollups (`rollups.count_pruned`). Which flow runs in Prefect were attempts at what is gone is kept until they
+are gone there, too (`prefect_runs.ForgetRuns`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -47,7 +47,6 @@ from o9.store.core.column_types import to_json
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.placebos import release_placebos
 from o9.store.optimizations.prefect_runs import ATTEMPT, PRUNED
-from o9.store.optimizations.transitions import existing
 from o9.store.schema.alerts import ALERT, DECISION
 from o9.store.schema.optimizations import (
     CHANGE,
@@ -79,22 +78,6 @@ class Because(str, Enum):
     AWAITED = "one that has not ended was to run after it"
     OPEN_RUN = "Prefect may have more to say of its flow run; the flow reconcile_states asks it"
     OPEN_ALERT = "an alert of it fires, or its end was not notified yet; `o9 alerts resolve` ends it"
-    MOVED_LAST = "nothing has happened since its end: it marks how far readers of the record have come"
-
-
-@dataclass(frozen=True)
-class PruneFacts:
-    """What decides on one. awaited: by one that has not ended. open_alert: of an episode that is not done with.
-
-    moved_last: the newest transition of all is its own.
-    """
-
-    status: str
-    completed_at: str | None
-    awaited: bool
-    open_run: bool
-    open_alert: bool
-    moved_last: bool
 
 
 @dataclass(frozen=True)
@@ -121,19 +104,17 @@ class Pruned:
     cursor: tuple[str, str] | None = None
 
 
-def decide(facts: PruneFacts, before: str) -> Because:
-    """`before`: an ISO moment; what ended earlier is pruned."""
-    if facts.status not in _ENDED or facts.completed_at is None:
+def decide(row: Mapping[Any, Any], before: str) -> Because:
+    """`row`: of `_candidates`. `before`: an ISO moment; what ended earlier is pruned."""
+    if row["status"] not in _ENDED or row["completed_at"] is None:
         return Because.NOT_ENDED
-    if facts.completed_at >= before:
+    if row["completed_at"] >= before:
         return Because.TOO_YOUNG
-    if facts.awaited:
+    if row["awaited"]:
         return Because.AWAITED
-    if facts.open_run:
+    if row["open_run"]:
         return Because.OPEN_RUN
-    if facts.open_alert:
-        return Because.OPEN_ALERT
-    return Because.MOVED_LAST if facts.moved_last else Because.LONG_AGO
+    return Because.OPEN_ALERT if row["open_alert"] else Because.LONG_AGO
 
 
 @dataclass(frozen=True)
@@ -155,7 +136,7 @@ class Prune(Operation[Pruned]):
         found = unit.connection.execute(_candidates(self.before, self.cursor).limit(CANDIDATES)).mappings().all()
         late = False
         for row in found:
-            why = decide(_facts(row), self.before)
+            why = decide(row, self.before)
             if why is Because.LONG_AGO:
                 if not self.empty(unit, row["optimization_id"], done, deadline):
                     late = True
@@ -179,6 +160,8 @@ class Prune(Operation[Pruned]):
         dialect = unit.connection.dialect.name
         unit.run(_DECISIONS, {"target": name})
         release_placebos(unit, name)
+        unit.run(_KEEP_NEWEST_MOVE, {"target": name, "pruned": PRUNED})
+        unit.run(_FORGET_OLD_MOVE, {"pruned": PRUNED})
         for table in owned():
             while True:
                 count = self._trials(unit, name) if table is TRIAL else _rows(unit, table, name, dialect)
@@ -209,8 +192,7 @@ class PruneOne(OnOptimization[Because | None]):
     """Delete of one that has ended, whenever that was, as much as `seconds` allow.
 
     Answers with LONG_AGO once it is gone, with None where something is left for the next such operation, else with why
-    it has to stay. That its end is the newest transition of all does not keep it: that row alone stays, and belongs to
-    no optimization.
+    it has to stay.
     """
 
     optimization_id: str
@@ -219,21 +201,16 @@ class PruneOne(OnOptimization[Because | None]):
 
     def apply(self, unit: UnitOfWork) -> Because | None:
         deadline = time.monotonic() + self.seconds
-        existing(unit, self.optimization_id)
+        unit.existing(self.optimization_id)
         write_rollups(unit)
         unit.flush()
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
         row = unit.connection.execute(_candidates(_NEVER).where(mine)).mappings().first()
         if row is None:
             return Because.NOT_ENDED
-        facts = _facts(row)
-        why = decide(replace(facts, moved_last=False), _NEVER)
+        why = decide(row, _NEVER)
         if why is not Because.LONG_AGO:
             return why
-        if facts.moved_last:
-            unit.connection.execute(delete(TRANSITION).where(TRANSITION.c.optimization_id == PRUNED))
-            newest = select(func.max(TRANSITION.c.id)).scalar_subquery()
-            unit.connection.execute(update(TRANSITION).where(TRANSITION.c.id == newest).values(optimization_id=PRUNED))
         if not Prune(_NEVER, self.sharpe_ratios).empty(unit, self.optimization_id, Pruned(), deadline):
             return None
         _delete(unit, row)
@@ -266,7 +243,7 @@ class ForgetChanges(Operation[int]):
 def prunable(connection: Connection, before: str) -> Outlook:
     """What pruning would do now; looks at each that ended before."""
     each = _candidates(before).order_by(None).subquery()
-    by = [each.c[name] for name in ("status", "awaited", "open_run", "open_alert", "moved_last")]
+    by = [each.c[name] for name in ("status", "awaited", "open_run", "open_alert")]
     ends = (func.min(each.c.completed_at).label("first"), func.max(each.c.completed_at).label("last"))
     counted = func.count().label("count")
     groups = connection.execute(select(*by, counted, *ends).group_by(*by).order_by(*by)).mappings().all()
@@ -274,7 +251,7 @@ def prunable(connection: Connection, before: str) -> Outlook:
     kept: Counter[Because] = Counter()
     ended: list[str] = []
     for group in groups:
-        why = decide(_facts(dict(group) | {"completed_at": group["first"]}), before)
+        why = decide(dict(group) | {"completed_at": group["first"]}, before)
         if why is Because.LONG_AGO:
             by_status[group["status"]] += group["count"]
             ended += [group["first"], group["last"]]
@@ -309,22 +286,13 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
         .where(ALERT.c.optimization_id == own, first.c.is_open == literal_column("1"))
         .exists()
     )
-    last = select(TRANSITION.c.optimization_id).order_by(TRANSITION.c.id.desc()).limit(1).scalar_subquery()
     at = OPTIMIZATION.c.completed_at
     behind: ColumnElement[bool] = tuple_(at, own) > tuple_(*map(literal, cursor)) if cursor != ("", "") else true()
     return (
-        select(
-            *COUNTED, awaited.label("awaited"), open_run.label("open_run"),
-            open_alert.label("open_alert"), (own == last).label("moved_last"),
-        )
+        select(*COUNTED, awaited.label("awaited"), open_run.label("open_run"), open_alert.label("open_alert"))
         .where(at.is_not(None), at >= cursor[0], at < before, behind)
         .order_by(at, own)
-    )  # fmt: skip
-
-
-def _facts(row: Mapping[Any, Any]) -> PruneFacts:
-    named = ("awaited", "open_run", "open_alert", "moved_last")
-    return PruneFacts(row["status"], row["completed_at"], *(bool(row[name]) for name in named))
+    )
 
 
 def _rows(unit: UnitOfWork, table: Table, name: str, dialect: str) -> int:
@@ -379,5 +347,14 @@ _KEEP_ATTEMPTS = (
     update(PREFECT_RUN)
     .where(_of(PREFECT_RUN), PREFECT_RUN.c.kind == bindparam("ours"))
     .values(optimization_id=bindparam("pruned"))
+)
+_NEWEST_MOVE = select(func.max(TRANSITION.c.id)).scalar_subquery()
+_KEEP_NEWEST_MOVE = (
+    update(TRANSITION)
+    .where(_of(TRANSITION), TRANSITION.c.id == _NEWEST_MOVE)
+    .values(optimization_id=bindparam("pruned"))
+)
+_FORGET_OLD_MOVE = delete(TRANSITION).where(
+    TRANSITION.c.optimization_id == bindparam("pruned"), TRANSITION.c.id < _NEWEST_MOVE
 )
 _OTHER_RUNS = delete(PREFECT_RUN).where(_of(PREFECT_RUN))  # mirrored ones, which O9 did not create

@@ -68,11 +68,15 @@ class Filter:
     series: str | None = None
 
 
+EVERYTHING = Filter()
+
+
 @dataclass(frozen=True)
 class Holding:
     """What the store knows of an optimization beside its state: what is wanted, its attempt, and who holds it.
 
-    `unmet` of those that it is to run after have not completed yet. `series` and `scheduled_at` (ISO 8601, UTC), from
+    `unmet` of those that it is to run after have not completed yet. `waited_seconds`: in the queue, over all
+    its attempts; None before the first. `series` and `scheduled_at` (ISO 8601, UTC), from
     the metadata, are reserved for recurring optimizations.
     """
 
@@ -89,6 +93,7 @@ class Holding:
     lease_node: str | None
     prefect_run_id: str | None
     suspended_run_id: str | None
+    waited_seconds: float | None = None
     series: str | None = None
     scheduled_at: str | None = None
 
@@ -108,7 +113,7 @@ def holding(connection: Connection, optimization_id: str) -> Holding | None:
     return Holding(**row._mapping) if row else None
 
 
-def page(connection: Connection, wanted: Filter = Filter(), limit: int = 100, cursor: str | None = None) -> StatePage:
+def page(connection: Connection, wanted: Filter = EVERYTHING, limit: int = 100, cursor: str | None = None) -> StatePage:
     """One page, newest first; `cursor` is the `next_cursor` of the page before."""
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
     statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(page_size(limit) + 1)

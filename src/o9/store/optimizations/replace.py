@@ -14,9 +14,9 @@ from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.store.core.column_types import state_to_row
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.transitions import STATUSES, existing, metadata_columns
+from o9.store.optimizations.transitions import STATUSES, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
-from o9.store.schema.statistics import PRIORITY_COUNTER, STATUS_COUNTER
+from o9.store.statistics.rollups import count_changed
 
 # Fields by their names; of the metadata its keys, `metadata.seed`.
 WORDS = frozenset({"name", "description", *(f"metadata.{key}" for key in keys_of(Role.WORDS))})
@@ -50,7 +50,7 @@ class Replace(Operation[None]):
         return (self.state.optimization_id,)
 
     def apply(self, unit: UnitOfWork) -> None:
-        row = existing(unit, self.state.optimization_id)
+        row = unit.existing(self.state.optimization_id)
         self._check(row)
         new = state_to_row(self.state)
         fields = fields_of(self.changed)
@@ -64,7 +64,7 @@ class Replace(Operation[None]):
             changes["queue_key"] = row["queue_key"] + levels * AGING_SECONDS_PER_PRIORITY
         before = dict(row)
         unit.update(row, **changes)
-        self._count(unit, before, row)
+        count_changed(unit, before, row)
         unit.change(self.state.optimization_id, "amended")
 
     def _check(self, row: Row) -> None:
@@ -73,17 +73,6 @@ class Replace(Operation[None]):
         if _is_at_work(row):
             raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
         check_changeable(self.changed, status, row["attempt"])
-
-    @staticmethod
-    def _count(unit: UnitOfWork, before: Row, after: Row) -> None:
-        """It counts under its new type, strategy and priority."""
-        for table, names in (
-            (STATUS_COUNTER, ("optimization_type", "strategy", "status")),
-            (PRIORITY_COUNTER, ("priority",)),
-        ):
-            keys = [{name: row[name] for name in names} for row in (before, after)]
-            if keys[0] != keys[1]:
-                unit.upsert_counts(table, [key | {"count": count} for key, count in zip(keys, (-1, 1), strict=True)])
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,7 @@ class CancelAtRest(OnOptimization[bool]):
     by: str
 
     def apply(self, unit: UnitOfWork) -> bool:
-        if _is_at_work(existing(unit, self.optimization_id)):
+        if _is_at_work(unit.existing(self.optimization_id)):
             return False
         SetIntent(self.optimization_id, Intent.CANCEL, self.by).apply(unit)
         return True

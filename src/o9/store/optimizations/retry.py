@@ -15,16 +15,8 @@ from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store.core.unit import Operation, UnitOfWork
-from o9.store.optimizations.transitions import Create, existing, read_state
-from o9.store.schema.optimizations import (
-    BASELINE,
-    CALENDAR,
-    CHECKPOINT,
-    METRIC,
-    PROVENANCE,
-    RETURNS,
-    TRIAL,
-)
+from o9.store.optimizations.transitions import Create, read_state
+from o9.store.schema.optimizations import BASELINE, CALENDAR, CHECKPOINT, METRIC, PROVENANCE, RETURNS, TRIAL
 from o9.store.statistics.families import INHERITED
 
 
@@ -45,20 +37,15 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
         """The state as recorded, and whether it is new."""
-        origin = existing(unit, self.origin_id)
+        origin = unit.existing(self.origin_id)
         if OptimizationStatus(origin["status"]) not in ENDED:
             raise OptimizationStateError(
                 f"optimization {self.origin_id!r} is {origin['status']}; only one that has ended can be run again"
             )
         name = self.create.state.optimization_id
         unit.flush()
-        checkpoints = CHECKPOINT.c.optimization_id == self.origin_id
-        if (
-            self.steps
-            and not unit.connection.execute(
-                select(CHECKPOINT.c.step).where(checkpoints, CHECKPOINT.c.step == self.steps - 1)
-            ).first()
-        ):
+        last = CHECKPOINT.c.optimization_id == self.origin_id, CHECKPOINT.c.step == self.steps - 1
+        if self.steps and not unit.connection.execute(select(CHECKPOINT.c.step).where(*last)).first():
             raise OptimizationValidationError(
                 "metadata.retry_from_step",
                 f"{self.origin_id!r} has no checkpoint of step {self.steps}; it committed {origin['completed_steps']}",
@@ -67,15 +54,19 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
         if not is_new or not self.steps:
             return recorded, is_new
         kept = select(TRIAL.c.number).where(TRIAL.c.optimization_id == self.origin_id, TRIAL.c.step < self.steps)
-        _copy(unit, TRIAL, name, TRIAL.c.step < self.steps, self.origin_id)
-        _copy(unit, RETURNS, name, RETURNS.c.number.in_(kept), self.origin_id)
-        _copy(unit, CALENDAR, name, true(), self.origin_id)
-        _copy(unit, BASELINE, name, true(), self.origin_id)
-        last = select(func.max(PROVENANCE.c.attempt)).where(PROVENANCE.c.optimization_id == self.origin_id)
-        _copy(unit, PROVENANCE, name, PROVENANCE.c.attempt == last.scalar_subquery(), self.origin_id)
-        _copy(unit, METRIC, name, METRIC.c.step < self.steps, self.origin_id)
-        _copy(unit, CHECKPOINT, name, CHECKPOINT.c.step < self.steps, self.origin_id)
-        row = existing(unit, name)
+        attempts = select(func.max(PROVENANCE.c.attempt)).where(PROVENANCE.c.optimization_id == self.origin_id)
+        copied = {
+            TRIAL: TRIAL.c.step < self.steps,
+            RETURNS: RETURNS.c.number.in_(kept),
+            CALENDAR: true(),
+            BASELINE: true(),
+            PROVENANCE: PROVENANCE.c.attempt == attempts.scalar_subquery(),
+            METRIC: METRIC.c.step < self.steps,
+            CHECKPOINT: CHECKPOINT.c.step < self.steps,
+        }
+        for table, which in copied.items():
+            self._copy(unit, table, which)
+        row = unit.existing(name)
         total = row["total_steps"]
         unit.update(
             row,
@@ -86,11 +77,10 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
         unit.flush()
         return read_state(unit, name), True
 
-
-def _copy(unit: UnitOfWork, table: Table, name: str, which: ColumnElement[bool], origin_id: str) -> None:
-    replaced: dict[str, Any] = {"optimization_id": literal(name), "attempt": literal(INHERITED)}
-    columns = [column.name for column in table.columns]
-    source = select(*[replaced.get(column, table.c[column]) for column in columns])
-    unit.connection.execute(
-        insert(table).from_select(columns, source.where(table.c.optimization_id == origin_id, which))
-    )
+    def _copy(self, unit: UnitOfWork, table: Table, which: ColumnElement[bool]) -> None:
+        name = self.create.state.optimization_id
+        replaced: dict[str, Any] = {"optimization_id": literal(name), "attempt": literal(INHERITED)}
+        columns = [column.name for column in table.columns]
+        source = select(*[replaced.get(column, table.c[column]) for column in columns])
+        source = source.where(table.c.optimization_id == self.origin_id, which)
+        unit.connection.execute(insert(table).from_select(columns, source))

@@ -18,7 +18,6 @@ from sqlalchemy import bindparam, func, select, update
 from o9.model.errors import (
     OptimizationConflictError,
     OptimizationError,
-    OptimizationNotFoundError,
     OptimizationStateError,
     OptimizationValidationError,
     StaleAttemptError,
@@ -114,7 +113,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
             unit.update(other, dependents=other["dependents"] + 1)
         failed = [other for other in awaited if STATUSES[other["status"]] in ENDED - {OptimizationStatus.COMPLETED}]
         if failed:
-            move(unit, existing(unit, state.optimization_id), _dependency_failed(state.optimization_id, failed[0]))
+            move(unit, unit.existing(state.optimization_id), _dependency_failed(state.optimization_id, failed[0]))
             unit.flush()
         return read_state(unit, state.optimization_id), True
 
@@ -149,7 +148,7 @@ class Transition(OnOptimization[TransitionReason]):
     ran_until: str | None = None
 
     def apply(self, unit: UnitOfWork) -> TransitionReason:
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         decision = decide_transition(
             STATUSES[row["status"]],
             self.to,
@@ -190,7 +189,7 @@ class RecordPrefectState(OnOptimization[Decision | None]):
 
     def apply(self, unit: UnitOfWork) -> Decision | None:
         """What was decided about the transition; None where the state was known or means no transition."""
-        row = existing(unit, self.optimization_id)  # before the state counts as known in this unit
+        row = unit.existing(self.optimization_id)  # before the state counts as known in this unit
         seen_end = self.source is Cause.NODE and self.to in ENDED and STATUSES[row["status"]] in ACTIVE
         if _is_known(unit, self.state_id) and not seen_end:
             return None
@@ -254,15 +253,6 @@ def _is_known(unit: UnitOfWork, state_id: str) -> bool:
     return unit.run(_KNOWN_STATE, {"target": state_id}).fetchone() is not None
 
 
-def existing(unit: UnitOfWork, optimization_id: str) -> Row:
-    row = unit.row(optimization_id)
-    if row is None:
-        raise OptimizationNotFoundError(
-            f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
-        )
-    return row
-
-
 def refusal(optimization_id: str, to: OptimizationStatus, decision: Decision) -> OptimizationError:
     """The error for a decision that was not allowed."""
     text = f"optimization {optimization_id!r} cannot become {to.value}: {decision.message}"
@@ -313,7 +303,7 @@ def _release_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
     waiting = select(DEPENDENCY.c.optimization_id).where(DEPENDENCY.c.after_id == row["optimization_id"])
     completed = row["status"] == OptimizationStatus.COMPLETED.value
     for name in unit.connection.execute(waiting).scalars().all():
-        dependent = existing(unit, name)
+        dependent = unit.existing(name)
         if STATUSES[dependent["status"]] in ENDED:
             continue
         if not completed:

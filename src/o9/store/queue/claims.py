@@ -31,7 +31,7 @@ from o9.model.states import (
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.transitions import Cause, Transition, existing, move, refusal
+from o9.store.optimizations.transitions import Cause, Transition, move, refusal
 from o9.store.queue.policies import policies, room
 from o9.store.schema import optimizations as tables
 from o9.store.schema.optimizations import NODE, OPTIMIZATION
@@ -102,7 +102,7 @@ class Claim(Operation[Claimed | None]):
         unit.flush()
         now = database_now(unit)
         if self.optimization_id is not None:
-            named = _checked(existing(unit, self.optimization_id), now)
+            named = _checked(unit.existing(self.optimization_id), now)
             waiting = [(0.0, self.optimization_id, named["optimization_type"], named["strategy"])]
         else:
             found = unit.connection.execute(
@@ -115,7 +115,7 @@ class Claim(Operation[Claimed | None]):
         has_room = room(policies(unit.connection), _held_now(unit), limit)
         for _, name, kind, strategy in waiting:
             if has_room(kind, strategy):
-                return self._take(unit, existing(unit, name), now)
+                return self._take(unit, unit.existing(name), now)
         return None
 
     def _take(self, unit: UnitOfWork, row: Row, now: float) -> Claimed:
@@ -198,7 +198,7 @@ class RejectClaim(OnOptimization[None]):
     why: str
 
     def apply(self, unit: UnitOfWork) -> None:
-        row = existing(unit, self.optimization_id)
+        row = unit.existing(self.optimization_id)
         to = INTENDED_END.get(Intent(row["intent"]), OptimizationStatus.PAUSED)
         decision = decide_transition(OptimizationStatus(row["status"]), to, fence=self.fence, held_fence=row["fence"])
         if not decision.allowed:
@@ -331,7 +331,7 @@ def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool,
     held = OPTIMIZATION.c.lease_expires_at.is_not(None) & which
     found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
     for optimization_id in found:
-        row = existing(unit, optimization_id)
+        row = unit.existing(optimization_id)
         deaths = row["deaths"] + (died and OptimizationStatus(row["status"]) in ACTIVE)
         wanted = after_loss(row | {"deaths": deaths}, row["lease_node"], node, died=died, evidence=evidence)
         unit.update(row, lease_node=None, lease_expires_at=None, fence=row["fence"] + 1, deaths=deaths)

@@ -34,8 +34,7 @@ class Rollup(Record, table=True):
     """Sums and histograms over the optimizations that ended, by window, type, strategy, priority and status.
 
     `starts` is the beginning of an ISO moment: an hour, a day, a month, or empty for all time. `ran`, `improved`
-    and `waited` of the `count` have a duration, an improvement, a time of waiting. `corrections`: how often it was
-    mended.
+    and `waited` of the `count` have a duration, an improvement, a time of waiting.
     """
 
     __tablename__ = "rollup"
@@ -43,14 +42,7 @@ class Rollup(Record, table=True):
     __table_args__ = (
         Index(
             "ix_rollup_window",
-            "span",
-            "starts",
-            "status",
-            "count",
-            "ran",
-            "improved",
-            "duration_sum",
-            "improvement_sum",
+            *("span", "starts", "status", "count", "ran", "improved", "duration_sum", "improvement_sum"),
         ),
     )
 
@@ -71,7 +63,6 @@ class Rollup(Record, table=True):
     durations: str = "{}"
     improvements: str = "{}"
     waits: str = "{}"
-    corrections: int = 0
 
 
 class RankingRow(Record, table=True):

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import is_placebo
 from o9.store.core.column_types import real
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
@@ -136,8 +136,7 @@ class RecordMetrics(OnOptimization[None]):
     at: str
 
     def apply(self, unit: UnitOfWork) -> None:
-        if unit.row(self.optimization_id) is None:
-            raise OptimizationError(f"there is no optimization {self.optimization_id!r}; `o9 list` shows what there is")
+        unit.existing(self.optimization_id)
         for name, value in self.values.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise OptimizationValidationError(name, f"{value!r} is not a finite number; leave out what is unknown")

@@ -10,10 +10,8 @@ held against a baseline (`rankings.compared`) no improvement, though its state h
 A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
 from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
 
-A rollup is mended by adding a difference (`Correct`), never by overwriting: what ends meanwhile is added as well.
-
 What is pruned stays in the rollups. What it had added is kept under spans of its own, by the hour of its end and later
-by the day, so that the record and this together are still all that ever ended.
+by the day, so that the record and this together are still all that ever ended (`o9.store.statistics.mending`).
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from o9.model.states import ENDED
 from o9.store.core.column_types import to_json
-from o9.store.core.unit import Operation, Row, UnitOfWork
+from o9.store.core.unit import Row, UnitOfWork
 from o9.store.queue.order import queued_at
 from o9.store.schema.statistics import PRIORITY_COUNTER, ROLLUP, STATUS_COUNTER
 from o9.store.statistics import rankings
@@ -42,7 +40,6 @@ RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 # How much of an ISO moment names the window that it is in.
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
 PRUNED_HOUR, PRUNED_DAY = "pruned hour", "pruned day"  # the sums of what is not in the record any more
-FOLDED_HOURS = 24
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN, _RESTING = "running", ("paused", "suspended")
 _ENDED = frozenset(status.value for status in ENDED)
@@ -98,13 +95,9 @@ class Sums:
         """Add `other`; with `times` -1 take it away."""
         for name in SUMS:
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
-        for mine, theirs in zip(self._histograms(), other._histograms(), strict=True):
-            if mine or times != 1:
-                known = mine.get
-                for bucket, count in theirs.items():
-                    mine[bucket] = known(bucket, 0) + times * count
-            else:
-                dict.update(mine, theirs)
+        for name in HISTOGRAMS:
+            mine: Counter[str] = getattr(self, name)
+            (mine.update if times == 1 else mine.subtract)(getattr(other, name))
 
     def differs(self, other: Sums) -> bool:
         """Whether more than the order of adding tells the two apart."""
@@ -123,32 +116,21 @@ class Sums:
         histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in HISTOGRAMS}
         return cls(**{name: row[name] for name in SUMS}, **histograms)
 
-    def _histograms(self) -> tuple[Counter[str], ...]:
-        return self.durations, self.improvements, self.waits
-
     def as_row(self) -> Row:
         histograms = {name: to_json({k: n for k, n in getattr(self, name).items() if n}) for name in HISTOGRAMS}
         return {name: getattr(self, name) for name in SUMS} | histograms
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What is to be added to a rollup that had been corrected `corrections` times when that was found."""
-
-    key: Key
-    sums: Sums
-    corrections: int
-
-
 class _Counts:
     """What a unit has to write: moves by type, strategy, priority, from and to; what ended, and as what.
 
-    `rested` is to be ranked anew: it stopped running, or was changed after its end.
+    A new one comes from None, and a deleted one goes there. `rested` is to be ranked anew: it stopped running, or was
+    changed after its end.
     """
 
     def __init__(self) -> None:
-        self.moves: Counter[tuple[str, str, int, str | None, str]] = Counter()
-        self.endings: list[tuple[Row, str]] = []
+        self.moves: Counter[tuple[str, str, int, str | None, str | None]] = Counter()
+        self.endings: dict[str, str] = {}
         self.rested: set[str] = set()
 
     def clear(self) -> None:
@@ -167,13 +149,19 @@ def count_new(unit: UnitOfWork, row: Row) -> None:
     _count(unit, row, None, row["status"])
 
 
+def count_changed(unit: UnitOfWork, before: Row, after: Row) -> None:
+    """It counts under its new type, strategy and priority."""
+    _count(unit, before, before["status"], None)
+    _count(unit, after, None, after["status"])
+
+
 def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: str, *, ended: bool) -> None:
     """`row` as it is after the transition."""
     _count(unit, row, from_status, to_status)
     if from_status == _CREATED and to_status in _STARTED and row["lease_expires_at"] is not None:
         unit.update(row, waited_seconds=(row["waited_seconds"] or 0.0) + _waited(unit, row))
     if ended:
-        unit.part(_Counts).endings.append((row, to_status))
+        unit.part(_Counts).endings[row["optimization_id"]] = to_status
     elif from_status == _RAN and to_status in _RESTING:  # not what is queued again: that runs on soon
         unit.part(_Counts).rested.add(row["optimization_id"])
 
@@ -222,29 +210,29 @@ def write_rollups(unit: UnitOfWork) -> None:
     by_priority: Counter[int] = Counter()
     counts = unit.part(_Counts)
     for (kind, strategy, priority, from_status, to_status), count in counts.moves.items():
-        by_status[kind, strategy, to_status] += count
+        if to_status is not None:
+            by_status[kind, strategy, to_status] += count
+            by_priority[priority] += count
         if from_status is not None:
             by_status[kind, strategy, from_status] -= count
-        else:
-            by_priority[priority] += count
-    counts_now = [
+            by_priority[priority] -= count
+    by_key = [
         {"optimization_type": kind, "strategy": strategy, "status": status, "count": count}
         for (kind, strategy, status), count in by_status.items()
         if count
     ]
-    if counts_now:
-        unit.upsert_counts(STATUS_COUNTER, counts_now)
-    priorities = [{"priority": each, "count": count} for each, count in by_priority.items()]
+    if by_key:
+        unit.upsert_counts(STATUS_COUNTER, by_key)
+    priorities = [{"priority": priority, "count": count} for priority, count in by_priority.items() if count]
     if priorities:
         unit.upsert_counts(PRIORITY_COUNTER, priorities)
-    ended = {row["optimization_id"]: status for row, status in counts.endings}
-    if ended or counts.rested:
+    if counts.endings or counts.rested:
         sums: dict[Key, Sums] = {}
-        for row in rankings.rank(unit, counts.rested | ended.keys()):
-            if row["optimization_id"] in ended:
-                for key in keys_of(row, ended[row["optimization_id"]]):
+        for row in rankings.rank(unit, counts.rested | counts.endings.keys()):
+            if row["optimization_id"] in counts.endings:
+                for key in keys_of(row, counts.endings[row["optimization_id"]]):
                     sums.setdefault(key, Sums()).add_ended(row)
-        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
+        add_to_rollups(unit, sums)
     counts.clear()
     write_families(unit)
 
@@ -252,68 +240,36 @@ def write_rollups(unit: UnitOfWork) -> None:
 def count_pruned(unit: UnitOfWork, rows: Iterable[Mapping[Any, Any]]) -> None:
     """Of optimizations that were deleted: they count no longer among those that there are, but among what ended."""
     sums: dict[Key, Sums] = {}
-    statuses: Counter[tuple[str, str, str]] = Counter()
-    priorities: Counter[int] = Counter()
     for row in rows:
         hour = keys_of(row, row["status"])[0]
         sums.setdefault(hour._replace(span=PRUNED_HOUR), Sums()).add_ended(row)
-        statuses[row["optimization_type"], row["strategy"], row["status"]] -= 1
-        priorities[row["priority"]] -= 1
-    if sums:
-        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
-        names = ("optimization_type", "strategy", "status")
-        unit.upsert_counts(
-            STATUS_COUNTER, [dict(zip(names, key, strict=True)) | {"count": count} for key, count in statuses.items()]
-        )
-        unit.upsert_counts(PRIORITY_COUNTER, [{"priority": key, "count": count} for key, count in priorities.items()])
+        _count(unit, row, row["status"], None)
+    add_to_rollups(unit, sums)
 
 
-@dataclass(frozen=True)
-class Correct(Operation[int]):
-    """Add differences to rollups; one that another correction has reached first is left out. Answers how many were."""
-
-    differences: tuple[Difference, ...]
-
-    def apply(self, unit: UnitOfWork) -> int:
-        return _add(unit, self.differences, correcting=True)
-
-
-@dataclass(frozen=True)
-class ForgetHours(Operation[int]):
-    """Delete the windows of single hours that began before `before`, `YYYY-MM-DDTHH`. Answers how many."""
-
-    before: str
-
-    def apply(self, unit: UnitOfWork) -> int:
-        old = delete(ROLLUP).where(ROLLUP.c.span == "hour", ROLLUP.c.starts < self.before)
-        return int(unit.connection.execute(old).rowcount)
+def add_to_rollups(unit: UnitOfWork, sums: Mapping[Key, Sums]) -> None:
+    by_who: dict[tuple[Any, ...], list[Key]] = {}
+    for key in sums:
+        by_who.setdefault(key[2:], []).append(key)
+    changed: list[Row] = []
+    for who, keys in by_who.items():
+        mine = (ROLLUP.c[name] == value for name, value in zip(Key._fields[2:], who, strict=True))
+        at = (ROLLUP.c.span.in_({key.span for key in keys}), ROLLUP.c.starts.in_({key.starts for key in keys}))
+        known = dict(rollups(unit.connection, *at, *mine))
+        for key in keys:
+            total = known.get(key, Sums())
+            total.add(sums[key])
+            changed.append(key._asdict() | total.as_row())
+    if changed:
+        unit.upsert(ROLLUP, changed)
 
 
-@dataclass(frozen=True)
-class FoldPruned(Operation[int]):
-    """Add what was pruned of the first hours before `before`, `YYYY-MM-DDTHH`, to that of their days.
-
-    Answers how many hours there were; none when all is done.
-    """
-
-    before: str
-
-    def apply(self, unit: UnitOfWork) -> int:
-        old = (ROLLUP.c.span == PRUNED_HOUR) & (ROLLUP.c.starts < self.before)
-        first = select(ROLLUP.c.starts).where(old).distinct().order_by(ROLLUP.c.starts).limit(FOLDED_HOURS)
-        hours = list(unit.connection.execute(first).scalars())
-        these = (ROLLUP.c.span == PRUNED_HOUR) & ROLLUP.c.starts.in_(hours)
-        sums: dict[Key, Sums] = {}
-        for row in unit.connection.execute(select(ROLLUP).where(these)).mappings().all():
-            key = Key(*(row[name] for name in Key._fields))
-            day = key._replace(span=PRUNED_DAY, starts=key.starts[: SPANS["day"]])
-            sums.setdefault(day, Sums()).add(Sums.of(row))
-        _add(unit, [Difference(key, each, 0) for key, each in sums.items()], correcting=False)
-        unit.connection.execute(delete(ROLLUP).where(these))
-        return len(hours)
+def rollups(connection: Connection, *which: ColumnElement[bool]) -> list[tuple[Key, Sums]]:
+    found = connection.execute(select(ROLLUP).where(*which)).mappings()
+    return [(Key(*(row[name] for name in Key._fields)), Sums.of(row)) for row in found]
 
 
-def _count(unit: UnitOfWork, row: Row, from_status: str | None, to_status: str) -> None:
+def _count(unit: UnitOfWork, row: Mapping[Any, Any], from_status: str | None, to_status: str | None) -> None:
     key = (row["optimization_type"], row["strategy"], int(row["priority"]), from_status, to_status)
     unit.part(_Counts).moves[key] += 1
 
@@ -322,34 +278,3 @@ def _waited(unit: UnitOfWork, row: Row) -> float:
     """Seconds since it was queued, which its key in the queue tells."""
     queued: float = queued_at(float(row["queue_key"]), int(row["priority"]))
     return max(0.0, round(datetime.fromisoformat(unit.now).timestamp() - queued, 6))
-
-
-def _add(unit: UnitOfWork, differences: Iterable[Difference], *, correcting: bool) -> int:
-    by_who: dict[tuple[Any, ...], list[Difference]] = {}
-    for each in differences:
-        by_who.setdefault(each.key[2:], []).append(each)
-    rows, taken = [], 0
-    for (kind, strategy, priority, status), group in by_who.items():
-        found = unit.connection.execute(
-            select(ROLLUP).where(
-                ROLLUP.c.span.in_({each.key.span for each in group}),
-                ROLLUP.c.starts.in_({each.key.starts for each in group}),
-                ROLLUP.c.optimization_type == kind,
-                ROLLUP.c.strategy == strategy,
-                ROLLUP.c.priority == priority,
-                ROLLUP.c.status == status,
-            )
-        ).mappings()
-        known = {(row["span"], row["starts"]): dict(row) for row in found}
-        for each in group:
-            row = known.get((each.key.span, each.key.starts))
-            corrections = row["corrections"] if row else 0
-            if correcting and corrections != each.corrections:
-                continue
-            sums = Sums.of(row) if row else Sums()
-            sums.add(each.sums)
-            rows.append({**each.key._asdict(), **sums.as_row(), "corrections": corrections + correcting})
-            taken += 1
-    if rows:
-        unit.upsert(ROLLUP, rows)
-    return taken
