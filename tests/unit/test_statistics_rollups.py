@@ -321,7 +321,7 @@ def drift(path: str, store: Store, chance: Any) -> None:
         day = BEGAN.strftime("%Y-%m-%d")
         direct.execute(
             "INSERT INTO rollup VALUES ('day', ?, 'parameter_tuning', 'ghost', 1, 'failed', 4, 0, 0, 0, 0, 0, 0, 0, "
-            "'{}', '{}', '{}', 0)",
+            "'{}', '{}', '{}')",
             (day,),
         )
 
