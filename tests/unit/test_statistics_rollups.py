@@ -232,7 +232,7 @@ def test_what_was_pruned_is_folded_into_days_and_stays_true(store_url: str, monk
         for number in range(6):
             for what, seconds in (("create", 7_000), ("claim", 5), ("step", 5), ("end", 20_000)):
                 history.act(what, number, 1.5, seconds)
-        history.act("prune", 0, 0.0, 1)
+        history.act("prune", 2, 0.0, 1)
         assert 3 < len(history.gone) < 6
         asyncio.run(keep_up(store, history.now, 2))
         assert spans(store_url) == {*SPANS, PRUNED_HOUR}
