@@ -89,9 +89,9 @@ rules:
   - {name: failed, message: "{nam}", title: "{", remedy: "{{detail}}"}
   - {name: stalled, title: "{failure_rate}"}
   - {name: a, when: queued > 1, title: " "}
-  - {name: b, when: queued > 1, labels: {level: x, title: x, rule: x, optimization: x, "": x}}
+  - {name: b, when: queued > 1, labels: {level: x, title: x, rule: x, "": x}}
   - {name: b2, when: queued > 1, labels: {desk: [x]}}
-  - {name: c, when: count > 1, scope: each strategy, labels: {strategy: x, desk: y}}
+  - {name: c, when: count > 1, scope: each strategy, labels: {strategy: x, optimization: x, desk: y}}
   - {name: d/e, when: queued > 1}
   - {name: " f", when: queued > 1}
   - {name: "g\\nh", when: queued > 1}
@@ -108,9 +108,9 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
         (2, "message", "did you mean name?"), (2, "remedy", "one too many"), (2, "title", "its other half"),
         (3, "title", "`each finding` has no name"), (4, "title", "1 to 200 characters"),
         (5, "labels.", "printable text"), (5, "labels.level", "the rule's own `level` says it"),
-        (5, "labels.optimization", "O9 sets it, to what the alert is about"),
         (5, "labels.rule", "the rule's own `name` says it"), (5, "labels.title", "the rule's own `title` says it"),
-        (6, "labels.desk", "expected text, got a list"), (7, "labels.strategy", "O9 sets it"),
+        (6, "labels.desk", "expected text, got a list"),
+        (7, "labels.optimization", "O9 sets it, to what the alert is about"), (7, "labels.strategy", "O9 sets it"),
         (8, "name", "take '-' instead of '/'"), (9, "name", "no blanks around it"),
         (10, "name", "printable text of 1 to 150"),
         (11, "clear", "it is on the same side as `when: queued > 5`"),

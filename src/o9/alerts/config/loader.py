@@ -1,9 +1,9 @@
-"""The configuration in force: the file's, read again whenever it changes.
+"""The configuration in force: the file's, read again at each look.
 
 Contract. A file that cannot be read or has faults is refused, with its lines and reasons, and what was in force before
-stays so; where nothing was, the first `look` raises. A fault is logged once, and again when it is another.
-A look waits `ANSWER_SECONDS` at most, once: a file that hangs is asked in a thread of its own, and is one that
-cannot be read until it answers. Used by one thread at a time.
+stays so; where nothing was, the first `look` raises. A fault is logged once, and again when it is another. A file that
+does not answer within `ANSWER_SECONDS` cannot be read until it does, and is waited for once. Used by one thread at a
+time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import NamedTuple
 
 from o9.alerts.config.schema import Configuration, load
 from o9.model.errors import OptimizationAlertError, OptimizationError
@@ -30,91 +29,70 @@ class AlertsFile:
     def __init__(self, path: str | None, check: Callable[[Configuration], None] = lambda _: None) -> None:
         self._path = None if path is None else Path(path).expanduser()
         self._check = check
-        self._seen: tuple[int, ...] | None = None
         self._text: bytes | None = None
-        self._asked: Future[_Found] | None = None
+        self._reading: Future[bytes] | None = None
         self.configuration = Configuration()
         self.fault = ""  # why the file as it is now is not in force; empty where it is
 
     def look(self) -> bool:
-        """Read the file if it has changed; whether another configuration is in force since."""
+        """Read the file. Returns whether another configuration is in force since."""
         if self._path is None:
             return False
-        first = self._seen is None
-        seen: tuple[int, ...] = ()
+        first = self._text is None
         try:
-            seen, text = self._found(self._path)
-            if text is None:
-                return False
-            configuration = self.configuration if text == self._text else load(text.decode(), str(self._path))
-            self._check(configuration)
+            text = self._read(self._path)
+            changed = text != self._text
+            if changed:
+                configuration = load(text.decode(), str(self._path))
+                self._check(configuration)
+                self._text, self.configuration = text, configuration
         except (OSError, UnicodeDecodeError, OptimizationError) as error:
-            self._refuse(error, first)
-            self._seen = seen
+            why = str(error) if isinstance(error, OptimizationError) else f"{self._path} cannot be read: {error}"
+            if first:
+                raise OptimizationAlertError(f"O9_ALERTS_FILE: {why}") from error
+            if why != self.fault:
+                logger.error("%s; what was in force before stays so", why)
+            self.fault = why
             return False
-        changed = text != self._text
         if changed or self.fault:
             logger.log(logging.DEBUG if first else logging.INFO, "%s is in force", self._path)
-        self._seen, self._text, self.configuration, self.fault = seen, text, configuration, ""
+        self.fault = ""
         return changed and not first
 
-    def _found(self, path: Path) -> _Found:
-        """Raises OSError. While one reading hangs, no other is begun, and it is not waited for again."""
-        begins = self._asked is None
-        asked = self._asked or _in_thread(lambda: _changed(path, self._seen))
-        self._asked = asked
+    def _read(self, path: Path) -> bytes:
+        """Raises OSError. While one reading hangs, no other is begun."""
+        seconds = ANSWER_SECONDS if self._reading is None else 0.0
+        reading = self._reading = self._reading or _begun(path)
         try:
-            return _answer(path, asked, ANSWER_SECONDS if begins else 0)
+            return _answer(path, reading, seconds)
         finally:
-            if asked.done():
-                self._asked = None
-
-    def _refuse(self, error: Exception, first: bool) -> None:
-        why = str(error) if isinstance(error, OptimizationError) else f"{self._path} cannot be read: {error}"
-        if first:
-            raise OptimizationAlertError(f"O9_ALERTS_FILE: {why}") from error
-        if why != self.fault:
-            logger.error("%s; what was in force before stays so", why)
-        self.fault = why
-
-
-class _Found(NamedTuple):
-    seen: tuple[int, ...]  # differs where the file may have changed
-    text: bytes | None  # None: as it was seen before
+            if reading.done():
+                self._reading = None
 
 
 def read_within(path: Path) -> bytes:
-    """The file's. Raises OSError for what is no regular file, and for one that does not answer in time."""
-    asked = _in_thread(lambda: _changed(path, None))
-    return _answer(path, asked, ANSWER_SECONDS).text or b""
+    """The file's bytes. Raises OSError for what is no regular file, and for one that does not answer in time."""
+    return _answer(path, _begun(path), ANSWER_SECONDS)
 
 
-def _answer(path: Path, asked: Future[_Found], seconds: float) -> _Found:
-    wait((asked,), seconds)
-    if not asked.done():
+def _answer(path: Path, reading: Future[bytes], seconds: float) -> bytes:
+    wait((reading,), seconds)
+    if not reading.done():
         raise OSError(f"no answer within {ANSWER_SECONDS:g} s: {str(path)!r}")
-    return asked.result()
+    return reading.result()
 
 
-def _changed(path: Path, seen: tuple[int, ...] | None) -> _Found:
-    found = os.stat(path)
-    now = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-    if now == seen:
-        return _Found(now, None)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"no regular file: {str(path)!r}")  # a pipe would be waited for
-    return _Found(now, path.read_bytes())
+def _begun(path: Path) -> Future[bytes]:
+    """In a thread that does not keep the process from ending."""
+    reading: Future[bytes] = Future()
 
-
-def _in_thread(work: Callable[[], _Found]) -> Future[_Found]:
-    """In a thread that hinders no end of the process, however long it takes."""
-    future: Future[_Found] = Future()
-
-    def run() -> None:
+    def read() -> None:
         try:
-            future.set_result(work())
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError(f"no regular file: {str(path)!r}")  # a pipe would be waited for
+            reading.set_result(path.read_bytes())
         except BaseException as error:  # noqa: BLE001 - the caller gets it
-            future.set_exception(error)
+            reading.set_exception(error)
 
-    threading.Thread(target=run, name="o9-alerts-file", daemon=True).start()
-    return future
+    threading.Thread(target=read, name="o9-alerts-file", daemon=True).start()
+    return reading

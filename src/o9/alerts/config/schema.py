@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.fields import Name, Several, Span, SpanOrZero, Words, as_text, one_of
-from o9.alerts.config.rules import RuleChange, rule_change, rules_in_force
+from o9.alerts.config.rules import RuleEntry, rules_in_force
 from o9.alerts.messages.render import Messages
 from o9.alerts.pipeline.flapping import Damping
 from o9.alerts.pipeline.inhibition import InhibitRule
@@ -230,7 +230,7 @@ class _File(Typed):
     resolve_timeout: Span | None = None
     templates: Templates = Field(default_factory=dict)
     link: Annotated[Words, AfterValidator(_link)] | None = None
-    rules: Annotated[tuple[Annotated[RuleChange, PlainValidator(rule_change)], ...], AfterValidator(_unique_names)] = ()
+    rules: Annotated[tuple[RuleEntry, ...], AfterValidator(_unique_names)] = ()
 
 
 # What it means
@@ -296,7 +296,7 @@ def read(text: str, source: str = "the alerts file") -> Read:
 
 
 def _names_in(data: Any) -> dict[str, Collection[str]]:
-    """The names that others of the file may refer to, of data that was not checked yet."""
+    """The names that others of the file may refer to, in data that were not checked yet."""
 
     def names(field: str) -> list[str]:
         items = data.get(field) if isinstance(data, dict) else None
@@ -307,16 +307,10 @@ def _names_in(data: Any) -> dict[str, Collection[str]]:
 
 
 def _configuration(file: _File) -> Configuration:
+    """Raises OptimizationValidationError with all faults of its routes."""
     receivers = {DEFAULT_RECEIVER: _DEFAULT} | {each.name: each for each in file.receivers}
-    faults = Faults()
-    if file.route.matchers or file.route.continues:
-        given = "matchers" if file.route.matchers else "continue"
-        problem = "the root takes every alert; write it at a route below `routes`"
-        faults.add(OptimizationValidationError(f"route.{given}", problem))
-    route = _Tree(receivers, faults).made(file.route, None, "route")
-    faults.refuse()
     return Configuration(
-        route=route,
+        route=_tree(file.route, receivers),
         receivers=receivers,
         inhibit_rules=tuple(
             InhibitRule(sum(each.source_matchers, ()), sum(each.target_matchers, ()), each.equal, each.name)
@@ -332,22 +326,22 @@ def _configuration(file: _File) -> Configuration:
     )
 
 
-class _Tree:
-    """Makes the routes; each has what it does not say from its parent."""
+def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
+    """The routes; each has what it does not say from its parent. Routes with the same matchers in one are numbered."""
+    faults = Faults()
+    keys: Counter[str] = Counter()
 
-    def __init__(self, receivers: Mapping[str, Receiver], faults: Faults) -> None:
-        self._receivers = receivers
-        self._faults = faults
-        self._keys: Counter[str] = Counter()
+    def refuse(path: str, problem: str) -> None:
+        faults.add(OptimizationValidationError(path, problem))
 
-    def made(self, given: _Route, parent: Route | None, path: str) -> Route:
-        above = parent or Route(DEFAULT_RECEIVER, key="")
+    def made(given: _Route, above: Route, path: str) -> Route:
         matchers: Matchers = sum(given.matchers, ())
+        key = f"{above.key}/{written(matchers)}".removeprefix("/")
+        keys[key] += 1
         inherited = ("group_wait", "group_interval", "repeat_interval", "escalate_after", "receiver", "escalate_to")
-        values = {name: getattr(above if getattr(given, name) is None else given, name) for name in inherited}
         route = Route(
-            **values,
-            key=self._key(f"{above.key}/{written(matchers)}" if parent else written(matchers)),
+            **{name: getattr(above if getattr(given, name) is None else given, name) for name in inherited},
+            key=key if keys[key] == 1 else f"{key}#{keys[key]}",
             matchers=matchers,
             continues=given.continues,
             group_by=above.group_by if given.group_by is None else _labels(given.group_by),
@@ -356,19 +350,18 @@ class _Tree:
         )
         said = [name for name in ("escalate_after", "escalate_to") if getattr(given, name) is not None]
         if said and not (route.escalate_after and route.escalate_to):
-            self._fault(f"{path}.{said[0]}", "`escalate_after` and `escalate_to` need each other")
-        if given.escalate_to and not self._receivers[given.escalate_to].channels:
-            self._fault(f"{path}.escalate_to", f"the receiver {given.escalate_to!r} has no channels")
-        routes = [self.made(each, route, f"{path}.routes[{index}]") for index, each in enumerate(given.routes)]
-        return replace(route, routes=tuple(routes))
+            refuse(f"{path}.{said[0]}", "`escalate_after` and `escalate_to` need each other")
+        if given.escalate_to and not receivers[given.escalate_to].channels:
+            refuse(f"{path}.escalate_to", f"the receiver {given.escalate_to!r} has no channels")
+        below = (made(each, route, f"{path}.routes[{index}]") for index, each in enumerate(given.routes))
+        return replace(route, routes=tuple(below))
 
-    def _key(self, key: str) -> str:
-        """Routes with the same matchers under one parent are numbered."""
-        self._keys[key] += 1
-        return key if self._keys[key] == 1 else f"{key}#{self._keys[key]}"
-
-    def _fault(self, path: str, problem: str) -> None:
-        self._faults.add(OptimizationValidationError(path, problem))
+    if root.matchers or root.continues:
+        where = "matchers" if root.matchers else "continue"
+        refuse(f"route.{where}", "the root takes every alert; write it at a route below `routes`")
+    route = made(root, Route(DEFAULT_RECEIVER, key=""), "route")
+    faults.refuse()
+    return route
 
 
 def _labels(names: tuple[str, ...]) -> tuple[str, ...] | None:
