@@ -395,13 +395,13 @@ async def test_o9_s_block_is_saved_loaded_and_sent_through(services: HookServer)
         await SlackWebhook(url=f"https://hooks.slack.com/services/{SLACK.removeprefix('slack://')}").save(
             "desk-of-prefect", overwrite=True
         )
-        loaded = await asyncio.to_thread(channel_of, "desk", "block:desk-hook", load_block)
+        loaded = channel_of("desk", await asyncio.to_thread(load_block, "desk-hook"))
         assert isinstance(loaded, AppriseChannel)
         assert await send(loaded) == Sent()
-        theirs = await asyncio.to_thread(channel_of, "desk", "block:slack-webhook/desk-of-prefect", load_block)
+        theirs = channel_of("desk", await asyncio.to_thread(load_block, "slack-webhook/desk-of-prefect"))
         assert await send(theirs) == Sent()
         assert len(services.received) == 2
         with pytest.raises(OptimizationValidationError, match=r"block:nothing.*save it, or give the URL itself"):
-            await asyncio.to_thread(channel_of, "desk", "block:nothing", load_block)
+            await asyncio.to_thread(load_block, "nothing")
     with pytest.raises(OptimizationValidationError, match=r"channels\.desk: Apprise does not take its URL"):
         channel_of("desk", AlertChannel(url="nowhere://T0PSECRET"))

@@ -19,7 +19,6 @@ from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.messages.render import Messages
 from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.notice import Notice
-from o9.model.errors import OptimizationValidationError
 
 ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()["resolved"]
 
@@ -177,9 +176,3 @@ async def test_a_file_that_cannot_be_written_says_why(
         link.symlink_to(path)
         path = str(link)
     assert await send(FileChannel(path)) == Failed(reason)
-
-
-@pytest.mark.parametrize("wrong", [{"most_bytes": 0}, {"kept": -1}])
-def test_a_file_s_bounds_are_checked(wrong: dict[str, int]) -> None:
-    with pytest.raises(OptimizationValidationError, match="file: most_bytes must be 1 or more, kept 0 or more"):
-        FileChannel("x", **wrong)

@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 import urllib.error
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -73,26 +73,16 @@ def plain(alert: OptimizationAlert) -> None: ...
 async def coroutine(alert: OptimizationAlert) -> None: ...
 
 
-def yields(alert: OptimizationAlert) -> Iterator[str]:
-    yield alert.title
-
-
-async def yields_later(alert: OptimizationAlert) -> AsyncIterator[str]:
-    yield alert.title
-
-
 @pytest.mark.parametrize(
     ("what", "kind"),
     [
         (plain, "FunctionChannel"), (coroutine, "FunctionChannel"), (CallsAsync(), "FunctionChannel"),
         (functools.partial(coroutine), "FunctionChannel"), (lambda alert: None, "FunctionChannel"),
-        (Notifies(), "BlockChannel"), (SLACK, "AppriseChannel"), ("block:desk", "BlockChannel"),
-        ("block:hooks/slack", "AppriseChannel"), (LogChannel(), "LogChannel"),
+        (Notifies(), "BlockChannel"), (SLACK, "AppriseChannel"), (LogChannel(), "LogChannel"),
     ],
 )  # fmt: skip
-def test_a_channel_is_a_function_a_url_a_block_or_its_name(what: Any, kind: str) -> None:
-    blocks = {"desk": Notifies(), "hooks/slack": SLACK}
-    assert type(channel_of("desk", what, blocks.__getitem__)).__name__ == kind
+def test_a_channel_is_a_function_a_url_or_a_block(what: Any, kind: str) -> None:
+    assert type(channel_of("desk", what)).__name__ == kind
 
 
 def test_three_stand_from_the_start() -> None:
@@ -106,9 +96,6 @@ def test_three_stand_from_the_start() -> None:
         ("desk", Notifies, "channels.desk", "Notifies is a class; give an instance"),
         ("desk", lambda: None, "channels.desk", "takes (); let it take exactly one argument"),
         ("desk", lambda a, b: None, "channels.desk", "takes (a, b); let it take exactly one argument"),
-        ("desk", yields, "channels.desk", "it yields, so that calling it runs nothing; let it return"),
-        ("desk", yields_later, "channels.desk", "it yields, so that calling it runs nothing; let it return"),
-        ("desk", "block:desk", "channels.desk", "blocks cannot be loaded here; give the block itself"),
         ("desk", "", "channels.desk", "SERVICE://…"),
         ("desk", "desk", "channels.desk", "SERVICE://…"),
         ("desk", "nowhere://a/b/c", "channels.desk", "SERVICE://…"),

@@ -76,19 +76,16 @@ class AppriseChannel:
         return f"{scheme}://{self._host or '…'}"
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds)
+        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds, self._secrets)
 
-    def _notify(self, message: Message) -> Sent | Failed:
+    def _notify(self, message: Message) -> Failed | None:
         with guarded(self._secrets):
-            try:
-                plugin = _plugin(self.name, self._url.get_secret_value())
-                complaints = _Complaints(plugin)
-                title, body = _written(plugin, message)
-                kind = NotifyType.SUCCESS if message.over else _KINDS[message.level]
-                if plugin.notify(body=body, title=title, notify_type=kind, body_format=_body_format(plugin)):
-                    return Sent()
-            except Exception as error:  # noqa: BLE001 - a plugin: whatever it raises is the answer
-                return failure_of(error, self._secrets, now=utc_now())
+            plugin = _plugin(self.name, self._url.get_secret_value())
+            complaints = _Complaints(plugin)
+            title, body = _written(plugin, message)
+            kind = NotifyType.SUCCESS if message.over else _KINDS[message.level]
+            if plugin.notify(body=body, title=title, notify_type=kind, body_format=_body_format(plugin)):
+                return None
         return complaints.failure(self._secrets)
 
     def __repr__(self) -> str:

@@ -15,13 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from o9.alerts.channels.outcome import Failed, Sent, failure_of, outcome_of
+from o9.alerts.channels.outcome import Failed, Sent, outcome_of
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice
-from o9.model.errors import OptimizationValidationError
 from o9.model.files import private
-from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.text.escape import chat_line
@@ -34,26 +32,26 @@ FILE_BYTES = 5 * 2**20
 FILES_KEPT = 5
 IDS_LOGGED = 10
 
-_here: Callable[[Alert], bool] | None = None
+_shown: Callable[[Alert], bool] | None = None
 
 
 def show_only(wanted: Callable[[Alert], bool] | None) -> None:
-    """What the log and the console of this process show, of all that goes through them; None: everything.
+    """What the log and the console of this process show of all that goes through them; None: everything.
 
-    For a program that a person watches: what else happens in the store is not its matter. All of it counts as sent.
+    For a program that a person watches, and that is about few optimizations of the store. All of it counts as sent.
     """
-    global _here
-    _here = wanted
+    global _shown
+    _shown = wanted
 
 
 def _shown_here(message: Message) -> Message | None:
-    if _here is None:
+    if _shown is None:
         return message
     notice = message.notice
-    firing, resolved = (tuple(filter(_here, alerts)) for alerts in (notice.firing, notice.resolved))
+    firing, resolved = (tuple(filter(_shown, alerts)) for alerts in (notice.firing, notice.resolved))
     if not firing and not resolved:
         return None
-    known = sum(map(_here, notice.firing[len(notice.new) :]))
+    known = sum(map(_shown, notice.firing[len(notice.new) :]))
     return message.about(replace(notice, firing=firing, resolved=resolved, known=known))
 
 
@@ -105,7 +103,7 @@ class ConsoleChannel:
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         if (shown := _shown_here(message)) is None:
             return Sent()
-        return await outcome_of(self._calls, lambda: _done(self._write, shown), SECONDS)
+        return await outcome_of(self._calls, lambda: self._write(shown), SECONDS)
 
     def _write(self, message: Message) -> None:
         stream = self._stream()
@@ -130,15 +128,13 @@ class FileChannel:
     name = "file"
 
     def __init__(self, path: str | Path | None = None, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT) -> None:
-        if most_bytes < 1 or kept < 0:
-            raise OptimizationValidationError("file", "most_bytes must be 1 or more, kept 0 or more")
         self._path = Path(path or settings().alerts_log).expanduser()
         self._most_bytes = most_bytes
         self._kept = kept
         self._calls = Calls(f"channel {self.name}", at_once=1)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await outcome_of(self._calls, lambda: _done(self._write, message), SECONDS)
+        return await outcome_of(self._calls, lambda: self._write(message), SECONDS)
 
     def _write(self, message: Message) -> None:
         entry = f"{moment(message.notice.at)}  {message.title}\n{_indented(message.body())}\n".encode()
@@ -151,9 +147,6 @@ class FileChannel:
                 file.write(entry)
 
     def _rotate(self) -> None:
-        if not self._kept:
-            self._path.unlink()
-            return
         old = [self._path, *(self._path.with_name(f"{self._path.name}.{n}") for n in range(1, self._kept + 1))]
         for newer, older in zip(reversed(old[:-1]), reversed(old[1:]), strict=True):
             if newer.exists():
@@ -180,14 +173,6 @@ def _log_is_shown_on(stream: TextIO, level: int) -> bool:
 def _bare(stream: object) -> object:
     """Without what a display of Rich's puts before it."""
     return getattr(stream, "rich_proxied_file", stream)
-
-
-def _done(write: Callable[[Message], None], message: Message) -> Sent | Failed:
-    try:
-        write(message)
-    except (OSError, ValueError) as error:  # ValueError: a stream that has been closed
-        return failure_of(error, now=utc_now())
-    return Sent()
 
 
 def _indented(text: str) -> str:

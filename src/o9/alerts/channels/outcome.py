@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from o9.alerts.channels.redaction import NONE_KNOWN, Secrets, redacted
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.notice import Notice
+from o9.model.optimization import utc_now
 from o9.text.cut import cut
 from o9.text.escape import chat_line
 from o9.user_code.calls import Busy, Calls, Unanswered
@@ -66,30 +67,36 @@ def failed(
     return Failed(f"{said}{doubt}", retry_after, permanent, in_doubt)
 
 
-async def outcome_of(calls: Calls, send: Callable[[], Sent | Failed], seconds: float) -> Sent | Failed:
-    """What `send` answers, or what its not coming back means."""
+async def outcome_of(
+    calls: Calls, send: Callable[[], Any], seconds: float, secrets: Secrets = NONE_KNOWN, *, awaits: bool = False
+) -> Sent | Failed:
+    """What `send` returns, raises, or means by not coming back. False is a failure; all but a Failed is a success.
+
+    awaits: it is a coroutine function.
+    """
     try:
-        outcome: Sent | Failed = await calls.run(send, seconds)
-    except Unanswered as error:
-        return unanswered(error)
-    return outcome
-
-
-def unanswered(error: Unanswered) -> Failed:
-    if isinstance(error, Busy):
+        answer = await calls.run(send, seconds, awaits=awaits)
+    except Busy as error:
         return failed(f"busy: {error}", retry_after=timedelta(seconds=error.seconds))
-    return failed(str(error), in_doubt=True)
+    except Unanswered as error:
+        return failed(str(error), in_doubt=True)
+    except Exception as error:  # noqa: BLE001 - a library's or a user's: whatever it raises is the answer
+        return failure_of(error, secrets, now=utc_now())
+    if isinstance(answer, Failed):
+        return answer
+    return failed("it returned False") if answer is False else Sent()
 
 
 def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:
     """What an exception of a channel means: an HTTP response that it carries, SMTP's codes, the network's errors."""
-    for each in _chain(error):
+    chain = list(_chain(error))
+    for each in chain:
         if isinstance(each, smtplib.SMTPException):
             return _of_smtp(each, secrets)
         if (answered := _of_http(each, secrets, now)) is not None:
             return answered
-    innermost = _innermost(error)
-    return failed(_words(innermost), secrets, in_doubt=_in_doubt(error))
+    network = [each for each in chain if isinstance(each, OSError)]  # the innermost one says it in the fewest words
+    return failed(_words(network[-1] if network else error), secrets, in_doubt=_in_doubt(error))
 
 
 def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | None:
@@ -147,12 +154,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(at))
         yield at
         at = at.__cause__ or at.__context__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The error of the network that lies at the bottom, which says it in the fewest words."""
-    network = [each for each in _chain(error) if isinstance(each, OSError)]
-    return network[-1] if network else error
 
 
 def _words(error: BaseException) -> str:

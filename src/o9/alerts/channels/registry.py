@@ -35,9 +35,9 @@ def shows_the_first(channel: Channel) -> bool:
     return bool(getattr(channel, "shows_the_first", False))
 
 
-def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None) -> Channel:
+def channel_of(name: str, what: Any) -> Channel:
     """The channel `name`: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body,
-    subject)`, `block:NAME`, for which `resolve(NAME)` loads the block, or a channel.
+    subject)`, or a channel.
 
     Raises OptimizationValidationError, which names the channel and the remedy, and holds nothing of a URL.
     """
@@ -46,10 +46,6 @@ def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None
             "channels", f"{name!r:.80} cannot name a channel; take printable text of 1 to {NAME_LIMIT} characters"
         )
     field = f"channels.{name}"
-    if isinstance(what, str) and what.startswith(BLOCK):
-        if resolve is None:
-            raise OptimizationValidationError(field, "blocks cannot be loaded here; give the block itself, or its URL")
-        what = resolve(what.removeprefix(BLOCK))
     if isinstance(what, str):
         from o9.alerts.channels.apprise import AppriseChannel  # which loads Apprise
 
@@ -64,8 +60,6 @@ def channel_of(name: str, what: Any, resolve: Callable[[str], Any] | None = None
         return made
     if callable(getattr(what, "notify", None)):
         return BlockChannel(name, what)
-    if inspect.isgeneratorfunction(what) or inspect.isasyncgenfunction(what):
-        raise OptimizationValidationError(field, "it yields, so that calling it runs nothing; let it return")
     if callable(what):
         _check_takes_one(field, what)
         return FunctionChannel(name, what)

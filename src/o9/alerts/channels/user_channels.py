@@ -14,18 +14,19 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pydantic import Secret, SecretStr
 
-from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of, outcome_of, unanswered
+from o9.alerts.channels.outcome import Failed, Sent, failed, outcome_of
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, parts_of
 from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.alert import optimization_alert_of
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.optimization import OptimizationAlert
 from o9.strategies.registry import is_async
-from o9.user_code.calls import Calls, Unanswered
+from o9.user_code.calls import Calls
 
 SECONDS = 30.0
 TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes
@@ -50,7 +51,9 @@ class FunctionChannel:
         for alert in (*firing, *notice.resolved):
             if alert.alert_id in notified:
                 continue
-            outcome = await self._notify_of(optimization_alert_of(alert, notice.at))
+            given = optimization_alert_of(alert, notice.at)
+            call = partial(self._function, given)
+            outcome = await outcome_of(self._calls, call, self._seconds, awaits=is_async(self._function))
             if isinstance(outcome, Failed):
                 while len(self._notified) > _REMEMBERED:
                     self._notified.popitem(last=False)
@@ -58,16 +61,6 @@ class FunctionChannel:
             notified.add(alert.alert_id)
         del self._notified[key]
         return Sent()
-
-    async def _notify_of(self, alert: OptimizationAlert) -> Sent | Failed:
-        awaits = is_async(self._function)
-        try:
-            answer = await self._calls.run(lambda: self._function(alert), self._seconds, awaits=awaits)
-        except Unanswered as error:
-            return unanswered(error)
-        except Exception as error:  # noqa: BLE001 - a user's function: whatever it raises is the answer
-            return failure_of(error, now=utc_now())
-        return failed("it returned False") if answer is False else Sent()
 
     def __repr__(self) -> str:
         return f"<FunctionChannel {self.name!r}>"
@@ -87,9 +80,9 @@ class BlockChannel:
         self._one_at_a_time = threading.Lock()  # `raise_on_failure` is the block's, not the call's
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds)
+        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds, self._secrets)
 
-    def _notify(self, message: Message) -> Sent | Failed:
+    def _notify(self, message: Message) -> Failed | None:
         raising = getattr(self._block, "raise_on_failure", contextlib.nullcontext)
         with guarded(self._secrets), self._one_at_a_time:
             try:
@@ -97,9 +90,12 @@ class BlockChannel:
                     answer = self._block.notify(self._body(message), message.title)
                     if inspect.isawaitable(answer):
                         asyncio.run(_await(answer))
-            except Exception as error:  # noqa: BLE001 - a block: whatever it raises is the answer
-                return _failure_of_block(error, self._secrets)
-        return Sent()
+            except Exception as error:
+                if not isinstance(log := getattr(error, "log", None), str):
+                    raise
+                # Prefect's blocks raise with what Apprise logged.
+                return failed(log or "Prefect's block could not send, and does not say why", self._secrets)
+        return None
 
     def _body(self, message: Message) -> str:
         """As Apprise passes it on without a form: a mail takes it for HTML."""
@@ -110,14 +106,6 @@ class BlockChannel:
 
     def __repr__(self) -> str:
         return f"<BlockChannel {self.name!r}>"
-
-
-def _failure_of_block(error: Exception, secrets: Secrets) -> Failed:
-    """Prefect's blocks raise with what Apprise logged."""
-    log = getattr(error, "log", None)
-    if not isinstance(log, str):
-        return failure_of(error, secrets, now=utc_now())
-    return failed(log or "Prefect's block could not send, and does not say why", secrets)
 
 
 def _secrets_in(block: Any) -> Secrets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from o9.alerts.rules.expressions import condition_of
 from o9.alerts.rules.metrics import Scope
@@ -21,10 +22,10 @@ def _rule(
     says: str,
     remedy: str,
     clear: str | None = None,
-    **spans: timedelta,
+    **times: Any,
 ) -> Rule:
     cleared = None if clear is None else condition_of(clear, scope)
-    return Rule(name, title, scope, level, condition_of(when, scope), cleared, says=says, remedy=remedy, **spans)
+    return Rule(name, title, scope, level, condition_of(when, scope), cleared, says=says, remedy=remedy, **times)
 
 
 BUILT_IN: tuple[Rule, ...] = (

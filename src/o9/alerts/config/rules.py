@@ -120,7 +120,7 @@ class RuleEntry(Typed):
         if base.when is not None and clear is not None and (wrong := contradiction(base.when, clear)) is not None:
             faults.add(OptimizationValidationError("clear", wrong))
         faults.refuse()
-        changed = {
+        changed: dict[str, Any] = {
             "level": self.level, "title": made.get("title"), "says": made.get("message"), "remedy": made.get("remedy"),
             "labels": self.labels, "lasts": self.lasts, "keep_firing": self.keep_firing_for,
         }  # fmt: skip
