@@ -17,8 +17,8 @@ from scipy.signal import lfilter
 
 from o9.health.statistics.spa import sharpe_ratios
 from o9.model.search_space import SearchSpace
-from o9.strategies.asking import make_asker
 from o9.strategies.plan import Plan
+from o9.strategies.samplers import make_asker
 
 Floats = Any
 Future = Callable[[np.random.Generator, int], tuple[Floats, Floats | None]]

@@ -18,8 +18,8 @@ from verdict_families import Floats, keeping
 
 from o9.health.placebo import placebo_of
 from o9.model.search_space import SearchSpace
-from o9.strategies.asking import make_asker
 from o9.strategies.plan import Plan
+from o9.strategies.samplers import make_asker
 from o9.workers.resampling import without_edge
 
 RUNS, TRIALS, COUNT = 19, 25, 180

@@ -15,11 +15,11 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.specification import SAMPLERS
 from o9.model.states import TrialState
 from o9.model.trial import Infeasible, Trial
-from o9.strategies import asking, optuna_strategy, registry
-from o9.strategies.asking import HistoryAsker, NumberAsker, ReplayAsker, make_asker
+from o9.strategies import optuna_strategy, registry, samplers
 from o9.strategies.factory import settle
 from o9.strategies.plan import make_plan
 from o9.strategies.registry import resolve_objective
+from o9.strategies.samplers import HistoryAsker, NumberAsker, ReplayAsker, make_asker
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="gp needs PyTorch: pip install 'prefect-o9[gp]'")
 MARKS: dict[str, Any] = {"gp": needs_torch, "tpe": pytest.mark.slow, "nsga2": pytest.mark.slow}
@@ -88,8 +88,8 @@ async def test_another_seed_gives_another_ledger() -> None:
         one, _ = await run(make_state(sampler=sampler, seed=1), range(5))
         other, _ = await run(make_state(sampler=sampler, seed=2), range(5))
         assert rows(one) != rows(other), sampler
-    assert asking.mix(1, 2) != asking.mix(2, 1)
-    assert len({asking.mix(7, number) for number in range(10_000)}) > 9_990
+    assert samplers.mix(1, 2) != samplers.mix(2, 1)
+    assert len({samplers.mix(7, number) for number in range(10_000)}) > 9_990
 
 
 async def test_without_a_seed_one_is_drawn_and_kept() -> None:

@@ -20,11 +20,13 @@ from o9.model.settings import Settings
 from o9.model.specification import Metadata, Role, keys_of
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus
 from o9.statistics import frames
+from o9.store.core.base import metadata
 from o9.store.optimizations.queries import Holding
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -203,3 +205,33 @@ def test_the_guide_s_examples_of_control_say_what_the_commands_say() -> None:
         (Verb.CANCEL, waiting, OptimizationStatus.CANCELLED),
     ):
         assert answer_to(wish, "x", before, after, crew)[1] in told
+
+
+# For who changes O9
+
+
+def test_the_architecture_names_every_table() -> None:
+    named = set(re.findall(r"`(\w+)`", ARCHITECTURE))
+    assert set(metadata.tables) - named == set()
+
+
+def is_there(name: str) -> bool:
+    """A path of the repository, or `room.module` and what is in it: `store.queue.claims.Claim`."""
+    if "/" in name:
+        return (ROOT / name).exists() or not name.startswith(("src/", "tests/", "docs/", "benchmarks/", "examples/"))
+    here, (room, *rest) = ROOT / "src" / "o9", name.split(".")
+    if not rest or not (here / room / "__init__.py").is_file():
+        return True  # something else
+    for part in (room, *rest):
+        if here.suffix == ".py":
+            return re.search(rf"\b{part}\b", here.read_text(encoding="utf-8")) is not None
+        here = here / part if (here / part).is_dir() else here / f"{part}.py"
+        if not here.exists():
+            return False
+    return True
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/adr/0001-layout.md"])
+def test_what_the_pages_on_the_code_name_is_there(page: str) -> None:
+    names = re.findall(r"`([\w./]+)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert [name for name in names if not is_there(name) and "000N" not in name] == []

@@ -56,7 +56,7 @@ WITHOUT_DESCRIPTORS = """
 import resource
 from scipy.stats import qmc
 from o9.model.exhaustion import is_exhausted
-from o9.strategies.asking import _load
+from o9.strategies.samplers import _load
 
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 _load("random")
@@ -79,7 +79,7 @@ def test_without_descriptors_sobol_numbers_are_an_error_and_not_zeros() -> None:
 
 IN_THE_MIDDLE = """
 import errno, sys
-from o9.strategies.asking import _load
+from o9.strategies.samplers import _load
 
 class Once:
     def find_spec(self, name, path=None, target=None):

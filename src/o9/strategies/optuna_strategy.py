@@ -29,10 +29,10 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import TrialState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
-from o9.strategies.asking import Asker, make_asker, reported_value
 from o9.strategies.evaluation import Evaluator, TrialOutcome
 from o9.strategies.plan import Plan
 from o9.strategies.registry import Objective
+from o9.strategies.samplers import Asker, make_asker, reported_value
 from o9.workers.scores import DEFAULT, SCORES
 
 T = TypeVar("T")
