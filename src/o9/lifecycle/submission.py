@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import GIVEN, OptimizationState
@@ -22,10 +23,11 @@ from o9.model.validation import validate_new
 from o9.store import queries
 from o9.store.core.column_types import content_hash
 from o9.store.core.component import StoreComponent
+from o9.store.core.unit import Operation
 from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Create
-from o9.store.queue.policies import with_defaults
+from o9.store.queue.policies import Policies, PoliciesChangedError, with_defaults
 from o9.store.store import Store
 from o9.strategies.factory import settle, strategy_of
 
@@ -104,6 +106,10 @@ def _add_others(faults: Faults, error: OptimizationValidationError) -> None:
             faults.add(fault)
 
 
+# As they were when this process last recorded an optimization; whether they still are is checked where it is recorded.
+_policies: WeakKeyDictionary[Store, Policies] = WeakKeyDictionary()
+
+
 async def submit(
     store: Store,
     state: OptimizationState,
@@ -131,21 +137,23 @@ async def submit(
     if "retry_of" in state.metadata:
         state, steps = await asyncio.to_thread(_again, store, state)
         older = frozenset(state.metadata.keys() - asked.metadata.keys())
-    strategy = str(state.metadata.get("strategy", "default"))
-    policies = await store.read_async(queries.policies)
-    kind = str(getattr(state.optimization_type, "value", ""))
-    new = copy.copy(state)
-    new.metadata = with_defaults(policies, kind, strategy, state.metadata)
-    settled = prepared(new, allowed_imports, older=older)
-    create = Create(settled, node, content_hash(asked), hold)
-    if "retry_of" in asked.metadata:
-        recorded, _ = await store.write_async(Retry(create, asked.metadata["retry_of"], steps))
-    elif is_placebo:
-        origin_id, number = asked.metadata["placebo_of"], asked.metadata["placebo_number"]
-        recorded, _ = await store.write_async(CreatePlacebo(create, origin_id, number))
-    else:
-        recorded, _ = await store.write_async(create)
-    return recorded
+    strategy, kind = str(state.metadata.get("strategy", "default")), str(getattr(state.optimization_type, "value", ""))
+    new, content = copy.copy(state), content_hash(asked)
+    while True:
+        policies = _policies.get(store, {})
+        new.metadata = with_defaults(policies, kind, strategy, state.metadata)
+        create = Create(prepared(new, allowed_imports, older=older), node, content, hold, policies)
+        operation: Operation[tuple[OptimizationState, bool]] = create
+        if "retry_of" in asked.metadata:
+            operation = Retry(create, asked.metadata["retry_of"], steps)
+        elif is_placebo:
+            operation = CreatePlacebo(create, asked.metadata["placebo_of"], asked.metadata["placebo_number"])
+        try:
+            recorded, _ = await store.write_async(operation)
+        except PoliciesChangedError as error:
+            _policies[store] = error.current
+            continue
+        return recorded
 
 
 async def retry(

@@ -63,6 +63,10 @@ class _Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values: ISO datetimes, enum values."""
+        return copy.deepcopy(self.view())
+
+    def view(self) -> dict[str, Any]:
+        """The same to read at once: what it holds is the record's own."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     @classmethod
@@ -280,6 +284,4 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, (dict, list)):
-        return copy.deepcopy(value)
     return value

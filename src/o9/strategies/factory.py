@@ -9,7 +9,7 @@ process started. Errors name the field: `metadata.strategy`, `metadata.objective
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -115,10 +115,13 @@ def settle(
             warnings.append(demonstration_warning(metadata["objective"]))
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
-        named = dataclasses.replace(state, metadata=metadata)
+        named = copy.copy(state)
+        named.metadata = metadata
         metadata["direction"] = _direction(named, asked or read_metadata(state.metadata), allowed_imports, faults)
     faults.refuse()
-    return dataclasses.replace(state, metadata=metadata, warnings=warnings)
+    settled = copy.copy(state)
+    settled.metadata, settled.warnings = metadata, warnings
+    return settled
 
 
 def _direction(

@@ -20,7 +20,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, get_type_hints, is_typeddict
 
@@ -67,16 +67,10 @@ class Objective:
         """Whether the function is called with `data`: it has a parameter of that name, and there are some."""
         return self.data is not None and not isinstance(self.data, str) and _has_parameter(self.function, "data")
 
-    @cached_property
+    @property
     def takes(self) -> frozenset[str] | None:
         """The parameters that its signature names, by a TypedDict; None where it does not say."""
-        if not getattr(self.function, "__annotations__", None):
-            return None
-        try:
-            first = next(iter(inspect.signature(self.function, eval_str=True).parameters.values()), None)
-        except (TypeError, ValueError, NameError):
-            return None
-        return frozenset(get_type_hints(first.annotation)) if first and is_typeddict(first.annotation) else None
+        return _named_parameters(self.function) if getattr(self.function, "__annotations__", None) else None
 
     @cached_property
     def is_async(self) -> bool:
@@ -97,6 +91,15 @@ class Objective:
         """Whose trials count together: the objective on this data. An evaluation's own fingerprint wins."""
         data_name = data_fingerprint or self.data_fingerprint
         return f"{self.name}@{data_name}" if data_name else self.name
+
+
+@lru_cache(maxsize=1_024)  # each submission asks, and objects of this class are made anew for each
+def _named_parameters(function: Callable[..., Any]) -> frozenset[str] | None:
+    try:
+        first = next(iter(inspect.signature(function, eval_str=True).parameters.values()), None)
+    except (TypeError, ValueError, NameError):
+        return None
+    return frozenset(get_type_hints(first.annotation)) if first and is_typeddict(first.annotation) else None
 
 
 class StrategyKind(str, Enum):

@@ -58,7 +58,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 def content_hash(state: OptimizationState) -> str:
     """Equal for two submissions that ask for the same thing."""
-    content = {key: value for key, value in state.to_dict().items() if key not in _NOT_CONTENT}
+    content = {key: value for key, value in state.view().items() if key not in _NOT_CONTENT}
     for name in ("baseline_performance", "target_performance"):
         content[name] = real(content[name])  # 1 and 1.0 ask for the same
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
@@ -66,7 +66,7 @@ def content_hash(state: OptimizationState) -> str:
 
 
 def state_to_row(state: OptimizationState) -> dict[str, Any]:
-    row = state.to_dict()
+    row = state.view()
     for name in JSON_FIELDS:
         row[name] = to_json(row[name])
     for name in _MOMENTS:

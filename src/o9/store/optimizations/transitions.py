@@ -35,6 +35,7 @@ from o9.model.states import (
 from o9.store.core.column_types import content_hash, free_text, moment, row_to_state, state_to_row, to_json
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.queue.order import queue_key
+from o9.store.queue.policies import CurrentPolicies, Policies
 from o9.store.schema.optimizations import DEPENDENCY, OPTIMIZATION, PREFECT_STATE, TRANSITION
 from o9.store.statistics.rollups import count_new, count_transition
 
@@ -65,13 +66,15 @@ class Create(Operation[tuple[OptimizationState, bool]]):
     """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
 
     `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since. With
-    `hold` it is not queued before it is started. It waits for those that `metadata["after"]` names.
+    `hold` it is not queued before it is started. It waits for those that `metadata["after"]` names. `policies`: those
+    that its defaults are of; where there are others by now, PoliciesChangedError says so, and nothing is recorded.
     """
 
     state: OptimizationState
     node: str = ""
     content: str | None = None
     hold: bool = False
+    policies: Policies | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -95,6 +98,8 @@ class Create(Operation[tuple[OptimizationState, bool]]):
                 )
             unit.flush()
             return read_state(unit, state.optimization_id), False
+        if self.policies is not None:
+            unit.part(CurrentPolicies).check(unit, self.policies)
         awaited = [self._awaited(unit, name) for name in self._after]
         unmet = [other for other in awaited if STATUSES[other["status"]] not in ENDED]
         row = _DEFAULTS | state_to_row(state) | metadata_columns(state.metadata) | {
@@ -115,7 +120,8 @@ class Create(Operation[tuple[OptimizationState, bool]]):
         if failed:
             move(unit, unit.existing(state.optimization_id), _dependency_failed(state.optimization_id, failed[0]))
             unit.flush()
-        return read_state(unit, state.optimization_id), True
+            return read_state(unit, state.optimization_id), True
+        return row_to_state(row), True
 
     @staticmethod
     def _awaited(unit: UnitOfWork, name: str) -> Row:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.schema.optimizations import POLICY
@@ -61,6 +61,28 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
             kind = "a number of seconds above 0" if key == "timeout_seconds" else "a whole number of 1 or more"
             raise OptimizationValidationError(f"config.{key}", f"{value!r} is not {kind}; leave it out to lift it")
     return {key: value for key, value in config.items() if value is not None}
+
+
+class PoliciesChangedError(OptimizationError):
+    """There are other policies now than those that a submission went by: `current`."""
+
+    def __init__(self, current: Policies) -> None:
+        super().__init__("the policies have changed; submit it again")
+        self.current = current
+
+
+class CurrentPolicies:
+    """Of one unit of work, which reads them once."""
+
+    def __init__(self) -> None:
+        self._found: Policies | None = None
+
+    def check(self, unit: UnitOfWork, assumed: Policies) -> None:
+        """Raises PoliciesChangedError where they are others."""
+        if self._found is None:
+            self._found = policies(unit.connection)
+        if self._found != assumed:
+            raise PoliciesChangedError(self._found)
 
 
 def policies(connection: Connection) -> dict[str, dict[str, Any]]:
