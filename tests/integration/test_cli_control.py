@@ -52,7 +52,7 @@ def test_what_runs_is_asked_and_what_rests_is_moved(o9: O9Command, filled: Path)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
         "busy-1: running; it will pause when its step is committed",
-        "waiting-1: paused; it had not begun",
+        "waiting-1: paused",
         "paused-1: paused already",
     ]
     assert [status_of(name) for name in ("busy-1", "waiting-1", "paused-1")] == ["running", "paused", "paused"]
@@ -92,7 +92,7 @@ def test_one_that_has_ended_is_refused_in_one_line_that_names_its_status(o9: O9C
 def test_an_unknown_id_keeps_nothing_from_the_others(o9: O9Command, filled: Path) -> None:
     answer = o9("pause", "wating-1", "waiting-1", "nothing like it")
     assert answer.code == 1
-    assert answer.out == "waiting-1: paused; it had not begun\n"
+    assert answer.out == "waiting-1: paused\n"
     assert "there is no optimization 'wating-1'" in answer.err
     assert "did you mean waiting-1?" in answer.err
     assert "there is no optimization 'nothing like it'" in answer.err
@@ -221,8 +221,8 @@ def test_on_postgresql_too(o9: O9Command, postgres_url: str) -> None:
         work(store, "two", 1)
         store.write(Heartbeat("node-1", "another-host", 7, 1.0, 30.0))
     here = ("--store", postgres_url)
-    assert o9("pause", "one", *here).out == "one: paused; it had not begun\n"
-    assert o9("resume", "one", *here).out == "one: queued again; it starts when a slot is free\n"
+    assert o9("pause", "one", *here).out == "one: paused\n"
+    assert o9("resume", "one", *here).out == "one: queued; it starts when a slot is free\n"
     assert "two: running; it will pause when its step is committed" in o9("pause", "two", *here).out
     assert o9("cancel", "one", "two", "--json", *here).json()[1]["outcome"] == "asked"
     assert [row["intent"] for row in o9("show", "two", "--json", *here).json()["intents"]] == ["pause", "cancel"]

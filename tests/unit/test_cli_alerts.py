@@ -229,7 +229,7 @@ def test_the_page_of_an_alert_has_everything() -> None:
     for told in (
         "critical Drawdown firing it fell by 12 %", "desk = asia", "drawdown = 0.2341", "halve the leverage",
         "https://o9.desk/1", "3 times, last", "unless it is raised again", "by ann", "repeat: still firing",
-        "log sent", "mail failed: HTTP 404", "try 1: failed: HTTP 404", "ops acknowledged: no repeats (ann)",
+        "log sent", "mail failed: HTTP 404", "try 1: failed: HTTP 404", "ops: acknowledged: no repeats (ann)",
         "o9 alerts resolve a-1", "o9 show opt-1",
     ):  # fmt: skip
         assert told in text, told

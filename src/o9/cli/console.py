@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from rich import box
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -97,6 +98,10 @@ def facts_table(facts: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> 
         text = Text("\n".join(map(shown, fact.split("\n")))) if isinstance(fact, str) else fact
         table.add_row(f"{' ' * indent}{shown(label)}", text)
     return table
+
+
+def indented(text: str | Text, by: int = 2) -> Padding:
+    return Padding(Text(shown(text)) if isinstance(text, str) else text, (0, 0, 0, by))
 
 
 def write_json(document: Any) -> None:

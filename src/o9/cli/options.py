@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -34,15 +33,12 @@ def moment_of(text: str) -> datetime:
 
 def _since(text: str) -> datetime:
     """A moment, or how long ago that is: 12h, 7d."""
-    if not (ago := re.fullmatch(r"(\d{1,5})([mhd])", text)):
-        try:
-            return moment_of(text)
-        except typer.BadParameter as error:
-            raise typer.BadParameter(f"{error.message}; or how long ago, as 30m, 12h or 7d") from None
-    return datetime.now().astimezone() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    from o9.alerts.config.fields import span_of
 
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+    try:
+        return datetime.now().astimezone() - span_of(text)
+    except (ValueError, OverflowError):
+        return moment_of(text)
 
 
 def complete_ids(ctx: typer.Context, incomplete: str) -> list[str]:

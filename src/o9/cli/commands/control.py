@@ -99,7 +99,7 @@ def answer_to(
     """What `verb` has done or will do. `before`: what was known when it was asked; `after`: the status since."""
     status = OptimizationStatus(before.status)
     if after in ENDED or (verb is Verb.PAUSE and after in HALTED):
-        return _at_rest(verb, before, status, after)
+        return (Outcome.ALREADY, f"{after.value} already") if status is after else (Outcome.DONE, after.value)
     lost = crew.lost(before)
     known = before.intent == verb.intent.value
     if verb.intent is Intent.RUN:
@@ -141,25 +141,10 @@ def queue_outlook(name: str, holding: Holding, crew: Crew, option: str) -> str:
     return f"{when}; nobody runs what is queued now, `{command('resume --here', [name], option)}` does"
 
 
-def _at_rest(verb: Verb, before: Holding, status: OptimizationStatus, after: OptimizationStatus) -> tuple[Outcome, str]:
-    if status is OptimizationStatus.SUSPENDED and after is status:
-        return Outcome.ALREADY, "suspended; it stays so until somebody resumes it"
-    if status is after:
-        return Outcome.ALREADY, f"{after.value} already"
-    if status in ACTIVE:
-        return Outcome.DONE, f"{after.value}; nobody was at work on it"
-    if before.attempt == 0:
-        return Outcome.DONE, f"{after.value}; it had not begun"
-    return Outcome.DONE, f"{after.value}; {'the best so far is kept' if verb is Verb.CANCEL else 'it was waiting'}"
-
-
 def _queued(name: str, before: Holding, status: OptimizationStatus, crew: Crew, option: str) -> tuple[Outcome, str]:
-    when = queue_outlook(name, before, crew, option)
-    if status in HALTED:
-        return Outcome.ASKED, f"queued again; {when}"
-    if before.intent == Intent.RUN.value:
-        return Outcome.ALREADY, f"queued already; {when}"
-    return Outcome.ASKED, f"queued; {when}"
+    known = status not in HALTED and before.intent == Intent.RUN.value
+    outcome = Outcome.ALREADY if known else Outcome.ASKED
+    return outcome, f"queued{' already' if known else ''}; {queue_outlook(name, before, crew, option)}"
 
 
 def _working(status: OptimizationStatus) -> str:
@@ -215,14 +200,13 @@ def _after_waiting(
 ) -> Answer:
     if reached and answer.status == status.value:
         return answer
-    name = answer.id
-    outcome, text = Outcome.DONE, f"{name}: {status.value}"
+    outcome, text = Outcome.DONE, status.value
     if reached is None:
-        outcome, text = Outcome.TOO_LATE, f"{name}: it ended as {status.value} before it could {verb.value}"
+        outcome, text = Outcome.TOO_LATE, f"it ended as {status.value} before it could {verb.value}"
     elif not reached:
-        text = f"{name}: still {status.value} after {seconds:g} s; what was asked for stays asked for"
         outcome = Outcome.NOT_IN_TIME
-    return replace(answer, outcome=outcome, message=text, status=status.value)
+        text = f"still {status.value} after {seconds:g} s; what was asked for stays asked for"
+    return replace(answer, outcome=outcome, message=f"{answer.id}: {text}", status=status.value)
 
 
 def _status_of(store: Store, name: str) -> OptimizationStatus:

@@ -12,11 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from o9.cli.commands.inspect import read_record
-from o9.cli.commands.run import submit_all
 from o9.cli.console import plain_table, say, show
 from o9.cli.open_store import existing_store, option_for, place_of
 from o9.cli.options import StoreUrl
-from o9.cli.session.progress import Display
 from o9.cli.session.session import SessionResult, exit_code, run_session, what_next
 from o9.cli.versions import install_command
 from o9.cli.views.optimizations import results_view
@@ -28,7 +26,6 @@ from o9.store.store import Store
 from o9.text.format import NOTHING
 
 if TYPE_CHECKING:
-    from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.demo.demonstration import DemoRow
     from o9.health.grades import Verdict
 
@@ -61,10 +58,7 @@ def demo(
 
     states = demo_optimizations(seed, small)
 
-    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
-        return await submit_all(aggregator, states, display)
-
-    return _conclude(store, run_session(store, begin, [state.optimization_id for state in states]))
+    return _conclude(store, run_session(store, [state.optimization_id for state in states], states))
 
 
 def demo_view(

@@ -20,6 +20,7 @@ from o9.aggregator.deployments import (
     serve_here,
     worker_environment,
 )
+from o9.alerts.config.fields import span_of
 from o9.cli.batch import read_batch
 from o9.cli.console import say
 from o9.cli.prefect_side import configured_server
@@ -34,7 +35,6 @@ Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When i
 Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")]
 RRule = Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")]
 Timezone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the schedule.")]
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 def deploy_(
@@ -91,18 +91,10 @@ def need_server() -> None:
 
 def interval_of(text: str | None) -> timedelta | None:
     """`90s`, `15m`, `1h`, `1d`, `1w`. Raises OptimizationValidationError for anything else."""
-    if text is None:
-        return None
-    unit, number = UNITS.get(text[-1:]), text[:-1]
     try:
-        seconds = float(number) * unit if unit is not None else 0.0
-    except ValueError:
-        seconds = 0.0
-    if not 1.0 <= seconds < 1e9:
-        raise OptimizationValidationError(
-            "every", f"{text!r} is no interval of a second or more, such as 15m, 1h or 1d"
-        )
-    return timedelta(seconds=seconds)
+        return None if text is None else span_of(text)
+    except ValueError as error:
+        raise OptimizationValidationError("every", str(error)) from None
 
 
 def _spec(file: str) -> Mapping[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from o9.cli.answers import who
 from o9.cli.batch import import_from_here
 from o9.cli.console import show, write_json
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
@@ -20,14 +19,9 @@ from o9.health.verdict import LEAST_PLACEBO_RUNS, PLACEBO_LEVEL
 from o9.lifecycle.control import control_of
 from o9.lifecycle.effect import direction_of
 from o9.lifecycle.placebos import RUNS, waiting
-from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.placebos import PlaceboRuns
 from o9.store.store import Store
-
-if TYPE_CHECKING:
-    from o9.aggregator.aggregator import OptimizationStateAggregator
-    from o9.cli.session.progress import Display
 
 
 def placebo(
@@ -49,7 +43,11 @@ def placebo(
     with existing_store(store) as opened:
         name = existing_optimization(opened, optimization_id).optimization_id
         queued = waiting(asyncio.run(control_of(opened).placebo(name, runs)))
-    interrupted = _run(store, queued) if here and queued else False
+    interrupted = False
+    if here and queued:
+        from o9.cli.session.session import run_session  # imports Prefect
+
+        interrupted = run_session(store, queued, prints=False).interrupted
     with existing_store(store) as opened:
         origin = existing_optimization(opened, name)
         verdict = asyncio.run(_verdict(opened, name)) if here and not interrupted else None
@@ -63,20 +61,6 @@ def placebo(
     else:
         _print(name, found, known, verdict, left, option_for(store))
     return INTERRUPTED if interrupted else NOT_COMPLETED if here and left else DONE
-
-
-def _run(url: str | None, ids: list[str]) -> bool:
-    """In this process, with progress; whether Ctrl-C ended it."""
-    from o9.cli.session.session import run_session
-
-    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
-        for name in ids:
-            holding = await aggregator.store.read_async(queries.holding, name)
-            if holding is not None and holding.intent == Intent.PAUSE.value:
-                await aggregator.resume_optimization(name, who())
-        return ids
-
-    return run_session(url, begin, ids, prints=False).interrupted
 
 
 async def _verdict(store: Store, optimization_id: str) -> Verdict | None:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from o9.cli.answers import who
 from o9.cli.batch import import_from_here, read_batch
 from o9.cli.open_store import existing_ids, existing_optimization, existing_store
 from o9.cli.options import Json, MaxConcurrent, StoreUrl
-from o9.cli.session.progress import Display
 from o9.cli.session.session import conclude, run_session
 from o9.cli.views.words import command
-from o9.lifecycle.control import control_of
-from o9.model.errors import OptimizationError, OptimizationStateError
+from o9.model.errors import OptimizationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
-from o9.store import queries
-from o9.store.store import Store
 from o9.strategies.factory import settle
 from o9.text.escape import one_line
-
-if TYPE_CHECKING:
-    from o9.aggregator.aggregator import OptimizationStateAggregator
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")]
 
@@ -35,18 +27,8 @@ def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None
     A first Ctrl-C pauses what runs and says how to go on; a second one leaves at once.
     """
     states = read_batch(files)
-
-    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
-        return await submit_all(aggregator, states, display)
-
-    async def check(opened: Store) -> None:
-        # The same id with other content is refused before anything new is recorded.
-        for state in states:
-            if opened.read(queries.get, state.optimization_id) is not None:
-                await control_of(opened).submit(state)
-
     ids = [state.optimization_id for state in states]
-    return conclude(store, run_session(store, begin, ids, max_concurrent, check), as_json=json)
+    return conclude(store, run_session(store, ids, states, max_concurrent), as_json=json)
 
 
 def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, as_json: bool) -> int:
@@ -57,38 +39,7 @@ def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, a
         for name in names:
             _check_resumable(existing_optimization(store, name))
 
-    async def begin(aggregator: OptimizationStateAggregator, display: Display) -> list[str]:
-        for name in names:
-            await _go_on(aggregator, name, display)
-        return names
-
-    return conclude(url, run_session(url, begin, names, max_concurrent), as_json=as_json)
-
-
-async def submit_all(
-    aggregator: OptimizationStateAggregator, states: Sequence[OptimizationState], display: Display
-) -> list[str]:
-    """Submit each. One that is recorded already with the same content is not run twice: it goes on where it stands."""
-    for state in states:
-        known = aggregator.store.read(queries.get, state.optimization_id) is not None
-        await aggregator.submit_optimization(state)
-        if known:
-            await _go_on(aggregator, state.optimization_id, display)
-    return [state.optimization_id for state in states]
-
-
-async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
-    """Queue what is paused or was never started. What a death interrupted, the aggregator's start has queued again."""
-    state = await aggregator.get_optimization_status(name)
-    assert state is not None
-    if state.status in ENDED:
-        again = command("retry", [name])
-        display.say(f"{name} is recorded already ({state.status.value}); `{again}` queues it once more")
-        return
-    try:
-        await aggregator.resume_optimization(name, who())
-    except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
-        display.say(one_line(str(error)))
+    return conclude(url, run_session(url, names, max_concurrent=max_concurrent), as_json=as_json)
 
 
 def _check_resumable(state: OptimizationState) -> None:

@@ -13,7 +13,7 @@ from o9.cli.commands.run import Files
 from o9.cli.console import show, write_json
 from o9.cli.open_store import option_for, place_of, store_url
 from o9.cli.options import Json, StoreUrl
-from o9.cli.session.follow import HALTED, Crew, crew_of
+from o9.cli.session.follow import HALTED, crew_of
 from o9.cli.views.words import Next, command
 from o9.lifecycle.control import control_of
 from o9.model.optimization import OptimizationState
@@ -21,6 +21,8 @@ from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.queries import Holding
 from o9.store.store import Store
+
+CREATED = OptimizationStatus.CREATED.value
 
 
 def submit(
@@ -45,26 +47,18 @@ def submit(
     for state in recorded:
         name = state.optimization_id
         show(submitted_line(state, holdings[name], option, known=name in known))
-    queued = _queued(holdings)
+    queued = [name for name, each in holdings.items() if (each.status, each.intent) == (CREATED, Intent.RUN.value)]
     alone = [name for name in queued if not crew.takers(name)]
-    commands = [(command("resume --here", alone, option), "runs them now, here")] if alone else []
-    commands += [(f"o9 serve{option}", "runs whatever is queued")] if alone else []
-    if waiting := [name for name, holding in holdings.items() if holding.intent == Intent.HOLD.value]:
-        commands.append((command("start", waiting, option), "queues what is held back"))
-    commands.append((f"o9 list{option}", "shows how they are"))
-    show("", f"Recorded in {where}. {_who_runs(queued, alone, crew)}".rstrip(), Next(commands))
-    return 0
-
-
-def _who_runs(queued: Sequence[str], alone: Sequence[str], crew: Crew) -> str:
-    """Who runs what is queued; `alone` are those that no living node takes."""
-    if not queued:
-        return ""
+    commands = []
     if alone:
-        return f"Nobody runs {'them' if len(alone) == len(queued) else ', '.join(alone)} now."
-    nodes = sorted({node for name in queued for node in crew.takers(name)})
-    who = f"{'Node' if len(nodes) == 1 else 'Nodes'} {', '.join(nodes)}"
-    return f"{who} will run {'it' if len(queued) == 1 else 'them'}."
+        commands += [(command("resume --here", alone, option), "runs them now, here")]
+        commands += [(f"o9 serve{option}", "runs whatever is queued")]
+    if waiting := [name for name, holding in holdings.items() if holding.intent == Intent.HOLD.value]:
+        commands += [(command("start", waiting, option), "queues what is held back")]
+    commands += [(f"o9 list{option}", "shows how they are")]
+    nobody = f" Nobody runs {'them' if len(alone) == len(queued) else ', '.join(alone)} now." if alone else ""
+    show("", f"Recorded in {where}.{nobody}", Next(commands))
+    return 0
 
 
 def submitted_line(state: OptimizationState, holding: Holding, option: str, *, known: bool) -> str:
@@ -91,8 +85,3 @@ async def _record(
     for state in sorted(states, key=lambda state: state.optimization_id not in known):
         found[state.optimization_id] = await control_of(store).submit(state, hold=hold)
     return [found[state.optimization_id] for state in states]
-
-
-def _queued(held: dict[str, Holding]) -> list[str]:
-    created = OptimizationStatus.CREATED.value
-    return [name for name, h in held.items() if h.status == created and h.intent == Intent.RUN.value]

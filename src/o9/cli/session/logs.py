@@ -1,6 +1,7 @@
-"""Where logs go while a display owns the terminal: above the bars, and only what a person has to know.
+"""Where logs go while a display owns the terminal: above the bars, warnings and errors only unless more was asked for.
 
-What objectives print and log is shown there, too, each line with its trial; `o9 logs` prints what is kept of it.
+What objectives print and log is shown there, too, each line with its trial; `o9 logs` prints what is kept of it. Call
+both functions once Prefect is imported.
 """
 
 from __future__ import annotations
@@ -21,45 +22,50 @@ from o9.model.settings import settings
 from o9.text.escape import shortened
 from o9.workers.output import LOGGER, pass_on
 
+MOST_CHARACTERS = 400
+_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed")
+_NOISY = ("o9", "prefect", "uvicorn", "fastapi")
+
 
 def log_through(
     console: Console, title_of: Callable[[str], str], *, prints: bool = True, prefect_has_pages: bool = True
 ) -> None:
-    """Send O9's and Prefect's console logs through `console`: warnings and errors, unless more was asked for.
+    """Send O9's and Prefect's console logs through `console`.
 
-    What objectives print is shown, too, behind what `title_of` says of its optimization's id. Prefect's own record of
-    the logs, which its UI shows, is not touched. To be called once Prefect is imported.
-    prints: False leaves what objectives print to `o9 logs`.
+    What objectives print is shown, too, behind what `title_of` says of its optimization's id, unless `prints` is False.
+    Prefect's own record of the logs, which its UI shows, is not touched.
     prefect_has_pages: False for the local server, which has no UI that its links could lead to.
     """
     pass_on(False)
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
-    level = "DEBUG" if failures.verbose else _asked_for() or "WARNING"
+    asked = settings().log_level if "log_level" in settings().model_fields_set else "WARNING"
+    level = "DEBUG" if failures.verbose else asked
     configure_logging(level, stream=stream)
-    for handler in _ours():
-        handler.addFilter(_Level(handler.level))
-        if not prints:
-            handler.addFilter(_is_no_print)
-        handler.setLevel(min(handler.level, logging.INFO))
-    prefects = _console_handlers_of_prefect()
+    least = logging.getLevelNamesMapping()[level]
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return prints if record.name == LOGGER.name else record.levelno >= least
+
+    def is_no_link(record: logging.LogRecord) -> bool:
+        return prefect_has_pages or not str(record.msg).startswith("View at ")
+
+    ours, prefects = _ours(), _console_handlers_of_prefect()
+    for handler in ours:
+        handler.addFilter(is_wanted)
+        handler.setLevel(min(least, logging.INFO))
     for handler in prefects:
         handler.console.file = stream  # type: ignore[attr-defined]
         handler.setLevel(level)
-        if not prefect_has_pages:
-            handler.addFilter(_is_no_link)
-    for handler in [*prefects, *_ours()]:
+        handler.addFilter(is_no_link)
+    for handler in [*prefects, *ours]:
         if not isinstance(handler.formatter, JsonFormatter):
-            handler.setFormatter(_Printed(handler.formatter or logging.Formatter(), title_of))
+            handler.setFormatter(_Readable(handler.formatter or logging.Formatter(), title_of))
         if not failures.verbose:
-            handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
             handler.addFilter(_is_news)
 
 
 def log_lines() -> None:
-    """For what runs for days: O9's logs and Prefect's warnings on stderr, as the settings want them, text or JSON.
-
-    To be called once Prefect is imported.
-    """
+    """For what runs for days: O9's logs and Prefect's warnings on stderr, as the settings want them, text or JSON."""
     pass_on(False)
     configure_logging("DEBUG" if failures.verbose else None)
     formatter = _ours()[0].formatter
@@ -72,35 +78,20 @@ def log_lines() -> None:
 
 def _console_handlers_of_prefect() -> list[logging.Handler]:
     """By attribute: their class is Prefect's, which this room does not know."""
-    handlers = (handler for name in _noisy() for handler in logging.getLogger(name).handlers)
+    noisy = ["", *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY)]
+    handlers = (handler for name in noisy for handler in logging.getLogger(name).handlers)
     return [handler for handler in handlers if hasattr(handler, "console")]
-
-
-def _noisy() -> list[str]:
-    return ["", *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY)]
 
 
 def _ours() -> list[logging.Handler]:
     return [handler for handler in ROOT.handlers if handler.get_name() == "o9"]
 
 
-def _is_no_print(record: logging.LogRecord) -> bool:
-    return record.name != LOGGER.name
+class _Readable(logging.Formatter):
+    """What objectives print as they print it, with whose it is; all else as `inner`.
 
-
-class _Level(logging.Filter):
-    """From this level on; of what objectives print, all."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__()
-        self._level = level
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= self._level or record.name == LOGGER.name
-
-
-class _Printed(logging.Formatter):
-    """What objectives print as they print it, with whose it is; all else as `inner`."""
+    Without --verbose that is one line, with the last line of a traceback in its place.
+    """
 
     def __init__(self, inner: logging.Formatter, title_of: Callable[[str], str]) -> None:
         super().__init__()
@@ -108,43 +99,20 @@ class _Printed(logging.Formatter):
         self._title_of = title_of
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.name != LOGGER.name:
-            return self._inner.format(record)
-        title = self._title_of(str(ids_of(record).get("optimization", "")))
-        return harmless(f"{title}, {record.getMessage()}" if title else record.getMessage())
-
-
-class _OneLine(logging.Formatter):
-    """As `inner`, with the last line of a traceback in its place, cut to one line; --verbose shows it whole."""
-
-    def __init__(self, inner: logging.Formatter) -> None:
-        super().__init__()
-        self._inner = inner
-
-    def format(self, record: logging.LogRecord) -> str:
         if record.name == LOGGER.name:
+            title = self._title_of(str(ids_of(record).get("optimization", "")))
+            return harmless(f"{title}, {record.getMessage()}" if title else record.getMessage())
+        if failures.verbose:
             return self._inner.format(record)
         brief = copy.copy(record)
         brief.exc_info = brief.exc_text = None
         text = self._inner.format(brief)
         if record.exc_info and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__}: {record.exc_info[1]})"
-        return shortened(text, 400)
+        return shortened(text, MOST_CHARACTERS)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for what Prefect says of every run that fails: the bars and the summary say it, with its cause."""
     of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
     return not (of_a_run and str(record.msg).startswith(_SAID_ELSEWHERE))
-
-
-def _is_no_link(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("View at ")
-
-
-def _asked_for() -> str | None:
-    return settings().log_level if "log_level" in settings().model_fields_set else None
-
-
-_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed")
-_NOISY = ("o9", "prefect", "uvicorn", "fastapi")

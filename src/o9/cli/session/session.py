@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,10 +30,12 @@ from o9.cli.session.signals import Interrupts
 from o9.cli.views import words
 from o9.cli.views.optimizations import Details, results_view, summary_view
 from o9.cli.views.words import Next
+from o9.lifecycle.control import control_of
 from o9.model.errors import OptimizationStateError
-from o9.model.optimization import utc_now
+from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
+from o9.store import queries
 from o9.store.queue.claims import Leave
 from o9.store.store import Store
 from o9.tasks.attempt import anything_left_behind
@@ -42,14 +44,11 @@ from o9.text.escape import one_line, shortened, shown
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.alerts.pipeline.alert import Alert
-    from o9.model.optimization import OptimizationState
 
 T = TypeVar("T")
 MOST_CHARACTERS = 400  # of a remark
 EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
 FAREWELL = "left at once; what is recorded stays, and `o9 resume --here ID` goes on with what ran"
-# Submits or resumes, and answers with the ids to follow.
-Begin = Callable[["OptimizationStateAggregator", Display], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -62,24 +61,23 @@ class SessionResult:
 
 def run_session(
     url: str | None,
-    begin: Begin,
-    only: Sequence[str],
+    ids: Sequence[str],
+    submitted: Sequence[OptimizationState] = (),
     max_concurrent: int = 10,
-    check: Callable[[Store], Awaitable[None]] | None = None,
     *,
     prints: bool = True,
 ) -> SessionResult:
-    """Start an aggregator, let `begin` give it work, and follow that until it has ended or waits for a person.
+    """Start an aggregator, submit what is `submitted`, and follow `ids` until all have ended or wait for a person.
 
-    It runs what has one of the ids `only`, and leaves alone what others have queued. `check` may refuse by
-    raising, before the seconds that Prefect's start takes. `prints`: whether to show what objectives print.
+    It runs what has one of the `ids`, and leaves alone what others have queued. What is recorded already goes on where
+    it stands; the same id with other content is refused before the seconds that Prefect's start takes.
+    `prints`: whether to show what objectives print.
     """
     import_from_here()
     with Interrupts(FAREWELL) as interrupts, Display() as display:
         display.waiting_for("starting")
-        return run_loop(
-            _run_session(storage_path(url), begin, only, check, max_concurrent, prints, interrupts, display)
-        )
+        path = storage_path(url)
+        return run_loop(_run_session(path, ids, submitted, max_concurrent, prints, interrupts, display))
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -171,9 +169,8 @@ def what_next(records: Sequence[Details], option: str) -> list[tuple[str, str]]:
 
 async def _run_session(
     url: str,
-    begin: Begin,
-    only: Sequence[str],
-    check: Callable[[Store], Awaitable[None]] | None,
+    ids: Sequence[str],
+    submitted: Sequence[OptimizationState],
     max_concurrent: int,
     prints: bool,
     interrupts: Interrupts,
@@ -194,18 +191,25 @@ async def _run_session(
         prefect_has_pages=configured_server() is not None,
     )
     aggregator = OptimizationStateAggregator(
-        max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=only
+        max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=ids
     )
     try:
         await aggregator.initialize()
-        if check is not None:
-            await check(aggregator.store)
+        store = aggregator.store
+        known = {name for name in ids if store.read(queries.get, name) is not None}
+        for state in submitted:
+            if state.optimization_id in known:
+                await control_of(store).submit(state)  # refused where the content differs
         await start(aggregator, display.waiting_for, interrupts.asked)
-        ids = await begin(aggregator, display)
+        for state in submitted:
+            if state.optimization_id not in known:
+                await aggregator.submit_optimization(state)
+        for name in filter(known.__contains__, ids):
+            await _go_on(aggregator, name, display)
         ours.update(ids)
         node = aggregator.node_name
         interrupts.on_leaving = lambda: take_leave(url, node)
-        session = _Session(aggregator, Follower(aggregator.store, ids), display, interrupts)
+        session = _Session(aggregator, Follower(store, ids), display, interrupts)
         await session.follow()
         interrupted = interrupts.asked.is_set()
         if interrupts.terminated:
@@ -220,6 +224,20 @@ async def _run_session(
     finally:
         await aggregator.cleanup()
         show_only(None)
+
+
+async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
+    """Queue what is paused or was never started. What a death interrupted, the aggregator's start has queued again."""
+    state = await aggregator.get_optimization_status(name)
+    assert state is not None
+    if state.status in ENDED:
+        again = words.command("retry", [name])
+        display.say(f"{name} is recorded already ({state.status.value}); `{again}` queues it once more")
+        return
+    try:
+        await aggregator.resume_optimization(name, who())
+    except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
+        display.say(one_line(str(error)))
 
 
 def _alerts_of(ours: Container[str], since: datetime) -> Callable[[Alert], bool]:

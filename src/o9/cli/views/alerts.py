@@ -22,7 +22,7 @@ from rich.text import Text
 from o9.alerts.messages.view import UNTITLED, labelled
 from o9.alerts.pipeline.reasons import ended_by_text, reason_text
 from o9.alerts.service.repository import alert_in, silence_in
-from o9.cli.console import facts_table, plain_table
+from o9.cli.console import facts_table, indented, plain_table
 from o9.cli.views import words
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
@@ -95,48 +95,44 @@ class Shown:
 
 def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     """As given; all of them fire, or all are over. On a narrow terminal the columns stand beneath each other."""
-    over = _over(listed[0].episode, now) is not None
-    last, wide = "ended" if over else "notified", width >= WIDE
-    placed = any(each.episode.optimization_id for each in listed)
-    seen_to = any(each.episode.acknowledged_by for each in listed)
-    marks = [_labelled(each.episode) for each in listed]
-    marked = any(marks)
-    beside = ["optimization"] * placed + ["labels"] * marked
-    extra = (beside, ["acknowledged"] * seen_to) if wide else ([], [])
-    headings = ["level", "title", *extra[0], "since", *extra[1], last, "id"] if wide else ["level", "alert", last]
-    table = plain_table(*headings)
-    for each, which in zip(listed, marks, strict=True):
-        episode = each.episode
-        title = Text(cut(_title(episode.title), TITLE_SHOWN), style="bold")
-        where, by = shown(episode.optimization_id), shown(episode.acknowledged_by or "")
-        out = _ended(episode, now, short=True) if over else notifications_text(each.notifications, short=True)
-        name, since = shown(episode.alert_id), _since(episode, now, short=True, bare=not wide)
-        if wide:
-            cells = [
-                title,
-                *[Text(where)] * placed,
-                *[Text(which)] * marked,
-                since,
-                *[Text(by)] * seen_to,
-                out,
-                Text(name, style="dim"),
-            ]
-            table.add_row(_level(episode.level), *cells)
-        else:
-            below = "".join(f"\n{each}" for each in (where, which) if each)
-            title.append(below, style="not bold").append(f"\n{name}", style="not bold dim")
-            last_lines = Text.assemble("since ", since, "\n", out, f"\nacknowledged by {by}" if by else "")
-            table.add_row(_level(episode.level), title, last_lines)
+    over, wide = over_at(listed[0].episode, now) is not None, width >= WIDE
+    last = "ended" if over else "notified"
+    rows = [_cells(each, now, last, bare=not wide) for each in listed]
+    if wide:
+        always = {"level", "title", "since", last, "id"}
+        names = [name for name in rows[0] if name in always or any(row[name] for row in rows)]
+        table = plain_table(*names)
+        for row in rows:
+            table.add_row(*(row[name] for name in names))
+    else:
+        table = plain_table("level", "alert", last)
+        for row in rows:
+            alert = [row[name] for name in ("title", "optimization", "labels", "id") if row[name]]
+            by = ["\nacknowledged by ", row["acknowledged"]] if row["acknowledged"] else []
+            table.add_row(
+                row["level"], Text("\n").join(alert), Text.assemble("since ", row["since"], "\n", row[last], *by)
+            )
     for column in table.columns:
         column.no_wrap = column.header in ("level", "since")
-    longest = max(cell_len(shown(each.episode.alert_id)) for each in listed)
-    table.columns[-1].no_wrap = wide and longest <= IDS_WIDTH
+    table.columns[-1].no_wrap = wide and max(cell_len(row["id"].plain) for row in rows) <= IDS_WIDTH
     return table
 
 
-def _labelled(episode: Episode) -> str:
-    out = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
-    return cut(shown(out), LABELS_SHOWN)
+def _cells(listed: Listed, now: datetime, last: str, *, bare: bool) -> dict[str, Text]:
+    """By heading, in the order of columns."""
+    episode = listed.episode
+    labels = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
+    ended = last == "ended"
+    return {
+        "level": _level(episode.level),
+        "title": Text(cut(_title(episode.title), TITLE_SHOWN), style="bold"),
+        "optimization": Text(shown(episode.optimization_id)),
+        "labels": Text(cut(shown(labels), LABELS_SHOWN)),
+        "since": _since(episode, now, short=True, bare=bare),
+        "acknowledged": Text(shown(episode.acknowledged_by or "")),
+        last: _ended(episode, now, short=True) if ended else notifications_text(listed.notifications, short=True),
+        "id": Text(shown(episode.alert_id), style="dim"),
+    }
 
 
 def notifications_text(notifications: Notifications, *, short: bool = False) -> Text:
@@ -144,19 +140,15 @@ def notifications_text(notifications: Notifications, *, short: bool = False) -> 
     out = Text()
     for each in notifications.notified:
         out.append(", " if out else "").append(shown(each.receiver))
-        if each.status in _NOT_SENT:
-            out.append(f" ({_NOT_SENT[each.status]})", style=_OUTCOMES[each.status])
-            continue
-        for channel in each.channels:
-            if channel["status"] in _NOT_SENT:
-                words_of = f" ({shown(channel['channel'])}: {_NOT_SENT[channel['status']]})"
-                out.append(words_of, style=_OUTCOMES[channel["status"]])
+        statuses = [(each.status, "")] if each.status in _NOT_SENT else []
+        for status, channel in statuses or [(one["status"], f"{shown(one['channel'])}: ") for one in each.channels]:
+            if status in _NOT_SENT:
+                out.append(f" ({channel}{_NOT_SENT[status]})", style=_OUTCOMES[status])
     receivers = {each.receiver for each in notifications.notified}
     for row in notifications.held:
-        out.append("; " if out else "")
         now = "now " if row["receiver"] in receivers else ""
-        by = cut(row["by"], BY_SHOWN) if short else row["by"]
-        out.append(f"{shown(row['receiver'])}: {now}{why_not(row | {'by': by})}", style="yellow")
+        why = why_not(row | {"by": cut(row["by"], BY_SHOWN) if short else row["by"]})
+        out.append("; " if out else "").append(f"{shown(row['receiver'])}: {now}{why}", style="yellow")
     return out or Text("not yet", style="dim")
 
 
@@ -169,7 +161,7 @@ def why_not(row: Row) -> str:
 def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
     """The page of `o9 alerts show`."""
     episode = page.listed.episode
-    over = _over(episode, now) is not None
+    over = over_at(episode, now) is not None
     state = Text("resolved", style="green") if over else Text("firing", style=LEVELS[episode.level])
     head = Text.assemble(_level(episode.level), "  ", (_title(episode.title), "bold"), "  ", state)
     out: list[RenderableType] = [head, *[Text(shown(line)) for line in episode.message.splitlines()], Text()]
@@ -177,7 +169,8 @@ def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
     if page.notices:
         out += [Text("Notified", style="bold"), *(line for row in page.notices for line in _notice(row)), Text()]
     if page.suppressed:
-        out += [Text("Suppressed", style="bold"), _suppressed_table(page.suppressed), Text()]
+        rows = ((local_moment(row["at"]), f"{row['receiver'] or 'all'}: {why_not(row)}") for row in page.suppressed)
+        out += [Text("Suppressed", style="bold"), facts_table(rows, indent=2), Text()]
     if not page.notices and not page.suppressed:
         waits = "; no node delivers alerts now" if page.waits and not over else ""
         out += [Text(f"No notification was sent{' yet' * (not over)}{waits}"), Text()]
@@ -283,22 +276,18 @@ def _notice(row: Row) -> Iterator[Padding]:
     among = f", among {count:,} alerts" if count > 1 else ""
     unsure = "" if row["by_name"] else " (presumably: the log keeps only the first ids)"
     why = "" if row["reason"] == row["kind"] else f": {shown(row['reason'])}"
-    yield _indented(out.append(f"  {row['kind']}{among}{unsure}{why}"), 2)
+    yield indented(out.append(f"  {row['kind']}{among}{unsure}{why}"))
     for send in row["sends"]:
-        yield _indented(Text(shown(send["channel"])).append("  ").append(_send(send)), 6)
+        yield indented(Text(shown(send["channel"])).append("  ").append(_send(send)), 6)
         if len(send["tries"]) == 1 and send["status"] == "sent":
             continue
         for each in send["tries"]:
             began = local_moment(each["started_at"])
             outcome = str(each["outcome"] or "under way, or its node died").replace("_", " ")
             error = f": {shown(each['error'])}" if each["error"] else ""
-            yield _indented(Text(f"{began}  try {each['number']}: {outcome}{error}", style="dim"), 8)
+            yield indented(Text(f"{began}  try {each['number']}: {outcome}{error}", style="dim"), 8)
     if not row["sends"]:
-        yield _indented(Text("the receiver has no channel", style="red"), 6)
-
-
-def _indented(text: Text, by: int) -> Padding:
-    return Padding(text, (0, 0, 0, by))
+        yield indented(Text("the receiver has no channel", style="red"), 6)
 
 
 def _send(send: Row) -> Text:
@@ -313,29 +302,17 @@ def _send(send: Row) -> Text:
     return text.append(f"{count}{error}")
 
 
-def _suppressed_table(rows: Sequence[Row]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for row in rows:
-        receiver = shown(row["receiver"] or "all")
-        table.add_row(f"  {local_moment(row['at'])}", Text(receiver), Text(why_not(row)))
-    return table
-
-
 def _next(page: Shown, *, over: bool) -> list[tuple[str, str]]:
-    episode = page.listed.episode
-
-    def typed(verb: str, meaning: str) -> tuple[str, str]:
-        return words.command(f"alerts {verb}", [episode.alert_id], page.option), meaning
-
-    commands = [] if over else [typed("resolve", "resolves it")]
+    episode, option = page.listed.episode, page.option
+    commands = []
     if not over and not episode.acknowledged_by:
-        commands.insert(0, typed("ack", "acknowledges it: no repeats, no escalation"))
+        ack = words.command("alerts ack", [episode.alert_id], option)
+        commands.append((ack, "acknowledges it: no repeats, no escalation"))
+    if not over:
+        commands.append((words.command("alerts resolve", [episode.alert_id], option), "resolves it"))
     if page.known:
-        commands.append((words.command("show", [episode.optimization_id], page.option), "the optimization"))
-    return commands or [(f"o9 alerts list{page.option}", "what fires")]
+        commands.append((words.command("show", [episode.optimization_id], option), "the optimization"))
+    return commands or [(f"o9 alerts list{option}", "what fires")]
 
 
 def _level(level: str) -> Text:
@@ -346,24 +323,24 @@ def _title(title: str) -> str:
     return shown(title).strip() or UNTITLED
 
 
-def _over(episode: Episode, now: datetime) -> datetime | None:
-    if episode.resolved_at is not None:
-        return datetime.fromisoformat(episode.resolved_at)
-    ends_at = None if episode.ends_at is None else datetime.fromisoformat(episode.ends_at)
-    return ends_at if ends_at is not None and ends_at <= now else None
+def over_at(episode: Episode, now: datetime) -> datetime | None:
+    """Since when it is over; None while it fires."""
+    ends_at = episode.resolved_at or episode.ends_at
+    at = None if ends_at is None else datetime.fromisoformat(ends_at)
+    return at if at is not None and (episode.resolved_at or at <= now) else None
 
 
 def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool = False) -> Text:
     """`2026-01-31 12:00:00, 2 h 04 min`; bare: without how long that is."""
     begins = datetime.fromisoformat(episode.starts_at)
-    over = _over(episode, now)
+    over = over_at(episode, now)
     lasting = (over or now) - begins
     out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
     return Text((_short(begins, now) if short else local_moment(begins)) + out * (not bare))
 
 
 def _ended(episode: Episode, now: datetime, *, short: bool = False) -> Text:
-    ended = _over(episode, now)
+    ended = over_at(episode, now)
     assert ended is not None
     by = f", {shown(ended_by_text(episode.resolved_by))}" if episode.resolved_by else ""
     return Text((_short(ended, now) if short else local_moment(ended)) + by)

@@ -11,11 +11,10 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import plain_table
+from o9.cli.console import indented, plain_table
 from o9.cli.views import words
 from o9.cli.views.bars import bar
 from o9.health.checks.check import PARTS
@@ -44,7 +43,7 @@ def result_lines(verdict: Verdict | None) -> list[RenderableType]:
     if verdict is None:
         return [Text(f"result: {NOT_JUDGED}", style="bold")]
     line = Text("result: ", style="bold").append_text(words.result(verdict))
-    return [line, *(Padding(Text(shown(text)), (0, 0, 0, 2)) for text in paragraphs(verdict))]
+    return [line, *(indented(text) for text in paragraphs(verdict))]
 
 
 def health_line(report: OptimizationHealthReport) -> Text:
@@ -78,7 +77,7 @@ def health_view(
         ("Issues", report.issues, "bold red"), ("Recommendations", report.recommendations, "bold"),
     ):  # fmt: skip
         if others := [str(entry) for entry in entries if str(entry) not in said]:
-            lines = [Padding(Text(shown(entry)), (0, 0, 0, 2)) for entry in others]
+            lines = [indented(entry) for entry in others]
             page += [Text(title, style=style), *lines, Text()]
     return page[:-1]
 

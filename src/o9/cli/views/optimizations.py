@@ -9,11 +9,10 @@ from datetime import datetime
 
 from rich.cells import cell_len
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import facts_table, plain_table
+from o9.cli.console import facts_table, indented, plain_table
 from o9.cli.session.follow import Crew, is_halted, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
@@ -156,7 +155,7 @@ def results_view(records: Sequence[Details]) -> list[RenderableType]:
         below = paragraphs(record.verdict)
         if len(records) > 1:
             below = [record.verdict.words, sentence(forecast_sentence(record.verdict))]
-        page += [_indented(text) for text in below if text]
+        page += [indented(text) for text in below if text]
     return [*page, Text()]
 
 
@@ -171,7 +170,7 @@ def record_view(record: Details) -> list[RenderableType]:
         if entries:
             page += [
                 Text(title, style=f"bold {style}"),
-                *[_indented(line) for entry in entries for line in words.bare(str(entry)).splitlines()],
+                *[indented(line) for entry in entries for line in words.bare(str(entry)).splitlines()],
                 Text(),
             ]
     if record.transitions:
@@ -313,7 +312,3 @@ def _history(events: Sequence[Event]) -> Table:
             remarks,
         )
     return table
-
-
-def _indented(text: str) -> Padding:
-    return Padding(Text(shown(text)), (0, 0, 0, 2))

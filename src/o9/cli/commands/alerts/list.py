@@ -25,7 +25,16 @@ from o9.cli.console import page_width, results, say, write_json, write_json_list
 from o9.cli.failures import DONE
 from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick, place_of
 from o9.cli.options import Json, Limit, StoreUrl
-from o9.cli.views.alerts import Listed, Notifications, Notified, Shown, alert_view, alerts_view, history_view
+from o9.cli.views.alerts import (
+    Listed,
+    Notifications,
+    Notified,
+    Shown,
+    alert_view,
+    alerts_view,
+    history_view,
+    over_at,
+)
 from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.store import queries
@@ -168,13 +177,6 @@ def fires(
     return sorted(found, key=lambda each: (each.starts_at, each.alert_id), reverse=True)
 
 
-def over_at(episode: Episode, now: datetime) -> str | None:
-    """Since when it is over; None while it fires."""
-    if episode.resolved_at is not None:
-        return episode.resolved_at
-    return episode.ends_at if episode.ends_at is not None and episode.ends_at <= moment(now) else None
-
-
 def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     """Each with the receivers that were notified, and why others are not, as the groups are now."""
     if not episodes:
@@ -269,7 +271,7 @@ def _document(listed: Listed, now: datetime) -> dict[str, Any]:
         "starts_at": episode.starts_at,
         "ends_at": episode.ends_at,
         "resolved": over is not None,
-        "resolved_at": over,
+        "resolved_at": moment(over) if over else None,
         "resolved_by": episode.resolved_by,
         "acknowledged_by": episode.acknowledged_by,
         "count": episode.notifications,
