@@ -108,7 +108,7 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
         table = plain_table("level", "alert", last)
         for row in rows:
             alert = [row[name] for name in ("title", "optimization", "labels", "id") if row[name]]
-            by = ["\nacknowledged by ", row["acknowledged"]] if row["acknowledged"] else []
+            by: list[str | Text] = ["\nacknowledged by ", row["acknowledged"]] if row["acknowledged"] else []
             table.add_row(
                 row["level"], Text("\n").join(alert), Text.assemble("since ", row["since"], "\n", row[last], *by)
             )
