@@ -273,15 +273,24 @@ def write_where_o9_reads(parameters: dict[str, Any]) -> float:
     return float(os.getpid())
 
 
+# Each costs a child, and a second.
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bytes", "half an answer", "no value", "too deep"),
+        pytest.param(tuple(WRITTEN), id="each", marks=pytest.mark.long),
+    ],
+)
 async def test_what_is_no_answer_fails_its_trial_and_replaces_its_child(
-    evaluator: MakeEvaluator, tmp_path: Path
+    evaluator: MakeEvaluator, names: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "unpickled"
     objects = {"an object": framed(pickle.dumps(("value", 1.0, 0.1, {"value": Trace(path)})))}
-    cases = [text for written in (WRITTEN | objects).values() for text in (written.hex(), "")]
+    bad = {name: WRITTEN[name] for name in names} | objects
+    cases = [text for written in bad.values() for text in (written.hex(), "")]
     evaluating = evaluate(evaluator(write_where_o9_reads), *[{"written": written} for written in cases])
     outcomes = await asyncio.wait_for(evaluating, 60 * PATIENCE)
-    for case, broken, whole in zip([*WRITTEN, *objects], outcomes[::2], outcomes[1::2], strict=True):
+    for case, broken, whole in zip(bad, outcomes[::2], outcomes[1::2], strict=True):
         assert (broken.state, broken.value) == (TrialState.FAILED, None), case
         assert "answer" in (broken.error or ""), case
         assert (whole.state, whole.error) == (TrialState.COMPLETED, None), case

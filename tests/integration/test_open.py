@@ -59,6 +59,7 @@ def test_what_never_ran_has_no_page(o9: O9Command, store_url: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a minute; the page itself is asked for by HTTP above
 @pytest.mark.xdist_group("browser")
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="on Debian: apt-get install chromium chromium-driver")
 def test_a_browser_that_comes_by_it_is_let_in(o9: O9Command, wait_until: object) -> None:
