@@ -168,7 +168,10 @@ def test_a_silence_in_the_future_is_one() -> None:
     assert checked(made, NOW) is made
 
 
-MORNING = {"morning": (TimeInterval(times=((0, 12 * 60),)),), "noon": (TimeInterval(times=((720, 780),)),)}
+MORNING = {
+    name: (TimeInterval.model_validate({"times": [{"start_time": start, "end_time": end}]}),)
+    for name, start, end in (("morning", "00:00", "12:00"), ("noon", "12:00", "13:00"))
+}
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,7 @@ def span_of(text: str, *, zero: bool = False) -> timedelta:
 
 def level_of(text: str) -> AlertLevel:
     """In whatever case. Raises ValueError with what was probably meant."""
-    known = {level.value: level for level in AlertLevel}
-    if text.lower() not in known:
-        raise ValueError(f"no level is called {text!r:.80}{suggestion(text, known)}")
-    return known[text.lower()]
+    return AlertLevel(one_of(text.lower(), [level.value for level in AlertLevel], "level"))
 
 
 def one_of(text: str, known: Collection[str], kind: str) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Annotated, Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
@@ -26,22 +25,10 @@ from o9.alerts.pipeline.inhibition import InhibitRule
 from o9.alerts.pipeline.matchers import Matcher, Matchers, parse, unfit, written, written_out
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.stages import Throttle
-from o9.alerts.pipeline.time_intervals import (
-    Range,
-    TimeInterval,
-    TimeIntervals,
-    day_range,
-    exchange,
-    minute_of,
-    month_range,
-    time_range,
-    time_zone,
-    weekday_range,
-    year_range,
-)
+from o9.alerts.pipeline.time_intervals import TimeInterval, TimeIntervals
 from o9.alerts.rules.metrics import LABELS
 from o9.alerts.rules.rules import Rule
-from o9.config import Document, DocumentError, Fault, Flag, Typed, validated
+from o9.config import Document, DocumentError, Fault, Flag, Typed
 from o9.config import read as read_model
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.text.suggest import did_you_mean, near, suggestion
@@ -133,17 +120,6 @@ def _damping(value: Any) -> Any:
     return None if value is False else value
 
 
-def _time_range(data: Any) -> Range:
-    given = validated(_Times, data)
-    return time_range(given.start_time, given.end_time)
-
-
-def _minute(value: Any) -> str:
-    text = as_text(value)
-    minute_of(text)
-    return text
-
-
 def _unique_names(items: tuple[Any, ...]) -> tuple[Any, ...]:
     faults, seen = Faults(), set[str]()
     for index, item in enumerate(items):
@@ -195,28 +171,10 @@ class _InhibitRule(Typed):
     equal: Several[Words] = ()
 
 
-class _Times(Typed):
-    start_time: Annotated[str, BeforeValidator(_minute)]
-    end_time: Annotated[str, BeforeValidator(_minute)]
-
-
-class _TimeInterval(Typed):
-    times: tuple[Annotated[Range, PlainValidator(_time_range)], ...] = ()
-    weekdays: Several[Annotated[Range, PlainValidator(lambda value: weekday_range(as_text(value)))]] = ()
-    days_of_month: Several[Annotated[Range, PlainValidator(lambda value: day_range(as_text(value)))]] = ()
-    months: Several[Annotated[Range, PlainValidator(lambda value: month_range(as_text(value)))]] = ()
-    years: Several[Annotated[Range, PlainValidator(lambda value: year_range(as_text(value)))]] = ()
-    location: Annotated[ZoneInfo | None, PlainValidator(lambda value: time_zone(as_text(value)))] = None
-    calendar: Annotated[Words, AfterValidator(exchange)] = ""
-
-    def made(self) -> TimeInterval:
-        return TimeInterval(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
 class _NamedIntervals(Typed):
     name: Name
     time_intervals: Annotated[
-        tuple[_TimeInterval, ...], _not_empty("there are none, so that it would never hold; say when")
+        tuple[TimeInterval, ...], _not_empty("there are none, so that it would never hold; say when")
     ]
 
 
@@ -316,12 +274,8 @@ def _configuration(file: _File) -> Configuration:
             InhibitRule(sum(each.source_matchers, ()), sum(each.target_matchers, ()), each.equal, each.name)
             for each in file.inhibit_rules
         ),
-        time_intervals={each.name: tuple(one.made() for one in each.time_intervals) for each in file.time_intervals},
-        flapping=file.flapping,
-        throttle=file.throttle,
-        resolve_timeout=file.resolve_timeout,
-        templates=file.templates,
-        link=file.link,
+        time_intervals={each.name: each.time_intervals for each in file.time_intervals},
+        **{name: getattr(file, name) for name in ("flapping", "throttle", "resolve_timeout", "templates", "link")},
         rules=rules_in_force(file.rules),
     )
 

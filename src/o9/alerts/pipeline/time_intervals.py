@@ -14,11 +14,15 @@ import re
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+from pydantic import AfterValidator, PlainValidator
+
+from o9.alerts.config.fields import Several, Words, as_text
+from o9.config import Typed, validated
 from o9.model.optimization import utc_now
 from o9.text.suggest import suggestion
 
@@ -32,17 +36,21 @@ MONTHS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TimeInterval:
+class _Times(Typed):
+    start_time: Annotated[Words, AfterValidator(lambda text: _time_of_day(text))]
+    end_time: Annotated[Words, AfterValidator(lambda text: _time_of_day(text))]
+
+
+class TimeInterval(Typed):
     """An empty field is no condition. Days of the month may count from its end: -1 is the last."""
 
-    times: tuple[Range, ...] = ()
-    weekdays: tuple[Range, ...] = ()
-    days_of_month: tuple[Range, ...] = ()
-    months: tuple[Range, ...] = ()
-    years: tuple[Range, ...] = ()
-    location: ZoneInfo | None = None
-    calendar: str = ""
+    times: tuple[Annotated[Range, PlainValidator(lambda value: _time_range(value))], ...] = ()
+    weekdays: Several[Annotated[Range, PlainValidator(lambda value: weekday_range(as_text(value)))]] = ()
+    days_of_month: Several[Annotated[Range, PlainValidator(lambda value: day_range(as_text(value)))]] = ()
+    months: Several[Annotated[Range, PlainValidator(lambda value: month_range(as_text(value)))]] = ()
+    years: Several[Annotated[Range, PlainValidator(lambda value: year_range(as_text(value)))]] = ()
+    location: Annotated[ZoneInfo | None, PlainValidator(lambda value: time_zone(as_text(value)))] = None
+    calendar: Annotated[Words, AfterValidator(lambda name: exchange(name))] = ""
 
     def holds(self, now: datetime) -> bool | None:
         """None where that is unknown: the calendar does not reach so far."""
@@ -78,6 +86,16 @@ def minute_of(text: str) -> int:
     if found is None:
         raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
     return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
+
+
+def _time_of_day(text: str) -> str:
+    minute_of(text)
+    return text
+
+
+def _time_range(data: Any) -> Range:
+    given = validated(_Times, data)
+    return time_range(given.start_time, given.end_time)
 
 
 def time_range(start: str, end: str) -> Range:
