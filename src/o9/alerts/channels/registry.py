@@ -31,7 +31,7 @@ def built_in_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[s
 
 
 def shows_the_first(channel: Channel) -> bool:
-    """Whether it says what the message says, and so needs no more of the notice than its first alerts and counts."""
+    """Whether it sends what the message says, and needs no more of the notice than its first alerts and counts."""
     return bool(getattr(channel, "shows_the_first", False))
 
 
@@ -102,29 +102,18 @@ class ChannelRegistry:
         """Raises OptimizationValidationError for what is no channel."""
         if name == EVERY_CHANNEL or "://" in str(name) or str(name).startswith(BLOCK):
             raise OptimizationValidationError("channels", f"{name!r:.80} cannot name a channel; take a plain name")
-        if isinstance(what, str) and what.startswith(BLOCK):
-            self._own[name] = NamedBlock(name, what.removeprefix(BLOCK), self._resolve)
-        else:
-            self._own[name] = channel_of(name, what)
+        self._own[name] = self._made(name, what)
 
     def channels(self, configuration: Configuration) -> dict[str, Channel]:
         """All that this node has, by name. Raises OptimizationValidationError for an address that is none."""
-        named = {
-            channel_name(each): each for receiver in configuration.receivers.values() for each in receiver.channels
-        }
-        for name, each in named.items():
-            if name in self._named:
-                continue
-            if each.startswith(BLOCK):
-                self._named[name] = NamedBlock(name, each.removeprefix(BLOCK), self._resolve)
-            elif "://" in each:
-                self._named[name] = channel_of(name, each)
-        found = {name: channel for name, channel in self._named.items() if name in named}
+        references = [each for receiver in configuration.receivers.values() for each in receiver.channels]
+        named = {channel_name(each): each for each in references if "://" in each or each.startswith(BLOCK)}
+        self._named = {name: self._named.get(name) or self._made(name, each) for name, each in named.items()}
         through_log = () if "log" in self._own else (EVERY_CHANNEL, "log")
         self._logged = frozenset(
             name for name, each in configuration.receivers.items() if not {*each.channels}.isdisjoint(through_log)
         )
-        return {**self._built_in, **found, **self._own}
+        return {**self._built_in, **self._named, **self._own}
 
     def unknown(self, configuration: Configuration) -> dict[str, str]:
         """Names of channels that this node does not have, each with a receiver that names it."""
@@ -135,6 +124,11 @@ class ChannelRegistry:
             for each in receiver.channels
             if each != EVERY_CHANNEL and (name := channel_name(each)) not in known
         }
+
+    def _made(self, name: str, what: Any) -> Channel:
+        if isinstance(what, str) and what.startswith(BLOCK):
+            return NamedBlock(name, what.removeprefix(BLOCK), self._resolve)
+        return channel_of(name, what)
 
 
 def channel_name(reference: str) -> str:
@@ -148,15 +142,13 @@ def channel_name(reference: str) -> str:
 class NamedBlock:
     """A block that is loaded when it is first needed."""
 
+    shows_the_first = True
+
     def __init__(self, name: str, block: str, resolve: Callable[[str], Any] | None) -> None:
         self.name = name
         self._block = block
         self._resolve = resolve
         self._channel: Channel | None = None
-
-    @property
-    def shows_the_first(self) -> bool:
-        return self._channel is not None and shows_the_first(self._channel)
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         if self._channel is None:

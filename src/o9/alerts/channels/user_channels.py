@@ -88,8 +88,8 @@ class BlockChannel:
             try:
                 with raising():
                     answer = self._block.notify(self._body(message), message.title)
-                    if inspect.isawaitable(answer):
-                        asyncio.run(_await(answer))
+                    if inspect.iscoroutine(answer):
+                        asyncio.run(answer)
             except Exception as error:
                 if not isinstance(log := getattr(error, "log", None), str):
                     raise
@@ -114,7 +114,3 @@ def _secrets_in(block: Any) -> Secrets:
     hidden = [each.get_secret_value() for each in fields if isinstance(each, Secret | SecretStr)]
     texts = [each for value in hidden for each in (value.values() if isinstance(value, dict) else [value])]
     return Secrets(part for each in texts if isinstance(each, str) for part in parts_of(each, shown=host_in(each)))
-
-
-async def _await(answer: Any) -> Any:
-    return await answer
