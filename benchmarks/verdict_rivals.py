@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import false_discovery_control, norm
 
-from o9.health.statistics.overfitting import adjust_p_values, expected_maximum_sharpe
+from o9.health.statistics.overfitting import expected_maximum_sharpe
 
 REACH = float(norm.isf(0.1))
 
@@ -57,8 +57,8 @@ def harvey_liu(seen: InSample) -> float:
     if seen.claimed <= 0:
         return seen.claimed
     root = math.sqrt(seen.years)
-    adjusted = adjust_p_values(2 * norm.sf(np.abs(np.asarray(seen.sharpes)) * root), "bhy")
-    return float(norm.isf(np.asarray(adjusted)[int(np.argmax(seen.sharpes))] / 2)) / root
+    adjusted = false_discovery_control(2 * norm.sf(np.abs(np.asarray(seen.sharpes)) * root), method="by")
+    return float(norm.isf(adjusted[int(np.argmax(seen.sharpes))] / 2)) / root
 
 
 RIVALS: dict[str, Callable[[InSample], float]] = {"naive": naive, "SRIC": sric, "Harvey-Liu": harvey_liu}

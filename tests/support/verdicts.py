@@ -12,7 +12,7 @@ from o9.store import queries
 from o9.store.optimizations.health_reports import KeepReport
 from o9.store.store import Store
 
-FORECAST = Forecast(mean=0.412, low=-0.104, high=0.923, claimed=1.318, held_out=0.5, years=5.0, annual=True)
+FORECAST = Forecast(mean=0.412, low=-0.104, high=0.923, claimed=1.318, held_out=0.5, years=5.0)
 _SCORES = {
     Grade.CONFIRMED: 1.0, Grade.PLAUSIBLE: 0.8, Grade.UNPROVEN: 0.5, Grade.LOST: 0.1, Grade.VOID: 0.0,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from o9.health.statistics import spa as family
-from o9.health.statistics.moments import Aligned, Moments, aligned, annualised, moments, per_period
+from o9.health.statistics.moments import Aligned, Moments, aligned, moments
 from o9.health.statistics.spa import (
     FamilyTest,
     effective_number_of_trials,
@@ -32,8 +32,8 @@ def noise(periods: int, trials: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(0.0, 0.01, (periods, trials))
 
 
-def outcome(returns: Any, *args: Any, **options: Any) -> FamilyTest:
-    answer = family_p_value(returns, *args, **options)
+def outcome(returns: Any, **options: Any) -> FamilyTest:
+    answer = family_p_value(returns, **options)
     assert isinstance(answer, FamilyTest), answer
     return answer
 
@@ -63,7 +63,6 @@ def test_a_normal_sample_has_kurtosis_three() -> None:
     assert isinstance(answer, Moments)
     assert answer.kurtosis == pytest.approx(3, abs=0.1)
     assert answer.annual_sharpe(252) == pytest.approx(math.sqrt(252) * answer.sharpe)
-    assert per_period(annualised(0.1, 252), 252) == pytest.approx(0.1)
 
 
 def test_series_without_moments_say_why() -> None:
@@ -99,13 +98,8 @@ def test_what_is_no_simple_return_leaves_its_series_out() -> None:
     assert "beyond" in reason(moments([0.1, 0.2, 1e16]))
 
 
-@pytest.mark.parametrize("size", [1e154, 1e307])
-def test_what_squares_overflow_is_unknown_and_never_a_p_value(size: float) -> None:
-    returns = noise(600, 40)
-    returns[5, 3] = size
-    assert "trial 3 are too large" in reason(family_p_value(returns))
-    assert "trial 3 are too large" in reason(effective_number_of_trials(returns * 10))
-    assert "too large" in reason(family_p_value(noise(600, 40) * 1e200))
+def test_returns_that_vanish_when_squared_are_none() -> None:
+    assert "no return is larger than 4e-200" in reason(moments([1e-200, 2e-200, 4e-200]))
 
 
 # --- effective number of trials -----------------------------------------------------------------------------------
@@ -245,7 +239,7 @@ def test_a_benchmark_takes_its_own_edge_away() -> None:
     market = noise(1_000, 1, 9)[:, 0] + 0.0016
     returns = noise(1_000, 30) * 0.3 + market[:, None]
     assert outcome(returns).p_value < 0.01
-    assert outcome(returns, market).p_value > 0.05
+    assert outcome(returns - market[:, None]).p_value > 0.05
 
 
 def test_another_trial_than_the_best_is_less_likely_real() -> None:
@@ -268,8 +262,6 @@ def test_a_family_that_cannot_be_tested_says_why(monkeypatch: pytest.MonkeyPatch
     assert "ever vary" in reason(family_p_value(np.zeros((100, 3))))
     assert "too few" in reason(family_p_value(noise(59, 3)))
     assert "not finite" in reason(family_p_value(np.full((100, 2), math.nan)))
-    assert "benchmark has shape" in reason(family_p_value(noise(100, 3), np.zeros(99)))
-    assert "not all finite" in reason(family_p_value(noise(100, 3), np.full(100, math.inf)))
     monkeypatch.setitem(sys.modules, "arch.bootstrap", None)
     assert "prefect-o9[quant]" in reason(family_p_value(noise(100, 3)))
 

@@ -35,8 +35,8 @@ def test_the_forecast_gives_what_is_expected_claimed_and_held_out() -> None:
     made = verdict()
     said = "forecast Sharpe ratio 0.41 a year (80%: \u22120.10 to 0.92); claimed 1.32; held out 0.50"
     assert forecast_sentence(made) == said
-    alone = forecast_sentence(replace(made, forecast=replace(FORECAST, held_out=None, annual=False)))
-    assert alone == said.replace("a year", "a period").replace("held out 0.50", "nothing held out")
+    alone = forecast_sentence(replace(made, forecast=replace(FORECAST, held_out=None)))
+    assert alone == said.replace("held out 0.50", "nothing held out")
     assert forecast_sentence(replace(made, forecast=replace(FORECAST, hidden_crash=True))).startswith(f"{said}; ")
     assert forecast_sentence(replace(made, forecast=None)) == forecast_sentence(None) == ""
 

@@ -1,8 +1,8 @@
 """The words of a verdict: grades, reasons, and what is kept of one. No numpy: any surface may import it.
 
 Contract. Values only. `o9.health.verdict.judge` makes a `Verdict`, the check `validity.verdict` keeps it as JSON in its
-evidence, and every surface reads it back with `verdict_of`, so that all say the same. Nothing here decides. Sharpe
-ratios are annual where `annual` is true, else per period.
+evidence, and every surface reads it back with `verdict_of`, so that all say the same. Nothing here decides. The Sharpe
+ratios of a `Forecast` are annual.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class Forecast:
     claimed: float
     held_out: float | None
     years: float
-    annual: bool
     hidden_crash: bool = False
     too_high: bool = False
 

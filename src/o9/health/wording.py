@@ -56,9 +56,7 @@ def forecast_sentence(verdict: Verdict | None) -> str:
     found = verdict.forecast if verdict else None
     if found is None:
         return ""
-    said = (
-        f"forecast Sharpe ratio {sharpe(found.mean)} {unit(found)} ({interval(found)}); claimed {sharpe(found.claimed)}"
-    )
+    said = f"forecast Sharpe ratio {sharpe(found.mean)} a year ({interval(found)}); claimed {sharpe(found.claimed)}"
     said += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
     said += "; too high, as the search followed its results" if found.too_high else ""
     if verdict and verdict.figures.get("over_baseline") is False and not verdict.figures.get("market_neutral"):
@@ -69,10 +67,6 @@ def forecast_sentence(verdict: Verdict | None) -> str:
 def interval(found: Forecast) -> str:
     """`80%: -0.10 to 0.92`"""
     return f"80%: {sharpe(found.low)} to {sharpe(found.high)}"
-
-
-def unit(found: Forecast) -> str:
-    return "a year" if found.annual else "a period"
 
 
 def sharpe(value: float, decimals: int = 2) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from o9.health.grades import Forecast, Grade, Verdict
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
-from o9.health.wording import forecast_sentence, interval, placebo_limits, sharpe, unit
+from o9.health.wording import forecast_sentence, interval, placebo_limits, sharpe
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
 from o9.text.format import count, percent, sentence
@@ -78,7 +78,7 @@ def forecast_plot(verdict: Verdict) -> Plot | Unknown:
         points.append(("held out", found.held_out, GREEN))
     places = [0.0, found.low, found.high, *(at for _, at, _ in points)]
     across = axis(
-        f"Sharpe ratio {unit(found)}", range=all_significant(range_around(min(places), max(places))), zeroline=True,
+        "Sharpe ratio a year", range=all_significant(range_around(min(places), max(places))), zeroline=True,
         zerolinecolor=ORANGE, zerolinewidth=1,
     )  # fmt: skip
     note = f"The bar is the interval of the Sharpe ratio over the next {found.years:g} years, with a probability of "

@@ -19,7 +19,6 @@ from o9.health.grades import GradeReason, Placebo
 from o9.health.statistics.forecast import Mixture, concavity, edge_of, hints_at_a_crash, variance_ratio
 from o9.health.statistics.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies, unusable
 from o9.health.statistics.overfitting import (
-    BacktestOverfitting,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     probability_of_backtest_overfitting,
@@ -105,7 +104,7 @@ def examine(
             effective *= tried / kept
         variance = _variance(sharpes, tried, pruned)
         family: FamilyTest | Unknown = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
-        overfitting = _split(matrix, blocks)
+        overfitting = probability_of_backtest_overfitting(matrix, blocks)
     return Evidence(
         counted=tried,
         kept=kept,
@@ -210,26 +209,17 @@ def _variance(sharpes: Floats, tried: int, pruned: PrunedTrials) -> float | Unkn
         return Unknown(f"the returns of only {known} of {tried:,} trials are there: their spread is unknown")
     total = float(sharpes.sum()) + pruned.sharpe_sum
     squares = float(sharpes @ sharpes) + pruned.sharpe_square_sum
-    if not (math.isfinite(total) and math.isfinite(squares)):
-        return Unknown("a trial's Sharpe ratio is not finite: the spread between them is unknown")
     return max(0.0, squares - total * total / known) / (known - 1)
 
 
-def _split(matrix: Floats, blocks: int) -> BacktestOverfitting | Unknown:
-    found = probability_of_backtest_overfitting(matrix, blocks)
-    if isinstance(found, Unknown) or (np.isfinite(found.in_sample).all() and np.isfinite(found.out_of_sample).all()):
-        return found
-    return Unknown("a half's Sharpe ratio is not finite")
-
-
 def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: float | Unknown) -> float | Unknown:
-    for known in (chosen, trials, variance):
-        if isinstance(known, Unknown):
-            return known
-    assert isinstance(chosen, Moments)
-    assert not isinstance(trials, Unknown)
-    assert not isinstance(variance, Unknown)
-    ratio = deflated_sharpe_ratio(
+    if isinstance(chosen, Unknown):
+        return chosen
+    if isinstance(trials, Unknown):
+        return trials
+    if isinstance(variance, Unknown):
+        return variance
+    return deflated_sharpe_ratio(
         chosen.sharpe,
         observations=chosen.observations,
         trials=trials,
@@ -237,9 +227,6 @@ def _deflated(chosen: Moments | Unknown, trials: float | Unknown, variance: floa
         skewness=chosen.skewness,
         kurtosis=chosen.kurtosis,
     )
-    if not isinstance(ratio, Unknown) and not math.isfinite(ratio):
-        return Unknown("the deflated Sharpe ratio is not finite")
-    return ratio
 
 
 def _claim(
@@ -255,8 +242,6 @@ def _claim(
         return Unknown("how many periods a year has is not known, so that there is no forecast")
     if not sharpes[column]:
         return Unknown("the returns never vary, so that there is no risk to divide by")
-    if not (np.isfinite(sharpes).all() and math.isfinite(ratio)):
-        return Unknown("the returns are too large or too small to be computed with")
     there = np.flatnonzero(sharpes != 0.0)
     return edge_of(
         sharpes[there] * math.sqrt(periods_per_year),
@@ -281,8 +266,7 @@ def _mean_correlation(varied: Floats) -> float:
     for start in range(0, trials, COLUMNS_AT_ONCE):
         part = varied[:, start : start + COLUMNS_AT_ONCE]
         total += ((part - part.mean(axis=0)) / part.std(axis=0)).sum(axis=1)
-    found = (float(total.var()) - trials) / (trials * (trials - 1))
-    return found if math.isfinite(found) else 0.0
+    return float((total.var() - trials) / (trials * (trials - 1)))
 
 
 def _hidden_crash(chosen: Moments | Unknown, returns: Floats, benchmark: ArrayLike | None) -> bool:

@@ -139,7 +139,6 @@ def forecast_of(
         claimed=claimed,
         held_out=None if held_out is None else held_out[0],
         years=LIVE_YEARS,
-        annual=True,
         hidden_crash=hidden_crash,
         too_high=adaptive and held_out is None,
     )

@@ -2,7 +2,7 @@
 
 Contract. Pure. Returns are simple returns a period, in excess of whatever they are measured against. Everything here is
 per period unless its name says `annual`. Poor data is answered with `Unknown` and its reason; a return of more than
-`MOST_RETURN` in size is poor data.
+`MOST_RETURN` in size is poor data, and so are returns that are all below `LEAST_RETURN`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ Floats = NDArray[np.float64]
 LEAST_OBSERVATIONS = 3  # below it skewness and kurtosis are decided by the formula, not by the data
 # A deviation this small beside the numbers themselves is what rounding leaves of a constant.
 ROUNDING = 1e-12
-# Returns may be amounts of money; what is beyond this is a fault of the data. It keeps what follows far from where
-# fourth powers overflow.
-MOST_RETURN = 1e15
+# Returns may be in money; beyond these the data are at fault. Fourth powers of the rest neither overflow nor vanish.
+LEAST_RETURN, MOST_RETURN = 1e-30, 1e15
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Moments:
 
     def annual_sharpe(self, periods_per_year: float) -> float:
         """√periods · sharpe: right for returns without serial correlation (Lo 2002, eq. 9)."""
-        return annualised(self.sharpe, periods_per_year)
+        return math.sqrt(periods_per_year) * self.sharpe
 
 
 @dataclass(frozen=True)
@@ -66,26 +65,13 @@ def moments(returns: ArrayLike) -> Moments | Unknown:
         return Unknown(wrong)
     deviations = series - series.mean()
     second = float(np.mean(deviations**2))
-    found = Moments(
+    return Moments(
         observations=len(series),
         sharpe=float(series.mean()) / math.sqrt(second * len(series) / (len(series) - 1)),
         skewness=float(np.mean((deviations / math.sqrt(second)) ** 3)),
         kurtosis=float(np.mean((deviations / math.sqrt(second)) ** 4)),
         worst=float(series.min()),
     )
-    if not all(map(math.isfinite, (found.sharpe, found.skewness, found.kurtosis))):
-        return Unknown("the returns are too small to be computed with")
-    return found
-
-
-def annualised(sharpe: float, periods_per_year: float) -> float:
-    """√periods · sharpe, for returns without serial correlation. Source: Lo 2002, eq. 9."""
-    return math.sqrt(periods_per_year) * sharpe
-
-
-def per_period(annual_sharpe: float, periods_per_year: float) -> float:
-    """The inverse of `annualised`."""
-    return annual_sharpe / math.sqrt(periods_per_year)
 
 
 def aligned(series: Sequence[ArrayLike | None], judged: int | None = None) -> Aligned | Unknown:
@@ -164,7 +150,10 @@ def unusable(series: Floats) -> str | None:
     if not finite.all():
         bad, first = int((~finite).sum()), int(finite.argmin())
         return f"{bad} of {len(series)} returns are not finite, the first in period {first}"
-    if max(float(series.max()), -float(series.min())) > MOST_RETURN:
+    largest = max(float(series.max()), -float(series.min()))
+    if 0 < largest < LEAST_RETURN:
+        return f"no return is larger than {largest:.2g}"
+    if largest > MOST_RETURN:
         beyond = np.abs(series) > MOST_RETURN
         return (
             f"{int(beyond.sum())} of {len(series)} returns are beyond ±{MOST_RETURN:,.0f}, which no return is, "

@@ -3,14 +3,13 @@
 Contract. Pure. Sharpe ratios are per period, not annualised, except where a name says annual; kurtosis is Pearson's (3
 for a normal distribution); `observations` is the number of returns, `trials` the number of everything ever tried on the
 same data, the failed and cancelled ones too (an effective number need not be whole). What cannot be computed is an
-`Unknown` with the reason; only a wrong word (a method that does not exist, an odd number of blocks) raises ValueError.
+`Unknown` with the reason; only an impossible number of blocks raises ValueError.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
@@ -37,10 +36,8 @@ class BacktestOverfitting:
     pbo: the probability of backtest overfitting, 0 to 1: how often the best in sample was below the median out of
         sample. A logit of exactly zero (the median itself) counts as half.
     logits: of the relative rank out of sample of the best in sample; positive is above the median.
-    in_sample, out_of_sample: the best's Sharpe ratios per period in either half, for the plot of one over the other.
+    in_sample, out_of_sample: the best's Sharpe ratios per period in either half.
     probability_of_loss: how often the best in sample had a Sharpe ratio below zero out of sample; zero counts as half.
-    slope: of out_of_sample over in_sample by least squares; negative: the better it looked, the worse it was. None
-        where in_sample does not vary.
     trials, periods: what was used; `dropped_periods` oldest ones were not, so that all blocks are equally long.
     """
 
@@ -49,7 +46,6 @@ class BacktestOverfitting:
     in_sample: Floats = field(compare=False, repr=False)
     out_of_sample: Floats = field(compare=False, repr=False)
     probability_of_loss: float
-    slope: float | None
     trials: int
     periods: int
     dropped_periods: int
@@ -186,27 +182,6 @@ def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) ->
     return _cscv(matrix, blocks, periods % blocks)
 
 
-def adjust_p_values(p_values: Sequence[float] | Floats, method: str) -> Floats | Unknown:
-    """P-values made fit to be read one by one although many were looked at; in the order given, at most 1.
-
-    `bonferroni`: min(M·p, 1). `holm`: the running maximum of (M-k+1)·p₍ₖ₎. Both hold the chance of any false one.
-    `bhy`: the running minimum from the largest down of M·c(M)·p₍ₖ₎/k, c(M) = Σ 1/j; holds the share of false ones under
-    any dependence. Source: Harvey, Liu and Zhu 2016, section 4; `bhy` in the variant of Benjamini and Yekutieli 2001,
-    which is scipy's `false_discovery_control(method="by")`: the largest p-value is adjusted too, by c(M).
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if method not in _ADJUSTMENTS:
-        raise ValueError(f"{method!r} is not one of {', '.join(_ADJUSTMENTS)}")
-    if p.ndim != 1 or not len(p):
-        return Unknown("there are no p-values")
-    if not ((p >= 0) & (p <= 1)).all():
-        return Unknown("a p-value is not between 0 and 1")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(_ADJUSTMENTS[method](p[order]), 1.0)
-    return adjusted
-
-
 def _finite(root: float) -> float | Unknown:
     """Its square: a length that only a number of this size can tell is none."""
     square = root * root
@@ -255,14 +230,12 @@ def _cscv(matrix: Floats, blocks: int, dropped: int) -> BacktestOverfitting:
         equal = (np.abs(beside) <= TIE).sum(axis=1)  # itself included
         rank = below + (equal + 1) / 2
         logits[part] = np.log(rank / (trials + 1 - rank))
-    varied = inside.std() > TIE
     return BacktestOverfitting(
         pbo=_share_below(logits, 0.0),
         logits=logits,
         in_sample=inside,
         out_of_sample=outside,
         probability_of_loss=_share_below(outside, TIE),
-        slope=float(np.polyfit(inside, outside, 1)[0]) if varied else None,
         trials=trials,
         periods=periods,
         dropped_periods=dropped,
@@ -295,22 +268,3 @@ def _earliest_best(ratios: Floats) -> NDArray[np.intp]:
 def _share_below(figures: Floats, tie: float) -> float:
     """How many are below zero, those within `tie` of it counting as half."""
     return float(np.where(np.abs(figures) <= tie, 0.5, figures < 0).mean())
-
-
-def _bonferroni(ascending: Floats) -> Floats:
-    return ascending * len(ascending)
-
-
-def _holm(ascending: Floats) -> Floats:
-    adjusted: Floats = np.maximum.accumulate(ascending * np.arange(len(ascending), 0, -1))
-    return adjusted
-
-
-def _bhy(ascending: Floats) -> Floats:
-    place = np.arange(1, len(ascending) + 1)
-    scaled = ascending * len(ascending) * (1 / place).sum() / place
-    adjusted: Floats = np.minimum.accumulate(scaled[::-1])[::-1]
-    return adjusted
-
-
-_ADJUSTMENTS = {"bonferroni": _bonferroni, "holm": _holm, "bhy": _bhy}

@@ -51,14 +51,9 @@ class FamilyTest:
 
 
 def family_p_value(
-    returns: ArrayLike,
-    benchmark: ArrayLike | None = None,
-    *,
-    chosen: int | None = None,
-    replications: int = REPLICATIONS,
-    seed: int = 0,
+    returns: ArrayLike, *, chosen: int | None = None, replications: int = REPLICATIONS, seed: int = 0
 ) -> FamilyTest | Unknown:
-    """Is the best of a family better than `benchmark` (else zero), beyond what choosing it explains?
+    """Is the best of a family better than zero, beyond what choosing it explains? `returns`: over the benchmark.
 
     Hansen 2005 (A Test for Superior Predictive Ability), studentised, consistent recentring, over the stationary
     bootstrap of Politis and Romano 1994 from `arch`, with the mean optimal block length of Politis and White 2004 from
@@ -74,10 +69,12 @@ def family_p_value(
     arch's own class `SPA` is not used: it ignores `studentize` (8.0.0) and copies the family for every replication.
     `hansen` is the same figure as of `SPA` over columns divided by `long_run_deviation`, with the same seed.
     """
-    excess = _excess(returns, benchmark)
+    excess = matrix_of(returns)
     if isinstance(excess, Unknown):
         return excess
     periods = len(excess)
+    if periods < LEAST_PERIODS:
+        return Unknown(f"{periods} returns are too few to resample: at least {LEAST_PERIODS} are needed")
     part = np.flatnonzero(_varies(excess))
     if not len(part):
         return Unknown("no trial's returns ever vary")
@@ -111,11 +108,8 @@ def family_p_value(
                 luckiest,
                 ((resampled - centre) / _resampled_spread(weights, columns, resampled * deviation)).max(axis=1),
             )
-        for figures in (plain, seen):
-            if not np.isfinite(figures).all():
-                return _beyond_arithmetic(int(part[int(np.isfinite(figures).argmin())]))
-        if not (np.isfinite(luckiest).all() and np.isfinite(plain_luckiest).all()):
-            return Unknown("resampled, the returns are too large or too small to be computed with")
+        if not all(np.isfinite(figures).all() for figures in (plain, seen, plain_luckiest, luckiest)):
+            return Unknown("the returns are too large, too small or too regular to be resampled")
         best = int(seen.argmax()) if chosen is None else int(np.searchsorted(part, chosen))
         return FamilyTest(
             p_value=_share_above(luckiest, seen[best]),
@@ -159,13 +153,8 @@ def effective_number_of_trials(returns: ArrayLike) -> float | Unknown:
         return Unknown("no trial's returns ever vary")
     if trials == 1:
         return 1.0
-    with np.errstate(all="ignore"):  # what is not finite is answered for below
-        unit = varied - varied.mean(axis=0)
-        lengths = np.sqrt(np.einsum("ij,ij->j", unit, unit))
-    measured = np.isfinite(lengths)
-    if not measured.all():
-        return _beyond_arithmetic(int(np.flatnonzero(varies)[int(measured.argmin())]))
-    unit /= lengths
+    unit = varied - varied.mean(axis=0)
+    unit /= np.sqrt(np.einsum("ij,ij->j", unit, unit))
     correlations = unit.T @ unit if trials <= periods else unit @ unit.T  # the same eigenvalues but for zeros
     eigenvalues = np.zeros(trials)
     eigenvalues[: min(trials, periods)] = np.maximum(np.linalg.eigvalsh(correlations), 0.0)
@@ -179,9 +168,8 @@ def effective_number_of_trials(returns: ArrayLike) -> float | Unknown:
 def sharpe_ratios(returns: Floats) -> Floats:
     """Of each column, per period, n - 1; 0 where it never varies: nothing risked, nothing shown."""
     varies = _varies(returns)
-    with np.errstate(over="ignore", invalid="ignore"):
-        deviation = returns.std(axis=0) * math.sqrt(len(returns) / max(len(returns) - 1, 1))
-        ratios: Floats = np.where(varies, returns.mean(axis=0) / np.where(varies, deviation, 1.0), 0.0)
+    deviation = returns.std(axis=0) * math.sqrt(len(returns) / max(len(returns) - 1, 1))
+    ratios: Floats = np.where(varies, returns.mean(axis=0) / np.where(varies, deviation, 1.0), 0.0)
     return ratios
 
 
@@ -236,33 +224,9 @@ def kept_of_the_period_before(returns: Floats) -> Floats:
     return shrunk
 
 
-def _excess(returns: ArrayLike, benchmark: ArrayLike | None) -> Floats | Unknown:
-    matrix = matrix_of(returns)
-    if isinstance(matrix, Unknown):
-        return matrix
-    periods = len(matrix)
-    if periods < LEAST_PERIODS:
-        return Unknown(f"{periods} returns are too few to resample: at least {LEAST_PERIODS} are needed")
-    if benchmark is None:
-        return matrix
-    baseline = np.asarray(benchmark, dtype=np.float64)
-    if baseline.shape != (periods,):
-        return Unknown(f"the benchmark has shape {baseline.shape}, the trials have {periods} returns each")
-    if not np.isfinite(baseline).all():
-        return Unknown("the benchmark's returns are not all finite")
-    return matrix - baseline[:, None]
-
-
 def _varies(returns: Floats) -> NDArray[np.bool_]:
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # a deviation beyond the largest number does not make it constant
-        varies: NDArray[np.bool_] = ~(returns.std(axis=0) <= ROUNDING * np.abs(returns).max(axis=0))
+    varies: NDArray[np.bool_] = returns.std(axis=0) > ROUNDING * np.abs(returns).max(axis=0)
     return varies
-
-
-def _beyond_arithmetic(trial: int) -> Unknown:
-    return Unknown(f"the returns of trial {trial} are too large or too small to be computed with")
 
 
 def _beyond_first_order(remainders: Floats) -> float:
