@@ -106,7 +106,7 @@ def test_list_is_filtered_and_sorted(o9: O9Command) -> None:
     with Store("optimization_state.db") as store:
         create(store, "b-1", name="Beta", metadata={"objective": "desk:edge"}, baseline_performance=1.0)
         create(store, "a-1", name="alpha", metadata={"objective": "branin"}, baseline_performance=4.0)
-        create(store, "c-1", name="gamma", metadata={"objective": "branin"})
+        create(store, "c-1", name="gamma", metadata={"objective": "branin", "series": "nightly"})
         work(store, "b-1", 2, "completed")
         work(store, "a-1", 3, "failed")
 
@@ -122,6 +122,7 @@ def test_list_is_filtered_and_sorted(o9: O9Command) -> None:
     assert ids("--sort", "best") == ["a-1", "b-1", "c-1"]  # what has none comes last
     assert ids("--sort", "ended", "--limit", "1") == ["a-1"]
     assert ids("--family", "nobody's") == []
+    assert ids("--series", "nightly") == ["c-1"]
     assert o9("list", "--since", "soon").code == 2
     assert o9("list", "--sort", "luck").code == 2
     assert "none matches" in o9("list", "--status", "paused").err

@@ -79,6 +79,9 @@ def list_(
         str | None, typer.Option("--objective", metavar="TEXT", help="Filter by part of the objective.")
     ] = None,
     family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Filter by family.")] = None,
+    series: Annotated[
+        str | None, typer.Option("--series", metavar="NAME", help="Filter by recurring optimization.")
+    ] = None,
     since: Since = None,
     sort: Annotated[
         Sort, typer.Option("--sort", metavar="KEY", help=f"Sort by {', '.join(Sort)}.", case_sensitive=False)
@@ -91,7 +94,7 @@ def list_(
     """Newest first; the first 50, unless --limit or --json. Filters add up. `?` behind a status: its node is gone."""
     statuses = status or []
     wanted = Filter(
-        status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, text=name,
+        status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, series=series, text=name,
         created_after=moment(since) if since else None, placebos=everything,
     )  # fmt: skip
     filtered = wanted != Filter(placebos=everything) or objective is not None or bool(statuses)
