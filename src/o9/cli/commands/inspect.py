@@ -94,8 +94,8 @@ def list_(
     """Newest first; the first 50, unless --limit or --json. Filters add up. `?` behind a status: its node is gone."""
     statuses = status or []
     wanted = Filter(
-        status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, series=series, text=name,
-        created_after=moment(since) if since else None, placebos=everything,
+        status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, series=series,
+        text=name, created_after=moment(since) if since else None, placebos=everything,
     )  # fmt: skip
     filtered = wanted != Filter(placebos=everything) or objective is not None or bool(statuses)
     with existing_store(store) as opened:
