@@ -77,7 +77,7 @@ def store_here(store: Store) -> Iterator[None]:
 
 
 def store_is_named() -> bool:
-    """Whether anybody said which store this process's flows use."""
+    """Whether a store for this process's flows was set."""
     return _here.get() is not None or bool(_in_use) or "store_url" in settings().model_fields_set
 
 

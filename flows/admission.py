@@ -1,7 +1,7 @@
 """Admission of flow runs that Prefect started: they wait, or rest, without holding a worker where that is possible.
 
-With a deployment the run suspends itself: its process ends, Prefect shows Suspended, and the same run comes back when
-it is resumed, by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a run without a
+A run with a deployment suspends itself: its process ends, Prefect shows Suspended, and the same run comes back when it
+is resumed, by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a run without a
 deployment nor a subflow: such a run waits in its own process.
 """
 

@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 async def check_health(limit: int = LIMIT) -> dict[str, Any]:
     """Check at most `limit` of what is under way, and at most `limit` of what has ended since. Returns the figures.
 
-    A check that fails is in the summary, in what is returned, and in the run's log; the run completes where any could
-    be made, for the next one is due to try again. Raises OptimizationHealthError where none could,
-    OptimizationStoreError where the store is away, OptimizationValidationError for a limit that is none.
+    A check that fails is in the summary, the figures and the run's log, and is tried again by the next run. Raises
+    OptimizationHealthError where no check could be made, OptimizationStoreError where the store is away,
+    OptimizationValidationError for an invalid limit.
     """
     run_begins()
     store = await asyncio.to_thread(current_store)
@@ -50,7 +50,7 @@ async def check_health(limit: int = LIMIT) -> dict[str, Any]:
 
 
 async def _show(store: Store, reports: list[OptimizationHealthReport]) -> None:
-    """Prefect hears of each report; what has ended has a verdict now, which its result gets."""
+    """Emit an event for each report, and show the new verdict in the result of what has ended."""
     for report in reports:
         await emit_health(store, report)
         state = await store.read_async(queries.get, report.optimization_id)

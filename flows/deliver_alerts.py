@@ -1,7 +1,7 @@
 """The scheduled flow that evaluates alert rules, decides who is notified, and notifies, where no aggregator runs.
 
-What only a process that runs all the time can see, it does not: what the monitor finds, nodes that are silent, and
-whether Prefect or the store is away.
+It leaves out rules that need a process that runs all the time: the monitor's, those about nodes, and whether Prefect
+or the store is away.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ logger = logging.getLogger(__name__)
 
 @flow(name="deliver-alerts", **SCHEDULED)
 async def deliver_alerts() -> dict[str, Any]:
-    """Judge what has happened since the last run, then decide and send what is due now. The first run of a store judges
+    """Evaluate the rules on what has happened since the last run, then send what is due. A store's first run evaluates
     what happens after it.
 
-    Returns whether this run was the one to judge and the one to decide, and how its tries ended.
+    Returns whether this run evaluated and decided, and how its sends ended.
 
-    Where a node runs all the time, that judges and decides, and this run only sends what waits for a channel that it
-    has: the built-in ones, and those of O9_ALERTS_FILE. What a program registered, only that program can send through:
-    also where its aggregator runs this flow.
+    Where a node runs all the time, that node does both, and this run only sends what waits for a channel that it has:
+    the built-in ones, and those of O9_ALERTS_FILE. Channels that a program registers exist in that program only.
     Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """
     run_begins()

@@ -1,19 +1,10 @@
 """Events that Prefect hears of optimizations, their health and their alerts, for automations to act on.
 
-| event | when | payload, beside `optimization_id` and `name` |
-| --- | --- | --- |
-| `o9.optimization.started` | an attempt begins to run | `attempt` |
-| `o9.optimization.improved` | it has a new best, seconds before | `attempt`, `best_value`, `best_parameters` |
-| `o9.optimization.STATUS` | it came to rest or to its end | the same, `message`, `grade` |
-| `o9.health.STATUS` | a report says healthy, warning or critical | `issues`, `grade` |
-| `o9.alert.firing`, `o9.alert.resolved` | an alert begins or is over | `alert_id`, `level`, `title`, `message` |
-
-STATUS of an optimization: completed, failed, cancelled, timeout, paused, suspended.
-
-Contract. The resource is `o9.optimization.ID`, with the labels `o9.type`, `o9.strategy`, `o9.is_retry`, and, where it
-recurs, `o9.series`; of an alert `o9.alert.ID`, with `o9.alert.level`. Related are the flow run, the series, and of
-an alert the optimization. The id of an event follows from what happened: emitted by several processes, it is one event
-for Prefect. Placebo runs have none. Nothing here raises what Prefect raises, or waits for it.
+Contract. `docs/prefect.md` lists the events and their payloads. The resource is `o9.optimization.ID`, with the labels
+`o9.type`, `o9.strategy`, `o9.is_retry`, and, where it recurs, `o9.series`; of an alert `o9.alert.ID`, with
+`o9.alert.level`. Related are the flow run, the series, and of an alert the optimization. The id of an event follows
+from what happened: emitted by several processes, it is one event for Prefect. Placebo runs have none. Nothing here
+raises what Prefect raises, or waits for it.
 """
 
 from __future__ import annotations
@@ -28,22 +19,20 @@ from typing import Any
 from prefect.events import emit_event
 
 from o9.health.kept import kept_verdict
-from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, OptimizationState, strategy_of
-from o9.model.states import HealthStatus, OptimizationStatus
+from o9.model.optimization import (
+    OptimizationAlert,
+    OptimizationHealthReport,
+    OptimizationState,
+    is_placebo,
+    strategy_of,
+)
+from o9.model.states import ENDED, HealthStatus, OptimizationStatus
 from o9.store import queries
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-NAMES = {
-    OptimizationStatus.RUNNING: "started",
-    **{
-        status: status.value
-        for status in (
-            OptimizationStatus.COMPLETED, OptimizationStatus.FAILED, OptimizationStatus.CANCELLED,
-            OptimizationStatus.TIMEOUT, OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED,
-        )
-    },
-}  # fmt: skip
+NAMES = {status: status.value for status in (*ENDED, OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED)}
+NAMES[OptimizationStatus.RUNNING] = "started"
 TEXT_LIMIT, PARAMETERS_LIMIT, ISSUES_SHOWN = 2_000, 10_000, 10
 _IDS = uuid.UUID("7b0f6d0e-9f0c-4a53-8f3e-0f4f6b1d9a09")
 
@@ -70,7 +59,8 @@ async def emit_status(
     counted = held_attempt if attempt is None else attempt
     payload: dict[str, Any] = {"attempt": counted}
     if now is not OptimizationStatus.RUNNING:
-        payload |= {**_best(state), "message": (message or _last_issue(state))[:TEXT_LIMIT], "grade": grade}
+        last_issue = str(state.issues[-1]) if state.issues else ""
+        payload |= {**_best(state), "message": (message or last_issue)[:TEXT_LIMIT], "grade": grade}
     _emit(f"o9.optimization.{NAMES[now]}", state, run_id, payload, f"{counted}/{now.value}", at)
 
 
@@ -101,7 +91,7 @@ async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
     event = "o9.alert.resolved" if alert.resolved else "o9.alert.firing"
     found = await asyncio.to_thread(_subject, store, alert.optimization_id) if alert.optimization_id else None
     state, run_id = (found[0], found[1]) if found is not None else (None, None)
-    if state is not None and _is_placebo(state):
+    if state is not None and is_placebo(state.metadata):
         return
     resource = {
         "prefect.resource.id": f"o9.alert.{alert.alert_id}",
@@ -123,14 +113,10 @@ async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
 
 
 def _emit(
-    event: str,
-    state: OptimizationState,
-    run_id: str | None,
-    payload: dict[str, Any],
-    what: str,
+    event: str, state: OptimizationState, run_id: str | None, payload: dict[str, Any], what: str,
     at: datetime | None = None,
-) -> None:
-    if _is_placebo(state):
+) -> None:  # fmt: skip
+    if is_placebo(state.metadata):
         return
     whose = {"optimization_id": state.optimization_id, "name": state.name}
     what = f"{state.optimization_id}/{state.created_at.isoformat()}/{what}"
@@ -138,13 +124,9 @@ def _emit(
 
 
 def _send(
-    event: str,
-    resource: dict[str, str],
-    related: list[dict[str, str]],
-    payload: dict[str, Any],
-    what: str,
+    event: str, resource: dict[str, str], related: list[dict[str, str]], payload: dict[str, Any], what: str,
     at: datetime | None = None,
-) -> None:
+) -> None:  # fmt: skip
     try:
         emit_event(event, resource, at, related, payload, uuid.uuid5(_IDS, what))
     except Exception as error:  # noqa: BLE001 - whatever Prefect finds wrong with it
@@ -175,14 +157,7 @@ def _best(state: OptimizationState) -> dict[str, Any]:
     if not state.optimized_parameters:
         return {"best_value": None, "best_parameters": None}
     is_long = len(json.dumps(state.optimized_parameters)) > PARAMETERS_LIMIT
-    return {
-        "best_value": state.current_performance,
-        "best_parameters": None if is_long else state.optimized_parameters,
-    }
-
-
-def _last_issue(state: OptimizationState) -> str:
-    return str(state.issues[-1]) if state.issues else ""
+    return {"best_value": state.current_performance, "best_parameters": None if is_long else state.optimized_parameters}
 
 
 def _subject(store: Store, optimization_id: str) -> tuple[OptimizationState, str | None, int, str | None] | None:
@@ -192,7 +167,3 @@ def _subject(store: Store, optimization_id: str) -> tuple[OptimizationState, str
         return None
     verdict = kept_verdict(store, state)
     return state, holding.prefect_run_id, holding.attempt, verdict.grade.value if verdict else None
-
-
-def _is_placebo(state: OptimizationState) -> bool:
-    return "placebo_of" in state.metadata

@@ -1,9 +1,9 @@
 """The form that Prefect draws of a specification: its JSON schema, in the shapes that Prefect's pages can draw.
 
-Contract. What the form sends, OptimizationSpec reads. A field that may be left out is one plain field, for a choice of
-"None" beside it says nothing to anybody; the search space is a list of typed parameters; what has several spellings
-keeps the first. Nothing is accepted that the specification refuses, and a Prefect server that enforces the schema
-refuses a wrong value before a run is made of it.
+Contract. What the form sends, OptimizationSpec reads. An optional field is one plain field, without a choice of "None";
+the search space is a list of typed parameters; what has several spellings keeps the first. The form accepts nothing
+that the specification refuses, and a Prefect server that enforces the schema refuses a wrong value before a run is
+made.
 """
 
 from __future__ import annotations

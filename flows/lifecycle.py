@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from typing import Annotated, Any
@@ -29,7 +29,6 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
-from prefect.states import Cancelled, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
@@ -99,9 +98,7 @@ def _ends_here(flow_run_id: Any) -> LiveRun | None:
     validate_parameters=False,
 )
 async def optimization_lifecycle(
-    spec: Annotated[OptimizationSpec | None, AsForm()] = None,
-    optimization_id: str = "",
-    retry_of: str = "",
+    spec: Annotated[OptimizationSpec | None, AsForm()] = None, optimization_id: str = "", retry_of: str = ""
 ) -> Any:
     """Run one optimization.
 
@@ -159,7 +156,7 @@ async def optimization_lifecycle(
         return await _taken_from(attempt)
     if following is Continuation.PAUSE and may_be_suspended(flow_run):
         await suspend_until_resumed(attempt.store, name, flow_run)
-    return results if following is Continuation.DONE else _END_STATES[following](attempt)
+    return results if following is Continuation.DONE else _end_state(following, attempt.asked_by)
 
 
 async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
@@ -174,26 +171,17 @@ async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
         await tell_end(attempt.store, name, flow_run.id)
 
 
-def _timed_out(attempt: Attempt) -> State[Any]:
-    asked = f"asked by {attempt.asked_by}" if attempt.asked_by else "metadata.timeout_seconds were used up"
-    return Failed(name="TimedOut", message=asked)
-
-
-_END_STATES: dict[Continuation, Callable[[Attempt], State[Any]]] = {
-    Continuation.PAUSE: lambda _: State(
-        type=StateType.CANCELLED, name="Paused", message="paused; a resume goes on from here"
-    ),
-    Continuation.SUSPEND: lambda attempt: State(
-        type=StateType.CANCELLED,
-        name=SUSPENDED,
-        message=f"suspended by {attempt.asked_by or 'O9'}; it goes on by itself",
-    ),
-    Continuation.CANCEL: lambda attempt: Cancelled(message=f"cancelled through O9 {attempt.asked_by}".strip()),
-    Continuation.TIME_OUT: _timed_out,
-    Continuation.REQUEUE: lambda _: State(
-        type=StateType.CANCELLED, name=REQUEUED, message="its node let it go; the next attempt goes on from here"
-    ),
-}  # fmt: skip
+def _end_state(following: Continuation, asked_by: str) -> State[Any]:
+    """Prefect's state for an attempt that ended otherwise than done."""
+    cancelled, used_up = StateType.CANCELLED, "metadata.timeout_seconds were used up"
+    kind, name, message = {
+        Continuation.PAUSE: (cancelled, "Paused", "paused; a resume goes on from here"),
+        Continuation.SUSPEND: (cancelled, SUSPENDED, f"suspended by {asked_by or 'O9'}; it goes on by itself"),
+        Continuation.CANCEL: (cancelled, None, f"cancelled through O9 {asked_by}".strip()),
+        Continuation.TIME_OUT: (StateType.FAILED, "TimedOut", f"asked by {asked_by}" if asked_by else used_up),
+        Continuation.REQUEUE: (cancelled, REQUEUED, "its node let it go; the next attempt goes on from here"),
+    }[following]
+    return State(type=kind, name=name, message=message)
 
 
 async def _taken_from(attempt: Attempt) -> State[Any]:
@@ -208,10 +196,7 @@ async def _taken_from(attempt: Attempt) -> State[Any]:
 
 
 async def _begin(
-    flow_run: FlowRun,
-    optimization_id: str,
-    spec: OptimizationSpec | Mapping[str, Any] | None,
-    retry_of: str,
+    flow_run: FlowRun, optimization_id: str, spec: OptimizationSpec | Mapping[str, Any] | None, retry_of: str
 ) -> Attempt | State[Any]:
     """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far.
 
@@ -273,7 +258,7 @@ _BEFORE_WORK = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING)
 
 @asynccontextmanager
 async def _looked_after(attempt: Attempt) -> AsyncIterator[None]:
-    """What an aggregator does for its own flows: hear what people want, and watch the event loop."""
+    """What an aggregator does for its own flows: read their intents, and watch the event loop."""
     store, name = attempt.store, attempt.claimed.optimization_id
 
     async def hear() -> None:

@@ -1,4 +1,4 @@
-"""Any Prefect flow as an optimization that O9 tracks: `mirror_states` above `@flow`, or around a flow that is there.
+"""Any Prefect flow as an optimization that O9 tracks: `mirror_states` above `@flow`, or called with an existing flow.
 
     @mirror_states(optimization_type="strategy_optimization", priority="high")
     @flow(retries=2)
@@ -7,7 +7,7 @@
 Contract. The flow stays the same object and does the same: O9 adds hooks, which never raise into it. Each of its runs
 is the optimization `run-<flow run id>`, begun at its first hook; the states of its tasks come from Prefect's event
 stream or from the reconciler. Where the store is away, states wait in the spool; the first hook of a process waits for
-a store that hangs `o9.mirror.spooling_writer.PATIENCE_SECONDS` at most, and later ones not at all.
+a store that hangs `o9.mirror.spooling_writer.PATIENCE_SECONDS` at most, later ones not at all.
 """
 
 from __future__ import annotations
@@ -48,10 +48,6 @@ ASK_PREFECT_SECONDS = 2.0
 _MARK = "o9_mirrors"
 # At exit the heartbeat releases what the process holds; before that, what waits must be delivered.
 atexit.register(close_writers)
-
-
-@overload
-def mirror_states(flow: F) -> F: ...
 
 
 @overload

@@ -1,9 +1,8 @@
-"""What a flow run does to the process that it runs in: each flow of O9 calls `run_begins` first.
+"""What a flow run does to its process: each flow of O9 calls `run_begins` first.
 
-Its logs reach Prefect, and SIGTERM goes back to its handler. While it runs a flow, Prefect handles the signal by
-an error, which is raised in whatever the main thread does then. That is right in a process of the flow's own. A node
-says by `running_beside` that its process is not one; there the signal is Prefect's only for the moment in which its
-server hears that the run begins.
+Its logs reach Prefect, and SIGTERM goes back to its handler. While it runs a flow, Prefect turns the signal into an
+error in the main thread. That is right in a process of the flow's own. A node calls `running_beside` because its
+process is not one; there Prefect has the signal only for the moment in which it reports that the run begins.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ async def prune_history(days: float | None = None) -> dict[str, Any]:
     """Delete what ended `days` days ago or earlier, with everything of its own; and in Prefect the flow runs that O9
     created for what is deleted, by this run or another, and day-old ones of scheduled flows. Returns the figures.
 
-    None: as many as O9_RETENTION_DAYS says; where that is 0, nothing is deleted here. Raises OptimizationStoreError
-    where the store is away, OptimizationValidationError for a number of days that is none.
+    None: O9_RETENTION_DAYS; where that is 0, nothing is deleted here. Raises OptimizationStoreError where the store is
+    away, OptimizationValidationError for an invalid number of days.
     """
     run_begins()
     if days is None and not settings().retention_days:

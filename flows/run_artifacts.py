@@ -55,11 +55,7 @@ def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def result_markdown(
-    state: OptimizationState,
-    *,
-    counts: Mapping[str, int],
-    failed: Sequence[Trial],
-    verdict: Verdict | None,
+    state: OptimizationState, *, counts: Mapping[str, int], failed: Sequence[Trial], verdict: Verdict | None
 ) -> str:
     """The best, its parameters, the baseline, the verdict with its reason, and what failed.
 

@@ -1,10 +1,9 @@
 """Keeps what Prefect shows of an optimization's run: its name and tags, progress, best trials, and its result.
 
-It also emits the events of `o9.flows.events` that nobody else can: of new bests, and of runs that Prefect started.
+It also emits the events of `o9.flows.events` that no other part can: new bests, and runs that Prefect started.
 
-Contract. None of it is on a step's critical path, and none of it can fail the optimization: what Prefect does not take
-is logged. Progress and trials are written every SHOW_SECONDS at most; a run that ends before that shows its result
-alone.
+Contract. None of it is on a step's critical path or can fail the optimization: what Prefect refuses is logged. Progress
+and trials are written every SHOW_SECONDS at most; a run that ends before that shows its result only.
 """
 
 from __future__ import annotations

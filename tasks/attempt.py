@@ -1,7 +1,7 @@
 """One attempt at an optimization while it lives in this process: its claim, its strategy, and what cuts it off.
 
-Flow and tasks hand each other plain tickets; the live parts are looked up here by the flow run's id. Another
-process that is given the same ticket would open its own: nothing here is needed that the store does not have.
+Flow and tasks pass plain data to each other; the live parts are looked up here by the flow run's id. Another process
+that is given the same data would open its own: nothing here is needed that the store does not have.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ INTENDED = {**CUTS_OFF, Intent.PAUSE: Continuation.PAUSE}
 
 
 def continuation(intent: Intent, *, stopping: bool, done: bool) -> Continuation:
-    """What is finished is done, whatever anybody wants; then people's intents count, then the node's."""
+    """What is finished is done, whatever is wanted; then people's intents count, then the node's."""
     if done:
         return Continuation.DONE
     if intent in INTENDED:
@@ -111,7 +111,7 @@ class Attempt:
 
     @property
     def holds_out(self) -> bool:
-        """Whether the best is to be evaluated on periods held out, behind the last step."""
+        """Whether the best is to be evaluated on held-out periods, after the last step."""
         return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
 
     def live_run(self, flow_run_id: Any, *, by_prefect: bool = False) -> LiveRun:
@@ -137,7 +137,7 @@ class Attempt:
         self.stopping = True
 
     def hear(self, intent: Intent) -> None:
-        """What people want now. A strategy with steps hears of a pause by its commit, one without only here."""
+        """Act on an intent. A strategy with steps learns of a pause by its commit, a coroutine only here."""
         if following := CUTS_OFF.get(intent):
             self.interrupt(following)
         elif intent is Intent.PAUSE and self.strategy is not None and self.strategy.kind == "coroutine":
@@ -173,7 +173,7 @@ class Attempt:
         task.cancel()
         await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
         if not task.done():
-            logger.warning("%s: its code swallows its cancellation; left behind", self.claimed.optimization_id)
+            logger.warning("%s: its code swallows its cancellation; abandoned", self.claimed.optimization_id)
             RUNS.left_behind.add(task)
             task.add_done_callback(RUNS.left_behind.discard)
 

@@ -1,9 +1,9 @@
 """A coroutine strategy among Prefect tasks: it runs through, and each step that it reports is a task of its own.
 
-Contract. What it assigns is committed as it is seen, whichever task waits. A step is reported by `completed_steps`;
+Contract. What it assigns is committed as it is seen, whichever task waits. A step is reported by `completed_steps`, or
 by `progress` of `total_steps` where the strategy leaves `completed_steps` alone, which then follows. The task of a step
-ends when its report is committed; that of the last one, when the coroutine has ended. An error fails the task of the
-step that was not reported yet.
+ends when its report is committed; the last one, when the coroutine has ended. An error fails the task of the step that
+was not reported yet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from o9.lifecycle.effect import direction_of, improvement
 from o9.model.optimization import OptimizationState
 from o9.model.validation import validate_changes
 from o9.store.optimizations.commit_step import AMENDABLE
-from o9.strategies.coroutine import CoroutineAttempt, CoroutineEnd
+from o9.strategies.coroutine import CoroutineAttempt
 from o9.tasks.attempt import Attempt, Continuation, continuation
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ReportedSteps:
         self._committed = state
         self._began_with = self._count = state.completed_steps
         self._news = asyncio.Event()
-        self.running: asyncio.Task[CoroutineEnd] = asyncio.create_task(
+        self.running: asyncio.Task[bool] = asyncio.create_task(
             strategy.run(state, self._observe, attempt.observe_seconds), context=attempt.context
         )
         self.running.add_done_callback(self._stopped)
@@ -56,13 +56,13 @@ class ReportedSteps:
         failed = not self.running.cancelled() and self.running.exception() is not None
         if failed and self._count > number and not self._is_last(number):
             return Continuation.GO_ON  # it failed in the step after this one
-        return _continuation_of(self.running.result())
+        return Continuation.PAUSE if self.running.result() else Continuation.DONE
 
     def ended(self) -> Continuation | None:
         """How it ended by itself; None where it runs or was cut off. Raises what it raised."""
         if not self.running.done() or self.running.cancelled():
             return None
-        return _continuation_of(self.running.result())
+        return Continuation.PAUSE if self.running.result() else Continuation.DONE
 
     async def _observe(self, seen: OptimizationState) -> None:
         changes = {
@@ -92,11 +92,7 @@ class ReportedSteps:
         total = self._committed.total_steps
         return bool(total) and number + 1 >= total
 
-    def _stopped(self, running: asyncio.Task[CoroutineEnd]) -> None:
+    def _stopped(self, running: asyncio.Task[bool]) -> None:
         if not running.cancelled():
             running.exception()  # an attempt that was cut off asks for it no more, and asyncio would complain
         self._news.set()
-
-
-def _continuation_of(end: CoroutineEnd) -> Continuation:
-    return Continuation.PAUSE if end.pause_requested else Continuation.DONE

@@ -1,10 +1,10 @@
 """O9's own log records in Prefect's run logs: what is logged inside a flow or task run is shown with that run.
 
-What Prefect's engine says of each run of a node's flows ("Finished in state Completed()") stays in its record, and off
-the console: in a notebook it would bury what matters. O9_LOG_LEVEL=DEBUG, or `o9 -v`, shows it.
+What Prefect's engine says of each run of a node's flows ("Finished in state Completed()") is recorded, but kept off the
+console, where it would bury what matters. O9_LOG_LEVEL=DEBUG, or `o9 -v`, shows it.
 
-Contract. `forward_to_prefect` may be called again and then does nothing. What is logged outside of a run goes nowhere
-near Prefect. Prefect's settings (PREFECT_LOGGING_TO_API_ENABLED and the like) count.
+Contract. `forward_to_prefect` may be called again and then does nothing. What is logged outside of a run does not reach
+Prefect. Prefect's settings (PREFECT_LOGGING_TO_API_ENABLED and the like) count.
 """
 
 from __future__ import annotations

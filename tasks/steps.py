@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
@@ -68,7 +69,7 @@ _MIRRORED: dict[str, Any] = {
 
 @task(name="prepare", **_MIRRORED)
 async def prepare(optimization_id: str) -> dict[str, Any]:
-    """Make the strategy ready to go on behind the last committed step. Returns that step's number, and what follows."""
+    """Make the strategy ready to continue after the last committed step. Returns the next step, and what follows."""
     attempt = _attempt()
     state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, optimization_id)
     attempt.state = state
@@ -97,11 +98,11 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
         logger.warning("%s", warning)
     holding = await attempt.read(queries.holding, optimization_id)
     assert holding is not None
-    # It may have died between its last step and its end; and what somebody wanted since the claim needs no step.
+    # An earlier attempt may have died between its last step and its end; and intents since the claim need no step.
     done = bool(state.total_steps and state.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
     following = continuation(Intent(holding.intent), stopping=attempt.stopping, done=done)
-    return {"step": state.completed_steps, "total_steps": state.total_steps, "following": following.value}
+    return {"step": state.completed_steps, "following": following.value}
 
 
 @task(name="run_step", task_run_name="step-{step}", **_MIRRORED)
@@ -159,10 +160,8 @@ async def hold_out(optimization_id: str) -> str:
         logger.warning("the hold-out of %s could not be evaluated: %s", state.name, found.error)
         await attempt.amend(results={**state.results, "hold_out_error": found.error})
     else:
-        fence, best_number = attempt.claimed.fence, trial.number
-        await attempt.write(
-            KeepHoldOut(optimization_id, fence, best_number, found.returns, found.baseline, found.dates)
-        )
+        fence, number = attempt.claimed.fence, trial.number
+        await attempt.write(KeepHoldOut(optimization_id, fence, number, found.returns, found.baseline, found.dates))
     return Continuation.DONE.value
 
 
@@ -260,7 +259,7 @@ async def _commit(
         retry_of=state.metadata.get("retry_of", ""),
     )
     acknowledged = await attempt.write(commit)
-    # Only now: a step that was not committed must leave nothing behind, or its repetition would differ.
+    # Only now: a step that was not committed must leave no trace, or its repetition would differ.
     _advance(state, commit, acknowledged.completed_steps)
     attempt.best, attempt.checkpoint = best, dict(result.checkpoint)
     attempt.streak = streak_of(result.trials, attempt.streak)
@@ -269,11 +268,7 @@ async def _commit(
 
 def _advance(state: OptimizationState, commit: CommitStep, completed_steps: int) -> None:
     """Make `state` what the commit has made of the record, so that no step reads it whole."""
-    state.completed_steps, state.current_step, state.metrics = (
-        completed_steps,
-        commit.current_step,
-        dict(commit.metrics),
-    )
+    state.completed_steps, state.current_step, state.metrics = completed_steps, commit.current_step, {**commit.metrics}
     if state.total_steps:
         state.progress = min(1.0, completed_steps / state.total_steps)
     for field, value in (
@@ -304,17 +299,15 @@ async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Tri
     """Write what a step that was cut off for good had come to."""
     direction = direction_of(state)
     best = best_of(trials, direction, attempt.best)
-    is_new = best is not None and best is not attempt.best
-    await attempt.write(
-        CutOff(
-            state.optimization_id,
-            attempt.claimed.fence,
-            trials,
-            performance=best.value if best and is_new else None,
-            improvement=improvement(best.value, state.baseline_performance, direction) if best and is_new else None,
-            optimized_parameters=best.parameters if best and is_new else None,
+    cut_off = CutOff(state.optimization_id, attempt.claimed.fence, trials)
+    if best is not None and best is not attempt.best:
+        cut_off = replace(
+            cut_off,
+            performance=best.value,
+            improvement=improvement(best.value, state.baseline_performance, direction),
+            optimized_parameters=best.parameters,
         )
-    )
+    await attempt.write(cut_off)
     attempt.best = best
 
 

@@ -395,7 +395,7 @@ async def test_each_request_calls_back(
         if entry["path"].endswith("/statistics"):
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(api, "TELL_SECONDS", 0.05)
+    monkeypatch.setattr(api, "LAST_CALLBACKS_SECONDS", 0.05)
     aggregator.api.register_callback("request", hangs)
     aggregator.api.register_callback("request", ends)
     await answer(aggregator, "/statistics")

@@ -104,8 +104,8 @@ def objectives() -> Iterator[None]:
     for plain_one in (hangs, swallows, breaks, plain):
         objective(f"again-{plain_one.__name__}")(plain_one)
     yield
-    for name in [name for name in registry._objectives if name.startswith("again-")]:
-        del registry._objectives[name]
+    for name in [name for name in registry._registered["objective"] if name.startswith("again-")]:
+        del registry._registered["objective"][name]
     POOL.shut_down()
 
 

@@ -28,8 +28,8 @@ EACH_SAMPLER = [pytest.param(name, marks=MARKS.get(name, ())) for name in SAMPLE
 
 @pytest.fixture(autouse=True)
 def _objectives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_objectives", {})
-    monkeypatch.setattr(registry, "_strategies", {})
+    monkeypatch.setitem(registry._registered, "objective", {})
+    monkeypatch.setitem(registry._registered, "strategy", {})
     register_objective()
 
 

@@ -30,7 +30,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import AlertLevel, TrialState
 from o9.store import queries
 from o9.store.store import Store
-from o9.strategies.coroutine import run_coroutine
+from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind
 from o9.strategies.user_steps import UserSteps
@@ -112,7 +112,8 @@ async def test_a_strategy_that_never_awaits_is_named(
     if kind == "steps":
         running = UserSteps(ResolvedStrategy("greedy", StrategyKind.STEPS, Steps), 1).step(new("a"), 0, None)
     else:
-        running = run_coroutine(greedy, new("a"), observe, 0.05, name="greedy")
+        strategy = ResolvedStrategy("greedy", StrategyKind.COROUTINE, greedy)
+        running = CoroutineAttempt(strategy, 1).run(new("a"), observe, 0.05)
     with contextlib.suppress(OptimizationStrategyError):  # a step has to return something
         await running
     await settled(watchdog)

@@ -10,8 +10,10 @@ from typing import Any
 
 import psutil
 
+from o9.model.optimization import OptimizationState
+from o9.strategies.coroutine import CoroutineAttempt, Observe
 from o9.strategies.evaluation import Evaluator, TrialOutcome
-from o9.strategies.registry import Objective
+from o9.strategies.registry import Objective, ResolvedStrategy, StrategyKind
 from o9.workers import worker as child_module
 from o9.workers.pool import POOL
 
@@ -27,7 +29,8 @@ async def evaluators() -> AsyncIterator[MakeEvaluator]:
         function: Callable[..., Any], workers: int = 1, locator: str | None = None, timeout_seconds: float | None = None
     ) -> Evaluator:
         one = Objective("tested", function, locator=locator)
-        made.append(Evaluator(one, workers=workers, timeout_seconds=timeout_seconds))
+        apart = workers > 1
+        made.append(Evaluator(one, workers=workers, single_threaded=apart, timeout_seconds=timeout_seconds))
         return made[-1]
 
     yield make
@@ -40,6 +43,14 @@ async def evaluators() -> AsyncIterator[MakeEvaluator]:
 async def evaluate(one: Evaluator, *parameters: dict[str, Any]) -> list[TrialOutcome]:
     """Evaluate them as trials 0, 1, 2, …"""
     return await one.evaluate(parameters, range(len(parameters)))
+
+
+async def run_coroutine(
+    function: Callable[[OptimizationState], Any], state: OptimizationState, observe: Observe, interval: float
+) -> bool:
+    """Run a coroutine strategy called `coroutine`; did it ask for a pause?"""
+    strategy = ResolvedStrategy("coroutine", StrategyKind.COROUTINE, function)
+    return await CoroutineAttempt(strategy, 1).run(state, observe, interval)
 
 
 def children() -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -14,9 +13,7 @@ from o9.api.api import OptimizationAPI
 from o9.api.versions import PREFIX
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.statistics.statistics import OptimizationStatistics
-from o9.store import queries
 from o9.store.store import Store
 
 T = TypeVar("T")
@@ -33,44 +30,12 @@ class StoreBackend:
         self.alert_system = AlertNotificationSystem(store=store)
         self.prefect_answers = True
         self.lifecycle_manager = OptimizationLifecycleManager(store=store)
-        self._statistics = OptimizationStatistics(store=store)
-        self._health = OptimizationHealthChecker(store=store)
-
-    async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        return await self.lifecycle_manager.control.submit(state, allowed_imports=())
-
-    async def placebo_request(self, optimization_id: str, runs: int) -> list[OptimizationState]:
-        return await self.lifecycle_manager.control.placebo(optimization_id, runs, allowed_imports=())
-
-    async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
-        return await self.store.read_async(queries.get, optimization_id)
+        self.control = self.lifecycle_manager.control
+        self.statistics = OptimizationStatistics(store=store)
+        self.health_checker = OptimizationHealthChecker(store=store)
 
     async def prefect_alive(self) -> bool:
         return self.prefect_answers
-
-    async def start_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self.lifecycle_manager.start_optimization(optimization_id, by)
-
-    async def pause_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self.lifecycle_manager.pause_optimization(optimization_id, by)
-
-    async def resume_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self.lifecycle_manager.resume_optimization(optimization_id, by)
-
-    async def cancel_optimization(self, optimization_id: str, by: str) -> bool:
-        return await self.lifecycle_manager.cancel_optimization(optimization_id, by)
-
-    async def get_global_statistics(self) -> dict[str, Any]:
-        return await self._statistics.get_global_statistics()
-
-    async def get_performance_trends(self, time_range: timedelta) -> dict[str, Any]:
-        return await self._statistics.get_performance_trends(time_range)
-
-    async def get_optimization_rankings(self, metric_name: str, limit: int) -> list[dict[str, Any]]:
-        return await self._statistics.get_optimization_rankings(metric_name, limit)
-
-    async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
-        return await self._health.recent_report(optimization_id)
 
 
 class Requests:

@@ -29,7 +29,7 @@ async def kept(parameters: dict[str, Any]) -> Evaluation:
 
 
 async def steps_of(monkeypatch: pytest.MonkeyPatch, count: int, **parameters: Any) -> list[Trial]:
-    monkeypatch.setattr(registry, "_objectives", {})
+    monkeypatch.setitem(registry._registered, "objective", {})
     objective("kept", search_space=LINE)(kept)
     metadata = {"objective": "kept", "sampler": "random", "seed": 1, "trials_per_step": 2}
     state = new("a", total_steps=count, metadata=metadata, parameters=parameters)

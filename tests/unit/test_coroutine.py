@@ -3,9 +3,10 @@
 import asyncio
 from datetime import datetime
 
+from evaluations import run_coroutine
+
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.strategies.coroutine import run_coroutine
 
 
 async def test_what_it_assigns_last_is_observed_though_it_ends_during_an_observation() -> None:

@@ -84,8 +84,8 @@ def test_what_is_written_in_c_has_none() -> None:
 
 
 def test_what_an_attempt_runs(monkeypatch: Any) -> None:
-    monkeypatch.setattr(registry, "_objectives", {})
-    monkeypatch.setattr(registry, "_strategies", {})
+    monkeypatch.setitem(registry._registered, "objective", {})
+    monkeypatch.setitem(registry._registered, "strategy", {})
     registry.objective("here", data="prices-v1", search_space={"x": {"type": "int", "low": 1, "high": 9}})(_objective)
     code = code_fingerprint(_objective)
     ran = provenance_of(new("a", metadata={"objective": "here"}), 3)

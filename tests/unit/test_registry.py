@@ -19,12 +19,11 @@ from o9.strategies.registry import (
     StrategyKind,
     import_allowed,
     is_async,
+    names_of,
     objective,
-    objective_names,
     register_strategy,
     resolve_objective,
     resolve_strategy,
-    strategy_names,
 )
 
 SPACE = {"x": {"type": "float", "low": 0, "high": 1}}
@@ -32,8 +31,8 @@ SPACE = {"x": {"type": "float", "low": 0, "high": 1}}
 
 @pytest.fixture(autouse=True)
 def _clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_objectives", {})
-    monkeypatch.setattr(registry, "_strategies", {})
+    monkeypatch.setitem(registry._registered, "objective", {})
+    monkeypatch.setitem(registry._registered, "strategy", {})
 
 
 # What users have in a module: things of their own, and what those are made of.
@@ -171,7 +170,7 @@ def test_what_o9_brings_along_is_found_by_name() -> None:
     assert found.locator == "o9.demo.functions:branin"
     assert found.data_fingerprint == "branin"
     assert found.trials_per_step > 1
-    assert "branin" in objective_names()
+    assert "branin" in names_of("objective")
 
 
 def test_an_import_path_is_imported(desk: Path) -> None:
@@ -295,12 +294,12 @@ def test_an_unknown_strategy_names_the_known_ones() -> None:
 
 
 def test_entry_points_are_found_and_need_no_permission(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("carry_by_entry_point", "desk_of_tests.models:carry", registry.OBJECTIVES_GROUP)
-    monkeypatch.setattr(registry, "_entry_points", lambda group: {point.name: point} if point.group == group else {})
+    point = EntryPoint("carry_by_entry_point", "desk_of_tests.models:carry", "o9.objectives")
+    monkeypatch.setattr(registry, "_entry_points", lambda what: {point.name: point} if what == "objective" else {})
     found = resolve_objective("carry_by_entry_point", allowed_imports=())
     assert (found.name, found.locator) == ("carry_by_entry_point", "desk_of_tests.models:carry")
-    assert "carry_by_entry_point" in objective_names()
-    assert "carry_by_entry_point" not in strategy_names()
+    assert "carry_by_entry_point" in names_of("objective")
+    assert "carry_by_entry_point" not in names_of("strategy")
 
 
 class _Steps:

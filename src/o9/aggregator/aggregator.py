@@ -200,15 +200,6 @@ class OptimizationStateAggregator(ControlVerbs):
         """
         return (await self.control.submit(state)).optimization_id
 
-    async def submit_request(self, state: OptimizationState) -> OptimizationState:
-        """The same for one that came from outside: it has to name an objective or a strategy, and may name only
-        the import paths that the operator allowed."""
-        return await self.control.submit(state, allowed_imports=settings().allowed_imports)
-
-    async def placebo_request(self, optimization_id: str, runs: int) -> list[OptimizationState]:
-        """Queue placebo runs for a caller from outside: import paths only where the operator allowed them."""
-        return await self.control.placebo(optimization_id, runs, allowed_imports=settings().allowed_imports)
-
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
         """The present state, also after the end; None where there is no such optimization."""
         self._started()

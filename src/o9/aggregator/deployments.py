@@ -25,7 +25,7 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationValidatio
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.templates import in_zone, without
 from o9.model.urls import public_url
-from o9.strategies.registry import objective_names
+from o9.strategies.registry import names_of
 
 POOL = "o9"
 LIFECYCLE = SCHEDULES[0]
@@ -124,7 +124,7 @@ def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any
 def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
     made = of.load().to_deployment(name=name, tags=list(TAGS), entrypoint_type=EntrypointType.MODULE_PATH, **more)
     assert isinstance(made, RunnerDeployment)
-    offer_objectives(made._parameter_openapi_schema.definitions, objective_names())
+    offer_objectives(made._parameter_openapi_schema.definitions, names_of("objective"))
     return made
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -17,25 +16,25 @@ import httpx
 from o9.api.versions import ALONE, API_VERSION, PREFIX, READING, ROOT, VERSIONS, Handler
 from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
-from o9.model.settings import settings
+from o9.model.loops import cancelled
+from o9.model.settings import checked_rate_limit, settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from o9.api.backend import Backend
-    from o9.api.gate import Answered
-    from o9.api.limits import RateLimit
+    from o9.api.gate import RateLimit
 
 logger = logging.getLogger(__name__)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PROBES = ("/healthz", "/readyz")
-TELL_SECONDS = 1.0  # how long the callbacks of the last requests may take when it ends
+LAST_CALLBACKS_SECONDS = 1.0  # for the callbacks of the last requests when it stops
 
 
 class OptimizationAPI(Component):
-    """Bound to an aggregator, which answers. Alone only handlers of one's own answer: all else is 503, and says why.
+    """Bound to an aggregator, which answers. Alone, only your own handlers answer; all else is 503, and says why.
 
-    rate_limit: for each client, None takes O9_API_RATE_LIMIT. It is an ASGI application, too, which `o9 serve` serves.
+    rate_limit: for each client; None takes O9_API_RATE_LIMIT. It is an ASGI application, too, which `o9 serve` serves.
 
     Event: `request(entry)` after each one, with method, path, endpoint, client, code and seconds.
     """
@@ -51,11 +50,10 @@ class OptimizationAPI(Component):
             raise OptimizationValidationError("api_version", f"there is no version {api_version!r}; there is {served}")
         self.api_version = api_version
         self._backend = backend
-        if rate_limit is not None:
-            from o9.api.limits import checked_limit  # loaded only where something is served
-
-            checked_limit(rate_limit)
-        self._rate = rate_limit or settings().api_rate_limit
+        try:
+            self._rate = settings().api_rate_limit if rate_limit is None else checked_rate_limit(rate_limit)
+        except ValueError as error:
+            raise OptimizationValidationError("rate_limit", str(error)) from None
         self._limit: RateLimit | None = None
         self._app: ASGIApp | None = None
         self._handlers: dict[tuple[str, str], Handler] = {}
@@ -125,7 +123,7 @@ class OptimizationAPI(Component):
     def _application(self) -> ASGIApp:
         if self._app is None:
             from o9.api.app import create_app  # FastAPI: a third of a second that only requests are worth
-            from o9.api.limits import RateLimit
+            from o9.api.gate import RateLimit
 
             self._limit = self._limit or RateLimit(self._rate)
             self._app = create_app(
@@ -138,19 +136,17 @@ class OptimizationAPI(Component):
             logger.warning("%s", ALONE)
 
     async def _end(self) -> None:
-        telling = self._emitting - {asyncio.current_task()}  # a callback may be what ends it
-        if telling:
-            _, late = await asyncio.wait(telling, timeout=TELL_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        emitting = self._emitting - {asyncio.current_task()}  # a callback may be what ends it
+        if emitting:
+            _, late = await asyncio.wait(emitting, timeout=LAST_CALLBACKS_SECONDS)
+            await cancelled(*late)
 
-    def _answered(self, answered: Answered) -> None:
-        self._codes[answered.code] += 1
-        if answered.endpoint is not None:
-            self._endpoints[f"{answered.method} {answered.endpoint.removeprefix(PREFIX)}"] += 1
+    def _answered(self, entry: dict[str, Any]) -> None:
+        self._codes[entry["code"]] += 1
+        if entry["endpoint"] is not None:
+            self._endpoints[f"{entry['method']} {entry['endpoint'].removeprefix(PREFIX)}"] += 1
         if self.has_callbacks("request"):  # the client does not wait for them
-            task = asyncio.create_task(self.emit("request", asdict(answered)), name="o9-api-callbacks")
+            task = asyncio.create_task(self.emit("request", entry), name="o9-api-callbacks")
             self._emitting.add(task)
             task.add_done_callback(self._emitting.discard)
 

@@ -15,8 +15,7 @@ from starlette.exceptions import HTTPException
 from o9.api.answers import REFUSALS, answer_error, answer_http, answer_invalid, refusal, success
 from o9.api.backend import Backend
 from o9.api.bodies import ReadRoute, parsed
-from o9.api.gate import Answered, Gate
-from o9.api.limits import RateLimit
+from o9.api.gate import Gate, RateLimit
 from o9.api.optimization_routes import add_optimization_routes
 from o9.api.other_routes import add_other_routes
 from o9.api.parameters import each_once
@@ -29,12 +28,12 @@ def create_app(
     backend: Backend | None,
     *,
     rate_limit: RateLimit,
-    answered: Callable[[Answered], None],
+    answered: Callable[[dict[str, Any]], None],
     handlers: Mapping[tuple[str, str], Handler],
 ) -> FastAPI:
-    """The application over `backend`. `handlers`, by method and path below the prefix, come before O9's own routes.
+    """The application over `backend`; None: without O9's own routes, of which a request learns why.
 
-    None: O9's own routes are absent, and a request for one is answered with the reason.
+    `handlers`, by method and path below the prefix, come before O9's own routes.
     """
     app = FastAPI(
         title="O9", version=API_VERSION, redirect_slashes=False, docs_url=None, redoc_url=None,

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON in which each field is given once. What FastAPI would say of others names no cause."""
+"""Bodies of requests: JSON in which each field is given once. FastAPI's own errors would not name the cause."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A change keeps the fields that it does not name; metadata are one field. Before the first attempt it may give all that a
 submission may; later what no trial depends on (`o9.store.optimizations.replace.LATER`), after the end the words.
-Deleting is what pruning does: what was counted of it stays counted. What has not ended is cancelled before that.
+Deleting is pruning: counts stay. What has not ended is cancelled before that.
 """
 
 from __future__ import annotations
@@ -15,15 +15,11 @@ from typing import Any
 from o9.api.backend import Backend, existing
 from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.submission import prepared
-from o9.model.errors import (
-    OptimizationNotFoundError,
-    OptimizationStateError,
-    OptimizationValidationError,
-)
+from o9.model.errors import OptimizationNotFoundError, OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import FIGURES, GIVEN, OptimizationState
 from o9.model.settings import settings
 from o9.model.specification import Role, keys_of, read_metadata, unnamed
-from o9.model.states import ACTIVE, ENDED, OptimizationStatus
+from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.model.validation import validate_changes
 from o9.store import queries
 from o9.store.core.column_types import content_hash
@@ -116,7 +112,10 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
             await delete(backend, run_id, cancel=cancel)
     cancelled = ""
     if state.status not in ENDED:
-        await (_cancel if cancel else _cancel_at_rest)(backend, optimization_id)
+        if cancel:
+            await _cancel(backend, optimization_id)
+        elif not await backend.control.cancel_at_rest(optimization_id, "api"):
+            raise _at_work(await existing(backend, optimization_id), "delete")  # an attempt has begun since the look
         cancelled = ", cancelled"
     deadline = asyncio.get_running_loop().time() + END_SECONDS
     while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not Because.LONG_AGO:
@@ -224,15 +223,9 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
     return settled
 
 
-async def _cancel_at_rest(backend: Backend, optimization_id: str) -> None:
-    """Cancel it unless an attempt works on it; one may have begun since somebody looked."""
-    if not await backend.lifecycle_manager.control.cancel_at_rest(optimization_id, "api"):
-        raise _at_work(await existing(backend, optimization_id), "delete")
-
-
 async def _cancel(backend: Backend, optimization_id: str) -> None:
     """Cancel it, and wait for its end."""
-    await backend.cancel_optimization(optimization_id, "api")
+    await backend.control.request(optimization_id, Intent.CANCEL, "api")
     deadline = asyncio.get_running_loop().time() + END_SECONDS
     while (state := await existing(backend, optimization_id)).status not in ENDED:
         if asyncio.get_running_loop().time() > deadline:

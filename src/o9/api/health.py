@@ -1,6 +1,6 @@
 """Whether O9 itself is well: the store, Prefect, the nodes and the channels of alerts. Milliseconds at any size.
 
-How the store's pages are is what `o9 db check` looks at.
+`o9 db check` looks at the store's pages.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ PREFECT_SECONDS = 1.0
 
 
 class PrefectCheck:
-    """Whether Prefect's server answers. One question at a time, whose answer all share who ask meanwhile.
+    """Whether Prefect's server answers. Requests that come meanwhile share one check.
 
-    It holds a thread for longer than anybody waits for it: one for each request would take the threads by which the
-    whole process reads.
+    A check may hold a thread for longer than its request waits; one for each request would exhaust the thread pool.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -45,21 +44,16 @@ async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, An
     """`status` with its `issues`; `running`, `store`, `schema`, `prefect`, `nodes` and `channels`."""
     store = backend.store
     alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), asyncio.to_thread(store_health, store))
-    issues = [
-        f"the node {node['node_id']} has no heartbeat since {node['heartbeat_at']}"
-        for node in nodes
-        if not node["alive"]
-    ]
-    issues += [
-        f"the node {node['node_id']} lives, but its last heartbeat was written at {node['heartbeat_at']}: see its log"
-        for node in nodes
-        if node["alive"] and node["late"]
-    ]
-    issues += [
-        f"the channel {each['channel']} fails since {each['failing_since']}"
-        for each in channels
-        if each["failing_since"]
-    ]
+    issues = []
+    for node in nodes:
+        name, at = node["node_id"], node["heartbeat_at"]
+        if not node["alive"]:
+            issues.append(f"the node {name} has had no heartbeat since {at}")
+        elif node["late"]:
+            issues.append(f"the node {name} is alive, but its last heartbeat was written at {at}: see its log")
+    for channel in channels:
+        if since := channel["failing_since"]:
+            issues.append(f"the channel {channel['channel']} has been failing since {since}")
     if not alive:
         issues.append(f"Prefect's server does not answer within {PREFECT_SECONDS:g} s: what runs waits for it")
     return {

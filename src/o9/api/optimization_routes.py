@@ -1,9 +1,8 @@
-"""The routes of optimizations: their record, what is asked of them, and what they tried."""
+"""The routes of optimizations: their record, their control, and what they tried."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,17 +15,11 @@ from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
 from o9.api.bodies import DescribedBy
 from o9.api.changes import change, delete
-from o9.api.parameters import (
-    CancelQuery,
-    LogQuery,
-    NoQuery,
-    Omitted,
-    OptimizationQuery,
-    PageQuery,
-)
+from o9.api.parameters import CancelQuery, LogQuery, NoQuery, Omitted, OptimizationQuery, PageQuery
 from o9.api.versions import PREFIX
 from o9.health.grades import Grade, Verdict
 from o9.health.kept import kept_verdict, kept_verdicts
+from o9.lifecycle.control import Verb
 from o9.lifecycle.heartbeat import takers
 from o9.lifecycle.submission import requested
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
@@ -100,7 +93,8 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
 
         `run_by`: the nodes that start it when its turn comes; empty where none runs now.
         """
-        state = await backend.submit_request(requested(fields, settings().allowed_imports))
+        allowed = settings().allowed_imports
+        state = await backend.control.submit(requested(fields, allowed), allowed_imports=allowed)
         nodes = await asyncio.to_thread(takers, backend.store, state.optimization_id)
         return success(state.to_dict(), run_by=list(nodes))
 
@@ -145,7 +139,8 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     async def run_placebos(optimization_id: str, asked: PlaceboBody, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Queue its search on data without an edge, `runs` times; those that are there already are not queued again."""
         await existing(backend, optimization_id)
-        queued = await backend.placebo_request(optimization_id, asked.runs)
+        allowed = settings().allowed_imports
+        queued = await backend.control.placebo(optimization_id, asked.runs, allowed_imports=allowed)
         return success([{name: state.to_dict()[name] for name in PlaceboAnswer.model_fields} for state in queued])
 
     @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
@@ -190,22 +185,26 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         items = found[: asked.limit]
         return page(items, write_cursor(items[-1]["id"]) if len(found) > asked.limit else None)
 
-    _add_control(app, backend, "start", backend.start_optimization, "Queue what was held back or rests.")
-    _add_control(app, backend, "pause", backend.pause_optimization, "Finish the step that runs, and free the slot.")
-    _add_control(app, backend, "resume", backend.resume_optimization, "Queue again what rests.")
-    _add_control(app, backend, "cancel", backend.cancel_optimization, "Cut it off at once, for good; the best is kept.")
+    for verb, description in _VERBS.items():
+        _add_control(app, backend, verb, description)
 
 
-def _add_control(
-    app: FastAPI, backend: Backend, verb: str, control: Callable[[str, str], Awaitable[bool]], summary: str
-) -> None:
+_VERBS = {
+    Verb.START: "Queue what was held back or rests.",
+    Verb.PAUSE: "Finish the step that runs, and free the slot.",
+    Verb.RESUME: "Queue again what rests.",
+    Verb.CANCEL: "Cut it off at once, for good; the best is kept.",
+}
+
+
+def _add_control(app: FastAPI, backend: Backend, verb: Verb, description: str) -> None:
     async def ask(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         await existing(backend, optimization_id)
-        await control(optimization_id, "api")
+        await backend.control.carry_out(verb, optimization_id, "api")
         return success((await existing(backend, optimization_id)).to_dict())
 
     app.add_api_route(
-        f"{ONE}/{verb}", ask, methods=["POST"], name=f"{verb}_optimization", description=summary,
+        f"{ONE}/{verb.value}", ask, methods=["POST"], name=f"{verb.value}_optimization", description=description,
         response_model=Success[OptimizationState],
     )  # fmt: skip
 

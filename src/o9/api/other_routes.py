@@ -1,4 +1,4 @@
-"""The routes of statistics, health and alerts, and what tells whether this process lives and may be asked."""
+"""The routes of statistics, health and alerts, and the probes of this process."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def _add_statistics(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{PREFIX}/statistics", response_model=Success[dict[str, Any]])
     async def get_statistics(_: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Counts, rates, durations and improvements over all optimizations."""
-        return success(await backend.get_global_statistics())
+        return success(await backend.statistics.get_global_statistics())
 
     @app.get(f"{PREFIX}/statistics/trends", response_model=Success[dict[str, Any]])
     async def get_trends(asked: Annotated[TrendQuery, Query()]) -> JSONResponse:
         """Whether it gets better: windows, and slopes with their 95 % intervals."""
-        return success(await backend.get_performance_trends(timedelta(days=asked.days)))
+        return success(await backend.statistics.get_performance_trends(timedelta(days=asked.days)))
 
     @app.get(f"{PREFIX}/statistics/rankings", response_model=Success[Page[dict[str, Any]]])
     async def get_rankings(asked: Annotated[RankingQuery, Query()]) -> JSONResponse:
         """The best by a metric."""
-        return page(await backend.get_optimization_rankings(asked.metric_name, asked.limit), None)
+        return page(await backend.statistics.get_optimization_rankings(asked.metric_name, asked.limit), None)
 
 
 def _add_health(app: FastAPI, backend: Backend) -> None:
@@ -69,9 +69,8 @@ def _add_health(app: FastAPI, backend: Backend) -> None:
     async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Whether a result can be trusted: the verdict on it, four scores, issues and recommendations."""
         await existing(backend, optimization_id)
-        report = await backend.get_optimization_health(optimization_id)
-        store = backend.store
-        kept = await store.read_async(queries.health_report, optimization_id)
+        report = await backend.health_checker.recent_report(optimization_id)
+        kept = await backend.store.read_async(queries.health_report, optimization_id)
         verdict = verdict_of(kept["checks"]) if kept else None
         return success(report.to_dict() | document(verdict) if report else None)
 

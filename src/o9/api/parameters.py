@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.fields import COUNT_LIMIT, NAME_LIMIT
-from o9.model.optimization import as_utc
+from o9.model.optimization import moment_of
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.core.column_types import moment
 from o9.store.core.reading import PAGE_LIMIT
@@ -61,16 +61,13 @@ class OptimizationQuery(PageQuery):
     )
     family: Text | Omitted = Field(None, description="What its trials count in, from the first trial on.")
     q: Text | Omitted = Field(None, description="A part of the name or the id, in upper or lower case.")
-    created_after: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | Omitted = Field(
+    created_after: Annotated[datetime, BeforeValidator(moment_of)] | Omitted = Field(
         None, description="ISO 8601, such as 2026-01-31T09:30:00Z; encode a + as %2B."
     )
 
     def filter(self) -> Filter:
-        """Raises OptimizationValidationError for a `created_after` that is no moment."""
-        return Filter(
-            self.status, self.type, _priority(self.priority), self.strategy, self.family, self.q,
-            None if self.created_after is None else _moment(self.created_after),
-        )  # fmt: skip
+        since = None if self.created_after is None else moment(self.created_after)
+        return Filter(self.status, self.type, _priority(self.priority), self.strategy, self.family, self.q, since)
 
 
 class AlertQuery(PageQuery):
@@ -101,13 +98,3 @@ def _priority(text: str | None) -> OptimizationPriority | None:
     if text is None:
         return None
     return OptimizationPriority(int(text)) if text.isdecimal() else OptimizationPriority[text.upper()]
-
-
-def _moment(text: str) -> str:
-    try:
-        return moment(as_utc(datetime.fromisoformat(text)))
-    except (ValueError, OverflowError):
-        raise OptimizationValidationError(
-            "created_after",
-            f"{text!r:.80} is not an ISO 8601 datetime such as 2026-01-31T09:30:00Z (a + is %2B in a URL)",
-        ) from None

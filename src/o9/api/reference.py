@@ -22,37 +22,30 @@ def _routes(document: Document) -> Iterator[dict[str, Any]]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             body = _content(operation.get("requestBody", {}))
+            parameters = [
+                _field(each["name"], each["in"], each["schema"] | each, each["required"], document)
+                for each in operation.get("parameters", ())
+            ]
             yield {
                 "id": operation["operationId"],
                 "method": method.upper(),
                 "path": path,
                 "description": operation.get("description", ""),
-                "fields": [
-                    {
-                        "name": each["name"],
-                        "place": each["in"],
-                        "type": _type_of(each["schema"], document),
-                        "required": each["required"],
-                        "description": each.get("description", each["schema"].get("description", "")),
-                    }
-                    for each in operation.get("parameters", ())
-                ]
-                + list(_fields(body, document)),
+                "fields": [*parameters, *_fields(body, document)],
             }
 
 
 def _fields(schema: Mapping[str, Any], document: Document, within: str = "") -> Iterator[dict[str, Any]]:
-    """The fields of a JSON object, those of the objects in it behind their path."""
+    """The fields of a JSON object; those of a nested object follow, with its path."""
     schema = _resolved(schema, document)
     for name, each in schema.get("properties", {}).items():
-        yield {
-            "name": f"{within}{name}",
-            "place": "body",
-            "type": _type_of(each, document),
-            "required": name in schema.get("required", ()),
-            "description": each.get("description", ""),
-        }
+        yield _field(f"{within}{name}", "body", each, name in schema.get("required", ()), document)
         yield from _fields(each, document, f"{within}{name}.")
+
+
+def _field(name: str, place: str, schema: Mapping[str, Any], required: bool, document: Document) -> dict[str, Any]:
+    kind, description = _type_of(schema, document), schema.get("description", "")
+    return {"name": name, "place": place, "type": kind, "required": required, "description": description}
 
 
 def _type_of(schema: Mapping[str, Any], document: Document) -> str:

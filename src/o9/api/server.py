@@ -1,7 +1,7 @@
 """HTTP on a loopback address of this machine, in the event loop that starts it.
 
 There are no keys yet, so everyone who reaches the address may do everything: only loopback addresses are listened on,
-and what a page of another site sends, or a host name that only pretends to be this machine, is refused.
+and requests from pages of other sites, or for host names that only resolve to this machine, are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from o9.api.answers import refusal
 from o9.model.errors import OptimizationValidationError
 
-STOP_SECONDS = 5  # what is being answered gets so long
+STOP_SECONDS = 5  # for requests that are being answered
+START_POLL_SECONDS = 0.01
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,7 +58,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 class HttpServer:
-    """Serves `app` on `listener` inside `async with`, and closes it; what is being answered then gets STOP_SECONDS."""
+    """Serves `app` on `listener` inside `async with`, and closes it; requests in progress then get STOP_SECONDS."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener = listener
@@ -71,11 +72,10 @@ class HttpServer:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="o9-http")
-        ready = asyncio.create_task(self._server.ready.wait())
-        await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if self._task.done():
-            self._task.result()
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(START_POLL_SECONDS)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,17 +87,9 @@ class HttpServer:
 class _Server(uvicorn.Server):
     """Leaves the signals to the program that started it."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
 
 
 class ThisMachineOnly:

@@ -1,4 +1,6 @@
-"""What the API is called, and what an aggregator needs of it before anybody asks: no web framework is imported here."""
+"""What the API is called, and what an aggregator needs of it before the first request. No web framework is imported
+here.
+"""
 
 from __future__ import annotations
 

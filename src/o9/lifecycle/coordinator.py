@@ -20,7 +20,7 @@ from o9.store import queries
 from o9.store.core.component import StoreComponent, every
 from o9.store.queue.policies import ALL, SetPolicy
 from o9.store.store import Store
-from o9.strategies.registry import register_strategy, strategy_names
+from o9.strategies.registry import names_of, register_strategy
 from o9.text.suggest import did_you_mean, near
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         Raises OptimizationValidationError, naming the key. Takes effect at once, and may be awaited.
         """
         self.store.write(SetPolicy(name, config))
-        known = [ALL, *(kind.value for kind in OptimizationType), *strategy_names()]
+        known = [ALL, *(kind.value for kind in OptimizationType), *names_of("strategy")]
         if name not in known and (hint := did_you_mean(near(name, known, cutoff=0.8))):
             logger.warning("the policy %r is for a strategy of that name; %s", name, hint)
         return Registered()

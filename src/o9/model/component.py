@@ -1,10 +1,10 @@
 """What all components share: a life in four calls, and callbacks.
 
-Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start`
-initializes and `cleanup` stops what that was left out for. `register_callback` takes effect at once, and what it
-returns may be awaited or not, because users write it both ways. A component that is started belongs to the event loop
-that started it: `stop` and `cleanup` raise OptimizationError in another one. A callback that raises or exits, or awaits
-for longer than CALLBACK_SECONDS, is logged and disturbs nobody. It may stop its component, and start it again.
+Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start` initializes
+and `cleanup` stops where that was left out. `register_callback` takes effect at once; what it returns may be awaited or
+not, because users write it both ways. A started component belongs to the event loop that started it: `stop` and
+`cleanup` raise OptimizationError in another one. A callback that raises, exits or awaits for longer than
+CALLBACK_SECONDS is logged and affects nothing else. It may stop its component, and start it again.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class Component:
             self._started, self._loop = True, asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """End what it does by itself; `start` goes on."""
+        """End what it does by itself; `start` begins it again."""
         if self._started:
             check_loop(self._loop, type(self).__name__)
             self._started = False
             repeating, self._repeating = self._repeating, []
-            # One of them may be what stops it, in a callback: that one ends by itself behind its look.
+            # One of them may be what stops it, in a callback; that one ends by itself.
             await cancelled(*(task for task in repeating if task is not asyncio.current_task()))
             await self._end()
 
@@ -88,7 +88,7 @@ class Component:
         return Registered()
 
     def has_callbacks(self, event: str) -> bool:
-        """Whether anybody is called at `event`."""
+        """Whether `event` has any callback."""
         return bool(self._callbacks.get(event))
 
     def callbacks_of(self, event: str) -> list[Callable[..., Any]]:

@@ -1,8 +1,8 @@
 """The dates of a series of returns, as seconds since 1970: read from what users have, and written as ISO 8601.
 
-Contract. Standard library only; numpy and pandas objects are known by what they can do. Dates and times without a zone
-are taken as they are. With a zone, days (all of them begin at midnight) stay days; all else becomes UTC. Dates are in
-order, each once. `seconds_of` raises ValueError for anything else, saying which one is wrong; nothing else raises.
+Contract. Standard library only; numpy and pandas objects are recognized by their methods. Dates and times without a
+zone are taken as they are. With a zone, days (all of them begin at midnight) stay days; all else becomes UTC. Dates are
+in order, each once. `seconds_of` raises ValueError for anything else, saying which one is wrong.
 """
 
 from __future__ import annotations

@@ -1,22 +1,4 @@
-"""Every error O9 raises on purpose. Each message names what was wrong and what to do next.
-
-OptimizationError
-├── OptimizationNotFoundError       no optimization or alert has that id
-├── OptimizationStateError          a transition that the table of statuses forbids
-├── OptimizationValidationError     bad input; also a ValueError; names the field and the remedy
-│   └── OptimizationConflictError   the same id with other content
-├── OptimizationStoreError          the store cannot be opened, read or written
-│   ├── StoreUnavailableError       it is away for now: unreachable, locked, out of space; worth trying again
-│   └── StaleAttemptError           an attempt whose fence is old tried to write; its work was taken over
-├── OptimizationStrategyError       a strategy, objective or sampler is unknown, or broke its contract
-├── OptimizationCoordinationError   claims, leases, nodes, the Prefect server
-├── OptimizationLifecycleError
-├── OptimizationStatisticsError
-├── OptimizationHealthError
-├── OptimizationAPIError
-├── OptimizationSyncError
-└── OptimizationAlertError
-"""
+"""Every error O9 raises on purpose. Each message names what was wrong and what to do next."""
 
 from __future__ import annotations
 
@@ -54,7 +36,7 @@ class OptimizationValidationError(OptimizationError, ValueError):
 
 
 class Faults:
-    """Collects faults, to tell all of them at once: `with faults:` keeps what is raised inside, of each field once."""
+    """Collects faults, to report all at once: `with faults:` keeps what is raised inside, the first of each field."""
 
     def __init__(self) -> None:
         self._found: dict[str, OptimizationValidationError] = {}
@@ -83,7 +65,7 @@ class Faults:
             raise self.refusal()
 
     def refusal(self) -> OptimizationValidationError:
-        """All that was found, of which there is some."""
+        """All that was found, which is at least one."""
         first, *others = self._found.values()
         return OptimizationValidationError(first.field, first.problem, others=others)
 

@@ -1,4 +1,4 @@
-"""Whether an error says that the machine has run out of something: no fault of the code that met it."""
+"""Whether an error means that the machine has run out of descriptors, processes or memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TEXTS = tuple(os.strerror(number) for number in EXHAUSTED)  # of a library that
 
 
 def is_exhausted(error: BaseException | None) -> bool:
-    """Descriptors, processes or memory, in the error or in what caused it."""
+    """By the error itself, or what caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in EXHAUSTED:

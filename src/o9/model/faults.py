@@ -1,4 +1,4 @@
-"""What Pydantic finds wrong with data that somebody typed, as O9's own error: all faults, each with field and remedy.
+"""What Pydantic finds wrong with typed data, as O9's own error: all faults, each with field and remedy.
 
 Contract. `validated(Model, data)` returns the model, or raises OptimizationValidationError with one fault for each
 wrong field: its path as written (`metadata.after[2]`), what was found there, and what is allowed. A validator of a

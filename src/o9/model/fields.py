@@ -28,8 +28,6 @@ NESTING_LIMIT = 64
 COUNT_LIMIT = 2**31 - 1  # PostgreSQL's integer
 INTEGER_LIMITS = (-(2**63), 2**63 - 1)
 
-_PLAIN_BYTES = 32  # at most, of a number, true, false or null, a bracket pair, with what stands around it
-_CHARACTER_BYTES = 6  # at most: \\u001f
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
@@ -50,7 +48,8 @@ def _named(character: str) -> str:
     return f"the control character U+{ord(character):04X}"
 
 
-def _not_blank(text: str) -> str:
+def not_blank(text: str) -> str:
+    """`text`; raises ValueError where there is nothing but blanks."""
     if not text.strip():
         raise ValueError("it is empty; give a text that is not only blanks")
     return text
@@ -89,18 +88,18 @@ def _schema(pattern: str) -> Any:
 _OneLine = AfterValidator(_without(_CONTROL))
 _Lines = AfterValidator(_without(_CONTROL_BUT_LINES))
 Name = Annotated[Text, Field(max_length=NAME_LIMIT), _OneLine, _schema(_LINE)]
-Key = Annotated[Text, Field(max_length=ID_LIMIT), AfterValidator(_not_blank), _OneLine, _schema(_LINE)]
+Key = Annotated[Text, Field(max_length=ID_LIMIT), AfterValidator(not_blank), _OneLine, _schema(_LINE)]
 Id = Annotated[
     Text,
     Field(max_length=ID_LIMIT),
-    AfterValidator(_not_blank),
+    AfterValidator(not_blank),
     _OneLine,
     AfterValidator(_in_a_path),
     _schema(_PATH_PART),
 ]
 Description = Annotated[Text, Field(max_length=DESCRIPTION_LIMIT), _Lines, _schema(_LINES)]
 StepText = Annotated[Text, Field(max_length=STEP_LIMIT), _Lines, _schema(_LINES)]
-Title = Annotated[Text, Field(max_length=TITLE_LIMIT), AfterValidator(_not_blank)]
+Title = Annotated[Text, Field(max_length=TITLE_LIMIT), AfterValidator(not_blank)]
 Count = Annotated[Whole, Field(ge=0, le=COUNT_LIMIT)]
 Figure = Annotated[Number, BeforeValidator(_whole_bits)]
 Share = Annotated[Figure, Field(ge=0.0, le=1.0)]
@@ -111,12 +110,10 @@ Moment = Annotated[datetime, Strict(), AfterValidator(_in_utc)]
 def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, kind) and value:
-            walk = _Walk()
-            walk.check("", value, 1)
-            if walk.most_bytes > JSON_LIMIT_BYTES:
-                size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
-                if size > JSON_LIMIT_BYTES:
-                    raise _too_large(f"{size:,} bytes")
+            _Walk().check("", value, 1)
+            size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+            if size > JSON_LIMIT_BYTES:
+                raise _too_large(f"{size:,} bytes")
         return value
 
     return BeforeValidator(check)
@@ -131,13 +128,11 @@ class _Walk:
 
     def __init__(self) -> None:
         self._left = JSON_LIMIT_BYTES
-        self.most_bytes = 2  # that it can have as JSON
 
     def check(self, path: str, value: Any, depth: int) -> None:
         self._left -= 1  # each value takes a byte at least; so what refers to itself many times over ends, too
         if self._left < 0:
             raise _too_large(f"over {JSON_LIMIT_BYTES:,} values")
-        self.most_bytes += _PLAIN_BYTES
         if value is None or isinstance(value, bool):
             return
         if isinstance(value, str):
@@ -174,7 +169,6 @@ class _Walk:
     def _text(self, path: str, value: str) -> None:
         if found := _NOT_IN_JSON.search(value):
             raise OptimizationValidationError(path, f"it holds {_named(found[0])}; take that out")
-        self.most_bytes += _CHARACTER_BYTES * len(value) + 2
 
 
 def _too_large(size: str) -> OptimizationValidationError:

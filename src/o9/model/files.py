@@ -1,4 +1,4 @@
-"""Files of the record, its copies and what is written about it: for their owner alone, unless somebody widens that."""
+"""Files of the record, its copies and reports: readable by their owner alone."""
 
 from __future__ import annotations
 

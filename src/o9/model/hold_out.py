@@ -1,7 +1,7 @@
 """`metadata.hold_out`: which of an objective's periods no sampler may see. Pure; runs in child processes too.
 
-Contract. `parse_hold_out` checks what somebody typed; `HoldOut.before` says how many periods come
-before the cut, and raises CutError, with the remedy, where that cannot be known or leaves too few on one side.
+Contract. `parse_hold_out` checks what somebody typed. `HoldOut.before` says how many periods come before the cut; it
+raises CutError, with the remedy, where that is not known or leaves too few on one side.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HoldOut:
         elif self.years is not None:
             if periods_per_year is None:
                 raise CutError(
-                    f"{FIELD} gives years, and the objective says not how many periods a year has: give "
+                    f"{FIELD} gives years, and the objective does not say how many periods a year has: give "
                     "Evaluation(…, periods_per_year=252), or a share"
                 )
             before = periods - round(self.years * periods_per_year)

@@ -1,7 +1,7 @@
-"""Structured logs: text, or one JSON object a line, with the ids of what is being worked on.
+"""Structured logs: text, or one JSON object a line, with the ids of `o9.model.ids`.
 
-The ids are those of `o9.model.ids`. Passwords in URLs are hidden, also in what libraries raised. O9 logs under the
-logger `o9` and, like a library should, shows nothing by itself: `configure_logging` is for programs.
+Passwords in URLs are hidden, also in what libraries raised. O9 logs under the logger `o9` and, as a library, shows
+nothing by itself: `configure_logging` is for programs.
 """
 
 from __future__ import annotations

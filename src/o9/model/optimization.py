@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Literal, Self
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, Self, get_args, get_type_hints
 
 from o9.model.errors import OptimizationValidationError
 from o9.model.faults import Flag, Text
@@ -29,13 +31,7 @@ from o9.model.fields import (
     StepText,
     Title,
 )
-from o9.model.states import (
-    AlertLevel,
-    HealthStatus,
-    OptimizationPriority,
-    OptimizationStatus,
-    OptimizationType,
-)
+from o9.model.states import AlertLevel, HealthStatus, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.strategy import DEMONSTRATION, PLACEBO
 
 
@@ -52,14 +48,27 @@ def as_utc(moment: datetime) -> datetime:
 class _Record:
     """`to_dict` and `from_dict` for the data classes below."""
 
-    def __post_init__(self) -> None:
-        for name, kind in self._kinds().items():
-            setattr(self, name, _coerce(name, getattr(self, name), kind))
-
     @classmethod
-    def _kinds(cls) -> dict[str, type]:
-        """The fields that hold an enum or a datetime."""
-        return {}
+    @cache
+    def _coerced(cls) -> list[tuple[str, Any, bool]]:
+        """The fields that hold an enum or a datetime: name, type, and whether they may be None."""
+        hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(cls).items()}
+        return [
+            (name, kind, NoneType in kinds)
+            for name, kinds in hints.items()
+            for kind in kinds
+            if isinstance(kind, type) and issubclass(kind, (Enum, datetime))
+        ]
+
+    def __post_init__(self) -> None:
+        for name, kind, is_optional in self._coerced():
+            value = getattr(self, name)
+            if value is None and is_optional:
+                continue
+            try:
+                setattr(self, name, moment_of(value) if kind is datetime else member(kind, value))
+            except ValueError as error:
+                raise OptimizationValidationError(name, str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values: ISO datetimes, enum values."""
@@ -124,10 +133,6 @@ class OptimizationState(_Record):
     execution_time: Amount = 0.0
     metadata: JsonObject = field(default_factory=dict)
 
-    @classmethod
-    def _kinds(cls) -> dict[str, type]:
-        return _STATE_KINDS
-
 
 def strategy_of(metadata: Mapping[str, Any]) -> str:
     """The name under which lists and statistics have it; a demonstration and placebo runs stand apart."""
@@ -158,15 +163,6 @@ def _figure(state: OptimizationState, name: str) -> float | None:
 
 GIVEN = "given"  # the key of the metadata that says which of the two figures below are 0 and are meant
 FIGURES = ("baseline_performance", "target_performance")
-_STATE_KINDS: dict[str, type] = {
-    "optimization_type": OptimizationType,
-    "status": OptimizationStatus,
-    "priority": OptimizationPriority,
-    "created_at": datetime,
-    "updated_at": datetime,
-    "started_at": datetime,
-    "completed_at": datetime,
-}
 
 
 @dataclass
@@ -190,10 +186,6 @@ class OptimizationMetrics(_Record):
     risk_reduction: float | None = None
     efficiency_gain: float | None = None
 
-    @classmethod
-    def _kinds(cls) -> dict[str, type]:
-        return {"timestamp": datetime}
-
 
 @dataclass
 class OptimizationAlert(_Record):
@@ -208,10 +200,6 @@ class OptimizationAlert(_Record):
     resolved: Flag = False
     resolved_at: Moment | None = None
     metadata: JsonObject = field(default_factory=dict)
-
-    @classmethod
-    def _kinds(cls) -> dict[str, type]:
-        return {"level": AlertLevel, "timestamp": datetime, "resolved_at": datetime}
 
 
 @dataclass
@@ -235,20 +223,6 @@ class OptimizationHealthReport(_Record):
     issues: list[Any] = field(default_factory=list)
     recommendations: list[Any] = field(default_factory=list)
     suspend: str = ""
-
-    @classmethod
-    def _kinds(cls) -> dict[str, type]:
-        names = ("overall", "validity", "completeness", "security", "performance")
-        return {"timestamp": datetime} | {f"{name}_status": HealthStatus for name in names}
-
-
-def _coerce(name: str, value: Any, kind: type) -> Any:
-    if value is None and name.endswith("_at") and name not in {"created_at", "updated_at"}:
-        return None
-    try:
-        return moment_of(value) if kind is datetime else member(kind, value)
-    except ValueError as error:
-        raise OptimizationValidationError(name, str(error)) from None
 
 
 def moment_of(value: Any) -> datetime:

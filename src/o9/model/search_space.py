@@ -1,11 +1,11 @@
 """What may be tried: `metadata.search_space`, read once into typed, immutable parameters.
 
-Contract. `SearchSpace.parse` takes a mapping of names to parameters, or a list of parameters with names. There are
-three types: int, float and categorical. A refusal is an OptimizationValidationError with all faults, each with its
-path. Parameters are kept sorted by name, so that a space means the same whichever order a store or a file gives. Optuna
-never sees a categorical's values, only their index: `1`, `1.0` and `True` stay three choices, and a list or a mapping
-may be one. A float with a step is an index to it as well, so that its values are the decimals as written (0.3, and not
-0.30000000000000004). Optuna is imported only where it samples.
+Contract. `SearchSpace.parse` takes a mapping of names to parameters, or a list of parameters with names, of the types
+int, float and categorical. A refusal is an OptimizationValidationError with all faults, each with its path. Parameters
+are sorted by name, so that a space means the same in whichever order a store or a file gives it. Optuna sees only the
+index of a categorical's value: `1`, `1.0` and `True` stay three choices, and a list or a mapping may be one. It sees
+the index of a float with a step as well, so that values are the decimals as written (0.3, not 0.30000000000000004).
+Optuna is imported only where it samples.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.faults import Flag, Number, Text, Typed, Whole, checked, shown
+from o9.model.faults import Flag, Text, Typed, Whole, checked, shown
+from o9.model.fields import Figure
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,12 +40,8 @@ class _Named(Typed):
         """With every default written out."""
         return self.model_dump(exclude={"name"})
 
-    @field_validator("name")
-    @classmethod
-    def _storable_name(cls, name: str) -> str:
-        if not storable(name):
-            raise ValueError(f"the name {name!r} has characters that no store can hold")
-        return name
+    def named(self, name: str) -> Self:
+        return self.model_copy(update={"name": name})
 
 
 class _Range(_Named):
@@ -67,14 +64,7 @@ def _in_float64(value: Any) -> Any:
     return value
 
 
-def _in_floats(value: Any) -> Any:
-    if is_int(value) and abs(value) > 10**308:
-        raise ValueError(f"{shown(value)} is not a finite number")
-    return value
-
-
 Bound = Annotated[Whole, BeforeValidator(_in_float64)]
-Limit = Annotated[Number, BeforeValidator(_in_floats)]
 
 
 class IntParameter(_Range):
@@ -83,7 +73,7 @@ class IntParameter(_Range):
     type: Literal["int"]
     low: Bound
     high: Bound
-    step: Bound | None = Field(1, description="From one value to the next.")
+    step: Bound = Field(1, description="From one value to the next.")
     log: Flag = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
@@ -91,11 +81,10 @@ class IntParameter(_Range):
         self._check_range(self.low, self.high, self.step, self.log)
         return self
 
-    def named(self, name: str) -> IntParameter:
+    def named(self, name: str) -> Self:
         # Samplers warn of a last step that overshoots; the reachable end is what the space holds.
-        step = self.step or 1
-        high = self.low + (self.high - self.low) // step * step
-        return self.model_copy(update={"name": name, "step": step, "high": high})
+        high = self.low + (self.high - self.low) // self.step * self.step
+        return self.model_copy(update={"name": name, "high": high})
 
     def grid_size(self) -> int:
         return len(self._grid)
@@ -109,7 +98,7 @@ class IntParameter(_Range):
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import IntDistribution
 
-        return IntDistribution(self.low, self.high, log=self.log, step=self._step)
+        return IntDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def from_optuna(self, value: Any) -> int:
         return int(value)
@@ -118,21 +107,17 @@ class IntParameter(_Range):
         return int(value)
 
     @property
-    def _step(self) -> int:
-        return self.step or 1
-
-    @property
     def _grid(self) -> range:
-        return range(self.low, self.high + 1, self._step)
+        return range(self.low, self.high + 1, self.step)
 
 
 class FloatParameter(_Range):
     """A float from `low` to `high`, both included; on the grid of `step`, or on a logarithmic scale."""
 
     type: Literal["float"]
-    low: Limit
-    high: Limit
-    step: Limit | None = Field(None, description="From one value to the next; left out, every value counts.")
+    low: Figure
+    high: Figure
+    step: Figure | None = Field(None, description="From one value to the next; left out, every value counts.")
     log: Flag = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
@@ -143,9 +128,6 @@ class FloatParameter(_Range):
         if self.step is not None and max(abs(self.low), abs(self.high)) / self.step > LARGEST_RATIO:
             raise OptimizationValidationError("step", f"{self.step!r} is too fine beside bounds of this size")
         return self
-
-    def named(self, name: str) -> FloatParameter:
-        return self.model_copy(update={"name": name})
 
     def grid_size(self) -> int | None:
         """How many values it has; None where it has no step and therefore a continuum."""
@@ -210,9 +192,6 @@ class CategoricalParameter(_Named):
                 raise OptimizationValidationError(f"[{index}]", f"{choice!r:.80} is there twice; drop one of them")
             seen.add(text)
         return [json.loads(as_json(choice)) for choice in choices]
-
-    def named(self, name: str) -> CategoricalParameter:
-        return self.model_copy(update={"name": name})
 
     def grid_size(self) -> int:
         return len(self.choices)

@@ -41,10 +41,7 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(30.0, ge=1.0, le=86_400.0, description="a lease's life; renewed every third of it")
     memory_reserve_mib: float = Field(
-        128.0,
-        ge=0.0,
-        allow_inf_nan=False,
-        description="MiB of memory that stay free, else O9 suspends; 0: none",
+        128.0, ge=0.0, allow_inf_nan=False, description="MiB of memory that stay free, else O9 suspends; 0: none"
     )
     disk_reserve_mib: float = Field(
         128.0, ge=0.0, allow_inf_nan=False, description="MiB of disk that stay free, else O9 suspends; 0: none"
@@ -75,19 +72,23 @@ class Settings(BaseSettings):
     @field_validator("api_rate_limit")
     @classmethod
     def _rate_limit(cls, value: str) -> str:
-        if value != DEFAULT_RATE_LIMIT:  # commands that ask for no other one need not import it
-            from limits import parse_many
-
-            try:
-                parse_many(value)
-            except ValueError:
-                raise ValueError("not a limit such as 100/minute or 10/second;1000/hour") from None
-        return value
+        return value if value == DEFAULT_RATE_LIMIT else checked_rate_limit(value)
 
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+
+def checked_rate_limit(text: str) -> str:
+    """`text`; raises ValueError where the library `limits` does not read it."""
+    from limits import parse_many  # here, since few programs need it
+
+    try:
+        parse_many(text)
+    except (TypeError, ValueError):
+        raise ValueError(f"{text!r:.80} is no limit such as 100/minute or 10/second;1000/hour") from None
+    return text
 
 
 @cache

@@ -1,9 +1,9 @@
-"""What somebody asks for: the one specification of an optimization, as Pydantic models.
+"""The one specification of an optimization, as Pydantic models.
 
 Contract. Run files, HTTP bodies, Prefect's form and the documentation read these models, and nothing else lists the
 fields of an optimization or the keys of its metadata. `OptimizationSpec.parse` raises OptimizationValidationError with
-all faults; `to_state` makes the OptimizationState that is submitted. The metadata are kept as they were given. What
-needs the objective or the strategy to be known is checked by `o9.strategies`.
+all faults; `to_state` makes the OptimizationState that is submitted. Metadata are kept as they were given. Checks that
+need the objective or the strategy are in `o9.strategies`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,7 @@ from enum import Enum
 from functools import cache, partial
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from o9.model.errors import Faults, OptimizationValidationError
@@ -44,6 +36,7 @@ from o9.model.fields import (
     Key,
     Moment,
     Name,
+    not_blank,
 )
 from o9.model.hold_out import HoldOut, parse_hold_out
 from o9.model.optimization import FIGURES, GIVEN, OptimizationState, member, moment_of, utc_now
@@ -76,12 +69,6 @@ def _each_once(ids: list[str]) -> list[str]:
     return ids
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("expected a name that is not empty; leave it out for none")
-    return text
-
-
 def _zoned(text: str) -> str:
     if moment_of(text) and datetime.fromisoformat(text).tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC; write 2026-01-31T09:30:00+00:00")
@@ -92,8 +79,7 @@ _Number = Annotated[Whole, Field(ge=1, le=COUNT_LIMIT)]
 _Given = Literal["baseline_performance", "target_performance"]
 _Seconds = Annotated[Number, Field(ge=1e-3, le=TIMEOUT_LIMIT_SECONDS)]
 _HoldOut = Annotated[
-    HoldOut | None,
-    PlainValidator(parse_hold_out, json_schema_input_type=float | str | dict[str, Any] | None),
+    HoldOut | None, PlainValidator(parse_hold_out, json_schema_input_type=float | str | dict[str, Any] | None)
 ]
 
 
@@ -131,10 +117,10 @@ class Metadata(Typed):
         description="The last part of the data, which the search never sees: a share, its first day, or years.",
         examples=[0.3, "2019-01-01", "3y"],
     )
-    score: Annotated[Annotated[Text, AfterValidator(_not_blank)] | None, Role.SEARCH] = Field(
+    score: Annotated[Annotated[Text, AfterValidator(not_blank)] | None, Role.SEARCH] = Field(
         None, description="What is computed of returns that come without a value: sharpe, sortino, calmar or your own."
     )
-    family: Annotated[Text, AfterValidator(_not_blank)] | None = Field(
+    family: Annotated[Text, AfterValidator(not_blank)] | None = Field(
         None, max_length=NAME_LIMIT, description="Whose trials count together when a result is judged."
     )
     market_neutral: Flag = Field(False, description="Judge the returns themselves, without a baseline.")
@@ -159,7 +145,7 @@ class Metadata(Typed):
     retry_from_step: Annotated[Count | None, Role.SUBMISSION] = Field(
         None, description="Behind which step of that it begins."
     )
-    series: Annotated[Name, AfterValidator(_not_blank)] | None = Field(
+    series: Annotated[Name, AfterValidator(not_blank)] | None = Field(
         None, description="Reserved: the recurring optimization that it is a run of."
     )
     scheduled_at: Annotated[Text, AfterValidator(_zoned)] | None = Field(

@@ -1,7 +1,6 @@
-"""The nine statuses of an optimization, the one table of allowed moves, and the one function that decides.
+"""The statuses of an optimization, the one table of transitions, and the one function that decides. Pure.
 
-Nothing here does I/O. `o9.store.optimizations.transitions` applies what `decide_transition` allows, and nobody else
-changes a status.
+`o9.store.optimizations.transitions` applies what `decide_transition` allows; nothing else changes a status.
 """
 
 from __future__ import annotations
@@ -143,7 +142,8 @@ class Decision:
     message: str = ""
 
 
-_ALLOWED = Decision(True, TransitionReason.ALLOWED)
+_R = TransitionReason
+_ALLOWED = Decision(True, _R.ALLOWED)
 
 
 def decide_transition(
@@ -161,49 +161,41 @@ def decide_transition(
     A fence is checked first: an attempt that was replaced may do nothing, whatever the table says.
     """
     if fence is not None and fence != held_fence:
-        return Decision(
-            False, TransitionReason.STALE_FENCE, f"this attempt holds fence {fence}, the store has {held_fence}"
-        )
+        return Decision(False, _R.STALE_FENCE, f"this attempt holds fence {fence}, the store has {held_fence}")
     if version is not None and version != held_version:
         return Decision(
-            False,
-            TransitionReason.STALE_VERSION,
-            f"it was read at version {version} and is at {held_version}: read it again",
+            False, _R.STALE_VERSION, f"it was read at version {version} and is at {held_version}: read it again"
         )
     if current == target:
-        return Decision(False, TransitionReason.ALREADY_THERE, f"it is already {current.value}")
+        return Decision(False, _R.ALREADY_THERE, f"it is already {current.value}")
     if target in TRANSITIONS[current]:
         return _ALLOWED
     if current in ENDED:
         return Decision(
-            False,
-            TransitionReason.ENDED,
-            f"it has ended ({current.value}); submit it again under a new id to run it once more",
+            False, _R.ENDED, f"it has ended ({current.value}); submit it again under a new id to run it once more"
         )
     possible = ", ".join(sorted(status.value for status in TRANSITIONS[current]))
-    return Decision(False, TransitionReason.NOT_IN_TABLE, f"it is {current.value}; from there it can become {possible}")
+    return Decision(False, _R.NOT_IN_TABLE, f"it is {current.value}; from there it can become {possible}")
 
 
 def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> Decision:
     """May somebody want `wanted` of an optimization that is `current`, and of which `held` is wanted now?"""
     if current in ENDED:
         if INTENDED_END.get(wanted) is current:
-            return Decision(False, TransitionReason.ALREADY_THERE, f"it is already {current.value}")
+            return Decision(False, _R.ALREADY_THERE, f"it is already {current.value}")
         return Decision(
             False,
-            TransitionReason.ENDED,
+            _R.ENDED,
             f"it has ended ({current.value}); there is nothing to {VERBS[wanted]}; `o9 retry` runs it once more",
         )
     if held is wanted:
-        return Decision(False, TransitionReason.ALREADY_THERE, f"it was asked to {VERBS[wanted]} already")
+        return Decision(False, _R.ALREADY_THERE, f"it was asked to {VERBS[wanted]} already")
     if held in FINAL_INTENTS:
-        return Decision(False, TransitionReason.ENDING, f"it was asked to {VERBS[held]} before, which is final")
+        return Decision(False, _R.ENDING, f"it was asked to {VERBS[held]} before, which is final")
     if wanted is Intent.HOLD:
-        return Decision(
-            False, TransitionReason.NOT_IN_TABLE, "only a new optimization can be held back; pause it instead"
-        )
+        return Decision(False, _R.NOT_IN_TABLE, "only a new optimization can be held back; pause it instead")
     if wanted is Intent.SUSPEND:
-        return Decision(False, TransitionReason.NOT_IN_TABLE, "only O9 itself suspends; pause it instead")
+        return Decision(False, _R.NOT_IN_TABLE, "only O9 itself suspends; pause it instead")
     return _ALLOWED
 
 

@@ -1,10 +1,9 @@
-"""What a strategy is: asked for one step at a time, it says what it evaluated and how to go on from there.
+"""What a strategy is: asked for one step at a time, it returns what it evaluated and how to continue from there.
 
-Contract. O9 calls `step` with a copy of the optimization's state, the number of the step (from 0) and the
-checkpoint that the last committed step returned (None at first). Everything a step needs must follow from
-these and from the ledger given to `open`: after a death, a fresh process makes a fresh strategy, calls
-`open` with the committed trials, and goes on with the step that was not committed. A step that was computed
-and not committed is computed again; a committed one never is. Trials are numbered on from the ledger's last.
+Contract. O9 calls `step` with a copy of the optimization's state, the number of the step (from 0) and the checkpoint
+that the last committed step returned (None at first). Everything a step needs must follow from these and from the
+ledger given to `open`: after a death, a fresh process makes a fresh strategy, calls `open` with the committed trials,
+and continues with the step that was not committed, which is computed again. Trials continue the ledger's numbers.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from o9.model.states import TrialState
 
 
 class Infeasible(Exception):
-    """Raised by an objective for parameters that cannot be, `raise Infeasible("fast >= slow")`, which is no failure.
+    """Raised by an objective for parameters that contradict each other: `raise Infeasible("fast >= slow")`.
 
-    The sampler learns that they are worse than any other. No alert follows, and they are no try of the family.
+    That is no failure: the sampler takes them as worse than any other, no alert follows, and the trial does not count
+    in its family.
     """
 
 
@@ -30,15 +31,14 @@ class Evaluation:
     periods_per_year: how many of those periods a year has, 252 for trading days.
     metrics: other figures worth keeping, by name.
     data_fingerprint: identifies the data it was computed from; see `fingerprint`.
-    hold_out_returns: those of the same parameters on periods that the value knows nothing of. No sampler sees
-        them; the best trial's are held against what is claimed of it.
-    baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers; then it is judged
-        what the returns are beyond as much of the baseline as they hold (their beta to it), and not what they are over
-        zero. The same for all parameters: those of the first trial are kept.
+    hold_out_returns: of the same parameters, on periods that the value does not know. No sampler sees them; the best
+        trial's are compared with its claim.
+    baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers. Returns are then
+        judged by what they earn beyond their beta to the baseline, not by what they earn over zero. The same for all
+        parameters: those of the first trial are kept.
     baseline_hold_out_returns: the baseline's in the periods of `hold_out_returns`.
-    dates: of `returns`, one each, or of those and then of `hold_out_returns`: dates, datetimes, datetime64 or ISO
-        texts, in order, each once. A pandas Series brings them along. They give plots a calendar, and say when a
-        hold-out begins.
+    dates: one for each of `returns`, or of those and then `hold_out_returns`: dates, datetimes, datetime64 or ISO
+        texts, in order, each once. A pandas Series has its own. Plots use them, and a hold-out that begins at a date.
     """
 
     value: float | None = None
@@ -94,18 +94,14 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that `o9 trials --json` prints; returns are read on their own, being long."""
-        return {
-            "number": self.number,
-            "attempt": self.attempt,
-            "step": self.step,
-            "state": self.state.value,
-            "parameters": self.parameters,
-            "value": self.value,
-            "metrics": self.metrics,
-            "error": self.error,
-            "started_at": self.started_at.isoformat() if self.started_at else None,
-            "duration_seconds": self.duration_seconds,
-        }
+        plain = {name: getattr(self, name) for name in _PRINTED}
+        started_at = self.started_at.isoformat() if self.started_at else None
+        return plain | {"state": self.state.value, "started_at": started_at}
+
+
+_PRINTED = (
+    "number", "attempt", "step", "state", "parameters", "value", "metrics", "error", "started_at", "duration_seconds",
+)  # fmt: skip
 
 
 def fingerprint(data: Any) -> str:

@@ -1,8 +1,8 @@
 """URLs as people may read them: without the passwords of stores and servers. Pure.
 
-Contract. Everything that is printed, logged or answered shows a URL by `public_url`, and a text that may hold one by
-`public_text`. The secret parts are found in the text itself, not by parsing: a URL that cannot be parsed holds a
-password all the same. The addresses of alert channels keep more to themselves: see `o9.alerts.channels.redaction`.
+Contract. All that is printed, logged or answered shows a URL by `public_url`, and a text that may hold one by
+`public_text`. The secret parts are found in the text itself: a URL that cannot be parsed holds a password all the same.
+The addresses of alert channels show less: see `o9.alerts.channels.redaction`.
 """
 
 from __future__ import annotations

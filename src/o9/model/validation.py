@@ -1,7 +1,7 @@
-"""What a submission, a change or an alert may hold, checked as it stands: each field by the type of its data class.
+"""What a submission, a change or an alert may hold: each field by the type of its data class.
 
-`validate_new` checks everything about a new optimization that needs no strategy, and tells all faults at once:
-objectives, samplers and search spaces are judged by `o9.strategies`. What passes is stored and read back as it was.
+`validate_new` checks everything about a new optimization that needs no strategy, and reports all faults at once;
+`o9.strategies` checks objectives, samplers and search spaces. What passes is stored and read back as it was.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def validate_changes(changes: Mapping[str, Any]) -> None:
 
 
 def alert_level(value: Any) -> AlertLevel:
-    """Raises OptimizationValidationError for what is none."""
+    """The level of this value. Raises OptimizationValidationError."""
     try:
         return AlertLevel(value)
     except ValueError:
@@ -54,10 +54,7 @@ def alert_level(value: Any) -> AlertLevel:
 
 
 def validate_alert(alert: OptimizationAlert) -> None:
-    """Raise OptimizationValidationError for what keeps `alert` from being taken.
-
-    It may be about an optimization that nobody knows, or about none. How long its message is, is for others to bound.
-    """
+    """Raise OptimizationValidationError for an alert that cannot be stored. Its optimization need not exist."""
     _validate_record(OptimizationAlert, alert, "alert")
 
 
@@ -81,7 +78,7 @@ def validate_seconds(field: str, value: Any) -> float:
 
 
 def validate_json(field: str, value: Any) -> None:
-    """A dict of what JSON can hold."""
+    """Raise OptimizationValidationError for what is no dict of JSON values."""
     checked(_JSON, value, field)
 
 

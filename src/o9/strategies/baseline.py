@@ -1,7 +1,7 @@
 """What a baseline's returns are worth by the score that an objective gave its own. Pure.
 
-An objective that gives a value says nothing of how it is made. Where it is one of the known scores of its returns, the
-baseline's value is the same score of the baseline's; where it is none, nothing is known.
+An objective that gives a value does not say how it is made. Where it is a known score of its returns, the baseline's
+value is the same score of the baseline's returns; else nothing is known.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Contract. The coroutine gets a state of its own. Whenever that has changed, `observe` is awaited with a copy of it, at
 most once an interval, one call at a time, and once more at the end if something has changed. Nothing is committed
 here. An exception of the coroutine arrives after the last observation; one of `observe` ends the coroutine. Cancelling
-`run_coroutine` cancels the coroutine, waits for it, but not for one that swallows its cancellation, and observes once
-more.
+`run` cancels the coroutine, waits for it, but not for one that swallows its cancellation, and observes once more.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import copy
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError
@@ -30,14 +28,6 @@ logger = logging.getLogger(__name__)
 Observe = Callable[[OptimizationState], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class CoroutineEnd:
-    """How the coroutine left its state. `pause_requested`: it set the status to paused, which asks for a pause."""
-
-    state: OptimizationState
-    pause_requested: bool
-
-
 class CoroutineAttempt:
     """One attempt with a user's coroutine."""
 
@@ -48,48 +38,39 @@ class CoroutineAttempt:
         self._name = strategy.name
         self._function: Callable[[OptimizationState], Awaitable[Any]] = strategy.target
 
-    async def run(self, state: OptimizationState, observe: Observe, interval: float) -> CoroutineEnd:
-        """Run it to its end. Raises OptimizationStrategyError for what it raises."""
-        return await run_coroutine(self._function, state, observe, interval, name=self._name)
+    async def run(self, state: OptimizationState, observe: Observe, interval: float) -> bool:
+        """Run it on a copy of `state`, and `observe` what it changes, looking every `interval` seconds.
+
+        Returns whether it asked for a pause. Raises OptimizationStrategyError for what it raises.
+        """
+        own, name = copy.deepcopy(state), self._name
+        seen = _snapshot(own, name)
+        task = asyncio.create_task(_run(self._function, own, name))
+        try:
+            ended = False
+            while not ended:
+                await asyncio.wait({task}, timeout=interval)
+                ended = task.done()  # asked before looking: it may end, and assign its last, while this observes
+                now = _snapshot(own, name)
+                if now != seen:
+                    await observe(copy.deepcopy(own))
+                    seen = now
+        except asyncio.CancelledError:
+            await cancelled(task, seconds=CUT_OFF_SECONDS)
+            if _snapshot(own, name) != seen:
+                try:
+                    await observe(copy.deepcopy(own))  # what it had done until then is not to be lost
+                except OptimizationError as error:
+                    logger.warning("the last of what strategy %r assigned is lost: %s", name, error)
+            raise
+        finally:
+            await cancelled(task, seconds=CUT_OFF_SECONDS)
+        task.result()
+        return _asks_for_pause(own, state.status, name)
 
 
-async def run_coroutine(
-    function: Callable[[OptimizationState], Awaitable[Any]],
-    state: OptimizationState,
-    observe: Observe,
-    interval: float,
-    *,
-    name: str = "coroutine",
-) -> CoroutineEnd:
-    """Run `function` on a copy of `state`; `observe` what it changes, looking every `interval` seconds."""
-    own = copy.deepcopy(state)
-    seen = _snapshot(own, name)
-    task = asyncio.create_task(_run(function, own, name))
-    try:
-        ended = False
-        while not ended:
-            await asyncio.wait({task}, timeout=interval)
-            ended = task.done()  # asked before looking: it may end, and assign its last, while this observes
-            now = _snapshot(own, name)
-            if now != seen:
-                await observe(copy.deepcopy(own))
-                seen = now
-    except asyncio.CancelledError:
-        await cancelled(task, seconds=CUT_OFF_SECONDS)
-        if _snapshot(own, name) != seen:
-            try:
-                await observe(copy.deepcopy(own))  # what it had done until then is not to be lost
-            except OptimizationError as error:
-                logger.warning("the last of what strategy %r assigned is lost: %s", name, error)
-        raise
-    finally:
-        await cancelled(task, seconds=CUT_OFF_SECONDS)
-    task.result()
-    return _end_of(own, state.status, name)
-
-
-def _end_of(own: OptimizationState, begun_as: Any, name: str) -> CoroutineEnd:
-    """What the status that it left means. Raises OptimizationStrategyError for failed, and for what means nothing."""
+def _asks_for_pause(own: OptimizationState, begun_as: Any, name: str) -> bool:
+    """By the status that it left. Raises OptimizationStrategyError for failed, and for one that is O9's."""
     status: Any = own.status
     if status is OptimizationStatus.FAILED:
         why = str(own.issues[-1]) if own.issues else "it gave no reason in issues"
@@ -98,7 +79,7 @@ def _end_of(own: OptimizationState, begun_as: Any, name: str) -> CoroutineEnd:
         raise OptimizationStrategyError(
             f"strategy {name!r} set its status to {status!r}; it may set PAUSED, COMPLETED or FAILED, and leave"
         )
-    return CoroutineEnd(own, pause_requested=status is OptimizationStatus.PAUSED)
+    return status is OptimizationStatus.PAUSED
 
 
 async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: OptimizationState, name: str) -> None:

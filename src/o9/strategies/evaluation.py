@@ -1,12 +1,11 @@
 """Who evaluates parameter sets: the event loop for async objectives, child processes for sync ones.
 
 Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. An
-objective that raises, answers nonsense, exits, crashes or is killed makes its own trial failed, with the error as
-text, and so does one whose child writes what is no answer, and one that takes longer than it may; the others go on.
-What has finished is in `finished` also where `evaluate` was cut off. Cancelling the task that awaits `evaluate`
-is how an evaluation is cut off: the children in flight are killed with their process groups at once. Outcomes come in
-the order of the numbers given, whatever finished first. OptimizationStrategyError is raised only where no trial could
-succeed: the objective cannot be sent to a child or loaded there.
+objective that raises, answers nonsense, exits, crashes, is killed or takes longer than it may makes its own trial
+failed, with the error as text; the others go on. Cancelling the task that awaits `evaluate` cuts it off: children in
+flight are killed at once with what they started, and `finished` has what had finished. Outcomes come in the order of
+the numbers given. OptimizationStrategyError is raised only where no trial could succeed: the objective cannot be sent
+to a child or loaded there.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from o9.strategies.registry import Objective
 from o9.user_code.watchdog import run_user_code
 from o9.workers.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
 from o9.workers.cores import CORES
-from o9.workers.given import Given
-from o9.workers.measured import Measure, Measured, Refused
+from o9.workers.measured import Measured, Refused
 from o9.workers.output import PrintedLines, captured
 from o9.workers.pool import BrokenAnswer, Child, ChildDied
 from o9.workers.team import Shipment, Team
@@ -96,10 +94,9 @@ class _Child(Enum):
 class Evaluator:
     """Evaluates an objective, up to `workers` parameter sets at a time, as far as the processors of the node allow.
 
-    `single_threaded` tells the numerical libraries in the children to use one thread each, unless the environment
-    says otherwise; for trials side by side. `measure` makes the values, and `given` is what the objective is called
-    with as `data`. `periods` is what a truncatable one is called with once it is known how many come before a
-    hold-out. One that takes longer than `timeout_seconds` is cut off, and has failed.
+    single_threaded: the numerical libraries in the children use one thread each, unless the environment says otherwise.
+    measured: how its answers become values. periods: what a truncatable one is called with, once it is known how many
+    come before a hold-out. timeout_seconds: of a trial, which then has failed.
     """
 
     def __init__(
@@ -107,19 +104,17 @@ class Evaluator:
         objective: Objective,
         *,
         workers: int = 1,
-        single_threaded: bool | None = None,
-        measure: Measure | None = None,
-        given: Given | None = None,
+        single_threaded: bool = False,
+        measured: Measured | None = None,
         timeout_seconds: float | None = None,
     ) -> None:
         self.periods: int | None = None
         self._objective = objective
-        self._measured = Measured(objective.function, measure or Measure(), objective.truncatable, given)
-        self._is_plain = given is None and (measure is None or measure == Measure())
+        self._measured = measured or Measured(objective.function, objective.truncatable)
         self._workers = workers
         self._timeout_seconds = timeout_seconds
         self.finished: Mapping[int, TrialOutcome] = {}  # of those given last, by number
-        self._team = Team(single_threaded=workers > 1 if single_threaded is None else single_threaded)
+        self._team = Team(single_threaded=single_threaded)
         self._shipment: Shipment | None = None
         self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also where it was cut off
 
@@ -128,33 +123,29 @@ class Evaluator:
         self.finished = outcomes = dict[int, TrialOutcome]()
         self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
-        work = self._work_here if self._objective.is_async else self._work_in_a_child
-        workers = min(self._workers, len(numbers))
-        if workers <= 1:
-            await work(queue, outcomes, _How(periods=self.periods))
-        else:
-            await _together([work(queue, outcomes, _How(periods=self.periods)) for _ in range(workers)])
+        work = [self._work(queue, outcomes, _How(self.periods)) for _ in range(min(self._workers, len(numbers)))]
+        await (work[0] if len(work) == 1 else _together(work))
         return [outcomes[number] for number in numbers]
 
     async def evaluate_again(
-        self, number: int, parameters: Mapping[str, Any], periods: int | None = None
+        self, number: int, parameters: Mapping[str, Any], periods: int | None = None, *, whole: bool = False
     ) -> TrialOutcome:
-        """Trial `number` once more; with `periods`, on data that end with that many returns (`truncatable` alone)."""
-        return await self._evaluate_one(number, parameters, _How(periods or self.periods, quiet=True))
+        """Evaluate trial `number` once more.
 
-    async def evaluate_whole(self, number: int, parameters: Mapping[str, Any]) -> TrialOutcome:
-        """Trial `number` once more on all data, those too that are held out; its value says nothing then."""
-        return await self._evaluate_one(number, parameters, _How(whole=True, quiet=True))
+        periods: on data that end with that many returns (`truncatable` alone). whole: on all data, held-out periods
+        included; the value has no meaning then.
+        """
+        outcomes: dict[int, TrialOutcome] = {}
+        how = _How(None if whole else periods or self.periods, whole, quiet=True)
+        await self._work(iter([(number, parameters)]), outcomes, how)
+        return outcomes[number]
 
     async def close(self) -> None:
         """Give the children back to the pool. None stays busy."""
         await self._team.close()
 
-    async def _evaluate_one(self, number: int, parameters: Mapping[str, Any], how: _How) -> TrialOutcome:
-        outcomes: dict[int, TrialOutcome] = {}
-        work = self._work_here if self._objective.is_async else self._work_in_a_child
-        await work(iter([(number, parameters)]), outcomes, how)
-        return outcomes[number]
+    async def _work(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
+        await (self._work_here if self._objective.is_async else self._work_in_a_child)(queue, outcomes, how)
 
     async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
         if self._measured.given is not None:
@@ -176,21 +167,23 @@ class Evaluator:
         except Refused as error:
             raise OptimizationStrategyError(f"objective {self._objective.name!r}: {error}") from error
         except _TooLong:
-            return _failed(number, self._too_long(), started, time.perf_counter() - clock)
+            return _outcome(number, TrialState.FAILED, started, time.perf_counter() - clock, error=self._too_long())
         except BaseException as error:
-            # A cancellation that nobody asked of this task is the objective's own, and so is sys.exit.
+            # A cancellation that was not requested of this task is the objective's own, like sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
             if ours or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
-            if (reason := infeasible_text(error)) is not None:
-                return _without_value(number, TrialState.INFEASIBLE, reason, started, time.perf_counter() - clock)
-            return _failed(number, failure_text(error), started, time.perf_counter() - clock)
+            reason = infeasible_text(error)
+            state, text = (
+                (TrialState.FAILED, failure_text(error)) if reason is None else (TrialState.INFEASIBLE, reason)
+            )
+            return _outcome(number, state, started, time.perf_counter() - clock, error=text)
         finally:
             self._keep(number, lines.end())
         return _completed(number, answer, started, time.perf_counter() - clock)
 
     async def _in_time(self, calling: Coroutine[Any, Any, Any]) -> Any:
-        """What it gives; raises _TooLong. One that swallows its cancellation is left behind."""
+        """Its answer; raises _TooLong. A task that swallows its cancellation is abandoned."""
         if self._timeout_seconds is None:
             return await calling
         task = asyncio.create_task(calling)
@@ -221,8 +214,8 @@ class Evaluator:
                     if state is not _Child.READY:
                         child.kill()
                         child = None
-                    # Killed by somebody, or for want of memory: the ledger must not depend on that. One that kills its
-                    # process itself does so each time.
+                    # It was killed from outside, or for want of memory: the ledger must not depend on that. An
+                    # objective that kills its own process does so each time.
                     if state is not _Child.DIED or not left:
                         break
         if child is not None:
@@ -248,7 +241,7 @@ class Evaluator:
             text, left = f"the objective did not survive: {error}", _Child.DIED
         finally:
             self._keep(number, child.printed)
-        return _failed(number, text, started, time.perf_counter() - clock), left
+        return _outcome(number, TrialState.FAILED, started, time.perf_counter() - clock, error=text), left
 
     def _keep(self, number: int, output: Output | None) -> None:
         if output is not None:
@@ -262,7 +255,7 @@ class Evaluator:
     def _new_shipment(self) -> Shipment:
         objective = self._objective
         what = f"objective {objective.name!r}"
-        if self._is_plain:
+        if self._measured.is_plain:
             return Shipment(what, objective.function, objective.locator)
         return Shipment(what, self._measured, module=getattr(objective.function, "__module__", None))
 
@@ -274,16 +267,17 @@ def _read(number: int, reply: list[Any]) -> tuple[TrialOutcome, _Child]:
             case ["value", float(began), float(duration), answer, *texts]:
                 return _completed(number, answer_from_json(answer, texts), began, duration), _Child.READY
             case ["infeasible", float(began), float(duration), str(reason)]:
-                return _without_value(number, TrialState.INFEASIBLE, reason, began, duration), _Child.READY
+                return _outcome(number, TrialState.INFEASIBLE, began, duration, error=reason), _Child.READY
             case ["failed", float(began), float(duration), str(text), bool(worn_out)]:
-                return _failed(number, text, began, duration), _Child.WORN_OUT if worn_out else _Child.READY
+                left = _Child.WORN_OUT if worn_out else _Child.READY
+                return _outcome(number, TrialState.FAILED, began, duration, error=text), left
     except (BadAnswer, OSError, OverflowError, ValueError) as error:
         raise BrokenAnswer(reply, error) from error
     raise BrokenAnswer(reply, "it is not what an evaluation answers")
 
 
 async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first error, or a cut-off, ends the others before it goes on."""
+    """Run all; the first error, or a cut-off, ends the others before it is raised."""
     tasks = [asyncio.create_task(part) for part in work]
     try:
         await asyncio.gather(*tasks)
@@ -293,31 +287,10 @@ async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
 
 
 def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> TrialOutcome:
-    series: dict[str, Any] = {name: tuple(answer[name]) for name in SERIES if answer.get(name) is not None}
-    return TrialOutcome(
-        number,
-        TrialState.COMPLETED,
-        value=answer["value"],
-        metrics=answer.get("metrics", {}),
-        **series,
-        periods_per_year=answer.get("periods_per_year"),
-        data_fingerprint=answer.get("data_fingerprint"),
-        total=answer.get("total"),
-        scored=answer.get("scored", False),
-        started_at=datetime.fromtimestamp(started, UTC),
-        duration_seconds=duration,
-    )
+    fields = {name: tuple(found) if name in SERIES and found is not None else found for name, found in answer.items()}
+    return _outcome(number, TrialState.COMPLETED, started, duration, **fields)
 
 
-def _failed(number: int, error: str, started: float, duration: float) -> TrialOutcome:
-    return _without_value(number, TrialState.FAILED, error, started, duration)
-
-
-def _without_value(number: int, state: TrialState, error: str, started: float, duration: float) -> TrialOutcome:
-    return TrialOutcome(
-        number,
-        state,
-        error=error,
-        started_at=datetime.fromtimestamp(started, UTC),
-        duration_seconds=duration,
-    )
+def _outcome(number: int, state: TrialState, started: float, duration: float, **fields: Any) -> TrialOutcome:
+    at = datetime.fromtimestamp(started, UTC)
+    return TrialOutcome(number, state, started_at=at, duration_seconds=duration, **fields)

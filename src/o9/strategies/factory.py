@@ -1,10 +1,9 @@
 """The single door to strategies: from an optimization's state to something that runs its steps.
 
-Contract. `create_strategy` reads `state.metadata`, imports what it names (as far as allowed) and runs nothing.
-It gives a StepAttempt (`open`, `step`, `interrupted`, `close`) or a CoroutineAttempt (`run`); `kind` tells them
-apart, `total_steps` both have. One attempt object serves one attempt of one optimization, in one event loop, and is
-closed at its end, however it ended. `settle` is the same checks at submission: nothing is evaluated, no
-process started. Errors name the field: `metadata.strategy`, `metadata.objective`, `metadata.search_space.…`.
+Contract. `create_strategy` reads `state.metadata`, imports what it names (as far as allowed) and runs nothing. It gives
+a StepAttempt or a CoroutineAttempt, which `kind` tells apart. One object serves one attempt of one optimization, in one
+event loop, and is closed at its end. `settle` makes the same checks at submission: nothing is evaluated, no process
+started. Errors name the field: `metadata.strategy`, `metadata.objective`, `metadata.search_space.…`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from __future__ import annotations
 import copy
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from o9.demo.catalogue import DEMONSTRATIONS, demonstration_warning
@@ -39,7 +39,7 @@ from o9.strategies.registry import (
 )
 from o9.strategies.user_steps import UserSteps, step_count
 from o9.workers.given import Given
-from o9.workers.measured import Measure
+from o9.workers.measured import Measured
 from o9.workers.pool import processors
 from o9.workers.scores import Score
 
@@ -66,7 +66,7 @@ class StepAttempt(Protocol):
         """Whether `held_out` has anything to do."""
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        """Behind the last step: the best once more, on the periods that no trial was evaluated on."""
+        """After the last step: evaluate the best on the periods that no trial was evaluated on."""
 
     async def close(self) -> None:
         """Once, however the attempt ended: leaves no process of this attempt busy."""
@@ -105,7 +105,12 @@ def settle(
     metadata, faults = dict(state.metadata), Faults()
     warnings = list(state.warnings)
     strategy = strategy or strategy_of(state, allowed_imports)
-    _check_judging(metadata, strategy, faults)
+    for name in ("hold_out", "score"):
+        if metadata.get(name) is not None and strategy.kind is not StrategyKind.OPTUNA:
+            problem = (
+                f"strategy {strategy.name!r} evaluates by itself: leave it out; its trials may have hold_out_returns"
+            )
+            faults.add(OptimizationValidationError(f"metadata.{name}", problem))
     if strategy.kind is StrategyKind.STEPS:
         with faults:
             step_count(strategy, state)
@@ -151,10 +156,8 @@ def provenance_of(state: OptimizationState, attempt: int) -> Ran:
     if strategy.kind is not StrategyKind.OPTUNA:
         return Ran(attempt, strategy.name, code_fingerprint(strategy.target), "")
     objective = _objective(state, None)
-    try:
+    with _naming("metadata.objective"):
         data = objective.data_fingerprint or ""
-    except OptimizationStrategyError as error:
-        raise OptimizationValidationError("metadata.objective", str(error)) from error
     space = json.dumps(make_plan(state, objective).space.to_dict())
     return Ran(attempt, objective.name, code_fingerprint(objective.function), data, space)
 
@@ -191,12 +194,19 @@ def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> Search
     return SearchSpace.parse(json.loads(recorded)) if recorded else None
 
 
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """What cannot be resolved is a fault of this field."""
+    try:
+        yield
+    except OptimizationStrategyError as error:
+        raise OptimizationValidationError(field, str(error)) from error
+
+
 def strategy_of(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:
     """Raises OptimizationValidationError for one that is unknown or not allowed."""
-    try:
+    with _naming("metadata.strategy"):
         return resolve_strategy(state.metadata.get("strategy", "default"), allowed_imports=allowed_imports)
-    except OptimizationStrategyError as error:
-        raise OptimizationValidationError("metadata.strategy", str(error)) from error
 
 
 def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> Objective:
@@ -204,46 +214,26 @@ def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None
     if name is None:
         remedy = "give a registered name or an import path such as package.module:function"
         raise OptimizationValidationError("metadata.objective", f"it is missing; {remedy}")
-    try:
+    with _naming("metadata.objective"):
         return resolve_objective(name, allowed_imports=allowed_imports)
-    except OptimizationStrategyError as error:
-        raise OptimizationValidationError("metadata.objective", str(error)) from error
-
-
-def _check_judging(metadata: Mapping[str, Any], strategy: ResolvedStrategy, faults: Faults) -> None:
-    """What says how the result is judged, whatever the strategy is."""
-    for name in ("hold_out", "score"):
-        if metadata.get(name) is not None and strategy.kind is not StrategyKind.OPTUNA:
-            problem = (
-                f"strategy {strategy.name!r} evaluates by itself: leave it out, and let its trials have "
-                "hold_out_returns of their own"
-            )
-            faults.add(OptimizationValidationError(f"metadata.{name}", problem))
 
 
 def _score_function(score: str, allowed_imports: tuple[str, ...] | None) -> Score | None:
-    try:
+    with _naming("metadata.score"):
         return resolve_score(score, allowed_imports=allowed_imports) if score else None
-    except OptimizationStrategyError as error:
-        raise OptimizationValidationError("metadata.score", str(error)) from error
-
-
-def _given(objective: Objective, plan: Plan) -> Given | None:
-    if not objective.takes_data:
-        return None
-    placebo = objective.placebo if plan.is_placebo else None
-    return Given(objective.data, secrets.token_hex(8), placebo, plan.seed or 0)
 
 
 def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...] | None) -> Evaluator:
     # An async objective waits more than it computes; a sync one needs a processor to itself. How many threads a
     # library uses decides how it rounds, so that follows from the plan and not from the machine.
-    limit = plan.trials_per_step if objective.is_async else processors()
+    placebo = objective.placebo if plan.is_placebo else None
+    given = Given(objective.data, secrets.token_hex(8), placebo, plan.seed or 0) if objective.takes_data else None
+    score = _score_function(plan.score, allowed_imports)
+    measured = Measured(objective.function, objective.truncatable, given, plan.score, score, plan.hold_out)
     return Evaluator(
         objective,
-        workers=min(plan.trials_per_step, limit),
+        workers=plan.trials_per_step if objective.is_async else min(plan.trials_per_step, processors()),
         single_threaded=plan.trials_per_step > 1,
-        measure=Measure(plan.score, _score_function(plan.score, allowed_imports), plan.hold_out),
-        given=_given(objective, plan),
+        measured=measured,
         timeout_seconds=plan.trial_timeout_seconds,
     )

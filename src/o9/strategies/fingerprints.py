@@ -1,8 +1,8 @@
-"""What code is it? A short name for the code behind an objective or a strategy, equal as long as that is unchanged.
+"""A short name for the code of an objective or a strategy, equal as long as the code is unchanged.
 
-Contract. Covered is the whole file that defines it, as it lies there now: what evaluates in a fresh process. Without a
-file (a notebook's cell, a prompt) it is the compiled code. Not covered: what that imports, the libraries and their
-versions, the interpreter, and what it reads when it runs. "" where there is neither, as for what is written in C.
+Contract. Covers the whole file that defines it, as it is now: what a fresh process evaluates. Without a file (a
+notebook's cell, a prompt) it covers the compiled code. Not covered: what that imports, library versions, the
+interpreter, and what it reads when it runs. "" where there is neither, as for what is written in C.
 """
 
 from __future__ import annotations

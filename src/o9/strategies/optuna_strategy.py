@@ -1,12 +1,11 @@
 """The built-in strategy: an objective over a search space, by Optuna's samplers. One seed gives one ledger.
 
 Contract. As `o9.model.strategy` says. A step asks for its trials, has them evaluated side by side, and tells the
-sampler in the order of their numbers, whichever finished first. Everything follows from (state, checkpoint, ledger),
-so that a fresh object in a fresh process goes on as this one would have. Without `metadata.seed`, one is drawn at the
-first step and kept in the checkpoint. Cancelling `step` cuts its evaluations off and ends the attempt; `interrupted`
-then gives its trials.
+sampler in the order of their numbers. Everything follows from (state, checkpoint, ledger), so that a fresh object in a
+fresh process goes on as this one would have. Without `metadata.seed`, one is drawn at the first step and kept in the
+checkpoint. Cancelling `step` cuts its evaluations off and ends the attempt; `interrupted` then gives its trials.
 
-The module is not called `optuna`, because a script run from this folder would then import it instead of the library.
+The module is not called `optuna`: a script run from this folder would import it instead of the library.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.hold_out import FIELD as HOLD_OUT
@@ -35,7 +34,6 @@ from o9.strategies.registry import Objective
 from o9.strategies.samplers import Asker, make_asker, reported_value
 from o9.workers.scores import DEFAULT, SCORES
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 SEED_BITS = 32
 LIBRARIES = ("optuna", "numpy", "cmaes", "scipy")
@@ -55,14 +53,12 @@ class OptunaStrategy:
         self._evaluator = evaluator
         self._ledger: Sequence[Trial] = ()
         self._trials = 0
-        self._best: Trial | None = None
         self._baseline: tuple[Returns, Returns] | None = None
         self._cut: tuple[int, int] | None = None  # how many returns come before the hold-out, and how many there are
         self._asker: Asker | None = None
         self._seed = 0
         self._stepping = False
         self._in_flight: list[Trial] = []
-        self._last: tuple[int, StepResult] | None = None
 
     def open(self, state: OptimizationState, ledger: Sequence[Trial]) -> None:
         """Take the committed trials; the sampler is put in place at the first step."""
@@ -71,21 +67,19 @@ class OptunaStrategy:
                 raise OptimizationStrategyError(
                     f"the ledger has trial {trial.number} where number {position} belongs: its trials are not whole"
                 )
-            self._consider(trial)
         self._ledger = ledger
         self._trials = len(ledger)
 
     async def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> StepResult:
-        """Evaluate the next `trials_per_step` sets. Asked again for a step that it has done, it gives the same."""
-        if self._last is not None and self._last[0] == step:
-            return self._last[1]
+        """Evaluate the next `trials_per_step` sets."""
         if self._stepping:
-            raise OptimizationStrategyError("a step of this attempt was cut off or failed: go on in the next attempt")
+            raise OptimizationStrategyError("a step of this attempt was cut off or failed: make the next attempt")
         self._stepping = True
         if self._asker is None:
             self._asker = await asyncio.to_thread(self._resume, checkpoint)
-        asker = self._asker
-        asked = await self._off_the_loop(lambda: asker.ask(self._plan.trials_per_step))
+        asker, count = self._asker, self._plan.trials_per_step
+        quick = self._plan.sampler in QUICK_SAMPLERS  # the others would hold up the event loop
+        asked = asker.ask(count) if quick else await asyncio.to_thread(asker.ask, count)
         numbers = range(self._trials, self._trials + len(asked))
         began = datetime.now(UTC)
         self._in_flight = [
@@ -95,13 +89,11 @@ class OptunaStrategy:
         outcomes = await self._evaluate([state.parameters | chosen for chosen in asked], list(numbers))
         trials = [self._trial(planned, outcome) for planned, outcome in zip(self._in_flight, outcomes, strict=True)]
         asker.tell([reported_value(trial, self._plan.direction) for trial in trials])
-        for trial in trials:
-            self._consider(trial)
         self._trials += len(trials)
         self._in_flight = []
-        self._last = (step, self._result(trials))
         self._stepping = False
-        return self._last[1]
+        done = self._plan.total_trials is not None and self._trials >= self._plan.total_trials
+        return StepResult(trials, self._checkpoint(), done)
 
     @property
     def holds_out(self) -> bool:
@@ -109,15 +101,12 @@ class OptunaStrategy:
         return self._plan.hold_out is not None and not self._plan.is_placebo
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        """Behind the last step: the best once more, on the periods that no trial was evaluated on.
-
-        `best` is the trial with its returns, `checkpoint` that of the last step.
-        """
+        """As in StepAttempt. `best` is the trial with its returns, `checkpoint` that of the last step."""
         cut = self._cut or checkpoint.get("cut")
         if cut is None:
             return HeldOut(error="where the hold-out begins is not known")
         before, total = cut
-        whole = await self._evaluator.evaluate_whole(best.number, state.parameters | best.parameters)
+        whole = await self._evaluator.evaluate_again(best.number, state.parameters | best.parameters, whole=True)
         if whole.state is not TrialState.COMPLETED:
             return HeldOut(error=f"the best failed on all periods: {(whole.error or '').partition(chr(10))[0]}")
         if whole.returns is None or len(whole.returns) != total:
@@ -152,7 +141,8 @@ class OptunaStrategy:
         checkpoint = checkpoint or {}
         if self._ledger and not checkpoint:
             raise OptimizationStrategyError("the ledger has trials and there is no checkpoint: the record is not whole")
-        self._seed = self._plan.seed if self._plan.seed is not None else self._drawn_seed(checkpoint)
+        seed = checkpoint.get("seed") if self._plan.seed is None else self._plan.seed
+        self._seed = secrets.randbits(SEED_BITS) if seed is None else int(seed)
         self._compare(checkpoint)
         _ = self._objective.data_fingerprint  # which may load the data, and takes long then
         self._cut = tuple(checkpoint["cut"]) if checkpoint.get("cut") else None
@@ -185,7 +175,7 @@ class OptunaStrategy:
         """Evaluate on all periods until one succeeds, to see how many there are; those that failed have failed."""
         failed: dict[int, TrialOutcome] = {}
         for number, chosen in zip(numbers, parameters, strict=True):
-            whole = await self._evaluator.evaluate_whole(number, chosen)
+            whole = await self._evaluator.evaluate_again(number, chosen, whole=True)
             if whole.state is not TrialState.COMPLETED:
                 failed[number] = whole
                 continue
@@ -219,16 +209,8 @@ class OptunaStrategy:
             f"it has {outcome.total} returns, {cut[0]} of them before the hold-out, and the first trial had "
             f"{self._cut[1]} and {self._cut[0]}: give as many for all parameters, over the same periods"
         )
-        return TrialOutcome(
-            outcome.number,
-            TrialState.FAILED,
-            error=error,
-            started_at=outcome.started_at,
-            duration_seconds=outcome.duration_seconds,
-        )
-
-    def _drawn_seed(self, checkpoint: dict[str, Any]) -> int:
-        return int(checkpoint["seed"]) if "seed" in checkpoint else secrets.randbits(SEED_BITS)
+        began, lasted = outcome.started_at, outcome.duration_seconds
+        return TrialOutcome(outcome.number, TrialState.FAILED, error=error, started_at=began, duration_seconds=lasted)
 
     def _compare(self, checkpoint: dict[str, Any]) -> None:
         now = self._checkpoint()
@@ -253,40 +235,15 @@ class OptunaStrategy:
             "cut": list(self._cut) if self._cut else None,
         }
 
-    def _result(self, trials: list[Trial]) -> StepResult:
-        best = self._best
-        return StepResult(
-            trials=trials,
-            checkpoint=self._checkpoint(),
-            done=self._plan.total_trials is not None and self._trials >= self._plan.total_trials,
-            metrics={} if best is None or best.value is None else {"best_value": best.value},
-            best_value=best.value if best else None,
-            best_parameters=dict(best.parameters) if best else None,
-        )
-
     def _trial(self, planned: Trial, outcome: TrialOutcome) -> Trial:
         baseline, baseline_hold_out = self._baseline_once(planned.number, outcome)
-        return dataclasses.replace(
-            planned,
-            state=outcome.state,
-            value=outcome.value,
-            metrics=outcome.metrics,
-            error=outcome.error,
-            started_at=outcome.started_at,
-            duration_seconds=outcome.duration_seconds,
-            family=self._family(outcome.data_fingerprint),
-            returns=outcome.returns,
-            periods_per_year=outcome.periods_per_year,
-            hold_out_returns=outcome.hold_out_returns,
-            baseline_returns=baseline,
-            baseline_hold_out_returns=baseline_hold_out,
-            dates=outcome.dates,
-            hold_out_dates=outcome.hold_out_dates,
-            output=self._evaluator.printed.get(planned.number),
-        )
+        found = {name: getattr(outcome, name) for name in _OF_THE_OUTCOME}
+        found |= {"baseline_returns": baseline, "baseline_hold_out_returns": baseline_hold_out}
+        output, family = self._evaluator.printed.get(planned.number), self._family(outcome.data_fingerprint)
+        return dataclasses.replace(planned, output=output, family=family, **found)
 
     def _baseline_once(self, number: int, outcome: TrialOutcome) -> tuple[Returns, Returns]:
-        """What the first trial of this attempt says of its baseline; nothing of the others, who say the same."""
+        """The baseline of the first trial of this attempt; None for the others, whose baseline is the same."""
         said = outcome.baseline_returns, outcome.baseline_hold_out_returns
         if outcome.baseline_returns is None:
             return None, None
@@ -304,19 +261,8 @@ class OptunaStrategy:
     def _family(self, data_fingerprint: str | None) -> str:
         return self._plan.family or self._objective.family(data_fingerprint)
 
-    def _consider(self, trial: Trial) -> None:
-        """Keep the best; of equals the one with the lowest number, which comes first."""
-        if trial.state is not TrialState.COMPLETED or trial.value is None:
-            return
-        sign = 1 if self._plan.direction == "maximize" else -1
-        if self._best is None or self._best.value is None or sign * trial.value > sign * self._best.value:
-            self._best = trial
 
-    async def _off_the_loop(self, work: Callable[[], T]) -> T:
-        """In a thread where it may take long, so that the event loop goes on."""
-        return work() if self._plan.sampler in QUICK_SAMPLERS else await asyncio.to_thread(work)
-
-
+_OF_THE_OUTCOME = tuple(TrialOutcome.__dataclass_fields__.keys() & Trial.__dataclass_fields__.keys())
 _FIXED = {
     "sampler": "metadata.sampler",
     "seed": "metadata.seed",

@@ -61,12 +61,19 @@ def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | 
         check_sampler(asked.sampler, space)
         total_trials = space.grid_size() if asked.sampler == "grid" else None
         total_steps = _total_steps(state.total_steps, objective, trials_per_step, total_trials)
-    with faults:
-        _check_hold_out(asked.hold_out, objective)
-    with faults:
-        _check_score(asked.score, direction)
-    with faults:
-        _check_placebo(asked.placebo_of, objective)
+    what = f"objective {objective.name!r}"
+    if asked.hold_out is not None and objective.gives_value and not objective.truncatable:
+        problem = f"{what} gives a value that may know the held-out periods, and cannot be truncated; leave this out"
+        faults.add(OptimizationValidationError(HOLD_OUT, problem))
+    if asked.score in SCORES and direction == "minimize":
+        problem = f"more is better of the score {asked.score!r}; leave metadata.direction out"
+        faults.add(OptimizationValidationError("metadata.direction", problem))
+    if asked.placebo_of is not None and not objective.takes_data:
+        problem = (
+            f"{what} does not take its data, so they cannot be resampled: declare @objective(…, data=load) above "
+            "def function(parameters, data), where load() gives prices or returns"
+        )
+        faults.add(OptimizationValidationError("metadata.placebo_of", problem))
     faults.refuse()
     return Plan(
         space=space,
@@ -115,12 +122,9 @@ def check_sampler(sampler: str, space: SearchSpace) -> None:
         raise OptimizationValidationError(
             "metadata.sampler", "gp needs PyTorch, which is not installed: pip install 'prefect-o9[gp]'"
         )
-    if sampler == "cmaes":
-        _check_cmaes(space)
-
-
-def _check_cmaes(space: SearchSpace) -> None:
-    """It samples at random, without a word, what is no number, and everything where there is but one number."""
+    if sampler != "cmaes":
+        return
+    # It silently samples at random what is no number, and everything where only one parameter varies.
     chosen = [parameter.name for parameter in space.parameters if isinstance(parameter, CategoricalParameter)]
     if chosen:
         raise OptimizationValidationError(
@@ -143,28 +147,3 @@ def _total_steps(asked: int, objective: Objective, trials_per_step: int, total_t
             "total_steps", f"the grid has {total_trials:,} points; give the number of steps, or make the grid coarser"
         )
     return math.ceil(total_trials / trials_per_step)
-
-
-def _check_hold_out(hold_out: HoldOut | None, objective: Objective) -> None:
-    if hold_out is not None and objective.gives_value and not objective.truncatable:
-        raise OptimizationValidationError(
-            HOLD_OUT,
-            f"objective {objective.name!r} gives a value that may know the periods held out, and cannot be truncated: "
-            "leave metadata.hold_out out",
-        )
-
-
-def _check_score(score: str | None, direction: Direction) -> None:
-    if score in SCORES and direction == "minimize":
-        raise OptimizationValidationError(
-            "metadata.direction", f"more is better of the score {score!r}; leave metadata.direction out"
-        )
-
-
-def _check_placebo(placebo_of: str | None, objective: Objective) -> None:
-    if placebo_of is not None and not objective.takes_data:
-        raise OptimizationValidationError(
-            "metadata.placebo_of",
-            f"objective {objective.name!r} is not given its data, so that they cannot be resampled: declare "
-            "@objective(…, data=load) above def function(parameters, data), where load() gives prices or returns",
-        )

@@ -1,28 +1,28 @@
 """Objectives, strategies and scores, found by name.
 
 Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`,
-`register_score`); what O9 brings along (`o9.demo.catalogue`, the strategy `optuna`, also called `default`, and
-`o9.workers.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, where it
-has a colon, the import path `package.module:name`.
+`register_score`); what O9 brings (`o9.demo.catalogue`, the strategy `optuna`, also called `default`, and
+`o9.workers.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, where it has a
+colon, the import path `package.module:name`.
 
 `allowed_imports` are the module prefixes that an import path may name; empty, it may name none. Other modules are not
-imported, and what an allowed one merely holds, being defined elsewhere, is refused unless it was registered. Who calls
-from outside (a request, a Prefect parameter) passes them. `None` is a caller on this machine, and a node that reads its
-store: then O9_ALLOWED_IMPORTS counts where it is set, and nothing is refused where it is not.
+imported, and what an allowed module merely holds, being defined elsewhere, is refused unless it was registered. Callers
+that act for somebody else (a request, a Prefect parameter) pass them. None is a caller on this machine, or a node that
+reads its store: O9_ALLOWED_IMPORTS counts where it is set, else nothing is refused.
 
-Unknown names raise OptimizationStrategyError with near matches. Registering twice under one name keeps the last; the
-built-in strategies cannot be replaced. Thread-safe.
+Unknown names raise OptimizationStrategyError with near matches. Registering a name again replaces it; built-in
+strategies cannot be replaced. Thread-safe.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar, get_type_hints, is_typeddict
+from typing import Any, Literal, TypeVar, get_type_hints, is_typeddict
 
 from o9.demo.catalogue import BUILTIN, BuiltinObjective
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
@@ -33,10 +33,9 @@ from o9.user_code.import_paths import ImportPathError, find, module_of
 from o9.workers.given import SHUFFLE, is_kind
 from o9.workers.scores import SCORES, Score
 
-OBJECTIVES_GROUP = "o9.objectives"
-STRATEGIES_GROUP = "o9.strategies"
-SCORES_GROUP = "o9.scores"
-
+What = Literal["objective", "strategy", "score"]
+_GROUPS: dict[What, str] = {"objective": "o9.objectives", "strategy": "o9.strategies", "score": "o9.scores"}
+_BUILT_IN: dict[What, Iterable[str]] = {"objective": BUILTIN, "strategy": BUILT_IN_STRATEGIES, "score": SCORES}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -120,9 +119,7 @@ class ResolvedStrategy:
     metadata: tuple[str, ...] = ()
 
 
-_objectives: dict[str, Objective] = {}
-_strategies: dict[str, ResolvedStrategy] = {}
-_scores: dict[str, Score] = {}
+_registered: dict[What, dict[str, Any]] = {"objective": {}, "strategy": {}, "score": {}}
 
 
 def objective(
@@ -137,14 +134,14 @@ def objective(
 ) -> Callable[[F], F]:
     """Register the sync or async function below under `name`; the function stays as it is.
 
-    `data` is what it computes on, or the name of it: see `o9.model.trial.fingerprint`. It may be a function that loads
-    them. Where the function below has a parameter `data`, it is given them, and must not change them: so can a placebo
-    run search data without an edge, which `placebo` makes of them ("shuffle", "bootstrap:20", "bootstrap:auto",
-    "shift" or a function; see `o9.workers.resampling`). `truncatable` lets O9 look for a
-    look-ahead: the function takes a keyword `periods` too, None by default; with a number it computes as if its data
-    ended with that many returns, closes nothing at their end, and gives exactly those. So can `metadata.hold_out` keep
-    the last part of the data from the search. One whose decisions then end a
-    day before its returns is also seen to forget a shift.
+    data: what it computes on, a function that loads that, or a name for it (`o9.model.trial.fingerprint`). A function
+        with a parameter `data` is given the data, and must not change them; then placebo runs are possible.
+    placebo: how a placebo run destroys the edge in the data: "shuffle", "bootstrap:20", "bootstrap:auto", "shift" or a
+        function; see `o9.workers.resampling`.
+    truncatable: the function takes a keyword `periods`, None by default. With a number it computes as if its data ended
+        with that many returns, closes nothing at their end, and gives exactly those. O9 then looks for a look-ahead,
+        and `metadata.hold_out` can keep the last part of the data from the search. Where decisions end a day before
+        the returns, a forgotten shift is found, too.
 
     >>> @objective("parabola", search_space={"x": {"type": "float", "low": -1, "high": 1}})
     ... def parabola(parameters):
@@ -169,7 +166,7 @@ def objective(
                 f"objective {name!r}: a truncatable one takes the keyword `periods`: def {name}(parameters, *, "
                 "periods=None)"
             )
-        _objectives[name] = Objective(
+        _registered["objective"][name] = Objective(
             name, function, search_space, direction, baseline, data, truncatable=truncatable, placebo=placebo
         )
         return function
@@ -186,10 +183,8 @@ def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) ->
     if name in (*BUILT_IN_STRATEGIES, DEMONSTRATION, PLACEBO):
         raise OptimizationStrategyError(f"strategy {name!r} is built in; register yours under another name")
     if isinstance(metadata, str) or not all(isinstance(key, str) and key for key in metadata):
-        raise OptimizationValidationError(
-            "metadata", f'expected names of keys such as ("desk",), got {metadata!r:.100}'
-        )
-    _strategies[name] = replace(_classify(name, thing), metadata=tuple(metadata))
+        raise OptimizationValidationError("metadata", f'expected keys such as ("desk",), got {metadata!r:.100}')
+    _registered["strategy"][name] = replace(_classify(name, thing), metadata=tuple(metadata))
 
 
 def register_score(name: str, function: Score) -> None:
@@ -206,7 +201,7 @@ def register_score(name: str, function: Score) -> None:
         raise OptimizationStrategyError(
             f"score {name!r}: expected a function(returns, periods_per_year), got {type(function).__name__}"
         )
-    _scores[name] = function
+    _registered["score"][name] = function
 
 
 def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Score | None:
@@ -214,30 +209,26 @@ def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) 
     _check_is_name(name, "score")
     if name in SCORES:
         return None
-    found = _find(name, "score", SCORES_GROUP, _scores, allowed_imports)
+    found = _find(name, "score", allowed_imports)
     target: Score = found[0] if isinstance(found, tuple) else found
     if not callable(target):
         raise OptimizationStrategyError(f"score {name!r} is not a function but {type(target).__name__}")
     return target
 
 
-def score_names() -> list[str]:
-    """Every name that can be resolved without an import path."""
-    return sorted({*_scores, *SCORES, *_entry_points(SCORES_GROUP)})
-
-
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
     """The objective of this name. Raises OptimizationStrategyError: unknown, refused, or its import failed."""
     _check_is_name(name, "objective")
-    if name in BUILTIN and name not in _objectives:
+    if name in BUILTIN and name not in _registered["objective"]:
         return _from_catalogue(BUILTIN[name])
-    found = _find(name, "objective", OBJECTIVES_GROUP, _objectives, allowed_imports)
+    found = _find(name, "objective", allowed_imports)
     if isinstance(found, Objective):
         return found
     target, locator = found
     if not callable(target):
         raise OptimizationStrategyError(f"objective {name!r}: {locator} is not a function but {type(target).__name__}")
-    for known in list(_objectives.values()):  # what its decorator said goes with it, whatever it is called here
+    known: Objective  # what its decorator said goes with it, whatever it is called here
+    for known in list(_registered["objective"].values()):
         if known.function is target:
             return replace(known, name=name, locator=locator)
     return Objective(name, target, locator=locator)
@@ -248,23 +239,19 @@ def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = Non
     _check_is_name(name, "strategy")
     if name in BUILT_IN_STRATEGIES:
         return ResolvedStrategy("optuna", StrategyKind.OPTUNA)
-    found = _find(name, "strategy", STRATEGIES_GROUP, _strategies, allowed_imports)
+    found = _find(name, "strategy", allowed_imports)
     if isinstance(found, ResolvedStrategy):
         return found
-    for known in list(_strategies.values()):  # what was declared goes with it, whatever it is called here
+    known: ResolvedStrategy  # what was declared goes with it, whatever it is called here
+    for known in list(_registered["strategy"].values()):
         if known.target is found[0]:
             return replace(known, name=name)
     return _classify(name, found[0])
 
 
-def objective_names() -> list[str]:
+def names_of(what: What) -> list[str]:
     """Every name that can be resolved without an import path."""
-    return sorted({*_objectives, *BUILTIN, *_entry_points(OBJECTIVES_GROUP)})
-
-
-def strategy_names() -> list[str]:
-    """Every name that can be resolved without an import path."""
-    return sorted({*_strategies, *_entry_points(STRATEGIES_GROUP), *BUILT_IN_STRATEGIES})
+    return sorted({*_registered[what], *_BUILT_IN[what], *_entry_points(what)})
 
 
 def import_allowed(module: str, allowed_imports: tuple[str, ...] | None) -> bool:
@@ -286,17 +273,21 @@ def _check_is_name(name: Any, what: str) -> None:
         raise OptimizationStrategyError(f"{what}: expected a name, got {name!r}")
 
 
-def _find(
-    name: str, what: str, group: str, registered: Mapping[str, Any], allowed_imports: tuple[str, ...] | None
-) -> Any:
+def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> Any:
     """What was registered, or the pair (imported object, where it came from)."""
-    if name in registered:
-        return registered[name]
-    if name in (points := _entry_points(group)):
+    if name in _registered[what]:
+        return _registered[what][name]
+    if name in (points := _entry_points(what)):
         return _import(points[name].value.partition("[")[0].strip(), what, name)
     if ":" not in name:
-        raise OptimizationStrategyError(_unknown(name, what, group))
-    allowed = _allowed_on_this_machine() if allowed_imports is None else allowed_imports
+        known = names_of(what)
+        raise OptimizationStrategyError(
+            f"there is no {what} {name!r}{hint_of(name, known, n=3)} (known are {', '.join(known)}). Register it "
+            f"in this process, give it an entry point in the group {_GROUPS[what]}, or name it as package.module:name"
+        )
+    from o9.model.settings import settings  # Pydantic, which a program that only registers need not load
+
+    allowed = settings().allowed_imports or None if allowed_imports is None else allowed_imports
     module = name.partition(":")[0]
     if not import_allowed(module, allowed):
         raise OptimizationStrategyError(
@@ -312,16 +303,9 @@ def _find(
     return target, locator
 
 
-def _allowed_on_this_machine() -> tuple[str, ...] | None:
-    from o9.model.settings import settings
-
-    return settings().allowed_imports or None
-
-
 def _is_registered(target: Any) -> bool:
-    functions = [known.function for known in list(_objectives.values())]
-    strategies = [known.target for known in list(_strategies.values())]
-    return any(known is target for known in (*functions, *strategies, *list(_scores.values())))
+    things = [each for known in _registered.values() for each in list(known.values())]
+    return any(target is getattr(each, "function", getattr(each, "target", each)) for each in things)
 
 
 def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...] | None = None) -> tuple[Any, str]:
@@ -337,27 +321,9 @@ def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...]
 
 def _from_catalogue(entry: BuiltinObjective) -> Objective:
     function, locator = _import(entry.path, "objective", entry.name)
-    return Objective(
-        entry.name,
-        function,
-        search_space=entry.search_space,
-        direction=entry.direction,
-        data=entry.data,
-        locator=locator,
-        total_steps=entry.total_steps,
-        trials_per_step=entry.trials_per_step,
-        truncatable=entry.truncatable,
-        gives_value=True,
-    )
-
-
-def _unknown(name: str, what: str, group: str) -> str:
-    known = {OBJECTIVES_GROUP: objective_names, STRATEGIES_GROUP: strategy_names, SCORES_GROUP: score_names}[group]()
-    hint = hint_of(name, known, n=3)
-    return (
-        f"there is no {what} {name!r}{hint} (known are {', '.join(known)}). Register it in this process, give it an "
-        f"entry point in the group {group}, or name it as package.module:name"
-    )
+    shared = {each.name for each in fields(entry)} & Objective.__dataclass_fields__.keys()
+    declared = {name: getattr(entry, name) for name in shared}
+    return Objective(function=function, locator=locator, gives_value=True, **declared)
 
 
 def _classify(name: str, thing: Any) -> ResolvedStrategy:
@@ -397,5 +363,5 @@ def _check_name(name: Any, what: str) -> None:
 
 
 @cache
-def _entry_points(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+def _entry_points(what: What) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUPS[what])}

@@ -1,16 +1,15 @@
 """What to try next: one class for each way of staying the same after any number of restarts.
 
-Contract. An Asker answers `ask(n)` with the next n parameter sets, in the order of their numbers; `tell` gives it their
-values, in the same order, before it is asked again. After `resume(ledger)` a fresh one goes on, equal bit for bit, as
-one that asked for the whole ledger and got its values. It needs the seed and the ledger, nothing else: no sampler's
-state is ever stored, and no pickle is ever loaded from a store. Where a set that is asked again is not the one in the
-ledger, OptimizationStrategyError says so.
+Contract. `ask(n)` gives the next n parameter sets, in the order of their numbers; `tell` takes their values, in the
+same order, before the next `ask`. After `resume(ledger)` a fresh Asker goes on, equal bit for bit, as one that had
+asked for the whole ledger. It needs the seed and the ledger only: no sampler's state is stored. Where a set that is
+asked again is not the one in the ledger, OptimizationStrategyError says so.
 
-- By number (random, grid): set n follows from the seed and n alone. Costs the same at any n.
-- By number and history (tpe): a fresh sampler for each set, seeded from the seed and its number, looks at the trials
-  before it. It keeps nothing else between trials that would make it better.
-- By replay (cmaes, gp, nsga2, qmc): the sampler carries a state from trial to trial, and starting it afresh each time
-  makes it worse. One sampler lives as long as the optimization, and a restart asks and tells everything again.
+- By number (random, grid): set n follows from the seed and n. Costs the same at any n.
+- By number and history (tpe): a fresh sampler for each set, seeded from the seed and its number, sees the trials before
+  it; it keeps nothing else between trials that would improve it.
+- By replay (cmaes, gp, nsga2, qmc): the sampler carries a state from trial to trial. One sampler lives as long as the
+  optimization, and a restart asks and tells everything again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ import math
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from o9.model.errors import OptimizationStrategyError
@@ -57,7 +57,7 @@ class Asker(Protocol):
         """The values of those asked last."""
 
     def resume(self, ledger: Sequence[Trial]) -> None:
-        """Go on behind all of these. Once, before anything else."""
+        """Continue after all of these. Called once, before anything else."""
 
 
 def make_asker(plan: Plan, seed: int) -> Asker:
@@ -115,20 +115,20 @@ def mix(*numbers: int) -> int:
     return int(SeedSequence(numbers).generate_state(1)[0])
 
 
+@dataclass
 class NumberAsker:
     """Set n follows from n alone, by `draw`: nothing is learned, and no set is held in memory. `size`: how many."""
 
-    def __init__(self, direction: Direction, draw: Callable[[int], dict[str, Any]], size: int | None = None) -> None:
-        self.direction = direction
-        self._draw = draw
-        self._size = size
-        self._next = 0
+    direction: Direction
+    draw: Callable[[int], dict[str, Any]]
+    size: int | None = None
+    _next: int = 0
 
     def ask(self, count: int) -> list[dict[str, Any]]:
         end = self._next + count
-        numbers = range(self._next, end if self._size is None else min(end, self._size))
+        numbers = range(self._next, end if self.size is None else min(end, self.size))
         self._next = numbers.stop
-        return [self._draw(number) for number in numbers]
+        return [self.draw(number) for number in numbers]
 
     def tell(self, values: Sequence[Reported]) -> None:
         """It does not learn."""
@@ -163,7 +163,7 @@ class _StudyAsker:
         self._asked: list[OptunaTrial] = []
 
     def ask(self, count: int) -> list[dict[str, Any]]:
-        # All of a step are asked before the first is reported: a sampler that minds running trials sees them.
+        # All of a step are asked before the first is reported, for samplers that consider running trials.
         self._asked = [self._ask_one() for _ in range(count)]
         return [self._space.from_optuna(trial.params) for trial in self._asked]
 
@@ -189,23 +189,22 @@ class HistoryAsker(_StudyAsker):
         self._sampler = sampler
         self._next = 0
 
-    def resume(self, ledger: Sequence[Trial]) -> None:
-        before, last = _split(ledger)
-        self._remember(before)
-        self._next = len(before)
-        _ask_again(self, last)
-
     def _ask_one(self) -> OptunaTrial:
         self._study.sampler = self._sampler(self._next)
         self._next += 1
         return super()._ask_one()
 
-    def _remember(self, ledger: Iterable[Trial]) -> None:
+    def resume(self, ledger: Sequence[Trial]) -> None:
         from optuna.trial import TrialState as OptunaState
         from optuna.trial import create_trial
 
-        for trial in ledger:
-            _check_contained(self._space, trial)
+        before, last = _split(ledger)
+        for trial in before:
+            if not self._space.contains(trial.parameters):
+                raise OptimizationStrategyError(
+                    f"trial {trial.number} of the ledger has the parameters {trial.parameters}, which the search space "
+                    "does not contain: the optimization cannot go on as it began"
+                )
             value = reported_value(trial, self.direction)
             self._study.add_trial(
                 create_trial(
@@ -215,6 +214,8 @@ class HistoryAsker(_StudyAsker):
                     distributions=self._distributions,
                 )
             )
+        self._next = len(before)
+        _ask_again(self, last)
 
 
 class ReplayAsker(_StudyAsker):
@@ -255,14 +256,6 @@ def reported_value(trial: Trial, direction: Direction) -> Reported:
     if trial.state is TrialState.INFEASIBLE:
         return -math.inf if direction == "maximize" else math.inf
     return trial.value if trial.state is TrialState.COMPLETED else None
-
-
-def _check_contained(space: SearchSpace, trial: Trial) -> None:
-    if not space.contains(trial.parameters):
-        raise OptimizationStrategyError(
-            f"trial {trial.number} of the ledger has the parameters {trial.parameters}, which the search space does "
-            "not contain: the optimization cannot go on as it began"
-        )
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

@@ -2,7 +2,7 @@
 
 Contract. An async `step` runs in the event loop of the attempt; a sync one lives in a child process, where it can be
 cut off and holds nothing up. A class is instantiated once an attempt, without arguments; an object is copied into the
-child where its step is sync. What `step` returns is checked before anybody commits it; what breaks the contract, or
+child where its step is sync. What `step` returns is checked before it is committed; what breaks the contract, or
 raises, is an OptimizationStrategyError that names the strategy.
 """
 
@@ -31,9 +31,10 @@ class UserSteps:
 
     def __init__(self, strategy: ResolvedStrategy, total_steps: int) -> None:
         self.total_steps = total_steps
-        self._what = f"strategy {strategy.name!r}"
-        self._target = strategy.target
-        self._host = _Here(self._what, self._target) if _steps_here(self._target) else Hosted(self._what, self._target)
+        self._what = what = f"strategy {strategy.name!r}"
+        self._target = target = strategy.target
+        is_async = inspect.iscoroutinefunction(target.step)
+        self._host = _Here(what, target) if is_async else Hosted(what, target)
         self._opening: tuple[OptimizationState, list[Trial]] | None = None
         self._next_number = 0
 
@@ -106,12 +107,9 @@ class _Here:
 
 def step_count(strategy: ResolvedStrategy, state: OptimizationState) -> int:
     """How many steps: the state's, or where that is 0 the strategy's own. Raises OptimizationValidationError."""
-    asked = state.total_steps
-    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
-        raise OptimizationValidationError("total_steps", f"expected a whole number from 0 on, got {asked!r}")
+    if state.total_steps > 0:
+        return state.total_steps
     own = getattr(strategy.target, "total_steps", None)
-    if asked > 0:
-        return asked
     if isinstance(own, bool) or not isinstance(own, int) or own < 1:
         raise OptimizationValidationError(
             "total_steps",
@@ -119,7 +117,3 @@ def step_count(strategy: ResolvedStrategy, state: OptimizationState) -> int:
             "the attribute total_steps",
         )
     return own
-
-
-def _steps_here(target: Any) -> bool:
-    return inspect.iscoroutinefunction(target.step)

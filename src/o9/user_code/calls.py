@@ -1,9 +1,10 @@
-"""Calls of code that may hang: each for a limited time, a few at once; what does not come back is left behind.
+"""Calls of code that may hang: each for a limited time, a few at once; a call that does not return in time is
+abandoned.
 
-Contract. `Calls.run` never holds the event loop. A plain function works in a daemon thread of its own, so that a
-process may end while it hangs; a coroutine function in the event loop, where the watchdog looks after it. A call that
-does not come back in time goes on, holds one of the `at_once` places until it returns, and its result is dropped. Where
-all places are held by such calls, `run` raises Busy at once, until one of them returns.
+Contract. `Calls.run` never holds the event loop. A plain function runs in a daemon thread of its own, so that a process
+can end while it hangs; a coroutine function runs in the event loop, where the watchdog covers it. An abandoned call
+holds one of the `at_once` places until it returns, and its result is dropped. Where all places are held by such calls,
+`run` raises Busy at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,25 +48,10 @@ class TooLong(Unanswered):
 @dataclass(eq=False)
 class _Call:
     function: Callable[[], Any]
-    loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Any]
-    context: Any = field(default_factory=copy_context)
+    answer: Future[Any] = field(default_factory=Future)
+    context: Context = field(default_factory=copy_context)
     began: float | None = None
     left: bool = False
-
-    def deliver(self, result: Any, error: BaseException | None) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self._set, result, error)
-        except RuntimeError:
-            return  # the loop is closed: no caller waits any more
-
-    def _set(self, result: Any, error: BaseException | None) -> None:
-        if self.answer.done():
-            return
-        if error is None:
-            self.answer.set_result(result)
-        else:
-            self.answer.set_exception(error)
 
 
 class Calls:
@@ -79,7 +67,7 @@ class Calls:
 
     @property
     def left_behind(self) -> int:
-        """How many calls hang by now."""
+        """How many calls hang now."""
         with self._lock:
             return sum(call.left for call in self._running) + len(self._hanging)
 
@@ -117,15 +105,15 @@ class Calls:
             task.exception()  # it was reported as one that hung
 
     async def _in_a_thread(self, function: Callable[[], Any], seconds: float) -> Any:
-        loop = asyncio.get_running_loop()
-        call = _Call(function, loop, loop.create_future())
+        call = _Call(function)
+        answer = asyncio.wrap_future(call.answer)
         self._enter(call, seconds)
         try:
-            await asyncio.wait({call.answer}, timeout=seconds)
+            await asyncio.wait({answer}, timeout=seconds)
         finally:
             self._leave(call)
-        if not call.answer.cancelled():
-            return call.answer.result()
+        if answer.done():
+            return answer.result()
         if call.began is None:
             raise Busy(f"no answer to those before it within {seconds:g} s", seconds)
         raise TooLong(seconds)
@@ -146,7 +134,7 @@ class Calls:
             if call in self._waiting:
                 self._waiting.remove(call)
             call.left = call in self._running
-        call.answer.cancel()  # does nothing where it has been set
+        call.answer.cancel()  # does nothing where it is set
 
     def _start(self, call: _Call) -> None:
         """With the lock held."""
@@ -165,4 +153,5 @@ class Calls:
             self._running.discard(call)
             if self._waiting:
                 self._start(self._waiting.popleft())
-        call.deliver(result, error)
+        with suppress(InvalidStateError):  # it was abandoned
+            call.answer.set_result(result) if error is None else call.answer.set_exception(error)

@@ -1,9 +1,8 @@
 """What `package.module:name` names, without a way out of that module.
 
-Contract. The name behind the colon is an attribute of the module, or of a class in it (`desk:Desk.objective`): what
-modules, functions and objects happen to hold is out of reach, so a module's own imports are no way to other code. Runs
-in nodes and in the child processes alike, so it imports little beside the standard library. What the module itself
-raises on its import is raised as it is.
+Contract. The name after the colon is an attribute of the module, or of a class in it (`desk:Desk.objective`). What
+modules, functions and objects merely hold is out of reach, so a module's own imports give no access to other code. Runs
+in nodes and in child processes, so it imports little. What the module raises on its import is raised unchanged.
 """
 
 from __future__ import annotations

@@ -1,22 +1,19 @@
-"""A thread that sees when something holds the event loop, and says what and where.
+"""A thread that detects code that holds the event loop, and logs what and where.
 
-What users write as a coroutine, a strategy or an async objective, runs in the event loop, and where it does not await
-(`while True: pass`, `time.sleep(3600)`), nothing else does: no commit, no cancellation, no other optimization.
+A user's coroutine strategy or async objective runs in the event loop. Where it does not await (`while True: pass`,
+`time.sleep(3600)`), nothing else runs: no commit, no cancellation, no other optimization.
 
-Contract. Once a second the watchdog asks the loop for a tick. Where none comes for `warn_seconds`, it logs one warning
-with the line that holds the loop, and with the user's code that this line belongs to, where that was awaited through
-`run_user_code`. Where one and the same call holds it for `give_up_seconds`, it logs an error and calls `on_blocked`, in
-its thread and then each minute, and `is_blocked` is true until the loop ticks again: this process's leases are
-not renewed then. Nothing is interrupted.
+Contract. Once a second the watchdog asks the loop for a tick. After `warn_seconds` without one it logs a warning, with
+the line that holds the loop and, where that was awaited through `run_user_code`, whose code it is. When one and the
+same call holds it for `give_up_seconds`, it logs an error, calls `on_blocked` in its own thread, then again every
+minute, and `is_blocked` is true until the loop ticks: the process does not renew its leases meanwhile. Nothing is
+interrupted.
 
-What counts is time in which the loop's thread ran or blocked. On Linux, time in which it was ready to run and had no
-CPU does not count: code that is slow because the machine has too much to do is left alone. The kernel reports that
-wait when it is over; until then it counts. Where the system does not say (macOS, Linux without scheduler statistics),
-all time counts, and so does time that a hypervisor takes. A wait for the interpreter's lock counts, as it looks like a
-wait for any other lock; not so one for the watchdog itself, which may have the lock and no CPU.
-
-Time is counted by the watchdog's own waking, so that a process that was frozen (SIGSTOP, a laptop's lid) is not taken
-for one that held its loop; the same goes for C code that keeps the interpreter's lock, which holds the watchdog, too.
+Only time in which the loop's thread ran or was blocked counts. On Linux, time in which it waited for a CPU does not;
+the kernel reports that wait when it is over, and until then it counts. Elsewhere, and without scheduler statistics, all
+time counts. Waiting for the interpreter's lock counts like any lock, unless the watchdog holds it. Time is measured by
+the watchdog's own wake-ups, so a frozen process (SIGSTOP, a closed lid) is not blamed; neither is C code that keeps the
+interpreter's lock, which stops the watchdog, too.
 """
 
 from __future__ import annotations
@@ -115,7 +112,7 @@ class Watchdog:
 
     @property
     def blocked_seconds(self) -> float:
-        """For how long the loop has been held by now; 0.0 while it ticks."""
+        """For how many seconds the loop has been held; 0.0 while it ticks."""
         return self._held.seconds
 
     @property
@@ -167,7 +164,7 @@ class Watchdog:
                 return
             self._look()
         if self._warned:
-            logger.warning("the event loop goes on, after %.1f s", self._held.seconds)
+            logger.warning("the event loop runs again, after %.1f s", self._held.seconds)
         self._forget()
 
     def _waited_for_tick(self) -> bool:
@@ -199,7 +196,7 @@ class Watchdog:
         what, ids = _culprit(call)
         if now >= self._warn_seconds and not self._warned:
             self._warned = True
-            logger.warning("%s holds the event loop, for %.1f s by now: %s", what, now, _line(frame), extra={"o9": ids})
+            logger.warning("%s holds the event loop, for %.1f s so far: %s", what, now, _line(frame), extra={"o9": ids})
         held = now - self._holder_since
         if held < self._report_after:
             return
@@ -211,7 +208,7 @@ class Watchdog:
                 f"process of its own: {_line(frame)}"
             )
             self._blocked = Blocked(message, utc_now() - timedelta(seconds=held), ids)
-            logger.error("%s (for %.0f s by now)", message, held, extra={"o9": ids})
+            logger.error("%s (for %.0f s so far)", message, held, extra={"o9": ids})
         self._on_blocked(self._blocked)
 
 

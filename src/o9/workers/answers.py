@@ -1,10 +1,9 @@
 """What an objective answered, checked and made plain; and what it raised, as text.
 
-Contract. Runs in the child processes and in the event loop alike, so it imports the standard library only. A good
-answer becomes a plain dict; a bad one raises BadAnswer, which says what was returned and what is expected. The dict
-goes from a child to its node as JSON, bit for bit, and no class of the user's with it. Texts are at most ERROR_LENGTH
-characters, free of NULs and of lone surrogates, so that every store can hold them. Nothing here raises anything else,
-whatever the user's objects do.
+Contract. Runs in child processes and in the event loop, so it imports the standard library only. A good answer becomes
+a plain dict; a bad one raises BadAnswer, which says what was returned and what is expected. The dict goes from a child
+to its node as JSON, bit for bit, without any class of the user's. Texts have at most ERROR_LENGTH characters, without
+NULs and lone surrogates, so that every store can hold them. Nothing else is raised, whatever the user's objects do.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def plain_answer(answer: Any) -> dict[str, Any]:
 
 
 def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
-    """The plain answer that a child sent; `texts` are what came behind it. Raises BadAnswer for what is none."""
+    """The plain answer that a child sent; `texts` came after it. Raises BadAnswer where it cannot be read."""
     try:
         return {
             "value": None if data["value"] is None else _result(data["value"]),
@@ -181,7 +180,8 @@ def _dates(answer: Any, returns: Numbers | None, hold_out: Numbers | None) -> di
     dates = _seconds("dates", index_of(answer.returns) if given is None else given)
     if dates is not None and given is not None and hold_out and len(dates) == len(returns) + len(hold_out):
         return {"dates": dates[: len(returns)], "hold_out_dates": dates[len(returns) :]}
-    _same_length("dates", dates, "returns", returns)
+    if dates is not None and len(dates) != len(returns):
+        raise BadAnswer(f"the objective gave {len(dates)} dates and {len(returns)} returns; give one for each")
     later = _seconds("dates of hold_out_returns", index_of(answer.hold_out_returns))
     return {"dates": dates, "hold_out_dates": later}
 
@@ -193,11 +193,6 @@ def _seconds(name: str, labels: Any) -> Numbers | None:
         return seconds_of(labels)
     except Exception as error:
         raise BadAnswer(f"the objective gave {name} of which {storable(str(error), 300)}") from error
-
-
-def _same_length(name: str, dates: Numbers | None, of: str, returns: Numbers) -> None:
-    if dates is not None and len(dates) != len(returns):
-        raise BadAnswer(f"the objective gave {len(dates)} {name} and {len(returns)} {of}; give one for each")
 
 
 def _metrics(metrics: Any) -> dict[str, float]:

@@ -1,20 +1,18 @@
-"""One budget of processors for all that is evaluated in this process, whatever optimization it belongs to.
+"""One budget of processors for all evaluations of this process, whatever optimization they belong to.
 
-Contract. `hold` waits for a place, and gives it back. There are as many places as processors that this process may use.
-Those that wait are served in turns: the optimization that holds the fewest places first, of equals the one that has
-waited for longest. A child process that only waits (for a network, a lock, a GPU, or for ever) uses no processor: after
-IDLE_SECONDS in which it used less than IDLE_SHARE of one, somebody else gets its place, and it goes on beside. So
-nothing that hangs keeps others from work, and what computes never has more processes than processors, but for those
-moments. Where the system does not tell what a process uses, it keeps its place.
+Contract. `hold` waits for a place, and returns it. There are as many places as processors that this process may use.
+The optimization that holds the fewest places is served first; of equals, the one that has waited longest. A child
+process that only waits (for a network, a lock, a GPU) lends its place: after IDLE_SECONDS in which it used less than
+IDLE_SHARE of a processor, another evaluation starts beside it. Where the system does not report processor time, it
+keeps its place.
 
-Async objectives need no place: they share the event loop, which is one thread. Several processes on one machine know
-nothing of each other. Thread-safe; each waits in its own event loop.
+Async objectives need no place: they share the event loop. Processes on one machine do not coordinate. Thread-safe; each
+caller waits in its own event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
 from collections import Counter
@@ -31,12 +29,10 @@ LOOK_SECONDS = 0.1  # how often those that wait look for a place that is not use
 
 @dataclass(eq=False)
 class _Place:
-    """One that is held, or waited for until `turn` is done. `used` tells the processor seconds of its process, or None
-    where they are not known."""
+    """Held, or waited for until `turn` is done. `used`: the processor seconds of its process, None if not known."""
 
     owner: object
     used: Callable[[], float | None]
-    number: int
     turn: asyncio.Future[None]
     looked_at: float = 0.0
     seconds: float | None = None
@@ -49,14 +45,13 @@ class Cores:
     def __init__(self, count: int = 0) -> None:
         self._count = count
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
         self._held: list[_Place] = []
-        self._waiting: list[_Place] = []
+        self._waiting: list[_Place] = []  # in the order of their arrival
 
     @asynccontextmanager
     async def hold(self, owner: object, used: Callable[[], float | None] = lambda: None) -> AsyncIterator[None]:
         """A place for one evaluation of `owner`, which is whatever shares fairly with others."""
-        place = _Place(owner, used, next(self._numbers), asyncio.get_running_loop().create_future())
+        place = _Place(owner, used, asyncio.get_running_loop().create_future())
         with self._lock:
             self._waiting.append(place)
             self._serve()
@@ -93,9 +88,9 @@ class Cores:
         """Give free places to those that wait. Called with the lock."""
         while self._waiting and self._busy() < (self._count or processors()):
             shares = Counter(place.owner for place in self._held if not place.lent)
-            first = min(self._waiting, key=lambda place: (shares[place.owner], place.number))
+            first = min(self._waiting, key=lambda place: shares[place.owner])  # of equals the first
             self._waiting.remove(first)
-            with suppress(RuntimeError):  # its loop was closed: nobody will come
+            with suppress(RuntimeError):  # its loop was closed
                 first.turn.get_loop().call_soon_threadsafe(_wake, first.turn)
                 first.looked_at = time.monotonic()
                 self._held.append(first)

@@ -1,8 +1,7 @@
-"""The data that an objective is given, beside its parameters, and the ways to destroy their edge. Runs in child
-processes too, and imports numpy only for a placebo run.
+"""The data that an objective is given beside its parameters. Runs in child processes too.
 
-Contract. Loaded when they are first needed, once for each attempt in each process that evaluates; the last few stay.
-Thread-safe.
+Contract. Loaded when first needed, once for each attempt in each process that evaluates; the last MOST_KEPT stay.
+Thread-safe. numpy is imported only for a placebo run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How an answer becomes a value: the cut of a hold-out, and the score of what is left. Runs in child processes too.
 
-Contract. `Measured` is what is sent to a child in an objective's place where there is more to it than the function.
-What the objective does not give as it must is a Refused, which ends the run: no trial could be any better. What `plain`
-answers ends at the cut: `returns`, `baseline_returns`, and the value made of them. Unless `whole` is asked for; then
-nothing is cut or scored, and the value may be None.
+Contract. `Measured` is sent to a child in an objective's place where there is more to it than the function. An
+objective that cannot be measured as asked is a Refused, which ends the run: no other trial could succeed. What `plain`
+answers ends at the cut: `returns`, `baseline_returns`, and the value made of them. With `whole` nothing is cut or
+scored, and the value may be None.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Measure:
-    """score: its name; "" where none was asked for, and the default holds. function: what is registered under it."""
-
-    score: str = ""
-    function: Score | None = None
-    hold_out: HoldOut | None = None
-
-
-@dataclass(frozen=True)
 class Measured:
-    """An objective's function with its measure. `truncatable`: it is called with `periods`, and nothing is cut.
+    """An objective's function, and how its answer becomes a value.
 
-    given: what it is called with as `data`; None where it takes none.
+    truncatable: it is called with `periods`, and nothing is cut. given: what it is called with as `data`; None where it
+    takes none. score: its name; "" where none was asked for, and the default holds. score_function: what is registered
+    under that name.
     """
 
     function: Callable[..., Any]
-    measure: Measure
     truncatable: bool = False
     given: Given | None = None
+    score: str = ""
+    score_function: Score | None = None
+    hold_out: HoldOut | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is no more to it than the function."""
+        return self.given is None and not self.score and self.hold_out is None
 
     def call(self, parameters: Mapping[str, Any], periods: int | None = None) -> Any:
         """The objective's own answer; an awaitable where it is async. Raises Refused for data without a placebo."""
@@ -65,7 +65,7 @@ class Measured:
 
         Raises BadAnswer for a trial that fails, Refused for a run that does.
         """
-        hold_out, plain = self.measure.hold_out, plain_answer(answer)
+        hold_out, plain = self.hold_out, plain_answer(answer)
         if hold_out is not None and plain.get("hold_out_returns") is not None:
             raise Refused(f"{FIELD} is set, and the objective gives hold_out_returns of its own: leave one of them out")
         if whole:
@@ -81,18 +81,21 @@ class Measured:
                 raise Refused(f"{FIELD} is set, and the objective {given} and cannot be truncated, {_CUT_WHAT}")
             _cut(plain, hold_out)
         if plain["value"] is None:
-            plain |= {"value": _score(plain, self.measure), "scored": True}
-        elif self.measure.score:
+            plain |= {"value": self._score(plain), "scored": True}
+        elif self.score:
             raise Refused(
                 "metadata.score is set, and the objective gives a value of its own: leave metadata.score out, or let "
                 "it give Evaluation(returns=…) without a value"
             )
         return plain
 
-
-def measured_of(thing: Any) -> Measured:
-    """What was sent: a Measured, or a plain function, which is measured in no special way."""
-    return thing if isinstance(thing, Measured) else Measured(thing, Measure())
+    def _score(self, plain: dict[str, Any]) -> float:
+        if plain.get("returns") is None:
+            raise BadAnswer("the objective gave neither a value nor returns to compute one from")
+        try:
+            return score_of(plain["returns"], plain["periods_per_year"], self.score or DEFAULT, self.score_function)
+        except ScoreError as error:
+            raise BadAnswer(str(error)) from error
 
 
 def _cut(plain: dict[str, Any], hold_out: HoldOut) -> None:
@@ -105,13 +108,3 @@ def _cut(plain: dict[str, Any], hold_out: HoldOut) -> None:
     for name in ("returns", "baseline_returns", "dates"):
         if plain.get(name) is not None:
             plain[name] = plain[name][:before]
-
-
-def _score(plain: dict[str, Any], measure: Measure) -> float:
-    if plain.get("returns") is None:
-        raise BadAnswer("the objective gave neither a value nor returns to compute one from")
-    try:
-        returns, periods_per_year = plain["returns"], plain["periods_per_year"]
-        return score_of(returns, periods_per_year, measure.score or DEFAULT, measure.function)
-    except ScoreError as error:
-        raise BadAnswer(str(error)) from error

@@ -1,12 +1,12 @@
 """What users' code prints and logs: as log lines, and kept as text; both bounded.
 
-Contract. Bytes in, lines to the logger `o9.objective`; what is over the limits is counted and said at the end, never
-logged. What is kept is bounded by itself (KEPT_BYTES). One instance serves one evaluation. A line that is written over
-by a carriage return, as progress bars do, counts as it was in the end; one that was wiped out does not count.
+Contract. Bytes in, lines to the logger `o9.objective`; what exceeds the limits is counted and reported at the end. What
+is kept has a limit of its own (KEPT_BYTES). One instance serves one evaluation. A line that carriage returns overwrite,
+as progress bars do, counts as it was last; one that was wiped out does not count.
 
 Child processes print into a pipe. In the event loop, `captured` takes what one task, and what it starts, writes to
-`sys.stdout` and `sys.stderr`; the loggers' records as far as their levels let them through. `pass_on(False)` keeps that
-from the streams themselves, for a program that shows the log lines.
+`sys.stdout` and `sys.stderr`, and log records at their loggers' levels. `pass_on(False)` keeps that from the streams
+themselves, for a program that shows the log lines.
 """
 
 from __future__ import annotations
@@ -66,11 +66,8 @@ class PrintedLines:
         if self._dropped_bytes and self._label is not None:
             LOGGER.warning(
                 "%s: printed %d bytes more, not shown (the limit is %d lines of %d characters for each evaluation)",
-                self._label,
-                self._dropped_bytes,
-                LINES_PER_EVALUATION,
-                LINE_LENGTH,
-            )
+                self._label, self._dropped_bytes, LINES_PER_EVALUATION, LINE_LENGTH,
+            )  # fmt: skip
             self._dropped_bytes = 0
         if not self._kept and not self._cut:
             return None
@@ -126,7 +123,7 @@ _lines: contextvars.ContextVar[PrintedLines | None] = contextvars.ContextVar("o9
 
 
 def _feed(text: str) -> bool:
-    """Whether somebody captures here. What is logged of the text is not captured again."""
+    """Whether the caller's output is captured. What is logged of the text is not captured again."""
     lines = _lines.get()
     if lines is None:
         return False
@@ -139,7 +136,7 @@ def _feed(text: str) -> bool:
 
 
 class _Stream:
-    """In the place of `sys.stdout` or `sys.stderr` while anybody captures."""
+    """Takes the place of `sys.stdout` or `sys.stderr` while output is captured."""
 
     passes_on = True
 
@@ -156,7 +153,7 @@ class _Stream:
 
 
 class _Records(logging.Handler):
-    """Of the root logger while anybody captures; what handlers write into the captured streams comes from these."""
+    """A handler of the root logger while output is captured."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith("o9."):
@@ -164,7 +161,7 @@ class _Records(logging.Handler):
 
 
 class _Streams:
-    """Replaced while anybody captures; what others put in their place meanwhile stays."""
+    """Replaces the streams while output is captured; a stream that users' code sets meanwhile stays."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,11 +1,10 @@
 """The child processes that run users' code, seen from the parent: start, exchange, kill; and the warm pool.
 
-Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the
-pool, which is one for the process and thread-safe. `exchange` either answers or raises ChildDied: with values of JSON
-and bytes, whatever users' code did in the child. One that raises or is cut off leaves the child unusable, and its
-holder kills it. `kill` takes with it everything that the child has started, and returns at once; `process.wait`
-returns when all that is gone. No child outlives this process, however that ends. What that holds for on Linux and on
-macOS says `o9.workers.worker`, which does the work.
+Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the pool,
+which is one for the process and thread-safe. `exchange` answers with JSON values and bytes, or raises ChildDied,
+whatever users' code did. A child whose exchange raised or was cut off is unusable; its holder kills it. `kill` ends it
+with everything that it started, and returns at once; `process.wait` returns when all of that is gone. No child outlives
+this process. `o9.workers.worker` says how far that holds on Linux and on macOS.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Output
 from o9.workers.output import PrintedLines
 from o9.workers.process_tree import cpu_seconds
-from o9.workers.worker import LENGTH_BYTES
 
 CHUNK = 1 << 18
 # A process that forked keeps our pipes open after its end, so that the end has to be looked for.
@@ -37,13 +34,9 @@ LIVENESS_SECONDS = 0.5
 # The child's guardian ends by itself sooner; one that was stopped or is stuck is ended with its group.
 PATIENCE_SECONDS = 2.0
 THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-)
+)  # fmt: skip
 
 Context = tuple[list[str], str, dict[str, str]]
 
@@ -96,7 +89,7 @@ class Child:
         self.loaded: set[str] = set()
         self.context: Context | None = None
         self.killed = False
-        self.threads: str | None = None  # for which number of threads its libraries are set
+        self.single_threaded: bool | None = None  # how its libraries are set, once they are
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outgoing = memoryview(b"")
@@ -160,7 +153,7 @@ class Child:
         if self.process.poll() is None:
             threading.Thread(target=self._see_it_end, name="o9-reaper", daemon=True).start()
         else:
-            _kill_group(self.process.pid)  # a guardian that somebody killed has left it
+            _kill_group(self.process.pid)  # a guardian that was killed has left it
 
     def cpu_seconds(self) -> float | None:
         """What it has used of processors, with all that it started; None where that is not known."""
@@ -263,20 +256,19 @@ class Pool:
 
     def lease(self, key: str = "", *, single_threaded: bool = False) -> Child:
         """A child in the running event loop, best one that has `key` loaded."""
-        wanted = THREADS if not single_threaded else SINGLE_THREADED
         with self._lock:
             alive = [child for child in self._idle if child.usable()]
             ended = [child for child in self._idle if child not in alive]
             child = max(
-                (child for child in alive if child.threads in (None, wanted)),
-                key=lambda child: (key in child.loaded, child.threads is not None),
+                (child for child in alive if child.single_threaded in (None, single_threaded)),
+                key=lambda child: (key in child.loaded, child.single_threaded is not None),
                 default=None,
             )
             self._idle = [other for other in alive if other is not child]
         for other in ended:
             other.kill()
         child = child or Child()
-        child.threads = wanted
+        child.single_threaded = single_threaded
         child.attach()
         return child
 
@@ -307,7 +299,8 @@ class Pool:
 
 async def tell_context(child: Child) -> None:
     """Make imports, relative paths and variables mean in the child what they mean here; free if nothing changed."""
-    context = (list(sys.path), os.getcwd(), _environment(child.threads == SINGLE_THREADED, os.environ))
+    defaults = dict.fromkeys(THREAD_VARIABLES, "1") if child.single_threaded else {}
+    context = (list(sys.path), os.getcwd(), defaults | dict(os.environ))
     if child.context == context:
         return
     kind, *problem = await child.exchange("context", *context)
@@ -321,9 +314,6 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-THREADS = "as the libraries like"
-SINGLE_THREADED = "one"
-
 POOL = Pool()
 _not_ours: list[Child] = []
 atexit.register(POOL.shut_down)
@@ -332,17 +322,16 @@ os.register_at_fork(after_in_child=POOL.forget)
 
 def _frame(request: tuple[Any, ...]) -> memoryview:
     try:
-        payload = pickle.dumps(request)
+        return memoryview(pickle.dumps(request))
     except Exception as error:
         raise OptimizationStrategyError(
             f"what was given cannot be sent to an evaluation process: {error}; parameters are values that JSON can hold"
         ) from error
-    return memoryview(len(payload).to_bytes(LENGTH_BYTES, "big") + payload)
 
 
 def _read_answer(line: bytearray, more: bytearray) -> list[Any]:
     if more:
-        raise BrokenAnswer(bytes(more), "it was written behind the answer")
+        raise BrokenAnswer(bytes(more), "it was written after the answer")
     head, *texts = line.split(b"\t")
     try:
         answer = json.loads(head.decode("ascii"))
@@ -353,15 +342,7 @@ def _read_answer(line: bytearray, more: bytearray) -> list[Any]:
     return [*answer, *texts]
 
 
-def _environment(single_threaded: bool, environment: Mapping[str, str]) -> dict[str, str]:
-    defaults = dict.fromkeys(THREAD_VARIABLES, "1") if single_threaded else {}
-    return defaults | dict(environment)
-
-
 def _kill_group(pid: int) -> None:
-    try:
+    # PermissionError: macOS says so of a group whose last member is a zombie.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it is gone already, and took nothing with it
-    except PermissionError:
-        pass  # macOS says this of a group whose last member is a zombie

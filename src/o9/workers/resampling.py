@@ -6,14 +6,11 @@ ratios to the row before; anything else is drawn by rows. All columns, and all p
 are drawn by the same rows, so what holds between them at one moment stays. In a frame with a column `close`, open, high
 and low follow the drawn close, and volumes go with their row. What cannot be resampled raises DataError.
 
-How rows are drawn, `placebo` of `@objective`:
+How rows are drawn, `placebo` of `@objective`; the guide's table says what each destroys and what stays:
 
-    "shuffle"         every row once, in another order: nothing of the order stays, so every edge by time is gone. Where
-                      rows do not depend on each other the p-value is exact (Masters 2020)
-    "bootstrap"       each row by itself, some twice and some never: what all rows earned together differs, so that the
-                      p-value is too large for a search that can find it
-    "bootstrap:N"     the stationary bootstrap (Politis and Romano 1994) in blocks of N rows on average; an edge that
-                      lives within a block stays in the placebo, and cannot be seen then
+    "shuffle"         every row once, in another order; the p-value is exact for independent rows (Masters 2020)
+    "bootstrap"       each row by itself, some twice and some never
+    "bootstrap:N"     the stationary bootstrap (Politis and Romano 1994) in blocks of N rows on average
     "bootstrap:auto"  the same with the optimal length for a mean (Politis and White 2004, `arch`)
     "shift"           data are a pair, or a mapping with `signals`: signals are moved in a circle by at least a tenth
     a function        function(data, generator) gives the data; generator is numpy.random.Generator
@@ -68,8 +65,8 @@ def _drawn(data: Any, rows: NDArray[np.intp]) -> Any:
     """`rows`: for each row but the first, which one takes its place."""
     if isinstance(data, Mapping):
         return {name: _drawn(part, rows) for name, part in data.items()}
-    if isinstance(data, (tuple, list)) and not _is_numbers(data):
-        return type(data)(_drawn(part, rows) for part in data)
+    if (parts := _parts(data)) is not None:
+        return type(data)(_drawn(part, rows) for part in parts)
     values = _numbers(data)
     columns = [str(name).lower() for name in getattr(data, "columns", ())]
     if "close" in columns and len(columns) == values.shape[1]:
@@ -108,8 +105,7 @@ def _shifted(data: Any, generator: np.random.Generator) -> Any:
 
 def _rows(data: Any) -> int:
     """How many rows all parts have."""
-    parts = data.values() if isinstance(data, Mapping) else data
-    if isinstance(data, Mapping) or (isinstance(data, (tuple, list)) and not _is_numbers(data)):
+    if (parts := _parts(data)) is not None:
         lengths = {_rows(part) for part in parts}
         if len(lengths) != 1:
             raise DataError(f"the parts of the data have {sorted(lengths)} rows, not the same number; {_REMEDY}")
@@ -125,10 +121,8 @@ def _optimal_block(data: Any) -> int:
         from arch.bootstrap import optimal_block_length
     except ImportError as error:
         raise DataError("the package arch is not installed; pip install 'prefect-o9[quant]' brings it") from error
-    if isinstance(data, Mapping):
-        return max(map(_optimal_block, data.values()))
-    if isinstance(data, (tuple, list)) and not _is_numbers(data):
-        return max(map(_optimal_block, data))
+    if (parts := _parts(data)) is not None:
+        return max(map(_optimal_block, parts))
     values = _numbers(data)
     changes = values[1:] / values[:-1] - 1 if (values > 0).all() else values
     lengths = optimal_block_length(changes.reshape(len(changes), -1))["stationary"]
@@ -147,8 +141,13 @@ def _numbers(data: Any) -> NDArray[np.float64]:
     return values
 
 
-def _is_numbers(data: Any) -> bool:
-    return bool(len(data)) and isinstance(data[0], (int, float)) and not isinstance(data[0], bool)
+def _parts(data: Any) -> list[Any] | None:
+    """Those of a mapping, a tuple or a list; None for one series, which a list of numbers is."""
+    if isinstance(data, Mapping):
+        return list(data.values())
+    if not isinstance(data, (tuple, list)) or (data and isinstance(data[0], (int, float))):
+        return None
+    return list(data)
 
 
 def _like(data: Any, values: NDArray[Any]) -> Any:

@@ -1,8 +1,8 @@
-"""What O9 makes of returns where an objective gives no value of its own: `metadata.score`. Runs in child processes too.
+"""What O9 makes of returns where an objective gives no value: `metadata.score`. Runs in child processes too.
 
 Contract. A score takes simple returns a period and how many periods a year has (None: not known), and answers with one
 finite number, the higher the better; ScoreError where it is not defined. The built-in ones are plain Python, so that
-they are equal bit for bit wherever they are computed. Without `periods_per_year` they are per period.
+they are equal bit for bit everywhere. Without `periods_per_year` they are per period.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What a user's `step` returned: checked, and carried from its child process to the node as data.
 
-Contract. Runs in both. What is checked can be committed. `step_to_json` gives plain values, of which
-`step_from_json` makes an equal StepResult without importing anything of the user's: numbers bit for bit, all else as
-JSON has it, which is how the store has it, too. What breaks the contract is an OptimizationStrategyError that begins
-with `what`.
+Contract. Runs in both. What is checked can be committed. `step_to_json` gives plain values, of which `step_from_json`
+makes an equal StepResult without importing anything of the user's: numbers bit for bit, all else as JSON, and the
+store, has it. What breaks the contract is an OptimizationStrategyError that begins with `what`.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def step_to_json(result: Any, what: str) -> dict[str, Any]:
 
 
 def step_from_json(answer: Sequence[Any], what: str) -> StepResult:
-    """The StepResult again, still to be checked. Raises OptimizationStrategyError for an answer that is none."""
+    """The StepResult again, still to be checked. Raises OptimizationStrategyError where it cannot be read."""
     try:
         data, *texts = answer
         return StepResult(**data | {"trials": [_trial_from_json(trial, texts) for trial in data["trials"]]})

@@ -37,19 +37,17 @@ class Team:
     async def join(self, shipment: Shipment | None = None) -> Child:
         """A child that has what is shipped. Raises OptimizationStrategyError where it cannot be loaded.
 
-        One that dies before it has begun was killed by somebody; loading kills every child that tries.
+        A child that dies while loading may have been killed from outside, so LOADING_TRIES of them try.
         """
-        for _ in range(LOADING_TRIES - 1):
+        tries = 0
+        while True:
             try:
                 return await self._try_to_join(shipment)
-            except ChildDied:
-                continue
-        try:
-            return await self._try_to_join(shipment)
-        except ChildDied as error:
-            raise OptimizationStrategyError(
-                f"the objective cannot be loaded in an evaluation process: {error}"
-            ) from error
+            except ChildDied as error:
+                tries += 1
+                if tries == LOADING_TRIES:
+                    problem = f"the objective cannot be loaded in an evaluation process: {error}"
+                    raise OptimizationStrategyError(problem) from error
 
     async def _try_to_join(self, shipment: Shipment | None) -> Child:
         while self._resting:
@@ -88,14 +86,11 @@ class Team:
 
     @staticmethod
     async def _guarded(child: Child, work: Coroutine[Any, Any, T]) -> T:
-        answered = False
         try:
-            result = await work
-            answered = True
-        finally:
-            if not answered:
-                child.kill()
-        return result
+            return await work
+        except BaseException:
+            child.kill()
+            raise
 
 
 class Shipment:
@@ -173,11 +168,12 @@ class Hosted:
             self._child = await self._team.join(shipment)
             await self._ask("create", shipment.key)
         assert self._shipment is not None
+        request = ("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
         if method != "step":
-            await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
+            await self._ask(*request)
             return None
         async with CORES.hold(self, self._child.cpu_seconds):
-            answer = await self._ask("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
+            answer = await self._ask(*request)
         return dataclasses.replace(step_from_json(answer, self._what), output=self._child.printed)
 
     async def close(self) -> None:

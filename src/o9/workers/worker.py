@@ -1,22 +1,19 @@
 """The child process that runs users' code: a loop of requests, read from one pipe and answered on another.
 
-Started by path (`python -P worker.py REQUESTS REPLIES LIFELINE`), never by multiprocessing: that would import the
+Started by path (`python -P worker.py REQUESTS REPLIES LIFELINE`), never by multiprocessing, which would import the
 user's script again, and scripts have no `if __name__ == "__main__"` guard. Imports the standard library, and what a
 request names.
 
-Contract. One request at a time, in order: eight bytes of length and a pickle, which is loaded here and may import what
-it names. Whatever users' code does, the answer is one line of JSON, a list that begins with how it went, or the end of
-the process: the parent reads it without importing anything, and what users' code wrote into the pipe is no JSON or a
-line too many. What it prints goes to its stdout and never to the replies.
-LIFELINE is the reading end of a pipe that the parent holds: when it writes to it or is gone, however it went,
-everything here ends, and so it does when users' code ends its process.
+Contract. Requests are handled one at a time; each is a pickle, which may import what it names. Whatever users' code
+does, the answer is one line of JSON, a list that begins with how it went, or the end of the process; the parent reads
+it without importing anything. What users' code prints goes to stdout, never to the replies. LIFELINE is the reading end
+of a pipe that the parent holds: when the parent writes to it or is gone, everything here ends, as it does when users'
+code ends its process.
 
-On Linux, everything is everything: the process that the parent started never runs users' code. It is the guardian of
-one that does, and what users' code starts stays below it whatever it does to get away (setsid, a double fork), because
-it is the one to whom the kernel hands orphans. It ends all of that before it ends itself, with the exit code of the
-process that it guarded. On macOS, which hands orphans to nobody but init, there is no guardian: a thread ends the
-process and its group, so what left the group by setsid lives on, and code that holds the interpreter's lock can delay
-the thread.
+On Linux that includes all descendants: the process that the parent started is the guardian of the one that runs users'
+code. The kernel hands orphans to it, so nothing escapes by setsid or a double fork; it ends them all before it ends
+itself, with the exit code of the process that it guarded. On macOS there is no guardian: a thread ends the process and
+its group, so what left the group by setsid stays, and code that holds the interpreter's lock can delay the thread.
 """
 
 from __future__ import annotations
@@ -35,7 +32,6 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-LENGTH_BYTES = 8
 # Linux; Python has no names for them.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -58,13 +54,14 @@ def main(requests: int, replies: int, lifeline: int) -> NoReturn:
     own_pid = os.getpid()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    while (frame := _read_frame(requests)) is not None:
-        operation, *arguments = pickle.loads(frame)
-        reply = _OPERATIONS[operation](*arguments)
-        if os.getpid() != own_pid:
-            os._exit(0)  # users' code forked and its copy came back here: it must not answer in our place
-        _flush()
-        _write(replies, _line(reply))
+    with open(requests, "rb") as incoming, contextlib.suppress(EOFError):
+        while True:
+            operation, *arguments = pickle.load(incoming)
+            reply = _OPERATIONS[operation](*arguments)
+            if os.getpid() != own_pid:
+                os._exit(0)  # users' code forked and its copy came back here: it must not answer in our place
+            _flush()
+            _write(replies, _line(reply))
     if sys.platform != "linux":
         os.killpg(0, signal.SIGKILL)  # dismissed: nothing that users' code started may stay
     os._exit(0)  # the guardian sees to that
@@ -102,15 +99,15 @@ def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, w
     """Run a loaded objective: ("value", started, duration, answer), ("infeasible", started, duration, reason),
     ("failed", started, duration, text, worn), or ("refused", text), which ends the run.
 
-    `periods`: as if its data ended after that many returns. `whole`: nothing is cut off as held out, or scored.
+    periods: as if its data ended with that many returns. whole: nothing is cut off as held out, or scored.
     """
     from o9.workers.answers import failure_text, infeasible_text
-    from o9.workers.measured import Refused, measured_of
+    from o9.workers.measured import Measured, Refused
 
     _show_records()
     started, clock = time.time(), time.perf_counter()
     try:
-        thing = measured_of(_loaded[key])
+        thing = _loaded[key] if isinstance(_loaded[key], Measured) else Measured(_loaded[key])
         answer = thing.plain(thing.call(parameters, periods), periods=periods, whole=whole)
     except Refused as error:
         return ("refused", str(error))
@@ -193,7 +190,7 @@ def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
     guarded = os.fork()
     if guarded == 0:
         os.close(lifeline)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should somebody kill the guardian
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the guardian is killed
         if os.getppid() != guardian:
             os._exit(1)
         return
@@ -249,7 +246,7 @@ def _reap(ended: dict[int, int], guarded: int) -> bool:
 
 
 def _kill_all_below(top: int) -> None:
-    """Stopped before any is killed: one that is killed while others start new ones would leave those behind."""
+    """All are stopped before any is killed: else processes that others start meanwhile would escape."""
     stopped: set[int] = set()
     for _ in range(STOPPING_ROUNDS):
         fresh = _descendants(top) - stopped
@@ -294,24 +291,11 @@ def _leave_as(status: int) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def _read_frame(descriptor: int) -> bytes | None:
-    header = _read(descriptor, LENGTH_BYTES)
-    return None if header is None else _read(descriptor, int.from_bytes(header, "big"))
-
-
-def _read(descriptor: int, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        part = os.read(descriptor, min(size - len(data), 1 << 20))
-        if not part:
-            return None
-        data += part
-    return bytes(data)
-
-
 def _line(reply: tuple[Any, ...]) -> bytes:
-    """The reply as JSON, and behind tabs its arrays of float64 as base64, of which it says the places. As JSON's own
-    numbers, or its texts, they would cost several times as much."""
+    """The reply as JSON, then, separated by tabs, its arrays of float64 as base64; the JSON has their indexes.
+
+    As JSON numbers or texts they would cost several times as much.
+    """
     _arrays.clear()
     head = _JSON.encode(reply).encode()
     return b"\t".join([head, *(binascii.b2a_base64(numbers, newline=False) for numbers in _arrays)]) + b"\n"
