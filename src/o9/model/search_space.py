@@ -227,28 +227,29 @@ _Parameter = Annotated[Parameter, Field(discriminator="type")]
 
 def _check_names(raw: Any) -> Any:
     """Before the parameters are read: the names of a mapping, or those that a list has in it."""
-    if isinstance(raw, Mapping):
-        for name in raw:
-            if not isinstance(name, str):
-                raise ValueError(f"a parameter's name must be text, got {shown(name)}")
-            if not name.strip():
-                raise ValueError("a parameter has an empty name; give it one")
-            if not storable(name):
-                raise ValueError(f"the name {name!r} has characters that no store can hold")
-    if isinstance(raw, (list, tuple)):
-        seen: set[str] = set()
-        for index, each in enumerate(raw):
-            name = each.get("name") if isinstance(each, Mapping) else None
-            if isinstance(name, str) and (not name.strip() or name in seen):
-                problem = f"there is another {name!r:.80}" if name in seen else "it is empty; give the parameter a name"
-                raise OptimizationValidationError(f"[{index}].name", problem)
-            if isinstance(each, Mapping) and name is None:
-                raise OptimizationValidationError(
-                    f"[{index}].name", "it is missing; in a list each parameter has a name"
-                )
-            seen.add(str(name))
     if not raw and isinstance(raw, (Mapping, list, tuple)):
         raise ValueError("it is empty; give at least one parameter to search")
+    for name in raw if isinstance(raw, Mapping) else ():
+        if not isinstance(name, str):
+            raise ValueError(f"a parameter's name must be text, got {shown(name)}")
+        if not name.strip():
+            raise ValueError("a parameter has an empty name; give it one")
+        if not storable(name):
+            raise ValueError(f"the name {name!r} has characters that no store can hold")
+    seen: set[str] = set()
+    for index, each in enumerate(raw if isinstance(raw, (list, tuple)) else ()):
+        if not isinstance(each, Mapping):
+            continue
+        name, problem = each.get("name"), ""
+        if name is None:
+            problem = "it is missing; in a list each parameter has a name"
+        elif isinstance(name, str) and not name.strip():
+            problem = "it is empty; give the parameter a name"
+        elif str(name) in seen:
+            problem = f"there is another {name!r:.80}"
+        if problem:
+            raise OptimizationValidationError(f"[{index}].name", problem)
+        seen.add(str(name))
     return raw
 
 

@@ -149,7 +149,8 @@ class Evaluator:
 
     async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
         if self._measured.given is not None:
-            await asyncio.to_thread(self._load)  # it may take long, and the event loop is not to wait for it
+            with contextlib.suppress(Exception):  # the evaluation meets it again, and reports it
+                await asyncio.to_thread(self._measured.given.data)  # which may take long
         for number, parameters in queue:
             outcomes[number] = await self._await_objective(number, parameters, how)
 
@@ -158,6 +159,10 @@ class Evaluator:
         task = asyncio.current_task()
         assert task is not None
         lines = PrintedLines("")
+
+        def ended(state: TrialState, text: str) -> TrialOutcome:
+            return _outcome(number, state, started, time.perf_counter() - clock, error=text)
+
         try:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
@@ -167,17 +172,15 @@ class Evaluator:
         except Refused as error:
             raise OptimizationStrategyError(f"objective {self._objective.name!r}: {error}") from error
         except _TooLong:
-            return _outcome(number, TrialState.FAILED, started, time.perf_counter() - clock, error=self._too_long())
+            return ended(TrialState.FAILED, self._too_long())
         except BaseException as error:
             # A cancellation that was not requested of this task is the objective's own, like sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
             if ours or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
-            reason = infeasible_text(error)
-            state, text = (
-                (TrialState.FAILED, failure_text(error)) if reason is None else (TrialState.INFEASIBLE, reason)
-            )
-            return _outcome(number, state, started, time.perf_counter() - clock, error=text)
+            if (reason := infeasible_text(error)) is not None:
+                return ended(TrialState.INFEASIBLE, reason)
+            return ended(TrialState.FAILED, failure_text(error))
         finally:
             self._keep(number, lines.end())
         return _completed(number, answer, started, time.perf_counter() - clock)
@@ -246,11 +249,6 @@ class Evaluator:
     def _keep(self, number: int, output: Output | None) -> None:
         if output is not None:
             self.printed[number] = output
-
-    def _load(self) -> None:
-        assert self._measured.given is not None
-        with contextlib.suppress(Exception):  # the evaluation meets it again, and says so
-            self._measured.given.data()
 
     def _new_shipment(self) -> Shipment:
         objective = self._objective
