@@ -1,6 +1,4 @@
-"""What every request passes, over HTTP and in process: is the aggregator running, is the client within its limits, and
-how was it answered.
-"""
+"""What every request passes, over HTTP and in process: whether the aggregator runs, the rate limit, the body's size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What the API is called, and what an aggregator needs of it before the first request. No web framework is imported
-here.
-"""
+"""What an aggregator needs of the API before the first request; it imports no web framework."""
 
 from __future__ import annotations
 
