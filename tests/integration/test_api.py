@@ -222,7 +222,7 @@ async def test_an_error_that_nobody_foresaw_is_an_answer_and_is_logged(
     async def breaks() -> None:
         raise ZeroDivisionError("the secret divisor")
 
-    monkeypatch.setattr(aggregator, "get_global_statistics", breaks)
+    monkeypatch.setattr(aggregator.statistics, "get_global_statistics", breaks)
     code, text = await refusal(aggregator, "/statistics")
     assert code == 500
     assert "ZeroDivisionError" in text
