@@ -37,6 +37,13 @@ async def asked_for(parameters: dict[str, float]) -> float:
     return parameters["x"]
 
 
+@objective("unhurried", search_space=LINE)
+async def unhurried(parameters: dict[str, float]) -> float:
+    """So few trials, with their best in the middle, that the monitor has nothing to say of them."""
+    await asyncio.sleep(0.2)
+    return -((parameters["x"] - 0.5) ** 2)
+
+
 FIELDS = {"optimization_id": "名 1", "name": "🚀", "total_steps": 3, "metadata": {"objective": "asked-for", "seed": 1}}
 
 
@@ -242,7 +249,7 @@ async def test_what_runs_is_changed_or_deleted_only_after_it_was_cancelled(
     aggregator: OptimizationStateAggregator,
 ) -> None:
     for name in ("changed", "deleted"):
-        await aggregator.submit_optimization(new(name, objective="asked-for", total_steps=100_000))
+        await aggregator.submit_optimization(new(name, objective="unhurried", total_steps=100_000))
         await until(aggregator, name, lambda state: state.completed_steps > 0)
     code, text = await refusal(aggregator, "/optimizations/changed", "PUT", {"description": "too long"})
     assert (code, "running" in text) == (409, True)

@@ -108,10 +108,10 @@ def test_the_decorator_returns_the_function_itself() -> None:
     def crossover(parameters: dict[str, Any]) -> float:
         return float(parameters["x"] * 2.0)
 
-    decorated = objective("crossover", search_space=SPACE, direction="minimize", baseline=0.5)(crossover)
+    decorated = objective("crossover", search_space=SPACE, direction="minimize")(crossover)
     assert decorated is crossover
     found = resolve_objective("crossover")
-    assert (found.function, found.search_space, found.direction, found.baseline) == (crossover, SPACE, "minimize", 0.5)
+    assert (found.function, found.search_space, found.direction) == (crossover, SPACE, "minimize")
     assert not found.is_async
 
 

@@ -52,7 +52,6 @@ class Objective:
     function: Callable[..., Any]
     search_space: Mapping[str, Any] | None = None
     direction: str | None = None
-    baseline: float | None = None
     data: Any = field(default=None, repr=False)
     locator: str | None = None
     total_steps: int = 0
@@ -128,7 +127,6 @@ def objective(
     search_space: Mapping[str, Any] | None = None,
     data: Any = None,
     direction: str | None = None,
-    baseline: float | None = None,
     truncatable: bool = False,
     placebo: Any = SHUFFLE,
 ) -> Callable[[F], F]:
@@ -167,7 +165,7 @@ def objective(
                 "periods=None)"
             )
         _registered["objective"][name] = Objective(
-            name, function, search_space, direction, baseline, data, truncatable=truncatable, placebo=placebo
+            name, function, search_space, direction, data, truncatable=truncatable, placebo=placebo
         )
         return function
 
