@@ -47,7 +47,7 @@ STORM_FILE = "receivers: [{name: default, channels: [a, b]}]\n"  # with the usua
 
 
 def alert(number: int, same: int | None = None) -> OptimizationAlert:
-    """One of `GROUPS` groups; with `same`, of so many different ones, told again and again."""
+    """One of `GROUPS` groups; with `same`, of this many different ones, again and again."""
     which = number if same is None else number % same
     return OptimizationAlert(
         f"{uuid.uuid4().hex}", f"optimization-{which // GROUPS:06d}", AlertLevel.WARNING, f"drawdown {which % GROUPS}",
@@ -175,7 +175,7 @@ class Counts:
 
 
 def storm(folder: Path) -> None:
-    """100,000 alerts in ten groups, taken in, decided and told by one process."""
+    """100,000 alerts in ten groups, taken in, decided and sent by one process."""
     for name, same in (("each another one", None), ("a thousand different ones", 1_000)):
         asyncio.run(_storm(folder, name, same))
 
@@ -192,7 +192,7 @@ async def _storm(folder: Path, name: str, same: int | None) -> None:
     before, most = process.memory_info().rss, 0
     began, taken = time.perf_counter(), 0.0
     for begin in range(0, STORM, AT_ONCE):
-        # Of now, as in life: what is older than group_wait is told at once.
+        # Of now, as in life: what is older than group_wait is sent at once.
         now = datetime.now(UTC)
         alerts = [alert(number, same) for number in range(begin, min(STORM, begin + AT_ONCE))]
         for each in alerts:
@@ -205,10 +205,10 @@ async def _storm(folder: Path, name: str, same: int | None) -> None:
     while any(sum(count for _, count in channel.messages) < different for channel in channels):
         await asyncio.sleep(0.1)
         most = max(most, process.memory_info().rss)
-    told = max(at for channel in channels for at, _ in channel.messages) - began
+    sent = max(at for channel in channels for at, _ in channel.messages) - began
     print(f"\nA storm of {STORM:,} alerts in {GROUPS} groups, {name}, beside the leader and two channels")
     note("taken in", f"{STORM / taken:,.0f} /s")
-    note("from the first alert to the last message", f"{told:.1f} s")
+    note("from the first alert to the last message", f"{sent:.1f} s")
     note("messages to each channel", ", ".join(str(len(channel.messages)) for channel in channels))
     note("memory above what it was", f"{(most - before) / 2**20:,.0f} MiB")
     await system.cleanup()

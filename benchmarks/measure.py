@@ -59,7 +59,7 @@ def compare(pair: Pair, rounds: int = ROUNDS) -> Result:
     pair.yardstick()
     ours, yardstick = [], []
     for number in range(rounds):
-        # Whoever goes first may find the machine in another state: take turns at that, too.
+        # The first may find the machine in another state: take turns at that, too.
         if number % 2:
             yardstick.append(pair.yardstick())
             ours.append(pair.ours())

@@ -99,21 +99,21 @@ class Writer:
         self._process.join()
 
 
-def told(waited: list[float]) -> str:
-    shown = statistics.median(waited), waited[int(0.99 * len(waited))], waited[-1]
-    return "{:.2f} / {:.0f} / {:.0f} ms".format(*(1000 * seconds for seconds in shown))
+def shown(waited: list[float]) -> str:
+    figures = statistics.median(waited), waited[int(0.99 * len(waited))], waited[-1]
+    return "{:.2f} / {:.0f} / {:.0f} ms".format(*(1000 * seconds for seconds in figures))
 
 
 def measure(name: str, path: str) -> None:
     print(f"\n{name}, {Path(path).stat().st_size / 2**20:,.0f} MiB")
     with Writer(path) as alone:
         time.sleep(ALONE_SECONDS)
-    note("a write alone: median / 99 % / longest", told(alone.waited))
+    note("a write alone: median / 99 % / longest", shown(alone.waited))
     with Store(path) as store, Writer(path) as beside:
         began, before = time.perf_counter(), moment(utc_now())
         removed = asyncio.run(prune(store, before, sharpe_ratios_of))
         seconds = time.perf_counter() - began
-    note("a write beside the prune", told(beside.waited))
+    note("a write beside the prune", shown(beside.waited))
     note("its longest transaction, and its wait", f"{1000 * removed.longest_seconds:.0f} ms")
     note("pruned", f"{removed.optimizations:,} in {seconds:.1f} s, {removed.rows / seconds:,.0f} rows a second")
 

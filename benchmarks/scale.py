@@ -4,7 +4,7 @@
 rows are loaded in bulk through SQL, into the schema that the store itself creates, with the counters that its own
 writes would have left: every row is whole, of mixed types and statuses, and most of them have ended. The memory is that
 of an idle aggregator process, whose Prefect server is a process of its own; `--no-prefect` measures an open store
-with its sign of life instead. Two more stores hold nothing but what waits: claiming one of many queued against one of
+with its heartbeat instead. Two more stores hold nothing but what waits: claiming one of many queued against one of
 a thousand (`--queue` measures that alone). Figures are milliseconds; the ratio is large over small.
 """
 
@@ -206,11 +206,11 @@ async def idle(path: str, prefect: bool) -> None:
     from o9.lifecycle.heartbeat import NodeHeartbeat
 
     with Store(path) as store:
-        presence = NodeHeartbeat(store, "idle", 30.0)
-        presence.start()
+        heartbeat = NodeHeartbeat(store, "idle", 30.0)
+        heartbeat.start()
         await asyncio.sleep(2.0)
         print(psutil.Process(os.getpid()).memory_info().rss / 2**20, flush=True)
-        presence.stop()
+        heartbeat.stop()
 
 
 def _occupy(path: str) -> None:
@@ -272,7 +272,7 @@ def in_turn(many: dict[str, Callable[[], float]], few: dict[str, Callable[[], fl
 def weigh(large: str, small: str, prefect: bool) -> None:
     """Print the memory at both sizes, the median of three processes each."""
     weights = {path: [resident_mebibytes(path, prefect) for _ in range(3)] for path in (large, small)}
-    what = "an idle aggregator" if prefect else "an open store with its sign of life"
+    what = "an idle aggregator" if prefect else "an open store with its heartbeat"
     few, many = (sorted(weights[path])[1] for path in (small, large))
     note(f"memory of {what}, large", f"{many:,.1f} MiB")
     note(f"memory of {what}, small", f"{few:,.1f} MiB")

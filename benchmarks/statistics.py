@@ -3,7 +3,7 @@
 `python benchmarks/statistics.py [--large N] [--trials N]`.
 
 What it does is in `statistics_at_scale.py`. This file has the name of a standard module, and Python puts its folder
-first on the path: whoever imports `statistics` here is given the standard one.
+first on the path: an import of `statistics` here gives the standard one.
 """
 
 if __name__ == "__main__":

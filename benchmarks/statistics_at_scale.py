@@ -155,10 +155,10 @@ async def _refused(statistics: OptimizationStatistics) -> None:
 
 def check(store: Store, count: int, trials: int, loop: asyncio.AbstractEventLoop) -> None:
     """The answers that are measured must be true."""
-    told = loop.run_until_complete(OptimizationStatistics(store=store).get_global_statistics())
-    assert told["total_optimizations"] == sum(told["by_priority"].values()) == count
-    ended = sum(told["by_status"].get(status, 0) for status in ("completed", "failed", "cancelled", "timeout"))
-    assert sum(each["count"] for each in told["ended"]["type"].values()) == ended
+    found = loop.run_until_complete(OptimizationStatistics(store=store).get_global_statistics())
+    assert found["total_optimizations"] == sum(found["by_priority"].values()) == count
+    ended = sum(found["by_status"].get(status, 0) for status in ("completed", "failed", "cancelled", "timeout"))
+    assert sum(each["count"] for each in found["ended"]["type"].values()) == ended
     tried = store.read(queries.family_trials, FAMILY, ONE)
     assert (tried.counts, len(tried.returns)) == ({"completed": count * trials}, FAMILY_SERIES)
 

@@ -42,7 +42,7 @@ def sric(seen: InSample) -> float:
     criterion).
 
     k is the number of parameters searched; of a set without parameters, what the choice alone gains: the squared
-    expected maximum of so many independent trials.
+    expected maximum of this many independent trials.
     """
     if seen.claimed <= 0:
         return seen.claimed

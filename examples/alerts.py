@@ -1,4 +1,4 @@
-"""Alerts: channels and rules of your own, what is told to whom, silences, and the history."""
+"""Alerts: channels and rules of your own, who is notified of what, silences, and the history."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from OptimizationStateAggregator import AlertLevel, OptimizationAlert, OptimizationStateAggregator
 
 os.environ.setdefault("O9_ALERTS_FILE", str(Path(__file__).with_name("alerts.yaml")))
-told: list[str] = []
+received: list[str] = []
 run = uuid.uuid4().hex[:6]  # so that the example can be run again on the same record
 
 
 async def desk(alert: OptimizationAlert) -> None:
     """A channel: a function, a coroutine function, an Apprise URL, or one of Prefect's notification blocks."""
-    told.append(f"{'over' if alert.resolved else alert.level.value}: {alert.title}: {alert.message}")
+    received.append(f"{'over' if alert.resolved else alert.level.value}: {alert.title}: {alert.message}")
 
 
 def no_remarks(alert: OptimizationAlert) -> bool:
@@ -39,12 +39,12 @@ async def main() -> None:
         await aggregator.send_alert(drawdown)
         await aggregator.send_alert(new(2, AlertLevel.INFO, "Rebalanced", "12 orders"))
         await aggregator.send_alert(new(3, AlertLevel.WARNING, "Feed maintenance", "prices are an hour old"))
-        while not told:
+        while not received:
             await asyncio.sleep(0.1)
         await system.resolve_alert(drawdown.alert_id, by="ana")
-        while len(told) < 2:
+        while len(received) < 2:
             await asyncio.sleep(0.1)
-        print("\n".join(told))
+        print("\n".join(received))
 
         for alert in await aggregator.get_alerts(f"book-{run}"):
             print(f"{alert.title}: {'resolved' if alert.resolved else 'firing'}")
