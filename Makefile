@@ -15,12 +15,12 @@ fast: ## the tests for every change
 test: ## all tests, as the README starts them
 	$(PYTHON) -m pytest -q
 
-check: ## style, types, who may import whom, and the documentation's examples
+check: ## style, types, who may import whom, words, and the documentation's examples
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()"
-	$(PYTHON) -m pytest -q tests/quality/test_docs.py
+	$(PYTHON) -m pytest -q tests/quality/test_docs.py tests/quality/test_words.py
 
 docs: ## the API reference from the docstrings, into build/docs
 	$(PYTHON) docs/reference.py build/docs

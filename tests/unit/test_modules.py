@@ -18,8 +18,8 @@ def test_there_are_sources() -> None:
 
 
 def test_every_room_is_marked_as_typed() -> None:
-    rooms = [path.parent for path in (ROOT / "src" / "o9").glob("*/__init__.py")]
-    assert {"store", "flows", "tasks", "blocks"} <= {room.name for room in rooms}
+    rooms = [path.parent for folder in ("src", "src/o9") for path in (ROOT / folder).glob("*/__init__.py")]
+    assert {"OptimizationStateAggregator", "store", "flows", "tasks", "blocks"} <= {room.name for room in rooms}
     assert [room.name for room in rooms if not (room / "py.typed").is_file()] == []
 
 
