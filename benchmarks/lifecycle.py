@@ -109,7 +109,7 @@ class Both:
         from o9.aggregator.prefect_server import prefect_client_settings
 
         assert self.aggregator._node is not None
-        with prefect_client_settings(self.aggregator._node._server):
+        with prefect_client_settings(self.aggregator._node.server):
             await self._flow(kind)
 
 
@@ -138,7 +138,7 @@ async def started(folder: str) -> AsyncIterator[tuple[Both, float, float]]:
         took.append(time.perf_counter() - began)
         if len(took) == 1:
             assert aggregator._node is not None
-            server = aggregator._node._server
+            server = aggregator._node.server
             await aggregator.cleanup()
             # Else the next one would find it still running.
             while server.local and not server.gone():  # noqa: ASYNC110 - nothing tells of another process's end

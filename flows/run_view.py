@@ -56,17 +56,20 @@ class RunView:
         self._looking = asyncio.create_task(looking, name=f"o9-view-{self._optimization_id}")
 
     async def close(self) -> None:
-        """Show how far it came, where progress was shown at all; a short run gets its name here."""
+        """Show how far it came, where progress was shown at all; a short run gets its name here.
+
+        The best trials come with the result.
+        """
         await cancelled(self._looking)
         if self._named and self._artifacts is None:
             return
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._look()
+                await self._look(at_end=True)
         except Exception as error:  # noqa: BLE001 - whatever Prefect or the store answers
             logger.warning("the last progress of %s is not shown in Prefect: %r", self._optimization_id, error)
 
-    async def _look(self) -> None:
+    async def _look(self, *, at_end: bool = False) -> None:
         state = await self._store.read_async(queries.get, self._optimization_id)
         if state is None:
             return
@@ -79,20 +82,19 @@ class RunView:
                 return
             reached = (state.completed_steps, state.progress, state.optimized_parameters)
             if reached != self._shown and not is_placebo(state.metadata):
-                await self._show(client, state)
+                await self._show(client, state, trials=not at_end)
                 if self._shown is not None and self._shown[-1] != state.optimized_parameters:
                     await emit_improved(self._store, self._optimization_id)
                 self._shown = reached
 
-    async def _show(self, client: PrefectClient, state: OptimizationState) -> None:
+    async def _show(self, client: PrefectClient, state: OptimizationState, *, trials: bool) -> None:
         if self._artifacts is None:
             self._artifacts = await _artifacts_of(client, self._flow_run.id)
         steps = f"{state.completed_steps} of {state.total_steps or '?'} steps"
         progress = ArtifactCreate(type="progress", data=round(100.0 * state.progress, 1), description=steps)
         await _put(client, progress, self._flow_run.id, self._artifacts)
-        trials = await asyncio.to_thread(_trials_artifact, self._store, state)
-        if trials is not None:
-            await _put(client, trials, self._flow_run.id, self._artifacts)
+        if trials and (table := await asyncio.to_thread(_trials_artifact, self._store, state)) is not None:
+            await _put(client, table, self._flow_run.id, self._artifacts)
 
 
 async def tell_end(store: Store, optimization_id: str, flow_run_id: UUID, *, judge: bool = False) -> None:

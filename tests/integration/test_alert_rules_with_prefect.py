@@ -84,7 +84,8 @@ async def test_a_node_that_was_killed_is_told_by_the_next_one(
 
 async def test_runs_that_prefect_waits_for_are_late() -> None:
     began = datetime.now(UTC) - 2 * HOUR
-    with prefect_client_settings(o9_testing.session_server()):
+    server = o9_testing.session_server()
+    with prefect_client_settings(server):
         async with get_client() as client:
             flow_id = await client.create_flow_from_name("optimization-lifecycle")
             other_id = await client.create_flow_from_name("of somebody else")
@@ -95,11 +96,11 @@ async def test_runs_that_prefect_waits_for_are_late() -> None:
                 for at in (began, began + HOUR):
                     state = State(type=StateType.SCHEDULED, name="Late", state_details={"scheduled_time": at})
                     runs.append(await client.create_flow_run_from_deployment(deployment_id, state=state))
-            late = await late_runs(utc_now())
+            late = await late_runs(server, utc_now())
             found = [each for each in late if names[flow_id] in each.labels["schedule"]]
             for run in runs:
                 await client.delete_flow_run(run.id)
-            after = await late_runs(utc_now())
+            after = await late_runs(server, utc_now())
     (facts,) = found
     assert not [each for each in late if "theirs" in each.labels["schedule"]]
     assert facts.figures["late_seconds"] == pytest.approx(7200, abs=60)

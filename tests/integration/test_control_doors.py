@@ -154,7 +154,7 @@ async def heard(store: Store, request: Callable[[str, Intent, str], Awaitable[An
     """Prefect's event stream says that the run of `name` has come to `state`."""
     kind, state_name = state.split()
     seen = ObservedState(FLOW, f"run-{name}", "run", str(uuid4()), kind, state_name, "", utc_now())
-    await ingest(store, "node", [(Run(f"run-{name}", name, 1), seen)], Cause.EVENT, request=request)
+    await ingest(store, "node", Run(f"run-{name}", name, 1), [seen], Cause.EVENT, request=request)
 
 
 async def test_every_submission_calls_the_hooks(open_aggregator: Open, store_url: str) -> None:

@@ -66,8 +66,7 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
         forget = data.draw(st.booleans())
         while heard:
             size = data.draw(st.integers(1, len(heard)))
-            together = [(run, observed) for observed in heard[:size]]
-            loop.run(ingest(store, "node", together, Cause.EVENT, request=control_of(store).request))
+            loop.run(ingest(store, "node", run, heard[:size], Cause.EVENT, request=control_of(store).request))
             heard = heard[size:]
             if forget:
                 RUNS._recorded.clear()

@@ -86,9 +86,9 @@ def test_every_kind_of_line_comes_back_as_it_was(folder: Path, store: Store) -> 
     heard: list[Any] = []
 
     class Recording(Store):
-        def write(self, operation: Any) -> Any:
-            heard.extend(operation.operations)
-            return super().write(operation)
+        def write_async(self, operation: Any) -> Any:
+            heard.append(operation)
+            return super().write_async(operation)
 
     said: list[Any]
     spool, said = Spool(store.url), [adoption(), moved, state_of(1)]
@@ -120,11 +120,11 @@ def test_a_store_that_goes_away_in_the_middle_loses_nothing(
     class Failing(Store):
         calls = 0
 
-        def write(self, operation: Any) -> Any:
+        def write_async(self, operation: Any) -> Any:
             self.calls += 1
             if self.calls == 3:
                 raise StoreUnavailableError("away")
-            return super().write(operation)
+            return super().write_async(operation)
 
     with Failing(store.url) as failing, pytest.raises(StoreUnavailableError):
         spool.deliver(failing)
@@ -204,7 +204,8 @@ def lines_kept(folder: Path) -> list[str]:
 def test_what_the_store_refuses_is_quarantined_and_stops_nothing(folder: Path, store: Store) -> None:
     spool = Spool(store.url)
     taken_over = Transition("run-r", OptimizationStatus.RUNNING, Cause.HOOK, "begun", "node", fence=0)
-    for operation in (state_of(0), adoption(), taken_over, state_of(1)):  # a state of what nobody created; an old fence
+    nobodys = replace(state_of(0), optimization_id="run-x")
+    for operation in (nobodys, adoption(), taken_over, state_of(1)):  # a state of what nobody created; an old fence
         spool.append(operation)
     assert spool.deliver(store) == 4
     assert recorded(store) == ["s1"]
@@ -258,11 +259,13 @@ def test_a_write_that_was_interrupted_is_no_refusal(folder: Path, store: Store) 
     class Interrupted(Store):
         calls = 0
 
-        def write(self, operation: Any) -> Any:
+        def write_async(self, operation: Any) -> Any:
             self.calls += 1
-            if self.calls == 1:
-                raise OptimizationStoreError("the write was interrupted")
-            return super().write(operation)
+            if self.calls > 1:
+                return super().write_async(operation)
+            interrupted = asyncio.get_running_loop().create_future()
+            interrupted.set_exception(OptimizationStoreError("the write was interrupted"))
+            return interrupted
 
     spool = Spool(store.url)
     spool.append(adoption())

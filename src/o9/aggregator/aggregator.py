@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
-from types import TracebackType
+from datetime import timedelta
 from typing import Any, Self
 
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.monitor_alerts import MonitorAlerts
 from o9.aggregator.node import Node
-from o9.aggregator.prefect_events import PrefectEvents
-from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server
-from o9.aggregator.schedules import Schedule, checked, in_nodes
+from o9.aggregator.prefect_events import emit_to_prefect
+from o9.aggregator.prefect_server import ensure_prefect_server, prefect_client_settings
+from o9.aggregator.schedules import Schedule, checked_schedules, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.aggregator.suspender import Suspender
-from o9.alerts.rules.rules import SubjectFacts
 from o9.alerts.rules.service import PASS_SECONDS, RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
@@ -87,7 +85,7 @@ class OptimizationStateAggregator(ControlVerbs):
         self._url = settings().store_url if storage_path == DEFAULT_STORE else str(storage_path)
         self._interval = float(monitoring_interval)
         self._only = _ids(only)
-        self._schedules = checked(in_nodes(health_check_interval) if schedules is None else schedules)
+        self._schedules = checked_schedules(in_nodes(health_check_interval) if schedules is None else schedules)
         self.coordinator = OptimizationCoordinator(max_concurrent_optimizations, interval=self._interval)
         self.lifecycle_manager = OptimizationLifecycleManager()
         self._control = self.lifecycle_manager.control
@@ -100,11 +98,11 @@ class OptimizationStateAggregator(ControlVerbs):
         self.synchronizer = AsyncStateSynchronizer(sync_interval)
         self.alert_system = AlertNotificationSystem(resolve_block=load_block)
         self._following = (self.synchronizer, self.statistics, self.health_checker)
-        PrefectEvents(
+        emit_to_prefect(
             self.coordinator,
             self.health_checker,
             self.alert_system,
-            lambda: self._node.prefect_settings() if self._node is not None else None,
+            lambda: self._node.server if self._node is not None else None,
         )
         self._monitor_alerts = MonitorAlerts(self.monitor, self.alert_system)
         self._suspender = Suspender(self.health_checker, self._interval)
@@ -125,7 +123,7 @@ class OptimizationStateAggregator(ControlVerbs):
             await self._initialize()
 
     async def start(self, report: Callable[[str], None] | None = None) -> None:
-        """Ready to run optimizations when it returns. `report` is called with what this waits for, in words."""
+        """Return once it runs optimizations. `report` is called with a line about what this waits for."""
         async with self._gate:
             await self._initialize()
             if self._node is None:
@@ -136,7 +134,7 @@ class OptimizationStateAggregator(ControlVerbs):
                     raise
 
     async def stop(self) -> None:
-        """Take nothing more. What runs commits its step and waits for the next start; nothing is lost."""
+        """Start nothing more. What runs commits its step and waits for the next start; nothing is lost."""
         async with self._gate:
             await self._stop()
 
@@ -156,9 +154,7 @@ class OptimizationStateAggregator(ControlVerbs):
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.cleanup()
 
     @property
@@ -187,11 +183,11 @@ class OptimizationStateAggregator(ControlVerbs):
     @property
     def prefect_url(self) -> str:
         """Where the Prefect server that runs the flows answers."""
-        return self._started().prefect_url
+        return self._started().server.api_url
 
     async def prefect_alive(self) -> bool:
         """Whether that server answers."""
-        return await self._started().prefect_alive()
+        return await self._started().server.alive()
 
     async def submit_optimization(self, state: OptimizationState) -> str:
         """Record it, durably, and start it when its turn comes. Returns its id.
@@ -294,41 +290,36 @@ class OptimizationStateAggregator(ControlVerbs):
         await self._rules.use(self.store, settings().lease_seconds)
         server = await ensure_prefect_server(report)
         try:
-            node = await self._started_node(server)
+            node = Node(
+                self.store,
+                server,
+                limit=self.coordinator.max_concurrent_optimizations,
+                interval=self._interval,
+                control=self._control,
+                schedules=self._schedules,
+                on_dead=self._rules.node_died,
+                hindrance=lambda: self._suspender.hindrance,
+                only=self._only,
+            )
+            await node.start()
         except BaseException:
             await server.close()
             raise
-        self._node, dispatcher = node, node.dispatcher
-        self._control.run_by(dispatcher.wake, lambda name: self._only is None or name in self._only)
-        self._loop = asyncio.get_running_loop()
-        self._suspender.start(self.store, self._node.name, lambda: dispatcher.running)
+        self._node, self._loop = node, asyncio.get_running_loop()
+        self._control.run_by(node.dispatcher.wake, lambda name: self._only is None or name in self._only)
+        self._suspender.start(self.store, node.name, lambda: node.dispatcher.running)
         await self.coordinator.start()
-        self.synchronizer.use_node(self._node.name)
+        self.synchronizer.use_node(node.name)
         for component in self._following:
             await component.start()
-        await self._rules.is_back(self._node.name)
-        self.alert_system.use_node(self._node.name)
-        with self._node.prefect_settings():  # blocks of the alerts' file are loaded under these
+        await self._rules.is_back(node.name)
+        self.alert_system.use_node(node.name)
+        with prefect_client_settings(node.server):  # blocks of the alerts' file are loaded under these
             await self.alert_system.start()
-        await self._rules.start(self._node.name, self._node.prefect_alive, self._late_runs)
+        await self._rules.start(node.name, lambda: node.server.alive(), lambda now: late_runs(node.server, now))
         self._monitor_alerts.start()
         await self.monitor.start()
         await self.api.start()
-
-    async def _started_node(self, server: PrefectServer) -> Node:
-        node = Node(
-            self.store,
-            server,
-            limit=self.coordinator.max_concurrent_optimizations,
-            interval=self._interval,
-            control=self._control,
-            schedules=self._schedules,
-            on_dead=self._rules.node_died,
-            hindrance=lambda: self._suspender.hindrance,
-            only=self._only,
-        )
-        await node.start()
-        return node
 
     async def _stop(self) -> None:
         if self._node is not None:
@@ -344,10 +335,6 @@ class OptimizationStateAggregator(ControlVerbs):
             await asyncio.gather(node.stop(), self.alert_system.stop())
             await self.coordinator.stop()
             await self.api.stop()
-
-    async def _late_runs(self, now: datetime) -> list[SubjectFacts]:
-        with self._started().prefect_settings():
-            return await late_runs(now)
 
     def _started(self) -> Node:
         if self._node is None:

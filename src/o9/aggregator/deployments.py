@@ -47,20 +47,18 @@ def recurrence(
 
 
 def all_flows() -> list[RunnerDeployment]:
-    """One of each flow; those that recur with their schedule, and one run at a time."""
-    return [of_schedule(schedule) for schedule in SCHEDULES]
-
-
-def of_schedule(schedule: Schedule) -> RunnerDeployment:
-    """The deployment of one schedule, `FLOW/o9`."""
+    """One of each flow, `FLOW/o9`; those that recur with their schedule, and one run at a time."""
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    return _deployment(
-        schedule,
-        DEPLOYMENT,
-        interval=schedule.every,
-        parameters=dict(schedule.parameters),
-        concurrency_limit=None if schedule.every is None else one_at_a_time,
-    )
+    return [
+        _deployment(
+            schedule,
+            DEPLOYMENT,
+            interval=schedule.every,
+            parameters=dict(schedule.parameters),
+            concurrency_limit=None if schedule.every is None else one_at_a_time,
+        )
+        for schedule in SCHEDULES
+    ]
 
 
 def of_optimization(
@@ -68,9 +66,9 @@ def of_optimization(
 ) -> RunnerDeployment:
     """The deployment of one optimization, with its specification as the parameters' default; it recurs at `when`.
 
-    overlap: what becomes of a run that is due while the one before still runs: `queue` lets it wait, `skip` leaves it
-    out, `together` runs it. name: of the deployment; None: the optimization's, in lower case. Raises
-    OptimizationValidationError for one that recurs with a fixed id, which every run would submit again.
+    overlap: a run that is due while the one before still runs waits (`queue`), is left out (`skip`) or runs
+    (`together`). name: of the deployment; None: the optimization's, in lower case. Raises OptimizationValidationError
+    for one that recurs with a fixed id, which every run would submit again.
     """
     if when is not None:
         may_recur(spec)

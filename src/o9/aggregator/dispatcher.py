@@ -1,4 +1,4 @@
-"""The only place that starts flow runs: it claims what is queued, creates a flow run, runs it, and records its end.
+"""Claims what is queued, creates a flow run for it, runs that, and records its end.
 
 Flow runs are created one after the other: a Prefect server on SQLite answers 503 to transactions that collide, and
 Prefect's client then sleeps for seconds. A claim whose flow run cannot be created is released. When a flow run has
@@ -48,7 +48,7 @@ CREATION_PAUSE_SECONDS = 0.05
 STOP_GRACE_SECONDS = 10.0
 # A worker looks for work every 15 s and starts a process or a container for it; the slot waits that long.
 RESERVED_SECONDS = 300.0
-# A run that waits in a process of its own looks every second.
+# A run that waits in a process of its own looks for its turn every second.
 CALLED_SECONDS = 15.0
 
 
@@ -61,11 +61,11 @@ class _Running:
 
 @dataclass(eq=False, kw_only=True)
 class Dispatcher:
-    """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval`.
+    """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval` seconds.
 
-    `on_trouble` is called when no flow run could be created: Prefect's server may be gone, see `reconnect`. `guard`
-    is asked before an optimization takes a status, and forbids it by raising. Nothing is claimed while `hindrance`
-    says what is against it. `only`: the ids that are claimed; None: all that wait.
+    on_trouble: called when no flow run could be created; Prefect's server may be gone, see `reconnect`. guard: called
+    before an optimization takes a status, which it forbids by raising. hindrance: why nothing may be claimed now; empty
+    if it may. only: the ids that are claimed; None: all.
     """
 
     store: Store
@@ -104,12 +104,12 @@ class Dispatcher:
         await self._connect()
 
     async def reconnect(self) -> None:
-        """Go on with the server that Prefect's settings name now. What runs notices for itself that its own is gone."""
+        """Go on with the server that Prefect's settings name now; what runs notices by itself that its own is gone."""
         await self._disconnect()
         await self._connect()
 
     async def stop(self) -> None:
-        """Take nothing more; let each running step commit, and cut off those that take longer than the grace."""
+        """Claim nothing more; let each running step commit, and cut off those that exceed the grace period."""
         if self._loop_task is None:
             return
         await cancelled(self._loop_task, seconds=STOP_GRACE_SECONDS)
@@ -193,12 +193,12 @@ class Dispatcher:
         return not self._held_back
 
     async def _ask(self, claimed: Claimed) -> None:
-        """Ask the hooks, beside everything else; what is forbidden to start is paused, and says why."""
+        """Call the hooks, concurrently with everything else; what they forbid to start is paused, with the reason."""
         name = claimed.optimization_id
         try:
             for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
                 await self.guard(name, status)
-        except asyncio.CancelledError:  # somebody wants it otherwise, or this node stops
+        except asyncio.CancelledError:  # its intent has changed, or this node stops
             await self._give_back(claimed)
             raise
         except OptimizationError as error:
@@ -291,7 +291,7 @@ class Dispatcher:
             self._show_result(name, flow_run)
 
     def _show_result(self, name: str, flow_run: FlowRun) -> None:
-        """Beside everything else: the slot is free already."""
+        """In a task of its own: the slot is free already."""
         showing = asyncio.create_task(show_result(self.store, name, flow_run.id), name=f"o9-result-{name}")
         self._showing.add(showing)
         showing.add_done_callback(self._showing.discard)
@@ -305,7 +305,7 @@ class Dispatcher:
             raise
 
     async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
-        """Write that the claim came to nothing, as often as it takes: until then this node renews its lease."""
+        """Write that the claim is over, as often as it takes: until then this node renews its lease."""
         lost = AbandonClaim(claimed.optimization_id, claimed.fence, self.node, died)
         note = ErrorBoundary(logger, f"giving {claimed} back").note
         pauses = Backoff(self.interval, self.interval)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import datetime
 from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
@@ -14,8 +17,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateName,
 )
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound
 
+from o9.aggregator.prefect_server import PrefectServer, prefect_client_settings
 from o9.aggregator.schedules import SCHEDULES
 from o9.alerts.rules.rules import SubjectFacts
 
@@ -24,12 +27,14 @@ _LATE = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=
 _OURS = FlowFilter(name=FlowFilterName(any_=[schedule.flow_name for schedule in SCHEDULES]))
 
 
-async def late_runs(now: datetime) -> list[SubjectFacts]:
-    """By deployment, how late the first of its late runs is. Asks the server that Prefect's settings name.
+async def late_runs(server: PrefectServer, now: datetime) -> list[SubjectFacts]:
+    """By deployment, how late the first of its late runs is.
 
     Raises what Prefect's client raises where the server is away.
     """
-    async with get_client() as client:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(prefect_client_settings(server))
+        client = await stack.enter_async_context(get_client())
         runs = await client.read_flow_runs(
             flow_filter=_OURS, flow_run_filter=_LATE, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=LIMIT
         )
@@ -37,13 +42,13 @@ async def late_runs(now: datetime) -> list[SubjectFacts]:
         for run in runs:
             if run.deployment_id is not None and run.expected_start_time is not None:
                 first.setdefault(run.deployment_id, run.expected_start_time)
-        facts = []
-        for deployment_id, expected in first.items():
-            try:
-                deployment = await client.read_deployment(deployment_id)
-            except ObjectNotFound:  # deleted meanwhile
-                continue
-            late = max(0.0, (now - expected).total_seconds())
-            schedule = f"the deployment {deployment.name}"
-            facts.append(SubjectFacts(str(deployment_id), {"late_seconds": late}, {"schedule": schedule}))
-    return facts
+        known = DeploymentFilter(id=DeploymentFilterId(any_=list(first)))
+        deployments = await client.read_deployments(deployment_filter=known) if first else []
+    return [
+        SubjectFacts(
+            str(deployment.id),
+            {"late_seconds": max(0.0, (now - first[deployment.id]).total_seconds())},
+            {"schedule": f"the deployment {deployment.name}"},
+        )
+        for deployment in deployments
+    ]

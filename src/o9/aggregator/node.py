@@ -13,7 +13,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from o9.aggregator.dispatcher import Dispatcher
 from o9.aggregator.prefect_server import PrefectServer, ensure_prefect_server, prefect_client_settings
@@ -32,14 +31,17 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0
-LOOK_SECONDS = 1.0  # for work, for intents from other processes, and for a server that has died
+LOOK_SECONDS = 1.0  # between two looks for work, for intents of other processes, and at Prefect's server
 
 
 class Node:
-    """See the module. `limit` optimizations run at once, over all nodes; what coroutine strategies assign is looked at
-    every `interval` seconds. `schedules` are the flows that it runs unless another node does. `on_dead` hears, on a
-    thread, which nodes of this host are found dead. `hindrance` says why nothing new is to be started, if so.
-    `only`: the ids that it claims."""
+    """See the module.
+
+    limit: how many optimizations run at once, over all nodes. interval: seconds between two looks at what coroutine
+    strategies assign. schedules: the flows that it runs unless another node does. on_dead: called on a thread with the
+    nodes of this host that were found dead. hindrance: why nothing new may start; empty if it may. only: the ids that
+    it claims; None: all.
+    """
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Node:
         lease_seconds = settings().lease_seconds
         self.name = _node_name()
         self._store = store
-        self._server = server
+        self.server = server  # which runs the flows; another one, once this one has died
         self._control = control
         self._report_dead = on_dead
         self._loop = asyncio.get_running_loop()
@@ -90,18 +92,6 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._caretaker: asyncio.Task[None] | None = None
 
-    @property
-    def prefect_url(self) -> str:
-        """Where the Prefect server that runs the flows answers."""
-        return self._server.api_url
-
-    def prefect_settings(self) -> AbstractContextManager[None]:
-        """What is started inside talks to this node's Prefect server."""
-        return prefect_client_settings(self._server)
-
-    async def prefect_alive(self) -> bool:
-        return await self._server.alive()
-
     async def stop(self) -> None:
         """Take nothing more; what runs commits its step and waits for the next attempt."""
         await cancelled(*self._tasks, self._caretaker)
@@ -109,14 +99,14 @@ class Node:
         await asyncio.gather(self._scheduler.stop(), self.dispatcher.stop())
         await asyncio.to_thread(self._heartbeat.stop)
         await asyncio.to_thread(self._watchdog.stop)
-        await self._server.close()
+        await self.server.close()
 
     async def start(self) -> None:
         """Raises OptimizationError; the server is closed by `stop` alone."""
         self._leave_sigterm_as_it_was()
         await asyncio.to_thread(self._heartbeat.start)
         try:
-            with prefect_client_settings(self._server):  # tasks that are created inside keep these settings
+            with prefect_client_settings(self.server):  # tasks that are created inside keep these settings
                 await self.dispatcher.start()
                 await self._listener.start()
                 self._scheduler.start()
@@ -144,18 +134,18 @@ class Node:
         deliver(self._store)
 
     def _on_freed(self) -> None:
-        """On the heartbeat's thread: somebody died. What he held waits, and Prefect believes that it runs."""
+        """On the heartbeat's thread: what a dead node held waits, and is still running for Prefect."""
         self._loop.call_soon_threadsafe(self.dispatcher.wake)
         self._loop.call_soon_threadsafe(self._reconcile_now.set)
 
     async def _reconcile(self) -> None:
-        """Compare with Prefect at the start, from time to time, and when somebody has died."""
+        """Compare with Prefect: at the start, every RECONCILE_SECONDS, and when a node has died."""
         await asyncio.to_thread(deliver, self._store)
         if await self._store.read_async(queries.open_runs, limit=1):
             logger.debug("%s", await reconcile(self._store, self.name, request=self._control.request))
 
     async def _watch_server(self) -> None:
-        if self._server.gone():
+        if self.server.gone():
             self._look_after_prefect()
 
     def _look_after_prefect(self) -> None:
@@ -165,20 +155,21 @@ class Node:
     async def _replace_dead_server(self) -> None:
         """Find or start another server where the one in use no longer answers."""
         with self._replacing:  # what waits is started when it is back
-            if await self._server.alive():
+            if await self.server.alive():
                 return
             server = await ensure_prefect_server(logger.warning)
             try:
                 # At the old address, with the old string, its clients find it by themselves.
-                if (server.api_url, server.auth_string) != (self._server.api_url, self._server.auth_string):
+                if (server.api_url, server.auth_string) != (self.server.api_url, self.server.auth_string):
                     with prefect_client_settings(server):
                         await self.dispatcher.reconnect()
-                        await self._listener.reconnect()
+                        await self._listener.stop()
+                        await self._listener.start()
                         self._scheduler.start()
             except BaseException:
                 server.release()
                 raise
-            dead, self._server = self._server, server
+            dead, self.server = self.server, server
             dead.release()
 
 

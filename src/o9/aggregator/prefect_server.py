@@ -5,9 +5,9 @@
             await my_flow()
 
 All processes with the same Prefect home, database and Prefect version share one local server. It starts with its first
-user and ends about a second after its last one has closed it or died, `kill -9` included; a server that was killed is
-started anew by the next `ensure_prefect_server`. Any thread and any event loop may call it, and each call returns a
-handle of its own, to be closed once. Nothing here blocks the caller's event loop. Needs POSIX file locks.
+user and ends about a second after its last one has closed it or died; the next `ensure_prefect_server` replaces one
+that was killed. Any thread and event loop may call it; each call returns a handle of its own, to be closed once.
+Nothing here blocks the event loop. Needs POSIX file locks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import httpx
@@ -64,19 +63,16 @@ _LOG_TAIL_BYTES = 4_000
 
 
 async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> PrefectServer:
-    """Return a Prefect server that answers: the configured one, or this machine's local one, started if need be.
+    """Return a Prefect server that answers: the configured one, or this machine's local one, started if necessary.
 
-    Args:
-        report: is called, in the caller's event loop, with what this waits for, in words.
-
-    Raises:
-        OptimizationCoordinationError: the configured server cannot be reached, or the local one does not start; the
-            message ends with what its log says.
+    report: called, in the caller's event loop, with a line about what this waits for. Raises
+    OptimizationCoordinationError where the configured server cannot be reached, or the local one does not start; the
+    message ends with the end of its log.
     """
     configured = PREFECT_API_URL.value()
     if configured and all(handle.api_url != configured for handle in _handles):
         if (problem := await _problem_of(configured, REACH_SECONDS)) is not None:
-            raise OptimizationCoordinationError(_unreachable(configured, problem, REACH_SECONDS))
+            raise OptimizationCoordinationError(_unreachable(configured, problem))
         return PrefectServer(api_url=configured, local=False)
 
     place = _Place.from_settings()
@@ -84,8 +80,10 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
         async with asyncio.timeout(START_SECONDS):
             return await _find_or_start(place, report or (lambda _: None))
     except TimeoutError:
+        hanging = place.state() if _is_locked(place.folder / process.SERVER_LOCK) else None
+        remedy = f"If it hangs, end it with `kill {hanging['pid']}` and try again. " if hanging else ""
         raise OptimizationCoordinationError(
-            f"Prefect's local server did not answer within {START_SECONDS:.0f} s. {_holder(place)}{place.log_tail()}"
+            f"Prefect's local server did not answer within {START_SECONDS:.0f} s. {remedy}{place.log_tail()}"
         ) from None
 
 
@@ -93,35 +91,28 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
     """Under this, flows run by this task or thread, their task runs, logs and events go to `server`, nowhere else."""
     context = get_settings_context()
-    with SettingsContext(profile=context.profile, settings=_settings_for(server, context.settings)):
-        yield
-
-
-def _settings_for(server: PrefectServer, current: Settings) -> Settings:
-    global _latest_settings  # a copy takes Prefect 25 ms, and mostly the last one is asked for again
-    where = (server.api_url, server.auth_string)
-    made = _latest_settings
-    if made is None or made[0] is not current or made[1] != where:
+    made = server.settings  # a copy takes Prefect 25 ms
+    if made is None or made[0] is not context.settings:
         own = {PREFECT_API_AUTH_STRING: server.auth_string} if server.local else {}
         with temporary_settings(
             {PREFECT_API_URL: server.api_url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False} | own
         ) as settings:
-            made = _latest_settings = (current, where, settings)
-    return made[2]
-
-
-_latest_settings: tuple[Settings, tuple[str, str | None], Settings] | None = None
+            made = server.settings = (context.settings, settings)
+    with SettingsContext(profile=context.profile, settings=made[1]):
+        yield
 
 
 @dataclass(eq=False)
 class PrefectServer:
-    """A server in use. Closing the handle says that this user is done; closing it twice is the same as once."""
+    """A server in use. Close the handle when done; a second call does nothing."""
 
     api_url: str
     local: bool
     auth_string: str | None = field(default=None, repr=False)  # None: a configured one's is in Prefect's settings
     _users_lock: BinaryIO | None = field(default=None, repr=False)
     _folder: Path | None = field(default=None, repr=False)
+    # Those of a caller, and the same with this server.
+    settings: tuple[Settings, Settings] | None = field(default=None, init=False, repr=False)
 
     def gone(self) -> bool:
         """Whether the local server's process has ended; cheap. Never of a configured server."""
@@ -134,7 +125,7 @@ class PrefectServer:
         return await _problem_of(self.api_url, _ALIVE_SECONDS) is None
 
     async def close(self) -> None:
-        """Send what Prefect's client still holds back, then let go of the server, which may end at once."""
+        """Send what Prefect's client still has queued, then release the server, which may end at once."""
         try:
             # Sending stops Prefect's client in the whole process: only the last one to leave may do that.
             if set(_handles) == {self} and await self.alive():
@@ -143,7 +134,7 @@ class PrefectServer:
             self.release()
 
     def release(self) -> None:
-        """Let go of the server without sending what is queued: for those without an event loop."""
+        """Release the server without sending what is queued; needs no event loop."""
         _handles.discard(self)
         if self._users_lock is not None:
             self._users_lock.close()
@@ -151,9 +142,7 @@ class PrefectServer:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -176,13 +165,13 @@ async def _send_what_is_queued() -> None:
 _handles: weakref.WeakSet[PrefectServer] = weakref.WeakSet()
 
 
-def _forget_in_child() -> None:
-    # A forked child shares its parent's locks: an orphan of it would keep the server alive.
+def _release_all() -> None:
     for handle in tuple(_handles):
         handle.release()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+# A forked child shares its parent's locks: as an orphan it would keep the server alive.
+os.register_at_fork(after_in_child=_release_all)
 
 
 # The local server
@@ -204,6 +193,11 @@ class _Place:
         key = hashlib.sha256(identity.encode()).hexdigest()[:8]
         return cls(home / "o9" / f"server-{key}", database)
 
+    def state(self) -> dict[str, int] | None:
+        """The `pid` and `port` that the last server has published; None before that."""
+        file = self.folder / process.STATE
+        return json.loads(file.read_bytes()) if file.exists() else None
+
     def log_tail(self) -> str:
         log = self.folder / process.LOG
         text = log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
@@ -212,20 +206,19 @@ class _Place:
 
 def _sqlite_file(url: str) -> Path | None:
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+    database = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    if not database or database == ":memory:" or database.startswith("file:"):
         return None
-    if parsed.database == ":memory:" or parsed.database.startswith("file:"):
-        return None
-    return Path(parsed.database).expanduser().resolve()
+    return Path(database).expanduser().resolve()
 
 
 def _server_environment() -> dict[str, str]:
-    """What a local server is started with, by Prefect's settings of the caller."""
+    """The environment of a local server, with the caller's Prefect settings."""
     preferred = {
         # Prefect writes each task run's state by itself, falls behind in a burst, and drops what waits beyond 10,000.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        # As it comes, Prefect copies its pages, 17 MB, into its own package, which may be somebody else's.
+        # By default Prefect copies its pages, 17 MB, into its own package, which may be another user's.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(PREFECT_HOME.value().expanduser().resolve() / "o9" / "ui"),
     }
     configured = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
@@ -249,7 +242,7 @@ async def _find_or_start(place: _Place, report: Callable[[str], None]) -> Prefec
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as unless_found:
         users_lock = unless_found.enter_context(process.opened(place.folder / process.USERS_LOCK))
-        await _lock(users_lock, fcntl.LOCK_SH)  # a server that its last user left is about to be dead
+        await _lock(users_lock, fcntl.LOCK_SH)  # waits for the end of a server whose last user has left
         # From here on a server that is starting stays, even if its starter dies while this waits for it.
         with process.opened(place.folder / process.START_LOCK) as start_lock:
             if not process.try_lock(start_lock, fcntl.LOCK_EX):
@@ -273,13 +266,15 @@ async def _url_once_it_answers(place: _Place, report: Callable[[str], None]) -> 
     began, started = time.monotonic(), None
     while True:
         if _is_locked(place.folder / process.SERVER_LOCK):
-            url = _published_url(place)
-            if url is not None and await _answers(url, _ANSWER_SECONDS):
+            url = f"http://127.0.0.1:{state['port']}/api" if (state := place.state()) else ""
+            if url and await _answers(url, _ANSWER_SECONDS):
                 if started is not None:
                     report(f"Prefect's local server is ready after {time.monotonic() - began:.1f} s ({url})")
                 return url
         elif started is None:
-            report(_reason_to_wait(place))
+            first = place.database is not None and not place.database.exists()
+            detail = " (first start on this machine: its database is being set up)" if first else ""
+            report(f"starting Prefect's local server{detail}")
             started = _start(place)
         elif started.poll() is not None and not _is_locked(place.folder / process.SERVER_LOCK):
             raise OptimizationCoordinationError(
@@ -288,16 +283,10 @@ async def _url_once_it_answers(place: _Place, report: Callable[[str], None]) -> 
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _reason_to_wait(place: _Place) -> str:
-    if place.database is not None and not place.database.exists():
-        return "starting Prefect's local server (first start on this machine: its database is being set up)"
-    return "starting Prefect's local server"
-
-
 def _start(place: _Place) -> subprocess.Popen[bytes]:
-    # The old server's port again, if it is free: flow runs whose server was killed then find the new one by themselves.
-    port = json.loads(state.read_bytes())["port"] if (state := place.folder / process.STATE).exists() else 0
-    state.unlink(missing_ok=True)  # what is published must be the new server's
+    # The old server's port again, if it is free: running flows whose server was killed then find the new one.
+    port = state["port"] if (state := place.state()) else 0
+    (place.folder / process.STATE).unlink(missing_ok=True)  # what is published must be the new server's
     # -P: the modules beside the script must not stand before the standard library's
     command = [sys.executable, "-P", process.__file__, "serve", str(place.folder), str(port)]
     if place.database is not None:
@@ -314,18 +303,6 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
         )
     threading.Thread(target=server.wait, daemon=True, name="o9-prefect-server-reaper").start()
     return server
-
-
-def _published_url(place: _Place) -> str | None:
-    state = place.folder / process.STATE
-    return f"http://127.0.0.1:{json.loads(state.read_bytes())['port']}/api" if state.exists() else None
-
-
-def _holder(place: _Place) -> str:
-    state = place.folder / process.STATE
-    if not (state.exists() and _is_locked(place.folder / process.SERVER_LOCK)):
-        return ""
-    return f"If it hangs, end it with `kill {json.loads(state.read_bytes())['pid']}` and try again. "
 
 
 def _is_locked(path: Path) -> bool:
@@ -368,12 +345,12 @@ def _is_refusal(problem: BaseException) -> bool:
     return isinstance(problem, httpx.HTTPStatusError) and problem.response.status_code == httpx.codes.UNAUTHORIZED
 
 
-def _unreachable(url: str, problem: BaseException, seconds: float) -> str:
-    """The error for what was wrong, in words that say what to do."""
+def _unreachable(url: str, problem: BaseException) -> str:
+    """The error for what was wrong, with its remedy."""
     if _is_refusal(problem):
         return f"Prefect's server at {public_url(url)} wants its authentication string: set PREFECT_API_AUTH_STRING."
     return (
-        f"Prefect's server at {public_url(url)} did not answer within {seconds:.0f} s "
+        f"Prefect's server at {public_url(url)} did not answer within {REACH_SECONDS:.0f} s "
         f"({type(problem).__name__}: {public_text(str(problem))}). "
         "Start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
         "(`prefect config unset PREFECT_API_URL`) to use a local server."

@@ -1,23 +1,20 @@
 """What runs in the process of Prefect's local server: `python prefect_server_process.py serve FOLDER …`.
 
-The process serves Prefect's own application on a free port of 127.0.0.1 for as long as anybody uses it:
+The process serves Prefect's own application on a free port of 127.0.0.1 for as long as it has users:
 
-- It is the only one that holds `server.lock` of its folder, from its first moment to its death. The kernel takes
-  the lock back however it dies, so "is there a server?" is never a guess about process ids.
+- It alone holds `server.lock` of its folder, from its start to its death.
 - Each user holds `users.lock` shared. Once nobody does, the process takes that lock exclusively, ends itself and keeps
-  the lock until it is dead: a new user waits for the lock meanwhile, and then finds no server instead of a dying
-  one.
-- `server.json` says where it listens. The port is bound before anything is imported, so a client may connect at
-  once: its first request waits in the socket and is answered in the moment the application is up.
-- `server.auth` holds the string that each request must carry (Prefect's basic authentication). This file and all
-  others that the process makes, a new database among them, are its owner's alone.
+  the lock until it is dead: a new user waits meanwhile, and then finds no server instead of a dying one.
+- `server.json` has its process id and port. The port is bound before anything is imported, so a client may connect at
+  once; its first request waits in the socket.
+- `server.auth` holds the string that each request must carry (Prefect's basic authentication). All files that the
+  process creates, a new database among them, can only be read by their owner.
 
-The first start sets up a new SQLite database by Prefect's own migrations, in a process beside this one while this one
-imports. A database that exists is left to Prefect, which checks and upgrades it in either case when it starts. Block
-types are not registered at the start: Prefect registers a type when a block of it is saved.
+The first start sets up a new SQLite database with Prefect's own migrations, in a second process while this one imports.
+Prefect checks and upgrades it, or one that exists, when it starts.
 
-The module imports nothing but the standard library until it runs. It is started by its path and not by its name, so
-that no package above it has to be imported first.
+Until it runs, the module imports only the standard library. It is started by its path, not by its name, so that no
+package above it is imported first.
 """
 
 from __future__ import annotations
@@ -33,7 +30,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -110,9 +106,9 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
 
 
 def _login_page() -> Route:
-    """The page that `o9 open` comes to: it leaves the string where Prefect's pages look for it, and goes on to them.
+    """The page that `o9 open` opens: it stores the string where Prefect's pages look for it, and redirects to them.
 
-    The string is behind the `#` of the address, which no browser sends to a server. One that is wrong is not kept.
+    The string is behind the `#` of the address, which no browser sends to a server. A wrong one is not stored.
     """
     from starlette.responses import HTMLResponse
     from starlette.routing import Route
@@ -143,8 +139,8 @@ def _listener(port: int) -> socket.socket:
 def _auth_string(folder: Path, *, same_port: bool) -> str:
     """What each request must carry.
 
-    It stays while the port does, so that flow runs under way go on with a server that takes the place of a dead one.
-    With another port there is another string, since a process that listens on the old port now is sent the old one.
+    With the same port it stays, so that running flows go on with the new server. With another port it changes, because
+    whatever listens on the old port is sent the old string.
     """
     if not (same_port and (folder / AUTH).exists()):
         _publish(folder, AUTH, f"o9:{secrets.token_urlsafe(32)}")
@@ -152,7 +148,7 @@ def _auth_string(folder: Path, *, same_port: bool) -> str:
 
 
 async def _last_events_are_taken() -> None:
-    """Wait until Prefect's services have taken every event from memory: they write what they took and lose the rest."""
+    """Wait until Prefect's services have taken all events from memory: they write what they took, and lose the rest."""
     from prefect.server.utilities.messaging.memory import Topic
 
     deadline = time.monotonic() + _SHUTDOWN_SECONDS / 2
@@ -253,17 +249,18 @@ def take_write_lock_first() -> None:
 
 
 class _DatabaseSetup:
-    """Builds a new database beside its place, in a process of its own, and moves it there when it is whole."""
+    """Builds a new database beside its place, in a process of its own, and moves it there when it is complete."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
         self._draft = database.with_name(f".{database.name}.o9-setup")
         database.parent.mkdir(parents=True, exist_ok=True)
         self._draft.unlink(missing_ok=True)
-        self._process = subprocess.Popen([sys.executable, "-P", __file__, "set-up", str(self._draft), str(os.getpid())])
+        # Should this process end before it, it ends by itself, and the next one unlinks the draft.
+        self._process = subprocess.Popen([sys.executable, "-P", __file__, "set-up", str(self._draft)])
 
     def finish(self) -> None:
-        """Put the database in place. What cannot be used is dropped: Prefect sets up its own then, only slower."""
+        """Put the database in place; without one, Prefect sets up its own, only slower."""
         try:
             if self._process.wait() == 0:
                 os.link(self._draft, self._database)  # unlike a rename, never replaces what another has created
@@ -276,20 +273,15 @@ class _DatabaseSetup:
 def set_up_database(database: Path) -> None:
     """Run all of Prefect's migrations on a new SQLite file.
 
-    Prefect runs them through aiosqlite, where each of 8,740 statements passes between threads: 9 s. Here the same
-    migrations run on one plain connection without waiting for the disk, and take a third of that.
+    Prefect runs them through aiosqlite, where each of 8,740 statements passes between threads: 9 s. On one plain
+    connection that never waits for the disk they take a third of that.
     """
     gc.disable()
     import sqlalchemy
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
     from prefect.server.database import provide_database_interface
-    from prefect.server.database.alembic_commands import alembic_config
+    from prefect.server.database.alembic_commands import alembic_upgrade
+    from prefect.utilities.asyncutils import run_sync_in_worker_thread
 
-    interface = provide_database_interface()
-    config = alembic_config()
-    config.set_main_option("version_locations", str(interface.orm.versions_dir))
-    scripts = ScriptDirectory.from_config(config)
     engine = sqlalchemy.create_engine(f"sqlite:///{database}", paramstyle="named")
 
     @sqlalchemy.event.listens_for(engine, "connect")
@@ -302,43 +294,33 @@ def set_up_database(database: Path) -> None:
     def begin(connection: sqlalchemy.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    def upgrade(revision: Any, _context: object) -> Any:
-        return scripts._upgrade_revs("head", revision)
+    class PlainEngine:
+        """As much of an AsyncEngine and its connection as Prefect's migrations use."""
 
-    with EnvironmentContext(config, scripts, fn=upgrade) as environment, engine.connect() as connection:
-        environment.configure(
-            connection=connection,
-            target_metadata=interface.Base.metadata,
-            include_schemas=True,
-            render_as_batch=True,
-            transaction_per_migration=True,
-            template_args={"dialect": "sqlite"},
-        )
-        with warnings.catch_warnings(), environment.begin_transaction():
-            warnings.filterwarnings("ignore", message="Skipped unsupported reflection of expression-based index")
-            environment.run_migrations()
+        @asynccontextmanager
+        async def connect(self) -> AsyncIterator[PlainEngine]:
+            yield self
+
+        async def run_sync(self, migrate: Callable[[sqlalchemy.Connection], None]) -> None:
+            with engine.connect() as connection:
+                migrate(connection)
+
+    plain = PlainEngine()
+
+    async def plain_engine() -> PlainEngine:
+        return plain
+
+    provide_database_interface().engine = plain_engine  # type: ignore[method-assign, assignment]
+    asyncio.run(run_sync_in_worker_thread(alembic_upgrade))
     engine.dispose()
     with database.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is dead, also if it was dead before this one ran its first line."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_SECONDS)
-        os._exit(_FAILED)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def main(command: str, place: str, *more: str) -> int:
-    """Run as the server (`serve FOLDER PORT [DATABASE]`), or set up its database (`set-up DATABASE [PARENT]`)."""
+def main(command: str, place: str, port: str = "0", database: str = "") -> int:
+    """Run as the server (`serve FOLDER PORT [DATABASE]`), or set up its database (`set-up DATABASE`)."""
     if command == "serve":
-        port, *database = more
-        return serve(Path(place), Path(database[0]) if database else None, int(port))
-    _end_with(int(more[0]) if more else os.getppid())
+        return serve(Path(place), Path(database) if database else None, int(port))
     set_up_database(Path(place))
     return 0
 

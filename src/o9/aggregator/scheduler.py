@@ -20,7 +20,7 @@ from prefect.exceptions import PrefectSignal
 from prefect.flow_engine import run_flow_async
 from prefect.states import Crashed
 
-from o9.aggregator.schedules import Schedule, claimant, due_at, runner_of
+from o9.aggregator.schedules import Schedule, due_at
 from o9.blocks.store import store_here
 from o9.flows.process import running_beside
 from o9.mirror.removal import SCHEDULED_TAG, TAG
@@ -45,7 +45,6 @@ class Scheduler:
         self._kept = [(schedule, schedule.load()) for schedule in schedules]
         self._keeping: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[datetime]] = {}
-        self._logged: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin; or go on with the server that Prefect's settings name now. What runs notices that for itself."""
@@ -79,14 +78,13 @@ class Scheduler:
         assert schedule.every is not None
         if (going := self._running.get(schedule.name)) is not None:  # it goes on where Prefect's server is replaced
             return await asyncio.shield(going)
-        held = await self._store.read_async(queries.leader, schedule.lease)
-        due = due_at(schedule, held, utc_now())
+        due = due_at(schedule, await self._store.read_async(queries.leader, schedule.lease), utc_now())
         if due > utc_now():
-            self._log(schedule, _next(due, runner_of(held), self._node))
             return due
         # While it runs, for as long as any lease: a node that is too busy to renew it every second loses it to nobody.
         seconds = max(schedule.every.total_seconds(), settings().lease_seconds)
-        claim = AcquireLeadership(schedule.lease, claimant(self._node, utc_now()), seconds)
+        # By a name of its own: the node's would renew the claim after a restart.
+        claim = AcquireLeadership(schedule.lease, f"{self._node} at {utc_now().isoformat()}", seconds)
         fence = await self._store.write_async(claim)
         if fence is None:  # another node was quicker, or the database's clock is behind
             return utc_now() + min(schedule.every, LOOK)
@@ -128,16 +126,5 @@ class Scheduler:
         how = f"{state.name} after {(now - began).total_seconds():.1f} s".lower()
         why = f": {state.message.splitlines()[0]}" if state.message and not state.is_completed() else ""
         level = logging.INFO if state.is_completed() else logging.ERROR
-        self._log(schedule, f"{how}{why}; {_next(due)}", level)
+        logger.log(level, "%s: %s%s; next at %s", schedule.name, how, why, f"{due.astimezone():%Y-%m-%d %H:%M:%S}")
         return due
-
-    def _log(self, schedule: Schedule, text: str, level: int = logging.INFO) -> None:
-        if self._logged.get(schedule.name) != text:
-            self._logged[schedule.name] = text
-            logger.log(level, "%s: %s", schedule.name, text)
-
-
-def _next(due: datetime, runner: str | None = None, me: str = "") -> str:
-    """`next at 2026-01-31 12:05:00`, and who ran it last where that is another node."""
-    whose = f" (node {runner} ran it last)" if runner not in (None, me) else ""
-    return f"next at {due.astimezone():%Y-%m-%d %H:%M:%S}{whose}"

@@ -21,7 +21,6 @@ from o9.model.loops import LEAST_SECONDS
 from o9.store.core.unit import Row
 
 DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
-CLAIMED_AT = " at "
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
 IN_NODES = in_nodes()
 
 
-def checked(schedules: Sequence[Schedule]) -> tuple[Schedule, ...]:
-    """Raises OptimizationValidationError for one that does not recur, and for two of one name."""
+def checked_schedules(schedules: Sequence[Schedule]) -> tuple[Schedule, ...]:
+    """The same schedules. Raises OptimizationValidationError for one that does not recur, and for two of one name."""
     names = set()
     for schedule in schedules:
         if not isinstance(schedule, Schedule):
@@ -116,13 +115,3 @@ def due_at(schedule: Schedule, held: Row | None, now: datetime) -> datetime:
         return now
     free = datetime.fromtimestamp(held["expires_at"], UTC)
     return min(max(now, free), now + schedule.every)
-
-
-def runner_of(held: Row | None) -> str | None:
-    """The node that claimed its last run."""
-    return held["node"].rpartition(CLAIMED_AT)[0] if held is not None and held["node"] else None
-
-
-def claimant(node: str, now: datetime) -> str:
-    """Whom a lease is given to: no node, which might renew it after a restart, but one claim of its."""
-    return f"{node}{CLAIMED_AT}{now.isoformat()}"

@@ -1,7 +1,7 @@
-"""Suspends what must not run now, and resumes it when the reason is gone: the only place that carries out suspensions.
+"""Suspends what must not run now, and resumes it when the reason is gone.
 
 Contract. Owned by one event loop. `o9.lifecycle.suspension` decides. A node suspends only what it runs itself; for a
-shortage one optimization at a time, and it starts nothing new meanwhile. Any node that finds no reason left resumes
+shortage, one optimization at a time, and it starts nothing new meanwhile. Any node that finds no reason left resumes
 what is suspended; for a health rule, only a node that has rules can.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.checks.security import risk_limits
 from o9.health.facts import HealthFacts
-from o9.lifecycle.effect import Best, best_of, direction_of
+from o9.lifecycle.effect import direction_of
 from o9.lifecycle.suspension import (
     OF_THE_MACHINE,
     Circumstances,
@@ -35,7 +35,6 @@ from o9.model.loops import LEAST_SECONDS, ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import VERBS, Intent, SuspendedFor
-from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.optimizations.intents import GoOn, Suspend
 from o9.store.store import Store
@@ -62,17 +61,8 @@ class _One:
         return self.state.optimization_id
 
 
-@dataclass
-class _Ledger:
-    """The best trial of an optimization, as far as its ledger was read."""
-
-    after: int = -1
-    best: Best | None = None
-    trial: Trial | None = None
-
-
 class Suspender:
-    """It looks every `interval` seconds, at most twice a second, and asks the rules of `checker` at its interval."""
+    """Checks every `interval` seconds, at most twice a second; the health rules of `checker` at that one's interval."""
 
     def __init__(self, checker: OptimizationHealthChecker, interval: float) -> None:
         self._checker = checker
@@ -80,7 +70,6 @@ class Suspender:
         self._rules_interval = max(checker.check_interval, LEAST_SECONDS)
         self._rules_say: dict[str, str] = {}
         self._asking: dict[str, ErrorBoundary] = {}
-        self._ledgers: dict[str, _Ledger] = {}
         self._short: Suspension | None = None
         self._short_since: datetime | None = None
         self._let_go_at = -inf
@@ -88,7 +77,7 @@ class Suspender:
 
     @property
     def hindrance(self) -> str:
-        """Why nothing new is to be started here; empty where nothing is against it."""
+        """Why this node starts nothing new; empty if it does."""
         return self._short.why if self._short is not None else ""
 
     def start(self, store: Store, node: str, running: Callable[[], Sequence[str]]) -> None:
@@ -96,7 +85,7 @@ class Suspender:
         self._store, self._node, self._running = store, node, running
         self._tasks = [
             asyncio.create_task(
-                periodic(act, seconds, ErrorBoundary(logger, "looking for what must not run"), at_once=True),
+                periodic(act, seconds, ErrorBoundary(logger, "checking what must be suspended"), at_once=True),
                 name="o9-suspender",
             )
             for act, seconds in ((self.look, self._interval), (self.ask_rules, self._rules_interval))
@@ -112,8 +101,6 @@ class Suspender:
         memory, disk = await asyncio.to_thread(_rooms, self._store)
         self._notice(shortage(memory, disk))
         mine, resting = await asyncio.to_thread(self._read, list(self._running()))
-        known = {one.name for one in (*mine, *resting)}
-        self._ledgers = {name: ledger for name, ledger in self._ledgers.items() if name in known}
         await self._take_off(mine, memory, disk)
         await self._let_go_on(resting, memory, disk)
 
@@ -124,7 +111,7 @@ class Suspender:
         mine, resting = await asyncio.to_thread(self._read, list(self._running()))
         asked = [*mine, *(one for one in resting if one.held is SuspendedFor.HEALTH_RULE)]
         for one in asked:
-            what = f"asking the health rules about {one.name}"
+            what = f"applying the health rules to {one.name}"
             with self._asking.setdefault(one.name, ErrorBoundary(logger, what)):
                 self._rules_say[one.name] = (await self._checker.recent_report(one.name)).suspend
         for name in self._asking.keys() - {one.name for one in asked}:
@@ -182,13 +169,8 @@ class Suspender:
 
     def _broken_limits(self, state: OptimizationState) -> str:
         """In a thread: which of its risk limits the best trial breaks, in words."""
-        known = self._ledgers.setdefault(state.optimization_id, _Ledger())
-        for trial in self._store.read(queries.trials, state.optimization_id, after=known.after):
-            best = best_of([trial], direction_of(state), known.best)
-            if best is not known.best:
-                known.best, known.trial = best, trial
-            known.after = trial.number
-        checks = risk_limits(HealthFacts(state, best=known.trial))
+        best = self._store.read(queries.best_trials, state.optimization_id, direction_of(state), limit=1)
+        checks = risk_limits(HealthFacts(state, best=best[0] if best else None))
         return "; ".join(check.words for check in checks if check.score == 0.0)
 
     def _resumed_despite(self, optimization_id: str) -> set[SuspendedFor]:
@@ -206,7 +188,7 @@ class Suspender:
 
 
 def _rooms(store: Store) -> tuple[Room, Room]:
-    """In a thread: of memory, and of the disk that the store is on; where that is a server's, the one of the spool."""
+    """In a thread: of memory, and of the disk with the store; for a database server, of the disk with the spool."""
     place = Path(settings().spool_folder).expanduser() if "://" in store.url else Path(store.url)
     memory = Room(free_memory_mib(), settings().memory_reserve_mib)
     return memory, Room(free_disk_mib(place), settings().disk_reserve_mib)

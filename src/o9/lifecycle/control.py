@@ -1,9 +1,9 @@
-"""The one door through which an optimization is submitted, started, paused, resumed, cancelled, timed out and retried.
+"""Submits, starts, pauses, resumes, cancels, times out and retries optimizations: the only module that does.
 
-Contract. The aggregator, the coordinator, the lifecycle manager, the API, the command line and what a person does in
-Prefect all come here: the same verb gives the same result, calls the same hooks and raises the same errors. An attempt
-at work carries out what is asked of it; what nobody works on is moved at once. Asking for what already holds is no
-error. The hooks are the callbacks of `component`; those of other processes are not called.
+Contract. The aggregator, the coordinator, the lifecycle manager, the API, the command line and actions in Prefect all
+call it: the same verb gives the same result, calls the same hooks and raises the same errors. A running attempt carries
+out what is asked; what nobody works on is moved at once. A verb without effect is no error. The hooks are the callbacks
+of `component`; those of other processes are not called.
 
 Raises OptimizationNotFoundError for an unknown id, OptimizationStateError where the present state forbids it,
 OptimizationLifecycleError where a `before` hook does.
@@ -12,7 +12,6 @@ OptimizationLifecycleError where a `before` hook does.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 
@@ -54,7 +53,7 @@ _LEADS_TO = {
 
 
 def control_of(store: Store) -> Control:
-    """For a process that has no hooks, and says by itself whether anybody runs what it queues."""
+    """For a process without hooks, which reports by itself whether anybody runs what it queues."""
     return Control(StoreComponent(store), warns=False)
 
 
@@ -73,10 +72,9 @@ class Control:
         self.follows_record: Callable[[], bool] = lambda: False
 
     def run_by(self, wake: Callable[[], None] | None, takes: Callable[[str], bool] = lambda _: True) -> None:
-        """What is queued runs in this process from now on, and is begun at once where `wake` is called; None: no more.
-        `takes` says of an id whether it is among that.
+        """From now on what is queued runs in this process, at once after `wake()`; None: no longer.
 
-        Meanwhile all calls belong to this event loop: another one gets an OptimizationError.
+        takes: whether this process claims an id. Calls from another event loop then raise OptimizationError.
         """
         self._takes = takes
         self._wake, self._loop = wake, asyncio.get_running_loop() if wake else None
@@ -94,26 +92,21 @@ class Control:
         allowed_imports: tuple[str, ...] | None = None,
     ) -> OptimizationState:
         """Record it, durably; returns what was recorded. See `o9.lifecycle.submission.submit`."""
-        node = settings().node_id
-        recorded = await submit(self._store, state, node=node, allowed_imports=allowed_imports, hold=hold)
+        recorded = await submit(self._store, state, allowed_imports=allowed_imports, hold=hold)
         return await self._created(recorded, hold=hold)
 
     async def retry(
         self, optimization_id: str, from_step: int | None, new_id: str | None, *, hold: bool = False
     ) -> OptimizationState:
         """Record it once more, under a new id. See `o9.lifecycle.submission.retry`."""
-        node = settings().node_id
-        recorded = await retry(self._store, optimization_id, from_step=from_step, new_id=new_id, node=node, hold=hold)
+        recorded = await retry(self._store, optimization_id, from_step=from_step, new_id=new_id, hold=hold)
         return await self._created(recorded, hold=hold)
 
     async def placebo(
         self, optimization_id: str, runs: int, *, allowed_imports: tuple[str, ...] | None = None
     ) -> list[OptimizationState]:
         """Queue placebo runs of it. See `o9.lifecycle.placebos.submit_placebos`."""
-        node = settings().node_id
-        found = await submit_placebos(
-            self._component.store, optimization_id, runs, node=node, allowed_imports=allowed_imports
-        )
+        found = await submit_placebos(self._component.store, optimization_id, runs, allowed_imports=allowed_imports)
         return [await self._created(state) for state in found]
 
     async def carry_out(self, verb: Verb, optimization_id: str, by: str) -> OptimizationStatus:
@@ -195,13 +188,15 @@ class Control:
             await warn_if_nobody_works(self._store, optimization_id)
 
 
-class ControlVerbs(ABC):
-    """The verbs as methods of what has a `control`."""
+class ControlVerbs:
+    """The verbs as methods of what has a `Control`."""
+
+    _control: Control
 
     @property
-    @abstractmethod
     def control(self) -> Control:
         """Where its verbs are carried out."""
+        return self._control
 
     async def retry_optimization(
         self, optimization_id: str, from_step: int | None = None, new_id: str | None = None

@@ -1,7 +1,7 @@
-"""Submission and control: records what people ask for; the processes that run optimizations read it from the record.
+"""Submission and control, on any store.
 
-The coordinator runs nothing. An aggregator on the same store does, in this process or another; where there is none,
-what is queued waits, and a warning says so. A started coordinator emits events for all optimizations, on every node.
+The coordinator runs nothing; an aggregator on the same store does, in this process or another. Without one, what is
+queued waits, and a warning says so. A started coordinator emits events for all optimizations, on every node.
 """
 
 from __future__ import annotations
@@ -43,11 +43,6 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         self.max_concurrent_optimizations = max_concurrent_optimizations
         self._interval = interval
         self._control = Control(self)
-
-    @property
-    def control(self) -> Control:
-        """Where its verbs are carried out."""
-        return self._control
 
     def use_control(self, control: Control) -> None:
         """Carry out its verbs there, with the hooks of that one."""

@@ -36,10 +36,9 @@ class NodeHeartbeat:
     """`start` announces the node and frees what the dead on this host held; then there are three heartbeats a lease,
     and a look for the dead every LOOK_SECONDS.
 
-    `on_freed` is called, on the thread, when work was freed and waits for somebody. `info` is what the others may know
-    of this node. While `is_stuck` says so, nothing is renewed, and other nodes take what is held. `before_dead`
-    is called, on the thread and with their names, before what the dead of this host held is freed: they may have left
-    word of its end.
+    Callbacks run on the thread. on_freed: work was freed and waits. info: what other nodes may know of this one.
+    is_stuck: while True, nothing is renewed, and other nodes take over what is held. before_dead: gets the names of
+    dead nodes of this host before what they held is freed; their spool may say how it ended.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class NodeHeartbeat:
         store: Store,
         node: str,
         lease_seconds: float,
-        on_freed: Callable[[], None] | None = None,
+        on_freed: Callable[[], object] = lambda: None,
         info: Mapping[str, Any] | None = None,
         is_stuck: Callable[[], bool] = lambda: False,
         before_dead: Callable[[tuple[str, ...]], object] = lambda _: None,
@@ -73,14 +72,12 @@ class NodeHeartbeat:
 
     @property
     def holds(self) -> bool:
-        """Whether this node would keep what it takes: no renewal of its leases is overdue by as long as they wait."""
+        """Whether the last renewal is recent enough for this node to keep what it claims."""
         return time.monotonic() - self._renewed_at < self._lease_seconds * 2 / 3
 
     def start(self) -> None:
-        """Raises OptimizationStoreError where the store cannot be written.
-
-        OptimizationCoordinationError where a living process has the node's name. Waits for as long as a lease where
-        only that decides.
+        """Raises OptimizationStoreError where the store cannot be written, OptimizationCoordinationError where a living
+        process has the node's name. Where only its lease tells, this waits until that has run out.
         """
         if self._thread is not None:
             return
@@ -90,7 +87,7 @@ class NodeHeartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Leave in good order: what this node still held waits for another."""
+        """Leave: what this node still held waits for another."""
         if self._thread is None:
             return
         self._stop.set()
@@ -139,7 +136,7 @@ class NodeHeartbeat:
                 self._look()
 
     def _look(self) -> None:
-        """Renew what is held, when it is time, and then free what the dead held."""
+        """Renew what is held, if it is due; then free what the dead held."""
         before = time.monotonic()
         leases = self._store.read(queries.leases)
         if jump := self._clock.jumped(leases.at, before, time.monotonic()):
@@ -152,7 +149,7 @@ class NodeHeartbeat:
             self._free_the_dead(leases, before)
 
     def _renew_if_due(self, now: float) -> bool:
-        """False where it is due and must not be, as the event loop is blocked."""
+        """False where a renewal is due, but the event loop is blocked."""
         if now < self._due_at:
             return True
         if self._is_stuck():
@@ -178,11 +175,10 @@ class NodeHeartbeat:
         freed = self._store.write(Sweep(self._node, dead, run_out))
         if freed:
             logger.warning("released what dead nodes held: %s", ", ".join(freed))
-            if self._on_freed is not None:
-                self._on_freed()
+            self._on_freed()
 
     def _renewing_meanwhile(self, work: Callable[[], object]) -> None:
-        """What the dead have left may take longer than a lease lasts."""
+        """`work` may take longer than a lease lasts."""
         with ThreadPoolExecutor(1, "o9-heartbeat-dead") as elsewhere:
             done = elsewhere.submit(work)
             while not wait([done], self._look_seconds).done:
@@ -208,17 +204,17 @@ def takers(store: Store, optimization_id: str) -> tuple[str, ...]:
 
 
 def takes(info: Mapping[str, Any], optimization_id: str | None) -> bool:
-    """Whether a node of which this is known claims it; None: anything that may be queued."""
+    """Whether a node with this `info` claims the optimization; None: whether it claims any."""
     only = info.get(ONLY)
     return "limit" in info and (only is None or optimization_id in only)
 
 
 async def warn_if_nobody_works(store: Store, optimization_id: str) -> None:
-    """For one that was just queued: where nobody is there to run it, that is said at once."""
+    """Log a warning where no living node claims what was just queued."""
     if not await asyncio.to_thread(takers, store, optimization_id):
         logger.warning(
-            "%s is recorded and waits: no aggregator that takes it runs on %s; start an OptimizationStateAggregator on "
-            "it, or `o9 serve`, or `o9 resume --here %s`", optimization_id, store.name, optimization_id,
+            "%s is recorded and waits: no aggregator that claims it runs on %s; start an OptimizationStateAggregator, "
+            "or `o9 serve`, or `o9 resume --here %s`", optimization_id, store.name, optimization_id,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Leader election: what one node does for all that share a store, by a lease that it renews while it leads.
+"""Leader election: a lease in the store, which the leading node renews.
 
 Contract. `acquire` blocks, and is called by one thread at a time. What a leader writes carries its `fence`, so that the
 store refuses it where another node has taken over.
@@ -15,7 +15,7 @@ from o9.store.store import Store
 
 
 class Leadership:
-    """`fence` is set while this node leads, by what it knows; another fence is another leadership."""
+    """`fence` is set while this node leads, as far as it knows; each leadership has another one."""
 
     def __init__(self, store: Store, lease: str, lease_seconds: float) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class Leadership:
         if self.fence is None:
             dead = dead_on_this_host(self._store)
             held = self._store.read(queries.leader, self._lease)
-            # Only looked at, so that nodes in waiting write nothing.
+            # Read first, so that waiting nodes write nothing.
             others = held is not None and held["node"] not in (None, node, *dead)
             if held is not None and others and self._store.read(queries.seconds_left, held["expires_at"]) > 0:
                 return False
@@ -53,6 +53,6 @@ class Leadership:
         self._renew_at = 0.0
 
     def release(self) -> ReleaseLeadership | None:
-        """This node leads no more; the write that lets another one do so at once. None: it did not lead."""
+        """Stop leading; the write that lets another node lead at once. None: this one did not lead."""
         fence, self.fence = self.fence, None
         return None if fence is None else ReleaseLeadership(self._lease, fence)

@@ -18,7 +18,7 @@ JUMP_SECONDS = 1.0
 
 
 class Lookout:
-    """Is given every reading of the leases. `lease_seconds`: for how long nobody may look before it must begin anew."""
+    """Gets every reading of the leases. After more than a third of `lease_seconds` without one, it begins anew."""
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds
@@ -48,13 +48,13 @@ class Lookout:
 
 
 class StoreClock:
-    """Is given every reading of the store's clock; notices when that has jumped."""
+    """Gets every reading of the store's clock, and detects jumps."""
 
     def __init__(self) -> None:
         self._ahead: tuple[float, float] | None = None
 
     def jumped(self, at: float, before: float, after: float) -> float:
-        """By how many seconds since the last reading, `at`, which was between `before` and `after`; 0.0: it has not."""
+        """By how many seconds it has jumped since the last reading; `at` was read between `before` and `after`."""
         least, most = at - after, at - before
         known, self._ahead = self._ahead, (least, most)
         if known is None:

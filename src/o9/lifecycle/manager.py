@@ -1,9 +1,8 @@
 """The life of an optimization, controlled by hand: create it, start it, move it, and read its history.
 
-An optimization that an attempt works on is asked to pause, cancel or time out, and the attempt carries that out. One
-that nobody works on is moved at once. All moves go through the store's one transition function; a move that the table
-forbids raises OptimizationStateError. What is queued while no aggregator runs on the store waits, and a warning says
-so.
+A running attempt carries out a pause, a cancellation and a time-out; what nobody works on is moved at once. A move that
+the table of transitions forbids raises OptimizationStateError. What is queued while no aggregator runs on the store
+waits, and a warning says so.
 
 Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the move by raising; `after_<status>(id)`. In an
 aggregator they are also called around what its own attempts do: a `before_initializing`, `before_running` or
@@ -25,25 +24,15 @@ from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.store import Store
 
-EVENTS = (
-    "on_create",
-    *(f"{when}_{status.value}" for when in ("before", "after") for status in OptimizationStatus),
-)
-
 
 class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
     """See the module. Each moving method answers True, or raises; True also where nothing is left to do."""
 
-    events = EVENTS
+    events = ("on_create", *(f"{when}_{to.value}" for when in ("before", "after") for to in OptimizationStatus))
 
     def __init__(self, *, store: Store | None = None) -> None:
         super().__init__(store)
         self._control = Control(self)
-
-    @property
-    def control(self) -> Control:
-        """Where its verbs are carried out."""
-        return self._control
 
     async def create_optimization(self, state: OptimizationState) -> str:
         """Record a new optimization; returns its id. It is not queued before `start_optimization`."""

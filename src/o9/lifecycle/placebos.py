@@ -32,10 +32,9 @@ async def submit_placebos(
     optimization_id: str,
     runs: int = RUNS,
     *,
-    node: str = "",
     allowed_imports: tuple[str, ...] | None = None,
 ) -> list[OptimizationState]:
-    """Queue placebo runs 1 to `runs`, those that are not there yet; answers with all, by number.
+    """Queue placebo runs 1 to `runs`, as far as they do not exist; returns all, by number.
 
     Raises OptimizationValidationError where it has not completed with a best, is a placebo run itself, or has an
     objective that is not given its data; OptimizationNotFoundError where there is none.
@@ -50,13 +49,13 @@ async def submit_placebos(
         state = await store.read_async(queries.get, known[number]) if number in known else None
         if state is None and number not in known:  # one that was pruned has left its value
             run = placebo(origin, number, asked_at)
-            state = await submit(store, run, node=node, allowed_imports=allowed_imports, is_placebo=True)
+            state = await submit(store, run, allowed_imports=allowed_imports, is_placebo=True)
         found += [state] if state is not None else []
     return found
 
 
 def placebo(origin: OptimizationState, number: int, asked_at: datetime) -> OptimizationState:
-    """What is submitted as placebo run `number` of `origin`; those of one request share its moment `asked_at`."""
+    """Placebo run `number` of `origin`, to be submitted; those of one request have the same `asked_at`."""
     seed = hashlib.blake2b(f"{origin.metadata.get('seed')}/{number}".encode(), digest_size=4).digest()
     kept = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
     name, ending = origin.optimization_id, f"-placebo-{number}"

@@ -37,10 +37,10 @@ Progress = Callable[[float], Awaitable[None]]
 
 @dataclass
 class Removed:
-    """What was deleted; how many were kept for which reason; and how long the longest transaction took.
+    """What was deleted; how many were kept for which reason.
 
-    That is with the wait for its turn, and at least as long as others had to wait for theirs. flow_runs: in Prefect;
-    without Prefect they are left to the flow prune_history. scheduled_runs: those of scheduled flows.
+    longest_seconds: of a transaction, with the wait for its turn. flow_runs: in Prefect; without Prefect they are left
+    to the flow prune_history. scheduled_runs: those of scheduled flows.
     """
 
     before: str

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.optimization import GIVEN, OptimizationState
+from o9.model.settings import settings
 from o9.model.specification import Role, keys_of, new_optimization, unknown_keys
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
@@ -35,9 +36,9 @@ _OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
 
 
 def requested(given: Any, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
-    """The optimization that somebody typed, ready to submit.
+    """The optimization of a run file or a request, ready to submit.
 
-    Raises OptimizationValidationError with all faults: also those that a submission of the rest would find.
+    Raises OptimizationValidationError with all faults, including those that a submission of the rest would find.
     """
     faults, state = Faults(), None
     with faults:
@@ -99,7 +100,7 @@ def _holds(holder: str, field: str) -> bool:
 
 
 def _add_others(faults: Faults, error: OptimizationValidationError) -> None:
-    """The faults of what was left when what is wrong was taken out; not of that."""
+    """Add the faults of what was left without the wrong values."""
     known = {".".join(re.split(r"[.\[]", field)[:2]) for field in faults.fields}
     for fault in error.faults:
         if not any(_holds(field, fault.field) for field in known):
@@ -114,7 +115,6 @@ async def submit(
     store: Store,
     state: OptimizationState,
     *,
-    node: str = "",
     allowed_imports: tuple[str, ...] | None = None,
     hold: bool = False,
     is_placebo: bool = False,
@@ -123,9 +123,9 @@ async def submit(
 
     The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
     first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
-    `metadata["retry_from_step"]`. `is_placebo`: a placebo run; only
-    `o9.lifecycle.placebos` makes one, so that each repeats the whole search. Raises OptimizationValidationError with
-    all faults, and OptimizationConflictError for the same id with other content.
+    `metadata["retry_from_step"]`. is_placebo: only `o9.lifecycle.placebos` makes placebo runs, so that each repeats the
+    whole search. Raises OptimizationValidationError with all faults, and OptimizationConflictError for the same id with
+    other content.
     """
     if not isinstance(getattr(state, "metadata", None), dict) or "retry_of" in state.metadata:
         validate_new(state)  # before its origin is looked for
@@ -142,7 +142,8 @@ async def submit(
     while True:
         policies = _policies.get(store, {})
         new.metadata = with_defaults(policies, kind, strategy, state.metadata)
-        create = Create(prepared(new, allowed_imports, older=older), node, content, hold, policies)
+        settled = prepared(new, allowed_imports, older=older)
+        create = Create(settled, settings().node_id, content, hold, policies)
         operation: Operation[tuple[OptimizationState, bool]] = create
         if "retry_of" in asked.metadata:
             operation = Retry(create, asked.metadata["retry_of"], steps)
@@ -162,7 +163,6 @@ async def retry(
     *,
     from_step: int | None = None,
     new_id: str | None = None,
-    node: str = "",
     hold: bool = False,
 ) -> OptimizationState:
     """Run one that has ended once more, as a new optimization with the same seed, behind its step `from_step`.
@@ -178,11 +178,11 @@ async def retry(
     fields = {"name": origin.name, "optimization_type": origin.optimization_type, "metadata": metadata}
     if new_id is not None:
         fields["optimization_id"] = new_id
-    return await submit(store, new_optimization(fields), node=node, hold=hold)
+    return await submit(store, new_optimization(fields), hold=hold)
 
 
 def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
-    """A batch, so that each comes behind those of the batch that it is to run after.
+    """A batch, each behind those that it is to run after.
 
     Raises OptimizationValidationError for a circle, naming it.
     """
@@ -202,7 +202,7 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
 
 
 def _awaited(states: Sequence[OptimizationState]) -> list[str]:
-    """The ids that any of them is to run after; what is none is left to the validation."""
+    """The ids that any of them is to run after; other values are left to the validation."""
     afters = [state.metadata.get("after") for state in states]
     return [name for after in afters if isinstance(after, list | tuple) for name in after if isinstance(name, str)]
 

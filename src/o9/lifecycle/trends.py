@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 import numpy as np
 
@@ -19,8 +19,9 @@ NORMAL_MAD = 1.4826
 
 def spread(values: Sequence[float]) -> float:
     """The interquartile range; 0.0 for fewer than two values."""
-    ordered = sorted(values)
-    low, high = (_quantile(ordered, share) for share in (0.25, 0.75))
+    if len(values) < 2:
+        return 0.0
+    low, _, high = quantiles(values, n=4, method="inclusive")
     return high - low
 
 
@@ -100,15 +101,6 @@ def rhythm(values: Sequence[float], least_cycles: int = 4) -> tuple[float, float
     share = float(considered[strongest] / considered.sum())
     chance = min(1.0, len(considered) * (1.0 - share) ** (len(considered) - 1))
     return count / (strongest + least_cycles), share, chance
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """By linear interpolation. Quicker than NumPy's for a few values, and it is asked for at every step."""
-    if not ordered:
-        return 0.0
-    below = int(share * (len(ordered) - 1))
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (share * (len(ordered) - 1) - below)
 
 
 GROWING_READINGS = 10

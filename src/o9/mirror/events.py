@@ -1,10 +1,10 @@
-"""Ingests Prefect's event stream: what people do in Prefect's UI, and the states that no hook reports.
+"""Ingests Prefect's event stream: actions in Prefect's UI, and the states that no hook reports.
 
 Contract. Owned by one event loop. It reconnects for as long as it takes; the reconciler ingests what was missed
 meanwhile. A state that may carry an intent (cancelled, paused, resumed) is ingested at once; the others together, half
-a second later, when the run's own hooks have recorded most of them. It costs nothing while nothing happens. The store
-is asked about an unknown run for FOREIGN_SECONDS, because its first hook may be about to register it, and then no more
-until the run starts again or a person acts on it.
+a second later, when the run's own hooks have recorded most of them. The store is asked about an unknown run for
+FOREIGN_SECONDS, because its first hook may be about to register it; then only after the run starts again, or a person
+acts on it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from typing import Any
 
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.settings import PREFECT_API_URL
-from websockets.exceptions import WebSocketException
 
 from o9.mirror.ingest import Request, ingest
 from o9.mirror.interpretation import may_ask
 from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
-from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
+from o9.model.errors import OptimizationStoreError
 from o9.model.loops import Backoff, cancelled
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
@@ -36,7 +34,6 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 GATHER_SECONDS = 0.5
-CONNECT_SECONDS = 5.0
 AGAIN_SECONDS = 2.0  # after the store was away
 FOREIGN_SECONDS = 5.0
 RECONNECT = Backoff(0.2, 5.0)
@@ -68,26 +65,15 @@ class EventListener:
         self._count = 0
 
     async def start(self) -> None:
-        """Listen to the server that Prefect's settings name here and now; returns before it is connected.
-
-        Raises OptimizationCoordinationError where they name none.
-        """
+        """Listen to the server that Prefect's settings name here and now; returns before it is connected."""
         if self._listening is None:
-            if not PREFECT_API_URL.value():
-                raise OptimizationCoordinationError("no Prefect server to listen to: set PREFECT_API_URL")
             self._listening = asyncio.create_task(self._listen(), name="o9-events")
 
     async def stop(self) -> None:
-        """What was heard and not recorded yet is the reconciler's."""
+        """What was received and not recorded yet is left to the reconciler."""
         tasks = (self._listening, *(waiting.task for waiting in self._waiting.values()))
         self._listening, self._waiting, self._count = None, {}, 0
         await cancelled(*tasks)
-
-    async def reconnect(self) -> None:
-        """Listen to the server that the settings name now."""
-        listening, self._listening = self._listening, None
-        await cancelled(listening)
-        await self.start()
 
     async def connected(self) -> None:
         """Returns once it hears events."""
@@ -159,40 +145,23 @@ class EventListener:
         del self._waiting[flow_run_id]
 
     async def _take_now(self, flow_run_id: str, heard: list[ObservedState]) -> bool:
-        """Whether they are done with: not while nobody has said yet whose the run is."""
+        """Whether they are dealt with: not while the run may still be registered."""
         # Asked again for each batch: an attempt that was suspended and resumed is the next one, on the same run.
         row = await self._store.read_async(queries.prefect_run, flow_run_id)
         if row is None:
             return not time.monotonic() < self._foreign_from.get(flow_run_id, inf) < inf
         self._foreign_from[flow_run_id] = inf
-        run = Run.of_row(row)
-        found = [(run, observed) for observed in heard]
-        await ingest(self._store, self._node, found, Cause.EVENT, request=self._request)
+        await ingest(self._store, self._node, Run.of_row(row), heard, Cause.EVENT, request=self._request)
         return True
 
 
 @asynccontextmanager
 async def _entered(subscriber: Any) -> AsyncIterator[Any]:
-    """`async with subscriber`, for one that leaves its connection open where it is cancelled while it connects."""
-    entering = asyncio.ensure_future(subscriber.__aenter__())
+    """`async with subscriber`, for a connection that is cut where it ends: with more than 16 unread messages, closing
+    would wait 10 s for the server's answer; and where it is cancelled while it connects, Prefect 3.8 leaves it open."""
     try:
-        await asyncio.shield(entering)
-        yield subscriber
+        yield await subscriber.__aenter__()
     finally:
-        if not entering.done():
-            await asyncio.wait({entering}, timeout=CONNECT_SECONDS)
-        entering.cancel()
-        unread = asyncio.ensure_future(_read_out(subscriber._websocket))
-        try:
-            await subscriber.__aexit__(None, None, None)
-        finally:
-            unread.cancel()
-            await asyncio.wait({unread})
-
-
-async def _read_out(connection: Any) -> None:
-    """Behind 16 unread messages a closing connection never hears the server's goodbye, and waits 10 s for it."""
-    if connection is not None:
-        with suppress(WebSocketException):
-            async for _ in connection:
-                pass
+        if (connection := getattr(subscriber._connect, "connection", None)) is not None:
+            connection.transport.abort()
+        await subscriber.__aexit__(None, None, None)

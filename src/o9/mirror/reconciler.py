@@ -51,7 +51,7 @@ class PrefectAwayError(OptimizationCoordinationError):
 
 @dataclass
 class Report:
-    """What was looked at and done; `str()` of it is one line for people."""
+    """What was compared and done; `str()` of it is one line for the log."""
 
     runs: int = 0
     states: int = 0
@@ -65,17 +65,8 @@ class Report:
     delivered: int = 0
 
     def __str__(self) -> str:
-        parts = [
-            f"{self.runs} open runs compared with Prefect, {self.states} states were missing, {self.closed} closed",
-            f"{self.crashed} set to Crashed" * bool(self.crashed),
-            f"{self.cancelled} cancelled in Prefect" * bool(self.cancelled),
-            f"{len(self.missing)} that Prefect has no more: {', '.join(self.missing)}" * bool(self.missing),
-            f"intents of people for {', '.join(self.heard)}" * bool(self.heard),
-            f"released what dead nodes held: {', '.join(self.swept)}" * bool(self.swept),
-            f"{self.delivered} states delivered from the spool" * bool(self.delivered),
-            f"{self.errors} could not be compared, see the log" * bool(self.errors),
-        ]
-        return "; ".join(part for part in parts if part)
+        counted = {name: value if isinstance(value, int) else ", ".join(value) for name, value in vars(self).items()}
+        return "; ".join(f"{name}: {value}" for name, value in counted.items() if value) or "no open runs"
 
 
 async def reconcile(
@@ -89,8 +80,8 @@ async def reconcile(
 ) -> Report:
     """Compare all open runs with Prefect. Raises PrefectAwayError, and OptimizationStoreError where the store is away.
 
-    settle_seconds: how long after its end a mirrored run is taken as whole. quiet_seconds: how long nothing must have
-    happened to an optimization before a run of it that nobody holds is taken for dead.
+    settle_seconds: how long after its end a mirrored run counts as complete. quiet_seconds: how long an optimization
+    must not have changed before a run of it that nobody holds counts as dead.
     """
     async with nullcontext(client) if client is not None else get_client() as server:
         if (problem := await server.api_healthcheck()) is not None:
@@ -174,7 +165,7 @@ class _Work:
         )
         if view.prefect_type in TERMINAL or view.leased or state is None:
             return view
-        # Only of what looks dead is the rest asked.
+        # The rest is read only of what looks dead.
         optimization = await self.store.read_async(queries.get, row["optimization_id"])
         assert optimization is not None
         quiet = utc_now() - optimization.updated_at >= timedelta(seconds=self.quiet_seconds)
@@ -182,7 +173,7 @@ class _Work:
         return RunFacts(**vars(view) | {"quiet": quiet, "holder_lives": lives})
 
     async def _holder_lives(self, name: str) -> bool:
-        """Whether the node that recorded this flow's last move by itself still gives a heartbeat."""
+        """Whether the node whose hook recorded this flow's last move still has a heartbeat."""
         moves = await self.store.read_async(queries.transitions, name)
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
         nodes = await self.store.read_async(queries.nodes)
@@ -193,46 +184,41 @@ class _Work:
 
     async def _take_missing(self, run: Run, flow_run: FlowRun) -> Ingested:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
-        heard = await self._history(run, FLOW, flow_run, flow_run.id)
+        heard = await self._history(FLOW, flow_run)
         if run.owner == MIRRORED:
             known = await self.store.read_async(queries.known_states, run.optimization_id)
-            heard += await self._of_tasks(run, flow_run.id, known, over)
-            if over:  # only now: one that is mirrored itself has said so by now, and its states are its own
-                heard += await self._of_subflows(run, flow_run.id, known)
-        return await ingest(self.store, self.node, heard, Cause.RECONCILER, request=self.request)
+            heard += await self._of_tasks(flow_run.id, known, over)
+            if over:  # a subflow that is mirrored itself is registered by then, and its states are its own
+                heard += await self._of_subflows(flow_run.id, known)
+        return await ingest(self.store, self.node, run, heard, Cause.RECONCILER, request=self.request)
 
-    async def _of_tasks(
-        self, run: Run, flow_run_id: UUID, known: set[str], over: bool
-    ) -> list[tuple[Run, ObservedState]]:
-        """While the flow runs only tasks whose present state is not known: each history is a request of its own."""
+    async def _of_tasks(self, flow_run_id: UUID, known: set[str], over: bool) -> list[ObservedState]:
+        """While the flow runs, only of tasks whose present state is unknown: each history is a request."""
         tasks, offset = [], 0
         mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
         while page := await self.client.read_task_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
             offset += len(page)
             tasks += [task_run for task_run in page if over or str(task_run.state_id) not in known]
-        histories = await asyncio.gather(*(self._history(run, TASK, task_run, task_run.id) for task_run in tasks))
-        return [pair for history in histories for pair in history]
+        histories = await asyncio.gather(*(self._history(TASK, task_run) for task_run in tasks))
+        return [observed for history in histories for observed in history]
 
-    async def _of_subflows(self, run: Run, flow_run_id: UUID, known: set[str]) -> list[tuple[Run, ObservedState]]:
-        heard: list[tuple[Run, ObservedState]] = []
+    async def _of_subflows(self, flow_run_id: UUID, known: set[str]) -> list[ObservedState]:
+        heard: list[ObservedState] = []
         mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
         offset = 0
         while page := await self.client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
             offset += len(page)
             for subflow in page:
                 if await self.store.read_async(queries.prefect_run, str(subflow.id)) is None:
-                    heard += await self._history(run, SUBFLOW, subflow, subflow.id)
-                    heard += await self._of_tasks(run, subflow.id, known, True)
-                    heard += await self._of_subflows(run, subflow.id, known)
+                    heard += await self._history(SUBFLOW, subflow)
+                    heard += await self._of_tasks(subflow.id, known, True)
+                    heard += await self._of_subflows(subflow.id, known)
         return heard
 
-    async def _history(self, run: Run, kind: str, of: Any, run_id: UUID) -> list[tuple[Run, ObservedState]]:
+    async def _history(self, kind: str, run: Any) -> list[ObservedState]:
+        read = self.client.read_task_run_states if kind == TASK else self.client.read_flow_run_states
         async with self._turns:
-            if kind == TASK:
-                states = await self.client.read_task_run_states(run_id)
-            else:
-                states = await self.client.read_flow_run_states(run_id)
-        return [(run, observed_state(kind, of, state)) for state in states]
+            return [observed_state(kind, run, state) for state in await read(run.id)]
 
     async def _set_in_prefect(self, run: Run, flow_run: FlowRun, decision: RunDecision) -> None:
         message = f"O9: {decision.because.value} (optimization {run.optimization_id}, attempt {run.attempt})"
@@ -241,11 +227,11 @@ class _Work:
             state = State(type=StateType.CANCELLING, message=message)
         else:
             state = (Cancelled if decision.set_to == "CANCELLED" else Crashed)(message=message)
-        # One that is only asked to end does it by Prefect's rules; the others are dead, whatever the rules say.
+        # A run that is asked to end follows Prefect's rules; a dead one cannot.
         await self.client.set_flow_run_state(flow_run.id, state, force=decision.set_to != "CANCELLING")
         logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, decision.set_to, decision.because.value)
         self.report.crashed += decision.set_to == "CRASHED"
         self.report.cancelled += decision.set_to != "CRASHED"
-        heard = await self._history(run, FLOW, flow_run, flow_run.id)
-        ingested = await ingest(self.store, self.node, heard, Cause.RECONCILER, request=self.request)
+        heard = await self._history(FLOW, flow_run)
+        ingested = await ingest(self.store, self.node, run, heard, Cause.RECONCILER, request=self.request)
         self.report.states += ingested.states

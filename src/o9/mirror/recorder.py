@@ -1,4 +1,4 @@
-"""Records Prefect's states in the store: the hooks of flows and tasks, and what the dispatcher saw.
+"""Records Prefect's states in the store: the hooks of flows and tasks, and what the dispatcher observes.
 
 States are recorded of flow runs that are in the registry of runs. The hooks may be put on any flow and task; they never
 raise into it, and what they cannot write waits in the spool.
@@ -32,11 +32,7 @@ async def record_state(store: Store, live: LiveRun, flow_run: Any, state: Any, s
 
 
 class _PrefectTalk(logging.Filter):
-    """Prefect's lines on runs that are mirrored, as they are meant.
-
-    It logs two lines at INFO each time it calls a hook, four for every step, which say nothing to anybody; and as an
-    ERROR that a run was paused, cancelled or given to another node.
-    """
+    """Drops Prefect's lines about calls of O9's hooks, four for every step; a pause or a cancellation is no ERROR."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()

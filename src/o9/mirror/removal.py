@@ -42,7 +42,7 @@ UNENDED_KEPT = timedelta(days=7)  # no run of theirs takes so long
 
 
 async def remove_flow_runs(store: Store) -> int:
-    """Delete in Prefect what is pruned here, and say how many flow runs that were.
+    """Delete in Prefect what is pruned here; returns how many flow runs that were.
 
     Where Prefect is away that is logged; what is left is deleted by the next call. Raises OptimizationStoreError.
     """
@@ -50,7 +50,8 @@ async def remove_flow_runs(store: Store) -> int:
     try:
         async with get_client() as client:
             while run_ids := await store.read_async(queries.pruned_runs, limit=PAGE):
-                removed += await _delete(client, run_ids)
+                pruned = FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids])
+                removed += await _delete(client, FlowRunFilter(id=pruned, **_filters(TAG)))
                 await store.write_async(ForgetRuns(tuple(run_ids)))
     except (httpx.HTTPError, PrefectException) as error:
         logger.warning("flow runs of what is pruned are left in Prefect, until the next time: %s", error)
@@ -58,41 +59,29 @@ async def remove_flow_runs(store: Store) -> int:
 
 
 async def remove_scheduled_runs(now: datetime) -> int:
-    """Delete in Prefect, with their artifacts, the runs that nodes' schedules began and that ended SCHEDULED_KEPT ago,
-    or began UNENDED_KEPT ago.
-
-    Says how many that were; where Prefect is away that is logged.
+    """Delete in Prefect, with their artifacts, runs of nodes' schedules that ended SCHEDULED_KEPT ago or began
+    UNENDED_KEPT ago; returns how many. Where Prefect is away that is logged.
     """
-    ended = FlowRunFilter(end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT), **_OF_SCHEDULES)
-    left_behind = FlowRunFilter(start_time=FlowRunFilterStartTime(before_=now - UNENDED_KEPT), **_OF_SCHEDULES)
+    scheduled = _filters(TAG, SCHEDULED_TAG)
+    ended = FlowRunFilter(end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT), **scheduled)
+    left_behind = FlowRunFilter(start_time=FlowRunFilterStartTime(before_=now - UNENDED_KEPT), **scheduled)
     removed = 0
     try:
         async with get_client() as client:
             for old in (ended, left_behind):
-                while gone := await _delete_runs(client, old, artifacts=True):
+                while gone := await _delete(client, old, artifacts=True):
                     removed += gone
     except (httpx.HTTPError, PrefectException) as error:
         logger.warning("old runs of scheduled flows are left in Prefect, until the next time: %s", error)
     return removed
 
 
-_WITHOUT_DEPLOYMENT = FlowRunFilterDeploymentId(is_null_=True)
-_OF_SCHEDULES: dict[str, Any] = {
-    "tags": FlowRunFilterTags(all_=[TAG, SCHEDULED_TAG]),
-    "deployment_id": _WITHOUT_DEPLOYMENT,
-}
+def _filters(*tags: str) -> dict[str, Any]:
+    """For runs with these tags that belong to no deployment."""
+    return {"tags": FlowRunFilterTags(all_=list(tags)), "deployment_id": FlowRunFilterDeploymentId(is_null_=True)}
 
 
-async def _delete(client: PrefectClient, run_ids: list[str]) -> int:
-    ours = FlowRunFilter(
-        id=FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids]),
-        tags=FlowRunFilterTags(all_=[TAG]),
-        deployment_id=_WITHOUT_DEPLOYMENT,
-    )
-    return await _delete_runs(client, ours)
-
-
-async def _delete_runs(client: PrefectClient, which: FlowRunFilter, *, artifacts: bool = False) -> int:
+async def _delete(client: PrefectClient, which: FlowRunFilter, *, artifacts: bool = False) -> int:
     """The first PAGE of them."""
     found = await client.read_flow_runs(flow_run_filter=which, limit=PAGE)
     if found and artifacts:  # before the runs, without which nobody would find them

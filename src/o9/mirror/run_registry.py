@@ -22,9 +22,9 @@ REMEMBERED_STATES = 20_000
 class LiveRun:
     """`work` belongs to the flow: an `o9.tasks.attempt.Attempt`, or what `o9.flows.mirror` knows of a mirrored flow.
 
-    writer: by which the hooks of `o9.mirror.recorder` record its states, under the name `node`; None: they record none.
-    by_prefect: no dispatcher of this process started it. unrecorded: should the process end now, only Prefect knows how
-    the run ends.
+    writer: with which the hooks of `o9.mirror.recorder` record its states as `node`; None: they record none.
+    by_prefect: no dispatcher of this process started it. unrecorded: if the process ends now, only Prefect knows the
+    run's end.
     """
 
     run: Run

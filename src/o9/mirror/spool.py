@@ -10,7 +10,7 @@ the child starts a file of its own.
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import fcntl
 import hashlib
 import json
@@ -18,18 +18,19 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from o9.model.errors import OptimizationError, StoreUnavailableError
+from o9.model.errors import StoreUnavailableError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
 from o9.store.core.engine import parse_url
-from o9.store.core.unit import Operation, UnitOfWork
+from o9.store.core.unit import Operation
 from o9.store.optimizations.prefect_runs import Adopt
 from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
 from o9.store.store import Store
@@ -37,22 +38,20 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 SUFFIX, REFUSED = ".jsonl", ".refused"
 TOGETHER = 100
-_unreadable: set[Path] = set()  # said in the log
+_unreadable: set[Path] = set()  # reported in the log
 
 
 def deliver(store: Store) -> int:
     """Deliver to `store` what dead processes of this node left behind; returns the number of lines. Blocks.
 
-    A file that cannot be read is said in the log, and left. Raises OptimizationStoreError where the store is away or
-    closed: nothing is lost then.
+    A file that cannot be read is reported in the log, and left. Raises OptimizationStoreError where the store is away
+    or closed: nothing is lost then.
     """
     folder, delivered = spool_folder(), 0
     for path in sorted(folder.glob(f"{store_key(store.url)}.*{SUFFIX}")):
         try:
             delivered += _deliver_left_behind(path, store)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOSPC):  # it passes, and is not the file's fault
-                raise
             logger.log(logging.DEBUG if path in _unreadable else logging.ERROR, "%s is not delivered: %s", path, error)
             _unreadable.add(path)
     return delivered
@@ -100,7 +99,7 @@ class Spool:
 
     def append(self, operation: Operation[Any]) -> None:
         """Keep it until `deliver`. Raises OSError where the folder cannot be written: then it is not kept."""
-        line = json.dumps(_encoded(operation), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        line = _encoded(operation)
         with self._lock:
             file = self._open()
             _append(file, line)
@@ -113,38 +112,40 @@ class Spool:
         """
         delivered = 0
         with self._delivering:
-            while lines := self._waiting():
-                path, waiting = lines
-                for some in _parts(waiting):
-                    _deliver_together(store, some, path)
-                    delivered += len(some)
-                    with self._lock:
-                        if self._path != path:
-                            return delivered  # closed meanwhile: the rest is somebody else's
-                        self._delivered += sum(map(len, some))
+            while waiting := self._waiting():
+                path, lines = waiting
+                asyncio.run(_deliver_together(store, lines, path))
+                delivered += len(lines)
+                with self._lock:
+                    if self._path == path:  # else it was closed meanwhile
+                        self._delivered += sum(map(len, lines))
         return delivered
 
     def _waiting(self) -> tuple[Path, list[bytes]] | None:
-        """The lines that wait now; with none left, the file goes."""
+        """The first of the lines that wait now; with none left, the file goes."""
         with self._lock:
             if self._file is None or self._path is None:
                 return None
             if len(self) == 0:
-                self._remove()
+                self._path.unlink(missing_ok=True)
+                self._let_go()
                 return None
-            return self._path, os.pread(self._file, len(self), self._delivered).splitlines(keepends=True)
+            lines = os.pread(self._file, len(self), self._delivered).splitlines(keepends=True)
+            return self._path, lines[:TOGETHER]
 
     def close(self) -> None:
         """Leave what waits to others on this node."""
         with self._lock:
-            if self._file is not None:
-                os.close(self._file)
-            self._file, self._path, self._size, self._delivered = None, None, 0, 0
+            self._let_go()
 
     def disown(self) -> None:
         """In a forked child, where a lock may be held by a thread that is not there: the file is the parent's."""
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._file is not None:
             os.close(self._file)
+        self._file, self._path, self._size, self._delivered = None, None, 0, 0
 
     def _open(self) -> int:
         if self._file is None:
@@ -163,125 +164,73 @@ class Spool:
             self._file, self._path = file, path
         return self._file
 
-    def _remove(self) -> None:
-        if self._file is not None and self._path is not None:
-            self._path.unlink(missing_ok=True)
-            os.close(self._file)
-        self._file, self._path, self._size, self._delivered = None, None, 0, 0
-
 
 def _deliver_left_behind(path: Path, store: Store) -> int:
+    delivered = 0
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = path.open("rb")
     except FileNotFoundError:
-        return 0  # somebody else has just delivered it
-    try:
+        return 0  # another process has just delivered it
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return 0  # its writer lives, or somebody else delivers it
-        if not _is_still(path, file):
-            return 0
-        lines = list(_lines(file))
-        for some in _parts(lines):
-            _deliver_together(store, some, path)
+            return 0  # its writer lives, or another process delivers it
+        if not os.fstat(file.fileno()).st_nlink:
+            return 0  # another process has just delivered it
+        while lines := list(islice(file, TOGETHER)):
+            asyncio.run(_deliver_together(store, lines, path))
+            delivered += len(lines)
         path.unlink(missing_ok=True)
-        if lines:
-            logger.warning("delivered %d states that a dead process had left in %s", len(lines), path)
-        return len(lines)
-    finally:
-        os.close(file)
+    if delivered:
+        logger.warning("delivered %d states that a dead process had left in %s", delivered, path)
+    return delivered
 
 
-def _parts(lines: list[bytes]) -> Iterator[list[bytes]]:
-    for first in range(0, len(lines), TOGETHER):
-        yield lines[first : first + TOGETHER]
+async def _deliver_together(store: Store, lines: list[bytes], path: Path) -> None:
+    """In one transaction: a busy process needs a tenth of a second for each.
 
-
-def _deliver_together(store: Store, lines: list[bytes], path: Path) -> None:
-    """In one transaction: a busy process needs a tenth of a second for each. A line that fails is delivered alone.
-
-    Raises OptimizationStoreError where the store is away or closed.
+    Raises OptimizationStoreError where the store is away or closed; nothing has been refused then.
     """
-    while lines:
+    lines = [_before_refusal(line) for line in lines]
+    operations: dict[int, Operation[Any]] = {}
+    refused: dict[int, str] = {}
+    for number, line in enumerate(lines):
         try:
-            taken = store.write(_Together(tuple(_decoded(json.loads(line)) for line in lines)))
-            alone = lines[taken : taken + 1]
-        except StoreUnavailableError:
-            raise
-        except Exception:  # noqa: BLE001 - whatever it is, alone, each line shows whether the fault is its own
-            taken, alone = 0, lines
-        for line in alone:
-            _deliver_one(store, line, path)
-        lines = lines[taken + len(alone) :]
-
-
-@dataclass(frozen=True)
-class _Together:
-    """Several in their order, up to the first that is refused; answers with how many were taken."""
-
-    operations: tuple[Operation[Any], ...]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return tuple(target for operation in self.operations for target in operation.targets)
-
-    def apply(self, unit: UnitOfWork) -> int:
-        for taken, operation in enumerate(self.operations):
-            try:
-                operation.apply(unit)
-            except OptimizationError:
-                return taken
-        return len(self.operations)
-
-
-def _deliver_one(store: Store, line: bytes, path: Path) -> None:
-    """Raises OptimizationStoreError where the store is away or closed."""
-    try:
-        content = json.loads(line)
-        if "refused" in content:  # before, and now once more
-            line = content["refused"]["line"].encode()
-            content = json.loads(line)
-        operation = _decoded(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON's and Unicode's errors are ValueErrors
-        _quarantine(path, line, f"it cannot be read: {error!r}")
-        return
-    for tries in (1, 2):  # Ctrl-C may have interrupted the first
-        try:
-            store.write(operation)
-        except StoreUnavailableError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, what waits behind this line is to be delivered
-            store.write(_Nothing())  # a store that takes nothing, because it is closed, has not refused the line
-            if tries == 2:
-                _quarantine(path, line, f"{type(error).__name__}: {error}")
-        else:
-            return
-
-
-@dataclass(frozen=True)
-class _Nothing:
-    """A write that any open store takes."""
-
-    targets: tuple[str, ...] = ()
-
-    def apply(self, unit: UnitOfWork) -> None:
-        return
+            operations[number] = _decoded(line)
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:  # ValueError: of JSON and Unicode
+            refused[number] = f"it cannot be read: {error!r}"
+    for _ in range(2):  # Ctrl-C may have interrupted the first
+        answers = await asyncio.gather(*map(store.write_async, operations.values()), return_exceptions=True)
+        errors = {n: answer for n, answer in zip(operations, answers, strict=True) if isinstance(answer, Exception)}
+        if away := next((error for error in errors.values() if isinstance(error, StoreUnavailableError)), None):
+            raise away
+        operations = {number: operations[number] for number in errors}
+    refused |= {number: f"{type(error).__name__}: {error}" for number, error in errors.items()}
+    for number, reason in sorted(refused.items()):
+        _quarantine(path, lines[number], reason)
 
 
 def _quarantine(path: Path, line: bytes, reason: str) -> None:
     kept = {"refused": {"reason": reason, "line": line.decode("utf-8", "replace").removesuffix("\n")}}
     quarantined = os.open(path.with_suffix(REFUSED), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        _append(quarantined, json.dumps(kept, ensure_ascii=True).encode() + b"\n")
+        _append(quarantined, json.dumps(kept).encode() + b"\n")
     finally:
         os.close(quarantined)
     logger.error("a line of %s is refused and kept in %s: %s", path, path.with_suffix(REFUSED).name, reason)
 
 
-def _lines(file: int) -> Iterator[bytes]:
-    with open(file, "rb", closefd=False) as reader:
-        yield from reader
+def _before_refusal(line: bytes) -> bytes:
+    try:
+        return str(json.loads(line)["refused"]["line"]).encode()
+    except (ValueError, KeyError, TypeError):
+        return line  # it was never refused
 
 
 def _append(file: int, line: bytes) -> None:
@@ -294,13 +243,6 @@ def _append(file: int, line: bytes) -> None:
     except OSError:
         os.ftruncate(file, size)
         raise
-
-
-def _is_still(path: Path, file: int) -> bool:
-    try:
-        return os.stat(path).st_ino == os.fstat(file).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _sync_folder(folder: Path) -> None:
@@ -321,28 +263,26 @@ def store_key(url: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
-def _encoded(operation: Operation[Any]) -> dict[str, Any]:
-    if isinstance(operation, RecordPrefectState):
-        fields = dict(vars(operation)) | {
-            "at": operation.at.isoformat(),
-            "source": operation.source.value,
-            "to": operation.to.value if operation.to else None,
-        }
-        return {"state": fields}
-    if isinstance(operation, Adopt):
-        return {"adopt": dict(vars(operation)) | {"state": operation.state.to_dict()}}
-    assert isinstance(operation, Transition), f"{operation} is not for the spool"
-    return {"transition": dict(vars(operation)) | {"to": operation.to.value, "cause": operation.cause.value}}
+def _encoded(operation: Operation[Any]) -> bytes:
+    kind = next(kind for kind, known in _KINDS.items() if type(operation) is known)
+
+    def as_json(value: OptimizationState | datetime) -> Any:
+        return value.to_dict() if isinstance(value, OptimizationState) else value.isoformat()
+
+    return json.dumps({kind: vars(operation)}, default=as_json, separators=(",", ":")).encode() + b"\n"
 
 
-def _decoded(line: dict[str, Any]) -> Operation[Any]:
-    ((kind, fields),) = line.items()
-    if kind == "state":
-        to = OptimizationStatus(fields["to"]) if fields["to"] else None
-        at = datetime.fromisoformat(fields["at"])
-        return RecordPrefectState(**fields | {"at": at, "source": Cause(fields["source"]), "to": to})
-    if kind == "adopt":
-        return Adopt(**fields | {"state": OptimizationState.from_dict(fields["state"])})
-    if kind != "transition":
-        raise ValueError(f"{kind!r} is no kind of line")
-    return Transition(**fields | {"to": OptimizationStatus(fields["to"]), "cause": Cause(fields["cause"])})
+def _decoded(line: bytes) -> Operation[Any]:
+    ((kind, fields),) = json.loads(line).items()
+    read = {name: _TYPES[name](value) for name, value in fields.items() if name in _TYPES and value is not None}
+    return _KINDS[kind](**fields | read)
+
+
+_KINDS: dict[str, type[Operation[Any]]] = {"state": RecordPrefectState, "adopt": Adopt, "transition": Transition}
+_TYPES: dict[str, Callable[[Any], Any]] = {
+    "at": datetime.fromisoformat,
+    "cause": Cause,
+    "source": Cause,
+    "state": OptimizationState.from_dict,
+    "to": OptimizationStatus,
+}

@@ -36,22 +36,19 @@ class SpoolingWriter:
         self._spool = Spool(url)
         self._store: Store | None = None
         self._opening: concurrent.futures.Future[Store] = concurrent.futures.Future()
-        self._away = False
+        self.is_away = False  # what is written now goes to the spool
         self._lock = threading.Lock()
         self._helper: threading.Thread | None = None
         self._leave = threading.Event()
 
-    @property
-    def is_away(self) -> bool:
-        """Whether what is written now goes to the spool."""
-        return self._away
-
     async def write(self, operation: Operation[Any]) -> Any:
         """The store's answer; None where the operation waits in the spool. Raises what the operation itself raises."""
-        if not self._away:
+        if not self.is_away:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    store = self._store or await self._opened()
+                    if (store := self._store) is None:
+                        self._call_helper()
+                        store = await asyncio.shield(asyncio.wrap_future(self._opening))
                     answer = store.write_async(operation)
                     answer.add_done_callback(_look_at)  # it may come when nobody waits any more
                     return await asyncio.shield(answer)
@@ -61,7 +58,11 @@ class SpoolingWriter:
                 raise
             except OptimizationStoreError as error:
                 self._went_away(str(error))
-        self._keep(operation)
+        try:
+            self._spool.append(operation)
+        except OSError:
+            logger.exception("a state reached neither the store nor the spool; the reconciler takes it from Prefect")
+        self._call_helper()
         return None
 
     def use(self, store: Store) -> None:
@@ -83,20 +84,9 @@ class SpoolingWriter:
 
     def _went_away(self, why: str) -> None:
         with self._lock:
-            known, self._away = self._away, True
+            known, self.is_away = self.is_away, True
         if not known:
             logger.warning("the store is away; states go to the spool: %s", why)
-
-    def _keep(self, operation: Operation[Any]) -> None:
-        try:
-            self._spool.append(operation)
-        except OSError:
-            logger.exception("a state reached neither the store nor the spool; the reconciler takes it from Prefect")
-        self._call_helper()
-
-    async def _opened(self) -> Store:
-        self._call_helper()
-        return await asyncio.shield(asyncio.wrap_future(self._opening))
 
     def _call_helper(self) -> None:
         with self._lock:
@@ -130,7 +120,7 @@ class SpoolingWriter:
                 return False
             if delivered:
                 logger.warning("the store is back; %d states were delivered from the spool", delivered)
-            self._away, self._helper = False, None
+            self.is_away, self._helper = False, None
         return True
 
     def _last_try(self) -> None:
