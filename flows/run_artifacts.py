@@ -15,6 +15,7 @@ from o9.health.wording import markdown as verdict_markdown
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.trial import Trial
 from o9.report.headline import performance_figures
+from o9.text.cut import first_line
 from o9.text.escape import unmarked
 from o9.text.format import number, value_text
 
@@ -81,12 +82,11 @@ def result_markdown(
             lines += ["", f"## {title}", "", *(f"- {unmarked(str(entry))}" for entry in entries)]
     if failed:
         lines += ["", "## Failed trials", ""]
-        lines += [f"- trial {trial.number}: {unmarked(_first_line(trial.error))}" for trial in failed]
+        lines += [
+            f"- trial {trial.number}: {unmarked(first_line(trial.error or 'no error is kept', 300))}"
+            for trial in failed
+        ]
         if (more := counts.get("failed", 0) - len(failed)) > 0:
             lines.append(f"- and {more:,} more: `o9 trials {state.optimization_id}`")
     lines += ["", f"The whole report, with charts: `o9 report {state.optimization_id}`"]
     return "\n".join(lines) + "\n"
-
-
-def _first_line(error: str | None) -> str:
-    return (error or "no error is kept").partition("\n")[0][:300]

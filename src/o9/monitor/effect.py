@@ -7,8 +7,7 @@ window is the newest RECENT_STEPS steps that have one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from o9.lifecycle.effect import Direction, improvement
 from o9.lifecycle.trends import spread
@@ -39,9 +38,6 @@ class Effect:
     convergence_rate: float | None
     stability_score: float | None
     reasons: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def effect_of(window: Window) -> Effect:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -25,8 +26,8 @@ from o9.store.store import Store
 Place = tuple[int, int]  # where a page begins: the number of its first step, and of that step's first trial
 START: Place = (0, 0)
 NOT_MEASURED = (
-    "no process of its own was measured: async objectives run in the node's, which others share; children are "
-    "measured once a second, their CPU from the second time on"
+    "no process was measured for it: async objectives share the node's process; child processes are measured once a "
+    "second, their CPU from the second time on"
 )
 
 
@@ -45,8 +46,8 @@ def snapshot(window: Window, findings: Sequence[Finding]) -> dict[str, Any]:
         "timestamp": window.now.isoformat(),
         "status": window.state.status.value,
         "step": window.steps[-1].number if window.steps else None,
-        "progress": progress_of(window).to_dict(),
-        "effect": effect_of(window).to_dict(),
+        "progress": asdict(progress_of(window)),
+        "effect": asdict(effect_of(window)),
         "resources": resources_of(window.steps),
         "findings": [finding.to_dict() for finding in findings],
     }
@@ -78,8 +79,7 @@ def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetric
     accuracy, precision, … efficiency_gain are what the strategy reported of the step, or the objective of the step's
     best trial, under these names; O9 measures none of them.
     """
-    sign = -1.0 if window.direction == "minimize" else 1.0
-    trials = window.trials
+    sign, trials = window.sign, window.trials
     values = [(t.step, sign * t.value) for t in trials if t.state is TrialState.COMPLETED and t.value is not None]
     bests = [(step.number, sign * step.best) for step in window.steps if step.best is not None]
     answer: list[OptimizationMetrics] = []

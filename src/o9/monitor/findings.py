@@ -19,6 +19,7 @@ from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import AlertLevel, OptimizationStatus, TrialState
 from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
 from o9.monitor.window import Window
+from o9.text.cut import first_line
 from o9.text.format import duration, percent
 from o9.workers.answers import NAN
 
@@ -39,7 +40,7 @@ class Finding:
 
 STALL_FACTOR = 5.0
 STALL_DEVIATIONS = 4.0
-STALL_SECONDS = 30.0  # at least: of what is over sooner, nobody need hear
+STALL_SECONDS = 30.0  # at least: shorter silences are not worth an alert
 
 
 def stalled(window: Window) -> Finding | None:
@@ -113,8 +114,8 @@ def plateaued(window: Window) -> Finding | None:
     bests, spread = window.bests, trends.spread(window.values)
     since = int(len(bests) * (1 - PLATEAU_SHARE))
     steps = [step for step in window.steps if step.best is not None][since + 1 :]
-    trials = sum(trial.state is TrialState.COMPLETED and trial.step >= steps[0].number for trial in window.trials) \
-        if steps else 0  # fmt: skip
+    first = steps[0].number if steps else math.inf
+    trials = sum(trial.state is TrialState.COMPLETED and trial.step >= first for trial in window.trials)
     if trials < PLATEAU_TRIALS:
         return None
     gain = bests[-1] - bests[since]
@@ -146,13 +147,13 @@ def diverging(window: Window) -> Finding | None:
     thirds = [median(values[n * third : (n + 1) * third]) for n in range(3)]
     if better > DIVERGING_SHARE or z > -DIVERGING_Z or not thirds[0] > thirds[1] > thirds[2]:
         return None
-    sign = -1.0 if window.direction == "minimize" else 1.0
+    thirds = [window.sign * one for one in thirds]
     return Finding(
         "diverging",
         AlertLevel.WARNING,
         f"newer trials are worse: better than an older one in {percent(better)} of all pairs",
         "look for drifting data, an objective that keeps state from trial to trial, or a sampler that leaves its best",
-        {"trials": len(values), "better_share": better, "z": z, "medians_of_thirds": [sign * one for one in thirds]},
+        {"trials": len(values), "better_share": better, "z": z, "medians_of_thirds": thirds},
     )
 
 
@@ -191,7 +192,8 @@ def failing_trials(window: Window) -> Finding | None:
     if len(failed) < FAILING_TRIALS or len(failed) < FAILING_SHARE * len(trials):
         return None
     share = len(failed) / len(trials)
-    error, times = Counter(_first_line(trial.error) for trial in failed).most_common(1)[0]
+    errors = Counter(first_line(trial.error or "no error is kept", 200) for trial in failed)
+    error, times = errors.most_common(1)[0]
     return Finding(
         "failing_trials",
         AlertLevel.ERROR if share >= FAILING_BADLY else AlertLevel.WARNING,
@@ -262,10 +264,6 @@ def edge_of(parameter: Parameter, value: Any) -> str | None:
     return "low" if place <= EDGE else "high" if place >= 1 - EDGE else None
 
 
-def _first_line(error: str | None) -> str:
-    return (error or "no reason given").split("\n", 1)[0][:200]
-
-
 _CHECKS: Sequence[Callable[[Window], Finding | None]] = (
     stalled, memory_growing, slower_than_before, failing_trials, nan_values, diverging, oscillating, plateaued,
     best_at_edge,
@@ -274,6 +272,6 @@ _WORST_FIRST = (AlertLevel.CRITICAL, AlertLevel.ERROR, AlertLevel.WARNING, Alert
 
 
 def find_problems(window: Window) -> list[Finding]:
-    """All that is wrong as far as the window tells, the worst first."""
+    """All problems that the window shows, the worst first."""
     found = [finding for check in _CHECKS if (finding := check(window)) is not None]
     return sorted(found, key=lambda finding: _WORST_FIRST.index(finding.level))

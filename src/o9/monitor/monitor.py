@@ -147,7 +147,7 @@ class OptimizationMonitor(StoreComponent):
     async def _look_at(self, states: list[OptimizationState]) -> None:
         async with self._gate:
             for watch in await asyncio.to_thread(self._looks, states):
-                if watch.window.state.optimization_id not in self._unwanted:  # somebody may have stopped it meanwhile
+                if watch.window.state.optimization_id not in self._unwanted:  # stopped meanwhile
                     self._watches[watch.window.state.optimization_id] = watch
                     await self._notify(watch)
 

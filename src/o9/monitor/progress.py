@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import fmean, median, stdev
-from typing import Any
 
 from o9.lifecycle.trends import without_outliers
 from o9.model.states import ACTIVE, ENDED
@@ -34,9 +33,6 @@ class Progress:
     high_seconds: float | None = None
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def progress_of(window: Window) -> Progress:
     """The share that is done, and an estimate of the rest from the optimization's own times from commit to commit.
@@ -51,26 +47,22 @@ def progress_of(window: Window) -> Progress:
     plain = Progress(share, state.completed_steps, state.total_steps)
     times = times_between([step.at for step in window.steps])[-RECENT_STEPS:]
     if state.status in ENDED:
-        return _without(plain, f"it has ended: {state.status.value}")
+        return replace(plain, reason=f"it has ended: {state.status.value}")
     if state.status not in ACTIVE:
-        return _without(plain, f"it is not running: {state.status.value}")
+        return replace(plain, reason=f"it is not running: {state.status.value}")
     if not known:
-        return _without(plain, "it has no number of steps")
+        return replace(plain, reason="it has no number of steps")
     if len(times) < LEAST_STEPS:
-        return _without(plain, f"{len(times)} step times are known, and {LEAST_STEPS} are needed")
+        return replace(plain, reason=f"{len(times)} step times are known, and {LEAST_STEPS} are needed")
     left = max(0, state.total_steps - state.completed_steps)
     usual = without_outliers(times)
     mean, scatter = fmean(usual), stdev(usual)
     had = min((window.now - window.steps[-1].at).total_seconds(), median(usual)) if left else 0.0
     centre = max(0.0, left * mean - max(0.0, had))
     reach = NINE_TENTHS * scatter * math.sqrt(left + left**2 / len(usual))
-    return Progress(share, state.completed_steps, state.total_steps, centre, max(0.0, centre - reach), centre + reach)
+    return replace(plain, remaining_seconds=centre, low_seconds=max(0.0, centre - reach), high_seconds=centre + reach)
 
 
 def times_between(moments: Sequence[datetime]) -> list[float]:
     """Seconds from each to the next; never below 0, though clocks be set back."""
     return [max(0.0, (after - before).total_seconds()) for before, after in itertools.pairwise(moments)]
-
-
-def _without(plain: Progress, reason: str) -> Progress:
-    return Progress(plain.share, plain.completed_steps, plain.total_steps, reason=reason)

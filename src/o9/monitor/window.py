@@ -62,17 +62,20 @@ class Window:
         return direction_of(self.state)
 
     @property
+    def sign(self) -> float:
+        """What turns a value so that larger is better."""
+        return -1.0 if self.direction == "minimize" else 1.0
+
+    @property
     def values(self) -> list[float]:
         """Those of the completed trials, turned so that larger is better."""
-        sign = -1.0 if self.direction == "minimize" else 1.0
         completed = (trial for trial in self.trials if trial.state is TrialState.COMPLETED)
-        return [sign * trial.value for trial in completed if trial.value is not None]
+        return [self.sign * trial.value for trial in completed if trial.value is not None]
 
     @property
     def bests(self) -> list[float]:
         """The best so far after each step that has one, turned so that larger is better."""
-        sign = -1.0 if self.direction == "minimize" else 1.0
-        return [sign * step.best for step in self.steps if step.best is not None]
+        return [self.sign * step.best for step in self.steps if step.best is not None]
 
     @property
     def order_means_nothing(self) -> bool:
@@ -94,7 +97,7 @@ class Window:
         return replace(self, steps=self.steps[-WINDOW_STEPS:], trials=self.trials[-WINDOW_TRIALS:])
 
     def as_of(self, position: int) -> Window:
-        """As it was when `steps[position]` had just been committed, as far as the ledger tells."""
+        """As it was when `steps[position]` had just been committed, as far as the ledger shows."""
         step, state = self.steps[position], self.state
         trials = self.trials[: bisect_right(self.trials, step.number, key=lambda trial: trial.step)]
         trials = trials[-WINDOW_TRIALS:]

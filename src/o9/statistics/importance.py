@@ -6,10 +6,10 @@ ranks of the values: an outlier then weighs no more than its rank, and maximizin
 share that chance alone would explain with as many cells is taken off, as Kelley's epsilon squared does (T. L. Kelley,
 "An unbiased correlation ratio measure", PNAS 21, 1935): ε² = 1 - (1 - η²)·(n - 1)/(n - k) for k cells. The p-value is
 that of the F test of one-way analysis of variance on the ranks. The interaction of a pair is ε² of the cells of both
-less ε² of each alone: negative where the two merely tell the same, as they do when a sampler moves them together.
+less ε² of each alone: negative where the two merely say the same, as they do when a sampler moves them together.
 
 No forest is fitted, so there is no seed, and the same ledger gives the same answer. What a sampler has not tried is
-unknown: a search that soon settled in one region says little of the others, which `note` tells.
+unknown: a search that soon settled in one region says little of the others, as `note` says.
 """
 
 from __future__ import annotations
@@ -74,14 +74,11 @@ def _unusable(usable: Sequence[Trial]) -> str | None:
 
 
 def _one(cells: Cells | None, ranks: Ranks) -> dict[str, Any]:
+    unknown = {"importance": None, "p_value": None}
     if cells is None:
-        return {
-            "importance": None,
-            "p_value": None,
-            "reason": "almost every trial has a value of its own that has no order",
-        }
+        return unknown | {"reason": "almost every trial has another value, and the values have no order"}
     if int(cells.max()) == 0:
-        return {"importance": None, "p_value": None, "reason": "it had one value in all trials"}
+        return unknown | {"reason": "it had one value in all trials"}
     share, p_value = _explained(cells, ranks)
     return {"importance": max(0.0, share), "p_value": p_value, "cells": int(cells.max()) + 1}
 

@@ -83,7 +83,8 @@ async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep, *, recount
 
 
 async def _refresh(store: Store) -> int:
-    running = await store.read_async(queries.named, OptimizationStatus.RUNNING.value, limit=REFRESHED_LIMIT)
+    wanted = queries.Filter(status=OptimizationStatus.RUNNING)
+    running = [each.optimization_id for each in (await store.read_async(queries.page, wanted, REFRESHED_LIMIT)).items]
     for begin in range(0, len(running), BATCH):
         await store.write_async(RefreshRankings(tuple(running[begin : begin + BATCH])))
     return len(running)

@@ -81,7 +81,6 @@ from o9.store.statistics.mending import differences, first_ended, hours_ended_in
 from o9.store.statistics.queries import (
     ended_since,
     first_window,
-    named,
     priorities,
     queue,
     ranked,

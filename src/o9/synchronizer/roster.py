@@ -1,7 +1,7 @@
 """Which nodes there are, which of them live, and how far each has read what was published.
 
-A node lives while its heartbeat comes within its lease, as this process sees it come: a wall clock that is set takes
-nobody's life. One whose process is seen to be gone from this machine lives no more at once.
+A node lives while its heartbeat comes within its lease, by this process's monotonic clock, which nobody can set. One
+whose process is gone from this machine is dead at once.
 """
 
 from __future__ import annotations

@@ -40,6 +40,11 @@ def cut_naming(text: str, limit: int, rest: str) -> str:
     return f"{cut(text, limit - size(rest) - 1)} {rest}"
 
 
+def first_line(text: str, limit: int) -> str:
+    """The first line of `text`, at most `limit` characters."""
+    return text.partition("\n")[0][:limit]
+
+
 def cut_lines(text: str, limit: int) -> str:
     """At most `limit` units, whole lines of them where there is one that fits."""
     if size(text) <= limit:

@@ -53,10 +53,9 @@ class SetIntent(OnOptimization[OptimizationStatus]):
         if status in ENDED:
             return status
         if decision.allowed:
-            unit.update(row, intent=self.intent.value, intent_by=free_text(self.by), intent_at=unit.now)
+            _set_intent(unit, row, self.intent, self.by)
             if held is Intent.HOLD:
                 unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
-            record_intent(unit, row, self.intent, self.by)
         to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
         if to is not None:
             verb = "resume" if to is OptimizationStatus.CREATED else VERBS[self.intent]
@@ -80,8 +79,7 @@ class Suspend(OnOptimization[bool]):
         runs = OptimizationStatus(row["status"]) in ACTIVE and row["lease_node"] == self.node
         if not runs or row["intent"] != Intent.RUN.value:
             return False
-        unit.update(row, intent=Intent.SUSPEND.value, intent_by=self.reason.by, intent_at=unit.now)
-        record_intent(unit, row, Intent.SUSPEND, self.reason.by)
+        _set_intent(unit, row, Intent.SUSPEND, self.reason.by)
         append_issue(unit, self.optimization_id, f"suspended: {self.why}")
         return True
 
@@ -102,9 +100,7 @@ class GoOn(OnOptimization[bool]):
         if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
             return False
         if wanted is Intent.SUSPEND:
-            by = self.reason.by if self.reason else self.node
-            unit.update(row, intent=Intent.RUN.value, intent_by=by, intent_at=unit.now)
-            record_intent(unit, row, Intent.RUN, by)
+            _set_intent(unit, row, Intent.RUN, self.reason.by if self.reason else self.node)
         to = INTENDED_END.get(wanted, OptimizationStatus.CREATED)
         move(unit, row, Transition(self.optimization_id, to, Cause.NODE, self.why, self.node))
         return True
@@ -157,8 +153,9 @@ def suspended(connection: Connection) -> list[Suspended]:
     return [Suspended(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
 
 
-def record_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
+def _set_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
     """Keep the intent, its author and its time; the change feed carries it to the node that runs it."""
-    asked = {"optimization_id": row["optimization_id"], "intent": intent.value, "by": free_text(by), "at": unit.now}
-    unit.insert(INTENT, asked)
+    asked = {"intent": intent.value, "by": free_text(by), "at": unit.now}
+    unit.update(row, intent=asked["intent"], intent_by=asked["by"], intent_at=asked["at"])
+    unit.insert(INTENT, {"optimization_id": row["optimization_id"], **asked})
     unit.change(row["optimization_id"], "intent")

@@ -135,12 +135,7 @@ def family_trials(connection: Connection, family: str, optimization_id: str) -> 
         tried = FAMILY_COUNTER.c.family == family, FAMILY_COUNTER.c.state != _NO_TRY
         by_state = connection.execute(select(FAMILY_COUNTER).where(*tried)).mappings().all()
         counts = {str(row["state"]): int(row["count"]) for row in by_state}
-        pruned = PrunedTrials(
-            sum(row["pruned"] for row in by_state),
-            sum(row["sharpes"] for row in by_state),
-            sum(row["sharpe_sum"] for row in by_state),
-            sum(row["sharpe_square_sum"] for row in by_state),
-        )
+        pruned = PrunedTrials(*(sum(row[name] for row in by_state) for name in _NO_COUNTS))
     else:
         mine = (TRIAL.c.family == "") & (TRIAL.c.optimization_id == optimization_id)
         # Not by the index of families: all trials that have none are one family there.

@@ -88,17 +88,6 @@ def ended_since(connection: Connection, hour: str) -> list[Row]:
     return rows(connection, select(*by, func.sum(ROLLUP.c["count"]).label("count")).where(inside).group_by(*by))
 
 
-def named(connection: Connection, status: str, limit: int) -> list[str]:
-    """The ids of the first `limit` that are in `status`."""
-    found = (
-        select(OPTIMIZATION.c.optimization_id)
-        .where(OPTIMIZATION.c.status == status)
-        .order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id)
-        .limit(limit)
-    )
-    return list(connection.execute(found).scalars())
-
-
 def ranked(connection: Connection, metric: str, direction: str, limit: int, *, largest_first: bool) -> list[Row]:
     """The first `limit` of those whose metric has this direction of its own, with their values."""
     order = (RANKING.c.value, RANKING.c.optimization_id)

@@ -55,7 +55,7 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     found = {
         name: (own if name in _OF_THE_OBJECTIVE else STATE_FIGURES.get(name) or MAXIMIZE, real(value))
         for name, value in json.loads(row["metrics"]).items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if _is_figure(value)
     }
     has = {
         "current_performance": measured(row),
@@ -72,9 +72,13 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
         found |= {
             within(name, row["family"]): (MAXIMIZE, real(value))
             for name, value in of_the_best.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if _is_figure(value)
         }
     return found
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def within(metric: str, family: str) -> str:
@@ -119,7 +123,7 @@ def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> Sequence[Mapping[
 
 @dataclass(frozen=True)
 class RefreshRankings(Operation[None]):
-    """Rank these once more: they run, and have got further."""
+    """Rank these again: they run, and have progressed."""
 
     optimization_ids: tuple[str, ...]
 
@@ -138,7 +142,7 @@ class RecordMetrics(OnOptimization[None]):
     def apply(self, unit: UnitOfWork) -> None:
         unit.existing(self.optimization_id)
         for name, value in self.values.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not _is_figure(value):
                 raise OptimizationValidationError(name, f"{value!r} is not a finite number; leave out what is unknown")
         rows: list[Row] = []
         for name, value in self.values.items():

@@ -193,11 +193,6 @@ def quantiles(histogram: Mapping[str, int], shares: Sequence[float]) -> list[flo
     return found or [None] * len(shares)
 
 
-def quantile(histogram: Mapping[str, int], share: float) -> float | None:
-    """One of `quantiles`."""
-    return quantiles(histogram, (share,))[0]
-
-
 def keys_of(ended: Mapping[Any, Any], status: str) -> list[Key]:
     """The rollups that an ended optimization's row belongs into."""
     who = (ended["optimization_type"], ended["strategy"], int(ended["priority"]), status)
