@@ -192,7 +192,8 @@ def main() -> None:
             for name, store in (("small", one), ("large", other)):
                 began = time.perf_counter()
                 upkeep = loop.run_until_complete(keep_up(store, datetime.now(UTC)))
-                ended = sum(row["count"] for row in store.read(queries.endings, upkeep.days[0]))
+                windows = store.read(queries.windows, "day", upkeep.days[0], "9999")
+                ended = sum(row["count"] for row in windows)
                 note(f"compute_statistics, {name}", f"{time.perf_counter() - began:,.2f} s")
                 mended = len(upkeep.corrections)
                 print(f"{upkeep.windows} windows, {ended:,} ends in {len(upkeep.days)} days, {mended} mended")

@@ -18,11 +18,12 @@ from o9.blocks.store import current_store
 from o9.flows.process import run_begins
 from o9.flows.scheduled import SCHEDULED, progress_shown
 from o9.model.optimization import utc_now
-from o9.statistics.report import corrections_table, markdown, table
+from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
 from o9.statistics.upkeep import DAYS, Upkeep, keep_up
 
 logger = logging.getLogger(__name__)
+CORRECTIONS_SHOWN = 200
 
 
 @flow(name="compute-statistics", **SCHEDULED)
@@ -56,7 +57,7 @@ async def _publish(statistics: OptimizationStatistics, upkeep: Upkeep) -> None:
     )
     if upkeep.corrections:
         await acreate_table_artifact(
-            corrections_table(upkeep),
+            upkeep.corrections[:CORRECTIONS_SHOWN],
             key="o9-statistics-corrections",
             description="Rollups that were wrong, and mended",
         )

@@ -27,7 +27,7 @@ from o9.health.kept import kept_verdict
 from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, is_placebo
-from o9.model.states import OptimizationStatus
+from o9.model.states import OptimizationStatus, TrialState
 from o9.store import queries
 from o9.store.store import Store
 
@@ -157,7 +157,7 @@ def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate
     text = result_markdown(
         state,
         counts=store.read(queries.trial_counts, optimization_id),
-        failed=store.read(queries.failed_trials, optimization_id, limit=FAILED_SHOWN),
+        failed=store.read(queries.trials, optimization_id, limit=FAILED_SHOWN, state=TrialState.FAILED),
         verdict=kept_verdict(store, state),
     )
     result = ArtifactCreate(

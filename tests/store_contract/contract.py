@@ -161,13 +161,13 @@ class StatusContract:
 
         store.write(ending("first"))
         assert other.read(queries.get, "first").issues == ["it broke"]  # type: ignore[union-attr]
-        assert sum(row["count"] for row in other.read(queries.endings)) == 1
-        before, counts, endings = record_of(store, "second"), store.read(queries.counts), store.read(queries.endings)
+        assert sum(sums.count for _, sums in other.read(queries.totals)) == 1
+        before, counts, totals = record_of(store, "second"), store.read(queries.counts), store.read(queries.totals)
         with refused(OptimizationStoreError):  # the transition's own row breaks a rule of the database
             store.write(ending("second"))
         for handle in (store, other):
             assert record_of(handle, "second") == before
-            assert (handle.read(queries.counts), handle.read(queries.endings)) == (counts, endings)
+            assert (handle.read(queries.counts), handle.read(queries.totals)) == (counts, totals)
         assert_counts_are_true(store)
 
     def test_a_life_has_its_moments(self, open_store: OpenStore) -> None:
@@ -186,8 +186,8 @@ class StatusContract:
         assert last.progress == 1.0
         spent = (last.completed_at - first.started_at).total_seconds()
         assert 0.0 <= last.execution_time <= spent
-        ran = store.read(queries.endings)[0]
-        assert (ran["count"], ran["duration_sum"], sum(ran["durations"].values())) == (1, last.execution_time, 1)
+        ((_, ran),) = store.read(queries.totals)
+        assert (ran.count, ran.duration_sum, ran.durations.total()) == (1, last.execution_time, 1)
 
     def test_an_intent_is_recorded_until_the_end(self, open_store: OpenStore) -> None:
         store = open_store()

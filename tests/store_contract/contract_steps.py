@@ -159,8 +159,8 @@ def assert_counts_are_true(store: Store) -> None:
     assert counted == dict(recount)
     ended = Counter(state.status.value for state in states if state.status in ENDED)
     rolled: Counter[str] = Counter()
-    for row in store.read(queries.endings):
-        rolled[row["status"]] += row["count"]
+    for key, sums in store.read(queries.totals):
+        rolled[key.status] += sums.count
     assert rolled == ended
 
 

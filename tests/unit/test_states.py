@@ -373,7 +373,7 @@ class Lives(RuleBasedStateMachine):
         counted = {row["status"]: row["count"] for row in self.store.read(queries.counts)}
         assert counted == Counter(model.status.value for model in self.model.values())
         ended = Counter(model.status.value for model in self.model.values() if model.status in ENDED)
-        assert {row["status"]: row["count"] for row in self.store.read(queries.endings)} == ended
+        assert {key.status: sums.count for key, sums in self.store.read(queries.totals)} == ended
 
 
 @cache

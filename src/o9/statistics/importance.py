@@ -34,6 +34,7 @@ FEWEST_FOR_PAIRS = 60
 MOST_TRIALS = 20_000
 MOST_BINS, PAIR_BINS = 8, 3
 MOST_PARAMETERS_FOR_PAIRS = 20
+_ABSENT = object()  # the value of a parameter that a trial does not have, because others switch it off
 METHOD = "first-order Sobol indices of the values' ranks from given data, corrected for chance (epsilon squared)"
 NOTE = (
     "of the trials that were made: a sampler that settles leaves the rest of the space unknown, and parameters that it "
@@ -142,13 +143,6 @@ def _renumbered(marks: Cells) -> Cells:
     import numpy as np
 
     return np.unique(marks, return_inverse=True)[1].reshape(-1)
-
-
-class _Absent:
-    """The value of a parameter that a trial does not have, because others switch it off."""
-
-
-_ABSENT = _Absent()
 
 
 def _spelled(value: Any) -> str:

@@ -9,8 +9,6 @@ from o9.statistics.rows import statistics
 from o9.statistics.upkeep import Upkeep
 from o9.text.format import brief, percent
 
-CORRECTIONS_SHOWN = 200
-
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
@@ -53,11 +51,6 @@ def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upke
     lines += [f"- {name.replace('_', ' ')}: {_trend(each)}" for name, each in trends["trends"].items()]
     lines += ["", "## Rollups", "", _mended(upkeep)]
     return "\n".join(lines) + "\n"
-
-
-def corrections_table(upkeep: Upkeep) -> list[dict[str, Any]]:
-    """What was mended, the first of it where it is long."""
-    return upkeep.corrections[:CORRECTIONS_SHOWN]
 
 
 def _mended(upkeep: Upkeep) -> str:

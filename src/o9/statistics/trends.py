@@ -48,7 +48,7 @@ def windows_of(time_range: timedelta, now: datetime, first: str | None = None) -
         raise OptimizationValidationError("time_range", f"{time_range!r} is not a timedelta such as timedelta(days=7)")
     if time_range <= timedelta(0):
         raise OptimizationValidationError("time_range", f"{time_range} is not above zero; give timedelta(days=7), say")
-    span = span_of(time_range)
+    span = "hour" if time_range <= HOURLY_UP_TO else "day" if time_range <= DAILY_UP_TO else "month"
     try:
         begin = max(EARLIEST, now - time_range)
     except OverflowError:
@@ -60,10 +60,6 @@ def windows_of(time_range: timedelta, now: datetime, first: str | None = None) -
         starts.append(at.strftime(_NAMES[span]))
         at = _next(at, span)
     return Windows(span, tuple(starts))
-
-
-def span_of(time_range: timedelta) -> str:
-    return "hour" if time_range <= HOURLY_UP_TO else "day" if time_range <= DAILY_UP_TO else "month"
 
 
 def trends(windows: Windows, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

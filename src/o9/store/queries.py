@@ -49,8 +49,6 @@ from o9.store.optimizations.queries import (
     changes,
     checkpoint,
     counts,
-    endings,
-    failed_trials,
     fruitless_steps,
     get,
     has_open_alert,

@@ -95,10 +95,6 @@ class Published:
     changes: list[Row]
     read_to: int
 
-    @property
-    def is_all(self) -> bool:
-        return len(self.changes) < PAGE
-
 
 @dataclass(frozen=True)
 class Gathering:

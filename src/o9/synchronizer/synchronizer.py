@@ -28,7 +28,7 @@ from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.synchronization import ExpectNode, ForgetNode, Publish, ReadNext
+from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Publish, ReadNext
 from o9.synchronizer.roster import Node, Roster, gather
 
 logger = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class AsyncStateSynchronizer(StoreComponent):
                 self._counted["heard"] += 1
                 await self.emit("synced", synced)
             self._cursor = found.read_to
-            if found.is_all:
+            if len(found.changes) < PAGE:
                 return
 
     async def _synced(self, change: Row) -> dict[str, Any]:

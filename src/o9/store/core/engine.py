@@ -29,6 +29,7 @@ from o9.store.migrations.run import create_tables, run_migrations
 Durability = Literal["process", "power"]
 # Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that one hangs.
 SQLITE_BUSY_SECONDS = 60
+BEGIN = "BEGIN IMMEDIATE"  # a transaction that reads first and then writes could not wait its turn
 WRITER_CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 8_192  # of 4 KiB
 STATEMENTS_KEPT = 512  # prepared: each hot one has a form for 2 rows, 4, 8, …
@@ -113,12 +114,16 @@ def upgrade(engine: Engine) -> None:
         if revision == HEAD:
             return
         driver: Any = connection.connection.driver_connection
-        if engine.dialect.name == "postgresql":
-            connection.detach()  # closed afterwards
-            driver.answer_seconds = None  # a migration may change a large table
         with contextlib.closing(driver.cursor()) as cursor:
             try:
-                begin(engine, cursor, MIGRATION_SECONDS)
+                if engine.dialect.name == "postgresql":
+                    from o9.store.core import postgres
+
+                    connection.detach()  # closed afterwards
+                    driver.answer_seconds = None  # a migration may change a large table
+                    postgres.begin(cursor, MIGRATION_SECONDS)
+                else:
+                    cursor.execute(BEGIN)
                 revision = _checked_revision(connection)
                 if revision is None:
                     create_tables(connection)
@@ -148,16 +153,6 @@ def _write_ahead(connection: Connection) -> None:
                 "such as a network drive: put it on a local disk, or use PostgreSQL"
             )
         return
-
-
-def begin(engine: Engine, cursor: Any, lock_seconds: float | None = None) -> None:
-    """Begin a writer's transaction on a driver's cursor."""
-    if engine.dialect.name == "postgresql":
-        from o9.store.core import postgres
-
-        postgres.begin(cursor, lock_seconds)
-    else:
-        cursor.execute("BEGIN IMMEDIATE")  # one that begins by reading and then writes could not wait its turn
 
 
 def writer_cursor(engine: Engine, driver: Any) -> Any:

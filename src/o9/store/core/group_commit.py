@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
-from o9.store.core.engine import begin, describe, store_error, writer_cursor
+from o9.store.core.engine import BEGIN, describe, store_error, writer_cursor
 from o9.store.core.statements import Statements
 from o9.store.core.unit import Areas, Operation, UnitOfWork
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 GROUP_LIMIT = 500
+_INTERRUPTED = "the write was interrupted; read what became of it"
 ASK_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 R = TypeVar("R")
 
@@ -145,7 +146,7 @@ class GroupCommit:
         try:
             self._commit_or_refuse(group)
         except BaseException:  # Ctrl-C hits one thread; the others in the group must not wait for ever
-            _refuse([waiting for waiting in group if not waiting.done], _interrupted)
+            _refuse([waiting for waiting in group if not waiting.done], lambda: OptimizationStoreError(_INTERRUPTED))
             raise
 
     def _commit_or_refuse(self, group: list[_Waiting]) -> None:
@@ -250,7 +251,7 @@ class GroupCommit:
     def _begin(self, cursor: Any, known: bool) -> Token | None:
         """By the token one can tell later whether it was committed; None on SQLite, whose COMMIT always answers."""
         if self._engine.dialect.name != "postgresql":
-            begin(self._engine, cursor)
+            cursor.execute(BEGIN)
             return None
         from o9.store.core import postgres
 
@@ -311,10 +312,6 @@ def _identity(engine: Engine) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _interrupted() -> OptimizationStoreError:
-    return OptimizationStoreError("the write was interrupted; read what became of it")
 
 
 def _refuse(group: list[_Waiting], error: Callable[[], Exception]) -> None:

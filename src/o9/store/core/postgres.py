@@ -88,15 +88,14 @@ class Token:
     number: int
 
 
-def begin(cursor: psycopg.Cursor[Any], lock_seconds: float | None = None, token: Token | None = None) -> None:
+def begin(cursor: psycopg.Cursor[Any], lock_seconds: float = LOCK_SECONDS, token: Token | None = None) -> None:
     """Begin a transaction, take the writers' turn, and write the token, in one exchange.
 
     READ COMMITTED, whatever the server's default: by a snapshot older than the turn, it would decide on what was.
     """
-    lock = LOCK_SECONDS if lock_seconds is None else lock_seconds
     cursor.execute(
         "BEGIN ISOLATION LEVEL READ COMMITTED; "
-        f"SET LOCAL lock_timeout = {int(lock * 1000)}; "
+        f"SET LOCAL lock_timeout = {int(lock_seconds * 1000)}; "
         f"SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_SECONDS * 1000)}; "
         f"SELECT pg_advisory_xact_lock({WRITER_LOCK})" + (_WRITE_TOKEN.format(token) if token else ""),
         prepare=False,

@@ -36,7 +36,7 @@ from o9.store.schema.optimizations import (
     TRANSITION,
     TRIAL,
 )
-from o9.store.schema.statistics import ROLLUP, STATUS_COUNTER
+from o9.store.schema.statistics import STATUS_COUNTER
 
 MOST_AMONG = 1000  # ids that one statement names
 
@@ -142,24 +142,18 @@ def counts(connection: Connection) -> list[Row]:
     return rows(connection, select(STATUS_COUNTER).where(STATUS_COUNTER.c.count != 0))
 
 
-def endings(connection: Connection, since_day: str = "") -> list[Row]:
-    """The rollups of what ended on `since_day` (YYYY-MM-DD) or later, by day, histograms decoded."""
-    by_day = (ROLLUP.c.span == "day", ROLLUP.c.starts >= since_day, ROLLUP.c.count != 0)
-    found = rows(connection, select(ROLLUP).where(*by_day).order_by(ROLLUP.c.starts))
-    for row in found:
-        row |= {name: json.loads(row[name]) for name in ("durations", "improvements", "waits")}
-    return found
-
-
-def trials(connection: Connection, optimization_id: str, after: int = -1, limit: int | None = None) -> list[Trial]:
-    """The ledger in the order of numbers, from the one behind `after`; without returns."""
-    statement = (
-        select(TRIAL)
-        .where(TRIAL.c.optimization_id == optimization_id, TRIAL.c.number > after)
-        .order_by(TRIAL.c.number)
-        .limit(limit)
-    )
-    return [row_to_trial(row) for row in rows(connection, statement)]
+def trials(
+    connection: Connection,
+    optimization_id: str,
+    after: int = -1,
+    limit: int | None = None,
+    state: TrialState | None = None,
+) -> list[Trial]:
+    """The ledger in the order of numbers, from the one behind `after`; without returns. `state`: only trials in it."""
+    statement = select(TRIAL).where(TRIAL.c.optimization_id == optimization_id, TRIAL.c.number > after)
+    if state is not None:
+        statement = statement.where(TRIAL.c.state == state.value)
+    return [row_to_trial(row) for row in rows(connection, statement.order_by(TRIAL.c.number).limit(limit))]
 
 
 def best_trials(connection: Connection, optimization_id: str, direction: str, limit: int) -> list[Trial]:
@@ -168,14 +162,6 @@ def best_trials(connection: Connection, optimization_id: str, direction: str, li
     value = TRIAL.c.value.asc() if direction == "minimize" else TRIAL.c.value.desc()
     statement = select(TRIAL).where(*mine, TRIAL.c.value.is_not(None)).order_by(value, TRIAL.c.number).limit(limit)
     return [row_to_trial(row) for row in rows(connection, statement)]
-
-
-def failed_trials(connection: Connection, optimization_id: str, limit: int) -> list[Trial]:
-    """The first ones, in the order of numbers."""
-    mine = TRIAL.c.optimization_id == optimization_id, TRIAL.c.state == TrialState.FAILED.value
-    return [
-        row_to_trial(row) for row in rows(connection, select(TRIAL).where(*mine).order_by(TRIAL.c.number).limit(limit))
-    ]
 
 
 def trial(connection: Connection, optimization_id: str, number: int) -> Trial | None:

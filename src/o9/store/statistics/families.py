@@ -74,8 +74,7 @@ class _Tried(Counter[tuple[str, str]]):
 
 def origin_of(unit: UnitOfWork, optimization_id: str) -> tuple[str, int] | None:
     """What it is a retry of, and behind how many of its steps it began; None where it is none."""
-    found = unit.run(_METADATA_OF_A_RETRY, {"target": optimization_id, "mark": '%"retry_of"%'}).fetchone()
-    metadata = json.loads(found[0]) if found else {}
+    metadata = json.loads(unit.run(_METADATA, {"target": optimization_id}).fetchone()[0])
     return (metadata["retry_of"], metadata.get("retry_from_step", 0)) if "retry_of" in metadata else None
 
 
@@ -215,9 +214,7 @@ def _adopt_earlier(unit: UnitOfWork, optimization_id: str, family: str) -> None:
 
 
 _NO_COUNTS: Row = {"pruned": 0, "sharpes": 0, "sharpe_sum": 0.0, "sharpe_square_sum": 0.0}
-_METADATA_OF_A_RETRY = select(OPTIMIZATION.c.metadata).where(
-    OPTIMIZATION.c.optimization_id == bindparam("target"), OPTIMIZATION.c.metadata.like(bindparam("mark"))
-)
+_METADATA = select(OPTIMIZATION.c.metadata).where(OPTIMIZATION.c.optimization_id == bindparam("target"))
 _BASELINE_OF = select(BASELINE.c.data).where(BASELINE.c.optimization_id == bindparam("target"))
 _COUNT_PRUNED = (
     update(FAMILY_COUNTER)
