@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.store.synchronization import Gathering
-from o9.synchronizer.roster import Roster
+from o9.synchronizer.synchronizer import Roster
 
 TODAY = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOUR = 3600.0

@@ -1,9 +1,9 @@
 """The record as pandas frames, with stable columns and dtypes, and as CSV and Parquet files.
 
-Moments are datetime64[us, UTC]; figures are float64 with NaN where unknown, counts are Int64, words are pandas'
-"string", with <NA> where there is none; lists and mappings are words, as JSON. A frame of nothing has the same columns
-and dtypes. Of trials, each parameter and each metric has a column of its own, `parameter.NAME` and `metric.NAME`,
-behind the fixed ones: float64 where all are numbers, else "string". Parquet needs `pip install 'prefect-o9[parquet]'`.
+Moments are datetime64[us, UTC], figures float64 with NaN where unknown, counts Int64, texts pandas' "string" with <NA>
+where there is none; lists and mappings are JSON texts. An empty frame has the same columns and dtypes. Each parameter
+and metric of trials has a column, `parameter.NAME` and `metric.NAME`, behind the fixed ones: float64 where all are
+numbers, else "string". Parquet needs `pip install 'prefect-o9[parquet]'`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ share that chance alone would explain with as many cells is taken off, as Kelley
 that of the F test of one-way analysis of variance on the ranks. The interaction of a pair is ε² of the cells of both
 less ε² of each alone: negative where the two merely say the same, as they do when a sampler moves them together.
 
-No forest is fitted, so there is no seed, and the same ledger gives the same answer. What a sampler has not tried is
-unknown: a search that soon settled in one region says little of the others, as `note` says.
+No forest is fitted, so there is no seed, and the same ledger gives the same answer. A search that soon settled in one
+region says little about the others, as `note` says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Statistics as tables and words, as Prefect's artifacts show them. Pure; unknown is a dash."""
+"""Statistics as tables and Markdown for Prefect's artifacts. Pure; an unknown figure is a dash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
-    """The same in words, with the trends and what was mended."""
+    """The same as Markdown, with the trends and the rollups that were mended."""
     lines = [
         "# Optimizations",
         "",

@@ -1,7 +1,7 @@
-"""What the rollups say, in words and figures. Pure: rollups in, plain JSON-ready data out.
+"""Figures from rollups. Pure: rollups in, plain JSON-ready data out.
 
-Shares are 0 to 1, durations and waits seconds, improvements shares of the baseline (`o9.lifecycle.effect`). Where there
-is nothing to say the figure is None, and `reason` tells why.
+Shares are 0 to 1, durations and waits seconds, improvements shares of the baseline (`o9.lifecycle.effect`). An unknown
+figure is None, and `reason` says why.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Does it get better? Slopes over windows, with their confidence intervals. Pure.
+"""Trends: slopes over windows, with their confidence intervals. Pure.
 
 The slope is Theil and Sen's: the median of the slopes between all pairs of windows, with Sen's interval at 95%
 (P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63, 1968; `scipy.stats.theilslopes`).
-Not least squares: rates and durations of single days are skewed and have outliers, of which one would turn a line, and
-up to 29 % of the windows may be wrong without turning this one. Fewer than five windows give no interval at 95%: of
-four values even the rarest orders, rising throughout or falling throughout, come by chance once in twelve.
+Up to 29 % of the windows may be outliers without turning it; one turns a least-squares line. Fewer than five windows
+give no interval at 95%: four values rise or fall throughout by chance once in twelve.
 
-The window that the present is in is shown, and counts for no slope: it is not over.
+The current window is shown, but is not over, and counts for no slope.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Keeping the rollups true: what `compute_statistics` does, without Prefect.
 
-The rollups are written in the transaction that ends an optimization. What can still make them wrong: a caller amends
-a result after its end, or a hand in the database. So the days that can still change are recounted from the record, an
+The rollups are written in the transaction that ends an optimization. An amendment of a result after the end, or an edit
+of the database by hand, can still make them wrong. So the days that can still change are recounted from the record, an
 hour at a time, and what differs is added (`mending.Mend`); then days are compared with their hours, months with their
-days, all time with its months, so that an error on any level is mended, at a cost that does not grow with history. Days
-whose hours are forgotten are recounted as a whole. What was pruned is kept apart, and counts as what is recorded does.
-Writers wait only for a window that is mended.
+days, all time with its months, at a cost that does not grow with history. Days whose hours are forgotten are recounted
+as a whole. Writers wait only for a window that is mended.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Progress = Callable[[float], Awaitable[None]]
 
 @dataclass
 class Upkeep:
-    """What was looked at and mended. `corrections`: each rollup that was wrong, and by how much."""
+    """What was compared and mended. `corrections`: each rollup that was wrong, and by how much."""
 
     days: list[str] = field(default_factory=list)
     windows: int = 0

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from o9.lifecycle.heartbeat import NodeHeartbeat
+from o9.lifecycle.processes import lives
 from o9.mirror.spool import deliver
 from o9.model.errors import OptimizationStoreError, OptimizationSyncError, OptimizationValidationError
 from o9.model.optimization import utc_now
@@ -28,13 +29,13 @@ from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Publish, ReadNext
-from o9.synchronizer.roster import Node, Roster, gather
+from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Gathering, Publish, ReadNext
 
 logger = logging.getLogger(__name__)
 CONFIRM_SECONDS = 0.5  # between two looks while a caller waits for other nodes
 PATIENCE = 3  # intervals in which a node should have read what was published
 _numbers = itertools.count(1)
+Node = dict[str, Any]
 
 
 class AsyncStateSynchronizer(StoreComponent):
@@ -289,3 +290,59 @@ def _targets(names: Iterable[str] | None) -> frozenset[str] | None:
     for number, name in enumerate(targets):
         validate_node_id(f"target_nodes[{number}]", name)
     return frozenset(targets)
+
+
+def gather(store: Store) -> tuple[Gathering, dict[str, bool]]:
+    """All nodes, and by id whether its process may live. Reads; for a thread."""
+    found = store.read(queries.gathering)
+    return found, {row["node_id"]: lives(row) is not False for row in found.running}
+
+
+class Roster:
+    """Which nodes live, from every reading of them.
+
+    A node lives while its heartbeat comes within its lease, by this process's monotonic clock, which nobody can set.
+    One whose process is gone from this machine is dead at once.
+    """
+
+    def __init__(self) -> None:
+        self._beats: dict[str, tuple[float, float]] = {}
+
+    def look(self, found: Gathering, may_live: dict[str, bool], now: float, today: datetime) -> list[Node]:
+        """The nodes by id, as `AsyncStateSynchronizer.get_nodes` gives them. now: by the monotonic clock."""
+        self._beats = {row["node_id"]: self._beat(row, found.at, now) for row in found.running}
+        nodes = {}
+        for row in found.running:
+            name, lasts = row["node_id"], float(row["info"].get("lease_seconds") or 0.0)
+            is_living = may_live[name] and now - self._beats[name][1] < lasts
+            nodes[name] = {
+                "node_id": name, "host": row["host"], "pid": row["pid"], "heartbeat_at": row["heartbeat_at"],
+                "living": is_living, **_lag(row["cursor"], found, today),
+            }  # fmt: skip
+        absent = {"host": None, "pid": None, "heartbeat_at": None, "living": False, **_lag(0, found, today)}
+        for name in found.expected.keys() - nodes.keys():
+            nodes[name] = {"node_id": name, **absent}
+        for name, node in nodes.items():
+            node["expected"] = found.expected[name]["info"] if name in found.expected else None
+        return [nodes[name] for name in sorted(nodes)]
+
+    def excuse(self, now: float) -> None:
+        """This process saw nothing for a while: others may not have been able to give a heartbeat either."""
+        self._beats = {name: (beat, now) for name, (beat, _) in self._beats.items()}
+
+    def _beat(self, row: Row, at: float, now: float) -> tuple[float, float]:
+        """Its last heartbeat, and when that came, by the monotonic clock."""
+        beat = row["heartbeat_at"]
+        known = self._beats.get(row["node_id"])
+        if known is None:
+            return beat, now - max(0.0, at - beat)
+        return known if known[0] == beat else (beat, now)
+
+
+def _lag(cursor: int, found: Gathering, today: datetime) -> Node:
+    """`cursor` is the change that it reads next; 0: it reads none."""
+    if not cursor:
+        return dict.fromkeys(("read_to", "lag", "lag_seconds"))
+    since = found.unread_since.get(cursor)
+    seconds = 0.0 if since is None else max(0.0, (today - datetime.fromisoformat(since)).total_seconds())
+    return {"read_to": cursor - 1, "lag": max(0, found.last_change + 1 - cursor), "lag_seconds": seconds}

@@ -25,7 +25,7 @@ def table_of(model: type[SQLModel]) -> Table:
 
 
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """An index of the rows for which `where` holds. A statement uses it where it says `where` in the same words."""
+    """An index of the rows for which `where` holds, used by statements that have `where` word for word."""
     return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 

@@ -65,7 +65,7 @@ def parse_url(url: str) -> URL:
         raise _unreadable(url) from None  # its text may hold the password
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        if "@" in f"{parsed.host}{parsed.database}":  # of a password, and drivers tell of both in their errors
+        if "@" in f"{parsed.host}{parsed.database}":  # part of a password, which drivers would show in errors
             raise _unreadable(url)
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":

@@ -237,7 +237,7 @@ class GroupCommit:
             raise StoreUnavailableError(
                 f"the store {describe(self._engine.url)} was moved or deleted while in use: put it back, or stop"
             )
-        driver = connection.connection.driver_connection  # psycopg's error alone does not tell; its connection does
+        driver = connection.connection.driver_connection  # whether it is lost, psycopg's error alone does not say
         try:
             token = self._begin(cursor, known)
         except BaseException as error:
@@ -249,7 +249,7 @@ class GroupCommit:
         return connection, cursor, token
 
     def _begin(self, cursor: Any, known: bool) -> Token | None:
-        """By the token one can tell later whether it was committed; None on SQLite, whose COMMIT always answers."""
+        """The token shows later whether it was committed; None on SQLite, whose COMMIT always answers."""
         if self._engine.dialect.name != "postgresql":
             cursor.execute(BEGIN)
             return None

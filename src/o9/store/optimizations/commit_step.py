@@ -18,9 +18,8 @@ from o9.model.trial import Output, Trial
 from o9.model.validation import validate_changes
 from o9.store.core.column_types import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
-from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.outputs import keep_output
-from o9.store.optimizations.provenance import keep_baseline
+from o9.store.optimizations.provenance import keep_baseline, keep_calendar
 from o9.store.schema.optimizations import CHECKPOINT, METRIC, RETURNS, TRIAL
 from o9.store.statistics.families import INHERITED, join_family, origin_of, recognize_repeats
 
@@ -54,8 +53,7 @@ class CommitStep(OnOptimization[Acknowledged]):
     `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
     of one core) and `memory_usage` (MiB) are None where they were not measured: the state keeps its values.
     `output` is what the strategy printed outside of its trials; `retry_of` names the origin of a retry, else "".
-    The same step once more by the same attempt, whose connection broke before the answer came, is acknowledged and
-    written once.
+    A step that the same attempt commits again, because the answer was lost, is acknowledged and written once.
     """
 
     optimization_id: str
@@ -112,7 +110,7 @@ class CommitStep(OnOptimization[Acknowledged]):
         return Acknowledged(Intent(row["intent"]), row["completed_steps"])
 
     def _is_written(self, unit: UnitOfWork) -> bool:
-        """Whether this very step was committed before, and only the answer was lost on its way."""
+        """Whether this step was committed before, and only the answer was lost."""
         unit.flush()
         mine = (CHECKPOINT.c.optimization_id == self.optimization_id) & (CHECKPOINT.c.step == self.step)
         found = unit.connection.execute(select(CHECKPOINT.c.data).where(mine)).scalar()
@@ -132,7 +130,7 @@ class CommitStep(OnOptimization[Acknowledged]):
 class Amend(OnOptimization[Acknowledged]):
     """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner.
 
-    `ending`: an attempt's last words, taken also when its end came from outside a moment ago.
+    `ending`: an attempt's final changes, accepted also when its end has just come from outside.
     """
 
     optimization_id: str
@@ -216,10 +214,7 @@ def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial
 
 
 def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
-    """The row, if the attempt with this fence still holds it and it is at work.
-
-    `ending`: what an attempt leaves behind is taken, too, when its end came from outside a moment ago.
-    """
+    """The row, if the attempt with this fence still holds it and it is active, or with `ending` has just ended."""
     row = unit.existing(optimization_id)
     status = OptimizationStatus(row["status"])
     if row["fence"] != fence or not (status in ACTIVE or (ending and status in INTENDED_END.values())):

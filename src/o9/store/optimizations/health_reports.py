@@ -1,9 +1,8 @@
-"""Health reports over time: the reports of each optimization, since when each holds, and for how long.
+"""Health reports over time.
 
-Contract. The newest report of an optimization is the one that was kept last. One with the content of the newest adds no
-row: that row is then of the newer moment, and has the checks behind it. Every end makes an optimization due for a
-check, and so does every change after it; it is due until a report of how it is now was kept. Reads cost the same at any
-size, but for `health_under_way`, which looks at all that run or rest.
+Contract. A report with the same content as the newest one adds no row: it updates that row's time and checks. An
+optimization is due for a check from its end, and from each change after it, until a report of its present state is
+kept. Reads cost the same at any size, but for `health_under_way`, which looks at all that run or rest.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict
 _RUNS = OptimizationStatus.RUNNING.value
 _UNDER_WAY = (_RUNS, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)
 _NEWEST_FIRST = (REPORT.c.last_at.desc(), REPORT.c.optimization_id.desc())
-# What a condition of a partial index says must be there word for word.
+# A partial index is used only by a statement that has its condition word for word.
 _IS_LATEST = REPORT.c.is_latest == literal_column("1")
 _IS_DUE = OPTIMIZATION.c.health_due == literal_column("1")
 
@@ -134,7 +133,7 @@ def last_health_report(connection: Connection) -> int:
 
 
 def health_due(connection: Connection, limit: int = 100) -> list[str]:
-    """Those that have ended and were not checked since: what ended first comes first."""
+    """Those that are due for a check, by their ends."""
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
     found = (
         select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(page_size(limit))

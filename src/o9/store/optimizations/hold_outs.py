@@ -1,11 +1,10 @@
 """Held-out data: what the best of an optimization earned on them, and how often such data were looked at.
 
 Contract. A look is a series of returns on held-out data that was not seen before. It is counted before it is shown,
-over all optimizations of the same objective on the same data, whatever family their trials name, and never forgotten,
-whatever is pruned. Looks count together where their periods overlap. Where the dates or the data's fingerprint of one
-are not known, they may be the other's. The same series again (a retry, a report made once more, a search that found
-the same) is no new look, for it tells nothing new. A strategy that evaluates by itself has no objective: its looks
-count by the family, without one by the optimization.
+over all optimizations of the same objective on the same data, whatever family their trials name, and pruning keeps it.
+Looks count together where their periods overlap, or one's dates or data fingerprint are unknown. The same series again
+(a retry, another report, a search with the same best) is no new look. Looks of a strategy without an objective count by
+the family, without one by the optimization.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from o9.store.core.column_types import pack_returns, unpack_returns
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
-from o9.store.optimizations.calendars import keep_calendar
 from o9.store.optimizations.commit_step import held
+from o9.store.optimizations.provenance import keep_calendar
 from o9.store.schema.optimizations import BASELINE, CALENDAR, OPTIMIZATION, PROVENANCE, RETURNS, TRIAL
 from o9.store.schema.statistics import LOOK
 

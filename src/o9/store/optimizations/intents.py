@@ -1,7 +1,6 @@
 """Intents: recorded, and carried out at once where the optimization is at rest, else with its next commit.
 
-What O9 itself wants goes the same way: `Suspend` takes off what runs, and `GoOn` queues it again. `Requeue` ends an
-attempt by what is wanted then.
+O9's own intents take the same way: `Suspend` stops what runs, `GoOn` queues it again, and `Requeue` ends an attempt.
 """
 
 from __future__ import annotations

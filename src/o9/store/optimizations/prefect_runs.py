@@ -40,7 +40,7 @@ class RegisterRun(Operation[None]):
 
 @dataclass(frozen=True)
 class CloseRun(Operation[None]):
-    """All that Prefect has to say of this run is recorded."""
+    """Everything that Prefect reports of this run is recorded."""
 
     run_id: str
 
@@ -65,8 +65,8 @@ class ForgetRuns(Operation[None]):
 class Adopt(Operation[Claimed]):
     """Record a flow run that O9 does not run as an optimization, held by `node` from the start.
 
-    The same run once more answers as it did the first time, and is held again where it was not held: it had rested. It
-    never waits in the queue, takes no slot, and has failed when its holder is lost.
+    Adopting the same run again gives the same answer, and takes the lease again where the run had rested. A mirrored
+    run never waits in the queue, takes no slot, and fails when its holder is lost.
     """
 
     state: OptimizationState

@@ -1,4 +1,4 @@
-"""What a result is held against: the baseline, what each attempt ran, and what came of evaluating the best once more.
+"""What a result is checked against: the baseline, the dates, what each attempt ran, and its second evaluation.
 
 Contract. A baseline is written once for an optimization, a provenance once for an attempt; neither is ever changed. A
 repetition is replaced by the next one.
@@ -6,6 +6,7 @@ repetition is replaced by the next one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -15,7 +16,7 @@ from o9.model.provenance import Ran
 from o9.model.trial import Trial
 from o9.store.core.column_types import free_text, pack_returns
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
-from o9.store.schema.optimizations import BASELINE, PROVENANCE, REPETITION
+from o9.store.schema.optimizations import BASELINE, CALENDAR, PROVENANCE, REPETITION
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Repetition:
-    """What came of evaluating trial `number` once more: `checks` are JSON; `code` is what it was evaluated with."""
+    """Trial `number` evaluated again: the resulting `checks` as JSON, and the `code` that it ran."""
 
     number: int
     code: str
@@ -93,3 +94,22 @@ def repetition(connection: Connection, optimization_id: str) -> Repetition | Non
     columns = [REPETITION.c[name] for name in Repetition.__dataclass_fields__]
     row = connection.execute(select(*columns).where(REPETITION.c.optimization_id == optimization_id)).first()
     return None if row is None else Repetition(**row._mapping)
+
+
+def keep_calendar(unit: UnitOfWork, optimization_id: str, dates: Sequence[float] | None) -> str | None:
+    """The digest under which `dates` are kept, equal ones once for each optimization; None where there are none."""
+    if dates is None:
+        return None
+    data = pack_returns(dates)
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    row = {"optimization_id": optimization_id, "digest": digest, "data": data}
+    unit.insert(CALENDAR, row, ignore_known=True)
+    return digest
+
+
+def calendar(connection: Connection, optimization_id: str, digest: str | None) -> bytes | None:
+    """Packed, as `unpack_returns` reads it."""
+    if digest is None:
+        return None
+    mine = (CALENDAR.c.optimization_id == optimization_id, CALENDAR.c.digest == digest)
+    return connection.execute(select(CALENDAR.c.data).where(*mine)).scalar()

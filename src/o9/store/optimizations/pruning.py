@@ -1,4 +1,4 @@
-"""Deleting what ended long ago, with everything of its own; what was counted of it stays counted.
+"""Deleting optimizations that ended long ago, with all rows of theirs; counts keep them.
 
 Contract. Each operation here is one short transaction, however much there is to delete: it stops behind the piece with
 which its time is over, and the next one goes on, in whichever process. Killed at any instant, what it had committed is

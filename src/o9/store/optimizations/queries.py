@@ -18,9 +18,9 @@ from o9.store.alerts.episodes import STATE_OF
 from o9.store.core.column_types import STATE_FIELDS, row_to_state, row_to_trial
 from o9.store.core.reading import page_size, read_cursor, rows, write_cursor
 from o9.store.core.unit import Row
-from o9.store.optimizations.calendars import calendar
 from o9.store.optimizations.placebos import is_placebo
 from o9.store.optimizations.prefect_runs import PRUNED
+from o9.store.optimizations.provenance import calendar
 from o9.store.schema.alerts import ALERT
 from o9.store.schema.optimizations import (
     CHANGE,

@@ -12,7 +12,7 @@ from sqlmodel import Field
 
 from o9.store.core.base import SERIAL, Record, partial_index, table_of, unbounded_texts
 
-# What waits for a slot; the queue's index and the claim must say it in the same words.
+# What waits for a slot: word for word the condition of the queue's index.
 WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
 
 

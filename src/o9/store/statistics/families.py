@@ -1,9 +1,9 @@
 """What was ever tried in a family of trials: N, which no pruning makes smaller.
 
 Contract. `family_counter` moves in the transaction that writes the trials, so that counting costs the same at any size.
-A failed or cancelled trial may not say whose it is: what it was to be computed from may be known only once another one
-succeeded. It belongs to the family that its optimization had then, or to the first one that it gets. What a retry took
-over or repeats is not counted twice. What is pruned leaves its Sharpe ratio behind, as moments.
+A failed or cancelled trial may not name its family, which may be known only once another one succeeded. It belongs to
+the family that its optimization had then, or to the first one that it gets. What a retry took over or repeats is not
+counted twice. Pruned trials leave moments of their Sharpe ratios behind.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def origin_of(unit: UnitOfWork, optimization_id: str) -> tuple[str, int] | None:
 
 
 def recognize_repeats(unit: UnitOfWork, origin_id: str, trials: Sequence[Row]) -> None:
-    """In a retry, trials that are those of its origin once more become inherited ones: they are no new tries.
+    """Mark trials of a retry as inherited where its origin has the same number, state, parameters and value.
 
-    The same is: the same number, state, parameters and value. origin_id: "" for what is no retry.
+    They are no new tries. origin_id: "" where it is no retry.
     """
     if not (origin_id and trials):
         return

@@ -100,7 +100,7 @@ class Sums:
             (mine.update if times == 1 else mine.subtract)(getattr(other, name))
 
     def differs(self, other: Sums) -> bool:
-        """Whether more than the order of adding tells the two apart."""
+        """Whether the two differ by more than rounding."""
         for name in ("count", "ran", "improved", "waited", "steps_sum", *HISTOGRAMS):
             if getattr(self, name) != getattr(other, name):
                 return True
@@ -270,6 +270,6 @@ def _count(unit: UnitOfWork, row: Mapping[Any, Any], from_status: str | None, to
 
 
 def _waited(unit: UnitOfWork, row: Row) -> float:
-    """Seconds since it was queued, which its key in the queue tells."""
+    """Seconds since it was queued, by its queue key."""
     queued: float = queued_at(float(row["queue_key"]), int(row["priority"]))
     return max(0.0, round(datetime.fromisoformat(unit.now).timestamp() - queued, 6))
