@@ -10,7 +10,6 @@ import html
 import io
 import json
 import logging
-import pickle
 import smtplib
 import socket
 import ssl
@@ -346,11 +345,9 @@ def test_what_is_logged_while_guarded_is_redacted_and_nothing_else(caplog: pytes
     assert "ValueError: ***" in told[1]
 
 
-def test_secrets_cannot_be_written_anywhere() -> None:
+def test_secrets_are_not_shown() -> None:
     secrets = Secrets(["T0PSECRET"])
     assert repr(secrets) == str(secrets) == "Secrets(***)"
-    with pytest.raises(TypeError, match="not written anywhere"):
-        pickle.dumps(secrets)
 
 
 # What hangs

@@ -1,10 +1,10 @@
 """Any service that Apprise knows, by its URL.
 
-Contract. The URL is a secret: nothing that this channel shows, raises, logs or answers holds more of it than the scheme
-and the host. Apprise itself says only whether a send succeeded. The reason of a failure is the error that its plugin
-was handling when it logged, else what it logged; the send is tried again unless the error says that it cannot succeed.
+Contract. The URL is a secret: this channel shows, raises, logs and returns no more of it than the scheme and the host.
+Apprise itself returns only whether a send succeeded. The reason of a failure is the error that the plugin was handling
+when it logged, else what it logged; the send is retried unless the error means that it cannot succeed.
 
-Each send has a plugin of its own, since plugins keep state. A URL of several targets is one channel: if one of them
+Each send has a plugin of its own, since plugins keep state. A URL with several targets is one channel: if one of them
 fails, all are notified again.
 """
 
@@ -36,27 +36,22 @@ from o9.text.escape import chat_line
 from o9.user_code.calls import Calls
 
 SECONDS = 30.0
-READ_SECONDS = 15.0  # for an answer, where the URL has no `rto`; Apprise's 4 s make doubles of what is only slow
+READ_SECONDS = 15.0  # for an answer, if the URL has no `rto`; after Apprise's 4 s a slow service is sent doubles
 URL_LIMIT = 8_000
 _SPARE = 10  # units that Apprise puts between a title and a body
 
-_KINDS = {
-    AlertLevel.INFO: NotifyType.INFO,
-    AlertLevel.WARNING: NotifyType.WARNING,
-    AlertLevel.ERROR: NotifyType.FAILURE,
-    AlertLevel.CRITICAL: NotifyType.FAILURE,
-}
-# Which services take a whole page; the others that take HTML know a few tags of it.
+_KINDS = {AlertLevel.INFO: NotifyType.INFO, AlertLevel.WARNING: NotifyType.WARNING}  # the others: a failure
+# Services that take a whole HTML page; others that take HTML know a few tags of it.
 _LETTERS = frozenset({
     "azure", "brevo", "mailersend", "mailgun", "mailto", "mailtos", "o365", "postmark", "resend", "sendgrid",
     "sendpulse", "ses", "smtp2go", "sparkpost",
 })  # fmt: skip
-# Where Apprise would take plain text, and Markdown looks better.
+# Services to which Apprise sends plain text by default, and that show Markdown.
 _IN_MARKDOWN = frozenset({"discord"})
 
 
 class AppriseChannel:
-    """A channel by an Apprise URL. Raises OptimizationValidationError for one that Apprise does not take."""
+    """Raises OptimizationValidationError for a URL that Apprise does not accept."""
 
     shows_the_first = True
 
@@ -83,7 +78,7 @@ class AppriseChannel:
             plugin = _plugin(self.name, self._url.get_secret_value())
             complaints = _Complaints(plugin)
             title, body = _written(plugin, message)
-            kind = NotifyType.SUCCESS if message.over else _KINDS[message.level]
+            kind = NotifyType.SUCCESS if message.over else _KINDS.get(message.level, NotifyType.FAILURE)
             if plugin.notify(body=body, title=title, notify_type=kind, body_format=_body_format(plugin)):
                 return None
         return complaints.failure(self._secrets)
@@ -95,7 +90,7 @@ class AppriseChannel:
 
 
 class _Complaints(logging.Handler):
-    """What a plugin says to its logger, and the error that it is handling then."""
+    """What a plugin logs, and the error that it is handling at that time."""
 
     def __init__(self, plugin: NotifyBase) -> None:
         super().__init__(logging.WARNING)
@@ -103,7 +98,7 @@ class _Complaints(logging.Handler):
         self._said = ""
         listening = logging.Logger("apprise", logging.WARNING)
         listening.addHandler(self)
-        # Instead of the process's, whose DEBUG lines are whole URLs; `trace` and `deprecate` are Apprise's own levels.
+        # The process's logger has whole URLs in its DEBUG lines; `trace` and `deprecate` are Apprise's own levels.
         listening.trace = listening.deprecate = lambda *args, **kwargs: None  # type: ignore[attr-defined]
         plugin.logger = listening
 
@@ -114,7 +109,7 @@ class _Complaints(logging.Handler):
     def failure(self, secrets: Secrets) -> Failed:
         if self._error is not None:
             return failure_of(self._error, secrets, now=utc_now())
-        return failed(self._said or "Apprise could not send it, and does not say why", secrets)
+        return failed(self._said or "Apprise could not send it, and logged no reason", secrets)
 
 
 def _plugin(name: str, url: str) -> NotifyBase:
@@ -147,13 +142,13 @@ def _refusal(url: str, said: str) -> str:
             "or jsons://HOST/PATH with TLS"
         )
     if "disabled" in said:
-        return f"Apprise cannot use {scheme}:// here, for want of a library; its pages name the one to install"
+        return f"Apprise cannot use {scheme}:// here, for want of a library; its documentation names the one to install"
     hint = "a URL is SERVICE://…, for example mailtos://user:password@host, slack://…, jsons://host/path"
     return f"Apprise does not take its URL{f' ({said})' if said else ''}; {hint}"
 
 
 def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
-    """Title and body in the form that the plugin wants, and in the length that the service takes."""
+    """Title and body in the plugin's form and within the service's length."""
     form = Form(plugin.notify_format.value)
     title = message.short_title(min(TITLE_LIMIT, plugin.title_maxlen if plugin.title_maxlen > 0 else TITLE_LIMIT))
     limit = plugin.body_maxlen
@@ -169,7 +164,7 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
 
 
 def _body_format(plugin: NotifyBase) -> NotifyFormat:
-    """Markdown is passed on as HTML, of which Apprise makes CommonMark: plugins turn that into their service's form."""
+    """Markdown is passed as HTML, which Apprise converts to CommonMark, and plugins to their service's form."""
     return NotifyFormat.HTML if plugin.notify_format == NotifyFormat.MARKDOWN else plugin.notify_format
 
 
@@ -178,7 +173,7 @@ def _schemes(plugin: NotifyBase) -> set[str]:
 
 
 def _host(plugin: NotifyBase) -> str:
-    """Where the service's URL has a host, and not a token in its place."""
+    """Empty if the service's URL has no host, or a token in its place."""
     host = plugin.host or ""
     if "host" not in plugin.template_tokens or not is_host(host):
         return ""
@@ -194,7 +189,7 @@ def _secrets(url: str, plugin: NotifyBase, host: str) -> Secrets:
 
 @cache
 def _asset() -> AppriseAsset:
-    """O9's name, and none of Apprise's pictures, which services would fetch from elsewhere."""
+    """O9's name, and no pictures: services would fetch Apprise's from elsewhere."""
     return AppriseAsset(
         app_id="O9", app_desc="O9", app_url="https://www.prefect.io", image_url_mask="", image_url_logo="",
         image_path_mask="", secure_logging=True,
@@ -203,7 +198,7 @@ def _asset() -> AppriseAsset:
 
 @contextmanager
 def _overheard() -> Iterator[list[str]]:
-    """What Apprise says in this thread goes here, and into no log."""
+    """Collects what Apprise logs in this thread, and keeps it out of the logs."""
     said: list[str] = []
     here = threading.get_ident()
 

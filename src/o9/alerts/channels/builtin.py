@@ -1,7 +1,7 @@
-"""The channels that are there from the start: the log, the console, a file that is rotated.
+"""The built-in channels: the log, the console, a file that is rotated.
 
-Contract. Each says what a notice says in plain text. What others wrote cannot pass for a line of its own: a record of
-the log is one line, and in the console and the file every line but an entry's first is indented.
+Contract. Each writes a notice as plain text. No text in an alert can forge an entry: a record of the log is one line,
+and in the console and the file every line of an entry but its first is indented.
 """
 
 from __future__ import annotations
@@ -55,18 +55,12 @@ def _shown_here(message: Message) -> Message | None:
     return message.about(replace(notice, firing=firing, resolved=resolved, known=known))
 
 
-_LEVELS = {
-    AlertLevel.INFO: logging.INFO,
-    AlertLevel.WARNING: logging.WARNING,
-    AlertLevel.ERROR: logging.ERROR,
-    AlertLevel.CRITICAL: logging.CRITICAL,
-}
 _ANSI = {AlertLevel.INFO: 36, AlertLevel.WARNING: 33, AlertLevel.ERROR: 31, AlertLevel.CRITICAL: 91}
 _ANSI_RESOLVED = 32
 
 
 class LogChannel:
-    """Logger `o9.alerts`: one record a notice, at its level; what is over is INFO."""
+    """Logger `o9.alerts`: one record for each notice, at its level; INFO once all of it is resolved."""
 
     shows_the_first = True
 
@@ -83,10 +77,10 @@ class LogChannel:
 
 
 class ConsoleChannel:
-    """The program's stderr, as it is then; coloured where that is a terminal, unless NO_COLOR is set.
+    """The program's stderr at the time of the send; coloured if that is a terminal and NO_COLOR is not set.
 
-    logged: whether a receiver is notified through the log as well. What the program's own logging shows on the same
-    stream is not printed there twice.
+    logged: whether a receiver is notified through the log as well. A message that the program's own logging shows on
+    the same stream is not printed twice.
     """
 
     shows_the_first = True
@@ -119,8 +113,8 @@ class ConsoleChannel:
 
 
 class FileChannel:
-    """A file (None: O9_ALERTS_LOG); above `most_bytes` it becomes `NAME.1`, the former `NAME.1` `NAME.2`, and so on to
-    `kept`. Several processes may write to it.
+    """A file (None: O9_ALERTS_LOG). Above `most_bytes` it is renamed to `NAME.1`, and older ones up to `NAME.kept`.
+    Several processes may write to it.
     """
 
     shows_the_first = True
@@ -154,7 +148,8 @@ class FileChannel:
 
 
 def _level_of(message: Message) -> int:
-    return logging.INFO if message.over else _LEVELS[message.level]
+    level: int = logging.INFO if message.over else getattr(logging, message.level.name)
+    return level
 
 
 def _log_is_shown_on(stream: TextIO, level: int) -> bool:
@@ -171,7 +166,7 @@ def _log_is_shown_on(stream: TextIO, level: int) -> bool:
 
 
 def _bare(stream: object) -> object:
-    """Without what a display of Rich's puts before it."""
+    """The stream behind a proxy of Rich's live display."""
     return getattr(stream, "rich_proxied_file", stream)
 
 

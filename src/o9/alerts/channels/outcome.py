@@ -1,8 +1,8 @@
-"""What became of a send, and what an error says of the next try.
+"""The outcome of a send, and what an error means for the next try.
 
 Contract. `Failed.reason` is for people, in one line, without secrets. `retry_after` is what the service asked for.
-`permanent` is true only where the same send cannot succeed: the service refuses the message, or who sends it. Whether a
-send that was cut off or whose answer was lost has arrived is unknown, and its reason says so.
+`permanent` is true only if the same send cannot succeed: the service refuses the message or its sender. If a send was
+cut off or its answer was lost, it is unknown whether the message arrived, and the reason says so.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from o9.user_code.calls import Busy, Calls, Unanswered
 
 REASON_LIMIT = 300
 UNKNOWN = "; whether it arrived is unknown"
-LONGEST_WAIT = timedelta(days=1)  # what a service may ask for
-PASSES = frozenset({408, 421, 423, 425, 429})  # of the 4xx: the same may be taken later
+LONGEST_WAIT = timedelta(days=1)  # that a service may ask for
+PASSES = frozenset({408, 421, 423, 425, 429})  # of the 4xx: the same message may be accepted later
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The service took it."""
+    """The service accepted it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It did not, or that is unknown: then it is `in_doubt`, and sent again the message may be a duplicate."""
+    """It did not, or that is unknown: then it is `in_doubt`, and the next try may make a duplicate."""
 
     reason: str
     retry_after: timedelta | None = None
@@ -88,7 +88,7 @@ async def outcome_of(
 
 
 def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:
-    """What an exception of a channel means: an HTTP response that it carries, SMTP's codes, the network's errors."""
+    """What an exception means: by the HTTP response that it carries, SMTP's codes, or the network's errors."""
     chain = list(_chain(error))
     for each in chain:
         if isinstance(each, smtplib.SMTPException):
@@ -100,9 +100,9 @@ def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: date
 
 
 def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | None:
-    """Of an error that carries an HTTP response: requests', httpx', aiohttp's or urllib's.
+    """Of an error that carries an HTTP response, of requests, httpx, aiohttp or urllib; None for any other.
 
-    By the status: 4xx is permanent unless it says otherwise, all else may pass.
+    A status 4xx is permanent, but for PASSES.
     """
     carried = getattr(error, "response", None)
     response: Any = error if carried is None else carried
@@ -168,7 +168,7 @@ def _words(error: BaseException) -> str:
 
 
 def _in_doubt(error: BaseException) -> bool:
-    """A connection that was refused carried nothing; one that broke may have."""
+    """A connection that was refused carried nothing; one that broke may have carried the message."""
     for each in _chain(error):
         if isinstance(each, ConnectionRefusedError) or "gaierror" in type(each).__name__:
             return False

@@ -1,15 +1,14 @@
-"""What must not be read: the secrets of channels, and every text about a channel without them.
+"""Redaction: the secrets of channels, and texts about channels without them.
 
-Contract. `Secrets` holds what is secret in a channel's address; it is never shown. `redacted` is what every
-text about a channel goes through before anybody sees it: an error's, a server's answer, a line of a log. While code
-runs `guarded`, what Apprise and the HTTP libraries log in that thread or task is redacted for every reader. Apprise's
-own `url(privacy=True)` is not enough: it shows a webhook's path, and the headers that a URL adds.
+Contract. `Secrets` holds what is secret in a channel's address, and is never shown. Every text about a channel passes
+`redacted` before anybody sees it: an error, a server's answer, a line of a log. Inside `guarded`, what Apprise and the
+HTTP libraries log in that thread or task is redacted, too. Apprise's own `url(privacy=True)` is not enough: it shows a
+webhook's path, and the headers that a URL adds.
 
-A password and a service's private tokens are hidden whatever their length (those of one to three characters where they
-stand alone, since they are also found in other words); any other part of an address from six characters on.
+A password and a service's private tokens are hidden whatever their length (those of one to three characters only as
+words of their own); any other part of an address from six characters on.
 
-What is redacted comes from strangers: the time that it takes grows with the text's length and no faster, since `re`
-holds every other thread up.
+The time of redaction is linear in the text's length: the texts come from strangers, and `re` holds up every thread.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from o9.model.urls import HIDDEN as HIDDEN
@@ -49,8 +47,6 @@ _NAMED = re.compile(
 class Secrets:
     """What is secret in an address, in each form in which it may turn up in a text."""
 
-    __slots__ = ("_found",)
-
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
         patterns = [_pattern(form) for form in sorted(forms, key=len, reverse=True)]
@@ -62,15 +58,12 @@ class Secrets:
     def __repr__(self) -> str:
         return f"Secrets({HIDDEN})"
 
-    def __reduce__(self) -> Any:
-        raise TypeError("secrets are not written anywhere")
-
 
 NONE_KNOWN = Secrets()
 
 
 def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]:
-    """What is secret in a channel's URL: all of it but for its scheme and `shown`, the host where it is one."""
+    """What is secret in a channel's URL: all of it but its scheme and `shown`, the host if it has one."""
     _, is_url, rest = url.partition("://")
     if not is_url:
         return {url, *private}
@@ -91,7 +84,7 @@ def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]
 
 
 def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
-    """`text` without `secrets`, without what is behind the host of any URL, and without what calls itself a secret."""
+    """`text` without `secrets`, what follows the host in any URL, and values that are named as secrets."""
     out = secrets.hide(text[:_LONGEST_TEXT])
     out = _URL.sub(_bare, out)
     out = _PATH.sub(rf"\1{HIDDEN}", out)
@@ -100,7 +93,7 @@ def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
 
 @contextmanager
 def guarded(secrets: Secrets) -> Iterator[None]:
-    """Redact what the LIBRARIES log in this thread or task meanwhile."""
+    """Redact what LIBRARIES log in this thread or task meanwhile."""
     before = _guard.set(secrets)
     try:
         yield
@@ -113,7 +106,7 @@ def _redact(record: logging.LogRecord) -> bool:
     secrets = _guard.get()
     if record.name == "apprise" and record.levelno < logging.INFO:
         return False
-    if secrets is not None or record.name == "apprise":  # which also sends in threads of its own
+    if secrets is not None or record.name == "apprise":  # it also sends in threads of its own
         _clean(record, secrets or NONE_KNOWN)
     return True
 
@@ -127,7 +120,7 @@ for _name in LIBRARIES:
 def _clean(record: logging.LogRecord, secrets: Secrets) -> None:
     try:
         said = record.getMessage()
-    except (TypeError, ValueError, KeyError):  # whose arguments do not fit: logging reports it, with all of them
+    except (TypeError, ValueError, KeyError):  # wrong arguments: logging would report them all
         said = str(record.msg)
     if record.exc_info and record.exc_info[0] is not None:
         said += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
@@ -143,7 +136,7 @@ def _bare(found: re.Match[str]) -> str:
 
 
 def host_in(url: str) -> str:
-    """The host in a URL, with its port; nothing where a token stands in its place."""
+    """The host in a URL, with its port; empty if a token stands in its place."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -153,7 +146,7 @@ def host_in(url: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether this is where a server is, and not a token in its place."""
+    """Whether this names a server, and is no token in its place."""
     return text == "localhost" or bool(
         re.fullmatch(r"[a-z0-9_\-]+(\.[a-z0-9_\-]+)+|[0-9a-f:.]*:[0-9a-f:.]+", text, re.I)
     )

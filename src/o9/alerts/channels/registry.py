@@ -1,9 +1,9 @@
-"""Which channels a node can send through: the built-in ones, those that its program registered, and those that the
+"""The channels that a node can send through: the built-in ones, those that its program registered, and those that the
 configuration names by an address or as a block.
 
-Contract. A channel's name holds nothing secret, and is the same on every node: of an address it is the scheme and a
-hash. What cannot be a channel is refused when it is registered, and when a configuration is taken; a block is loaded
-when it is first needed, since where it is kept may be away.
+Contract. A channel's name is not secret, and is the same on every node: that of an address is its scheme and a hash.
+What cannot be a channel is refused at registration, or with the configuration; a block is loaded at its first send,
+since Prefect's server may be away.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from o9.alerts.channels.builtin import ConsoleChannel, FileChannel, LogChannel
 from o9.alerts.channels.outcome import Channel, Failed, Sent, failed
@@ -53,11 +53,9 @@ def channel_of(name: str, what: Any) -> Channel:
     if inspect.isclass(what):
         raise OptimizationValidationError(field, f"{what.__name__} is a class; give an instance of it")
     if hasattr(what, "to_channel"):  # O9's block
-        channel: Channel = what.to_channel(name)
-        return channel
+        what = what.to_channel(name)
     if hasattr(what, "send") and isinstance(getattr(what, "name", None), str):
-        made: Channel = what
-        return made
+        return cast(Channel, what)
     if callable(getattr(what, "notify", None)):
         return BlockChannel(name, what)
     if callable(what):
@@ -74,7 +72,7 @@ def _check_takes_one(field: str, function: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # written in C: it is seen when it is called
+        return  # written in C: its first call shows it
     try:
         signature.bind(object())
     except TypeError:
@@ -132,7 +130,7 @@ class ChannelRegistry:
 
 
 def channel_name(reference: str) -> str:
-    """Under which name a receiver's channel is known."""
+    """The name of the channel that a receiver refers to."""
     scheme, is_address, _ = reference.partition("://")
     if not is_address:
         return reference
@@ -140,7 +138,7 @@ def channel_name(reference: str) -> str:
 
 
 class NamedBlock:
-    """A block that is loaded when it is first needed."""
+    """A block that is loaded at the first send."""
 
     shows_the_first = True
 

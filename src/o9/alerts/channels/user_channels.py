@@ -1,9 +1,9 @@
-"""What users bring: a function or coroutine function of one alert, a block that notifies.
+"""Users' channels: a function or coroutine function of one alert, or a block that notifies.
 
-Contract. A function is called, with an `OptimizationAlert`, for each alert of a notice that is new or resolved; at a
-repeat or an escalation for each that fires. It runs in a thread of the channel's own; a coroutine function in the
-program's event loop, where the watchdog looks after it. What raises has failed, and so has what returns False. Where
-one of several alerts fails, this process does not repeat those before it when the notice is tried again.
+Contract. A function is called with an `OptimizationAlert` for each alert of a notice that is new or resolved; at a
+repeat or an escalation for each that fires. It runs in a thread of the channel's own, a coroutine function in the
+program's event loop, under the watchdog. It fails if it raises or returns False. If it fails for one of several alerts,
+this process does not repeat those before it when the notice is tried again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from o9.strategies.registry import is_async
 from o9.user_code.calls import Calls
 
 SECONDS = 30.0
-TEXT_LIMIT = 20_000  # of a block, which does not say how much it takes
+TEXT_LIMIT = 20_000  # for a block that has no limit of its own
 _NOTIFIED_AGAIN = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
-_REMEMBERED = 100  # notices that failed half-way
+_REMEMBERED = 100  # notices that failed in part
 
 
 class FunctionChannel:
@@ -94,11 +94,11 @@ class BlockChannel:
                 if not isinstance(log := getattr(error, "log", None), str):
                     raise
                 # Prefect's blocks raise with what Apprise logged.
-                return failed(log or "Prefect's block could not send, and does not say why", self._secrets)
+                return failed(log or "Prefect's block could not send, and logged no reason", self._secrets)
         return None
 
     def _body(self, message: Message) -> str:
-        """As Apprise passes it on without a form: a mail takes it for HTML."""
+        """Without a form Apprise passes it on as it is, and mail services take it for HTML."""
         servers = list(getattr(self._block, "_apprise_client", ()))  # Prefect's; without it plain text is right
         limit = min((each.body_maxlen for each in servers), default=TEXT_LIMIT)
         letters = bool(servers) and all(each.notify_format == Form.HTML.value for each in servers)
@@ -109,7 +109,7 @@ class BlockChannel:
 
 
 def _secrets_in(block: Any) -> Secrets:
-    """Of all fields that hide their value, as pydantic's SecretStr does."""
+    """The values of all fields of the type SecretStr or Secret."""
     fields = [getattr(block, name, None) for name in getattr(type(block), "model_fields", {})]
     hidden = [each.get_secret_value() for each in fields if isinstance(each, Secret | SecretStr)]
     texts = [each for value in hidden for each in (value.values() if isinstance(value, dict) else [value])]

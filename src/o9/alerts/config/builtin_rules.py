@@ -1,4 +1,4 @@
-"""The rules that O9 brings. Each can be changed by its name in the alerts file, or switched off there. Pure."""
+"""The built-in rules. The alerts file changes them by their names, or switches them off. Pure."""
 
 from __future__ import annotations
 

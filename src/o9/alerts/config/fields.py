@@ -1,6 +1,6 @@
-"""Fields of what people write about alerts: durations, levels, names, one text or several. For Pydantic models; pure.
+"""Pydantic types of fields in alert files: durations, levels, names, one text or several. Pure.
 
-Contract. Each type takes what the YAML reader gives, and raises ValueError with the remedy for what it cannot mean.
+Contract. Each takes the YAML reader's values, and raises ValueError with the remedy.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def span_of(text: str, *, zero: bool = False) -> timedelta:
 
 
 def level_of(text: str) -> AlertLevel:
-    """In whatever case. Raises ValueError with what was probably meant."""
+    """Ignores case. Raises ValueError with what was probably meant."""
     return AlertLevel(one_of(text.lower(), [level.value for level in AlertLevel], "level"))
 
 
 def one_of(text: str, known: Collection[str], kind: str) -> str:
-    """A name of something that is defined elsewhere. Raises ValueError."""
+    """`text` if it is one of `known`. Raises ValueError."""
     if text not in known:
         raise ValueError(f"no {kind} is called {text!r:.80}{suggestion(text, known)}")
     return text
 
 
 def as_text(value: Any) -> str:
-    """A number, too, as it is written. Raises ValueError for anything else."""
+    """A text, or a number as text. Raises ValueError for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -80,13 +80,13 @@ def _listed(value: Any) -> Any:
 
 
 Words = Annotated[str, BeforeValidator(as_text)]
-"""A text, or a number as it is written."""
+"""A text, or a number as text."""
 Name = Annotated[Words, AfterValidator(_name)]
 Span = Annotated[timedelta, PlainValidator(_span)]
 SpanOrZero = Annotated[timedelta, PlainValidator(lambda value: _span(value, zero=True))]
 Level = Annotated[AlertLevel, PlainValidator(lambda value: level_of(as_text(value)))]
 Several = Annotated[tuple[T, ...], BeforeValidator(_listed)]
-"""A list, or one alone."""
+"""A list, or a single item."""
 
 _SPAN = re.compile(
     r"(?:(?P<years>\d{1,9})y)?(?:(?P<weeks>\d{1,9})w)?(?:(?P<days>\d{1,9})d)?(?:(?P<hours>\d{1,9})h)?"

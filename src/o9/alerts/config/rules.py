@@ -1,7 +1,7 @@
-"""`rules` of the alerts file: changes to the built-in ones by their names, and rules of one's own. Pure.
+"""`rules` of the alerts file: changes to the built-in ones by their names, and the user's own rules. Pure.
 
-Each rule is a mapping with `name`, and of one's own also `when`. Texts may name only what exists, and labels are such
-as an alert may have.
+Each is a mapping with `name`; the user's own also have `when`. Texts may name only what exists, and labels are valid
+for an alert.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Value = Annotated[Words, Field(max_length=VALUE_LIMIT)]
 
 
 class RuleEntry(Typed):
-    """What the file says of the rule `name`."""
+    """An entry of the file: the change of a built-in rule, or a rule."""
 
     name: Annotated[Words, AfterValidator(_rule_name)]
     when: Words | None = None
@@ -85,7 +85,7 @@ class RuleEntry(Typed):
 
     @cached_property
     def rule(self) -> Rule:
-        """What it comes to. Raises OptimizationValidationError with all faults."""
+        """Raises OptimizationValidationError with all faults."""
         base, faults = _BUILT_IN.get(self.name), Faults()
         scope = self.scope or (Scope.GLOBAL if base is None else base.scope)
         if base is not None and scope is not base.scope:

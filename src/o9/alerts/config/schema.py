@@ -1,9 +1,9 @@
-"""The alerts' configuration: what `O9_ALERTS_FILE` says, and what holds without one.
+"""The alerts' configuration: the file at `O9_ALERTS_FILE`, and the defaults.
 
-`load` reads the YAML, or refuses it with all its faults, each with its line; `read` has warnings, too: what is
-allowed, and likely a mistake. A text that says nothing is a fault; `{}` has the defaults. Fields that Alertmanager has
-mean what they mean there. Without a file, or without a `route`, all alerts go to the receiver `default`, which has
-`log`, `console`, `file` and every channel that is registered, unless the file defines it. Pure.
+`load` reads the YAML, or refuses it with all its faults, each with its line; `read` returns warnings, too, of what is
+likely a mistake. An empty text is a fault; `{}` has the defaults. Alertmanager's fields mean what they mean there.
+Without a file, or without a `route`, all alerts go to the receiver `default`, which has `log`, `console`, `file` and
+every channel that is registered, unless the file defines it. Pure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ALL_LABELS = "..."
 
 
 def _as_fault(check: Any, *given: Any) -> Any:
-    """What `check` makes of it; its faults as faults of the field where it stands."""
+    """The result of `check`; its fault as one of the field that is validated."""
     try:
         return check(*given)
     except OptimizationValidationError as error:
@@ -56,7 +56,7 @@ def _as_fault(check: Any, *given: Any) -> Any:
 
 
 def _known(kind: str) -> AfterValidator:
-    """A name of a `kind` that is defined elsewhere in the file."""
+    """The field names a `kind` that is defined elsewhere in the file."""
     return AfterValidator(lambda name, info: one_of(name, info.context[kind], kind))
 
 
@@ -146,7 +146,7 @@ class Receiver(Typed):
     send_resolved: Flag = True
     templates: Templates = Field(default_factory=dict)
     throttle: Throttle | None = None
-    """Of each of its channels, instead of the configuration's."""
+    """For each of its channels, instead of the configuration's."""
 
 
 class _Route(Typed):
@@ -191,8 +191,6 @@ class _File(Typed):
     rules: Annotated[tuple[RuleEntry, ...], AfterValidator(_unique_names)] = ()
 
 
-# What it means
-
 _DEFAULT = Receiver(name=DEFAULT_RECEIVER, channels=(EVERY_CHANNEL,))
 _DEFAULT_ROUTE = Route(DEFAULT_RECEIVER)
 _DEFAULT_DAMPING = Damping()
@@ -200,7 +198,7 @@ _DEFAULT_DAMPING = Damping()
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Everything is by name; `load` has checked that every name there is one of something."""
+    """`load` has checked that all names in it are defined."""
 
     route: Route = _DEFAULT_ROUTE
     receivers: Mapping[str, Receiver] = field(default_factory=lambda: {DEFAULT_RECEIVER: _DEFAULT})
@@ -209,7 +207,7 @@ class Configuration:
     flapping: Damping | None = _DEFAULT_DAMPING
     throttle: Throttle | None = None
     resolve_timeout: timedelta | None = None
-    """After it an alert without an end is resolved unless it is repeated; None: only when it is resolved explicitly."""
+    """An alert that is not repeated for this long is resolved; None: only when it is resolved explicitly."""
     templates: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     rules: tuple[Rule, ...] = BUILT_IN
@@ -224,7 +222,7 @@ class Read(NamedTuple):
     configuration: Configuration
     warnings: tuple[Fault, ...]
     addresses: Mapping[str, Fault]
-    """Those of channels, each with its first place."""
+    """The channels' addresses, each with its first place."""
 
 
 def load(text: str, source: str = "the alerts file") -> Configuration:
@@ -233,10 +231,10 @@ def load(text: str, source: str = "the alerts file") -> Configuration:
 
 
 def read(text: str, source: str = "the alerts file") -> Read:
-    """The same, with what is likely a mistake."""
+    """The same, with warnings of likely mistakes."""
     document = Document.parse(text, source)
     if document.data is None and not document.faults:
-        # As a file is that an editor or a full disk has cut off.
+        # An editor or a full disk may have cut it off.
         raise DocumentError(source, [Fault(1, "", "it says nothing at all; write `{}` where O9's defaults are meant")])
     file = read_model(_File, document, context=_names_in(document.data))
     try:
@@ -254,7 +252,7 @@ def read(text: str, source: str = "the alerts file") -> Read:
 
 
 def _names_in(data: Any) -> dict[str, Collection[str]]:
-    """The names that others of the file may refer to, in data that were not checked yet."""
+    """The names that may be referred to, in data that were not checked yet."""
 
     def names(field: str) -> list[str]:
         items = data.get(field) if isinstance(data, dict) else None
@@ -281,7 +279,7 @@ def _configuration(file: _File) -> Configuration:
 
 
 def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
-    """The routes; each has what it does not say from its parent. Routes with the same matchers in one are numbered."""
+    """The routes; each inherits what it does not set. Routes with the same matchers under one parent are numbered."""
     faults = Faults()
     keys: Counter[str] = Counter()
 
@@ -323,17 +321,17 @@ def _labels(names: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def says_where(channel: str) -> bool:
-    """Whether it is there, or says where it goes: no program has to register it."""
+    """Whether it is built in, an address or a block, so that no program has to register it."""
     return "://" in channel or channel in BUILT_IN_CHANNELS or channel.startswith(BLOCK)
 
 
-# What is likely a mistake: each with the path of its field
+# Warnings: each is the path of a field, and what is likely wrong with it.
 
 Doubt = tuple[str, str]
 
 
 def likely_label(name: str, known: Collection[str]) -> str | None:
-    """What of it was probably meant."""
+    """The label that was probably meant."""
     return _PROMETHEUS.get(name.lower()) or next(iter(near(name, known)), None)
 
 
@@ -392,7 +390,7 @@ def _placed(path: str, texts: Iterable[Matchers]) -> list[tuple[str, Matcher]]:
 
 
 def _first_named(named: Iterable[Doubt], known: Collection[str]) -> Iterator[Doubt]:
-    """Of each name that is not known, where it stands first."""
+    """The first place of each unknown name."""
     seen = set(known)
     for path, name in named:
         if name not in seen:
@@ -401,7 +399,7 @@ def _first_named(named: Iterable[Doubt], known: Collection[str]) -> Iterator[Dou
 
 
 def _never_reached(path: str, parent: _Route, document: Document) -> Iterator[Doubt]:
-    """Of those side by side: what fits a later one fits an earlier one, too, which goes on to none."""
+    """Routes whose alerts all match an earlier route under the same parent that does not `continue`."""
     ends: list[tuple[int, frozenset[Matcher]]] = []
     for number, route in enumerate(parent.routes):
         matchers = frozenset(sum(route.matchers, ()))

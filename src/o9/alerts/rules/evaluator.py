@@ -1,10 +1,10 @@
-"""Evaluating alert rules over all that O9 knows, by one node for all.
+"""The evaluation of alert rules over the record, by one node for all.
 
-Contract. Owned by one event loop. The node that holds the lease RULES evaluates; the states of rules and how far they
+Contract. Owned by one event loop. The node that holds the lease RULES evaluates. The states of rules and how far they
 have read are written after the alerts that follow from them, and the next node goes on from there: a restart neither
 repeats nor loses an alert. The first evaluator of a store begins with what happens from then on. A pass costs the same
-at any history: with the built-in rules eight reads and one for each schedule, a few for each end, and no write where
-nothing changes.
+at any history: with the built-in rules eight reads, one for each schedule, a few for each end, and no write if nothing
+changes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RuleEvaluator:
         self._last_pass = -inf  # the monotonic clock of a machine that was just started is near 0
 
     async def use(self, store: Store, lease_seconds: float) -> None:
-        """Evaluate what is in `store`; if that never happened, from now on."""
+        """Evaluate what is in `store`; if no node ever did, from now on."""
         self._store = store
         self._leadership = Leadership(store, RULES, lease_seconds)
         self._statistics = OptimizationStatistics(store=store)
@@ -73,11 +73,11 @@ class RuleEvaluator:
 
     @property
     def evaluates(self) -> bool:
-        """Whether this node holds the lease, by what it knows."""
+        """Whether this node holds the lease, as far as it knows."""
         return self._leadership.fence is not None
 
     async def look(self, node: str, now: datetime, late: Sequence[SubjectFacts] | None = None) -> bool:
-        """One pass under the name `node`, and more where there is much to read. Answers whether this node evaluates.
+        """One pass under the name `node`, and more while there is more to read. Returns whether this node evaluates.
 
         late: runs that Prefect waits for; None: unknown. Raises OptimizationStoreError where the store is away.
         """
@@ -111,7 +111,7 @@ class RuleEvaluator:
                 logger.warning("could not give back the lease of the rules; it runs out: %s", error)
 
     async def _evaluate(self, now: datetime, late: Sequence[SubjectFacts] | None) -> bool:
-        """Read, evaluate, send, write down. Answers whether there is more to read."""
+        """Read, evaluate, send, write down. Returns whether there is more to read."""
         turns: list[Turn] = []
         if self._board is None:
             self._board = await asyncio.to_thread(self._restored)
@@ -128,13 +128,13 @@ class RuleEvaluator:
         return behind
 
     def _restored(self) -> Board:
-        """In a thread: what was written down, by whichever node."""
+        """In a thread: what this node or another wrote down."""
         self._written = self._store.read(queries.rule_positions)
         self._positions = self._from | self._written
         return Board((), self._store.read(queries.rule_states))
 
     async def _read_statistics(self, board: Board) -> Statistics:
-        """Where a rule asks for more than the queue."""
+        """If a rule uses more of them than the queue."""
         asked = set().union(*(board.figures(scope) for scope in _STATISTICAL)) - _OF_THE_QUEUE
         if not asked:
             return {}, ()
@@ -146,7 +146,7 @@ class RuleEvaluator:
     def _take(
         self, board: Board, now: datetime, late: Sequence[SubjectFacts] | None, statistics: Statistics
     ) -> tuple[list[Turn], bool]:
-        """In a thread: what begins and ends by what there is now, and whether there is more to read."""
+        """In a thread: what begins and ends by the present facts, and whether there is more to read."""
         store, scopes = self._store, board.scopes()
         turns, ended, behind = self._take_transitions(board, now)
         reports = store.read(queries.health_reports_since, self._positions[REPORTS], limit=PAGE)
@@ -179,7 +179,7 @@ class RuleEvaluator:
         return turns, behind or len(reports) == PAGE
 
     def _take_transitions(self, board: Board, now: datetime) -> tuple[list[Turn], list[SubjectFacts], bool]:
-        """By what died or ended since; also the last figures of what ended, and whether there is more to read."""
+        """By what died or ended since; also the last facts of what ended, and whether there is more to read."""
         store = self._store
         rows = store.read(queries.transitions_since, self._positions[TRANSITIONS], limit=PAGE)
         asked = board.figures(Scope.END)
@@ -208,7 +208,7 @@ class RuleEvaluator:
         return None if state is None or is_placebo(state.metadata) else state
 
     def _schedule_facts(self, name: str, lease: str, database_now: float) -> SubjectFacts:
-        """Late is what was not claimed since this node saw it due."""
+        """Late by the time since this node first saw its lease unclaimed."""
         held, at = self._store.read(queries.leader, lease), time.monotonic()
         if held is not None and held["expires_at"] > database_now:
             self._due_since.pop(name, None)
@@ -218,7 +218,7 @@ class RuleEvaluator:
         return SubjectFacts(name, {"late_seconds": late}, {"schedule": name})
 
     async def _notify(self, turns: Sequence[Turn]) -> None:
-        """What begins is sent together; what ends after it, for it may have begun just now."""
+        """What begins is sent together, and then what ends, since that may have begun in this pass."""
         begun = [turn.alert for turn in turns if turn.alert is not None]
         new = [alert for alert in begun if await self._store.read_async(queries.alert, alert.alert_id) is None]
         sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in new), return_exceptions=True)
@@ -230,7 +230,7 @@ class RuleEvaluator:
                 await self.end(turn)
 
     async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
-        """Send what a rule found. False: it was resolved meanwhile, and is not sent again."""
+        """False: it was resolved meanwhile, and is not to be repeated. Raises OptimizationStoreError."""
         try:
             await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
         except OptimizationStoreError:
@@ -242,7 +242,7 @@ class RuleEvaluator:
         return True
 
     async def end(self, turn: Turn) -> None:
-        """Resolve it."""
+        """Resolve its alert. Raises OptimizationStoreError."""
         try:
             await self._alerts.resolve_alert(turn.ended, ended_by_rule(turn.rule, turn.why))
         except OptimizationStoreError:

@@ -44,7 +44,7 @@ _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt)\b")
 
 
 def died(row: Row) -> bool:
-    """Whether this transition is the death of an attempt that another one follows."""
+    """Whether this transition is the death of an attempt that is followed by another one."""
     swept: bool = row["cause"] == Cause.SWEEPER.value and row["to_status"] == S.CREATED.value
     return swept and row["from_status"] != S.CREATED.value
 
@@ -121,7 +121,7 @@ def worse_than_usual(store: Store, state: OptimizationState) -> float | None:
 
 
 def retried(store: Store, state: OptimizationState) -> Iterator[str]:
-    """Those that this one is a retry of, the last one first."""
+    """The optimizations that this one is a retry of, the last one first."""
     before = state.metadata.get("retry_of")
     for _ in range(LAST_RUNS):
         if not isinstance(before, str):
@@ -160,13 +160,13 @@ def report_facts(row: Row, state: OptimizationState) -> SubjectFacts:
 
 
 def living(store: Store) -> set[str]:
-    """The nodes that have announced themselves, without those of this host whose process is gone."""
+    """The nodes that have joined, without those of this host whose process is gone."""
     dead = dead_on_this_host(store)
     return {row["node_id"] for row in store.read(queries.nodes) if row["node_id"] not in dead}
 
 
 def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
-    """What fires of `rules` and says that `node` is dead: each alert's id and rule."""
+    """The id and rule of each alert of `rules` that fires about `node`."""
     found, after = [], (0, "")
     while page := store.read(queries.open_episodes, after):
         for episode in page:
@@ -178,7 +178,7 @@ def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tupl
 
 
 def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[SubjectFacts]:
-    """`now` by the database's clock. Not `certain` while no heartbeat was possible."""
+    """`now` by the database's clock; not `certain` while no heartbeat was possible."""
     facts = []
     for row in rows:
         silent = max(0.0, now - row["heartbeat_at"])
@@ -210,7 +210,7 @@ def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> 
 def global_facts(
     statistics: Mapping[str, Any], hours: Sequence[Row], queue: tuple[int, float | None], now: datetime
 ) -> SubjectFacts:
-    """`statistics`: those of `get_global_statistics`, or nothing if no rule uses them."""
+    """`statistics`: those of `get_global_statistics`; empty if no rule uses them."""
     count, first = queue
     waiting = 0.0 if first is None else max(0.0, now.timestamp() - first)
     figures = flat({name: each for name, each in statistics.items() if name != "ended"}) | _windows(hours, now)
@@ -227,7 +227,7 @@ def group_facts(scope: Scope, statistics: Mapping[str, Any], hours: Sequence[Row
 
 
 def first_hour(now: datetime) -> str:
-    """From which hour on `queries.ended_since` has the last day."""
+    """The hour from which `queries.ended_since` has the last day."""
     return (now - timedelta(hours=24)).isoformat()[:13]
 
 
@@ -243,7 +243,7 @@ def flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
 
 
 def error_of(detail: str) -> str:
-    """What kind of error it is, by which many of one kind are grouped: its class, else its first line."""
+    """The kind of error, by which alerts are grouped: its class, else its first line."""
     raised = _RAISED.search(detail)
     return raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]
 
@@ -300,7 +300,7 @@ def _of_optimization(
 
 
 def _bad(checks: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    """Those whose name begins so, and that found something."""
+    """Those that found something, of those whose name begins with `name`."""
     known = (check for check in checks if check["name"].startswith(name) and check["score"] is not None)
     return [check for check in known if check["score"] < 1.0]
 

@@ -1,6 +1,6 @@
-"""What rules look at: the figures of each scope with their units and bounds, and what else its alerts can say.
+"""The figures that rules compare, by scope, with their units and bounds, and the names that alerts may use.
 
-`QUANTITIES` names the figures, `LABELS` and `WORDS` what alerts of a scope are labelled with and may say besides. Pure.
+`QUANTITIES` has the figures, `LABELS` the labels of a scope's alerts, `WORDS` what else their texts may name. Pure.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Unit(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Its values lie in `low` to `high`, both included."""
+    """Its values lie between `low` and `high`, both included."""
 
     unit: Unit
     low: float = -inf
@@ -118,7 +118,7 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.SCHEDULE: {"late_seconds": SECONDS},
 }  # fmt: skip
 OPEN = ("metrics.", "results.")
-"""What begins the names of figures that objectives return: of one optimization, while it runs and at its end."""
+"""Prefixes of the figures that objectives return: of one optimization, while it runs and at its end."""
 _OF_ONE = ("optimization", "type", "strategy")
 LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.GLOBAL: (), Scope.TYPE: ("type",), Scope.STRATEGY: ("strategy",), Scope.OPTIMIZATION: _OF_ONE,
@@ -135,7 +135,7 @@ WORDS: Mapping[Scope, tuple[str, ...]] = {
 
 
 def quantity_of(name: str, scope: Scope) -> Quantity:
-    """What a figure measures. Raises ValueError where the scope has none of this name, with what was probably meant."""
+    """Raises ValueError if the scope has no figure of this name, with what was probably meant."""
     if name in QUANTITIES[scope]:
         return QUANTITIES[scope][name]
     if scope in (Scope.OPTIMIZATION, Scope.END) and name.startswith(OPEN) and name not in OPEN:
@@ -155,12 +155,12 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 def placeholders(text: str) -> tuple[str, ...]:
-    """The names in braces in a rule's words, each once."""
+    """The names in braces, each once."""
     return tuple(dict.fromkeys(PLACEHOLDER.findall(text)))
 
 
 def checked_words(text: str, scope: Scope) -> str:
-    """The words. Raises ValueError for braces that would be sent as they are written."""
+    """`text`. Raises ValueError for braces that would be sent as they are."""
     example = f"{{{next(iter((*QUANTITIES[scope], *LABELS[scope])))}}}"
     if re.search("[{}]", PLACEHOLDER.sub("", text)):
         raise ValueError(f"a brace without its other half, or one too many; a figure is written as {example}")

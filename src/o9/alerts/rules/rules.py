@@ -1,9 +1,9 @@
-"""Rules: from what O9 knows to alerts that begin and end, as pure decisions over a time that is passed in.
+"""Rules: from facts to alerts that begin and end, as pure decisions over a time that is passed in.
 
-Contract. A rule looks at facts, each of a subject: an optimization, a node, a channel. For each rule and subject there
-is a state: pending from when its condition holds, firing once that has lasted `lasts`, and over when it is clear,
-`keep_firing` after that. What is not known begins nothing and ends nothing. A `Board` holds the states; `take` says
-what begins to fire and what is over, each with its reason.
+Contract. Facts are about a subject: an optimization, a node, a channel. Each rule has a state for each subject: pending
+while its condition holds, firing after `lasts`, and over `keep_firing` after it is clear. An unknown figure begins
+nothing and ends nothing. A `Board` holds the states; `take` returns what begins to fire and what is over, each with its
+reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`when` None: the monitor finds it; an empty title and a level of None are the finding's own then.
+    """`when` None: the monitor evaluates it, and an empty title or a level of None keeps that of its finding.
 
     `title`, `says` and `remedy` may hold `{name}`, the name of a figure, or of a label or word of the facts.
 
@@ -53,23 +53,23 @@ class Rule:
 
     @property
     def figures(self) -> frozenset[str]:
-        """Which it asks for: those of its conditions, and those that its words name."""
+        """Those in its conditions and texts."""
         named = placeholders("\n".join((self.title, self.says, self.remedy)))
         asked = [each.figures for each in (self.when, self.clear) if each]
         return frozenset((*sum(asked, ()), *(name for name in named if is_figure(name, self.scope))))
 
     @property
     def lingers(self) -> timedelta:
-        """An instantaneous event fires for a while all the same."""
+        """How long it fires after it is clear; an instant fires for AFTER_INSTANT."""
         return self.keep_firing or (AFTER_INSTANT if self.scope in INSTANTS else NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectFacts:
-    """What is known of a subject. `key` identifies the subject in its scope; `labels` go into the alert.
+    """What is known of a subject, which `key` identifies in its scope.
 
-    `words` are what else its rules may say of it, such as the `detail` of an error. `at`: when it was, where that is
-    not now.
+    labels: those of its alerts. words: what else the texts of rules may name, such as the `detail` of an error.
+    at: the time of an event; None: now.
     """
 
     key: str
@@ -82,7 +82,7 @@ class SubjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """How a rule stands to a subject: pending or firing. `clear_since` while it lingers; `alert_id` once it fires."""
+    """Of a rule and a subject: pending or firing. `clear_since` is set while it lingers, `alert_id` while it fires."""
 
     since: datetime
     firing: bool = False
@@ -103,7 +103,7 @@ _AS_JSON = TypeAdapter(RuleState)
 def decide(
     rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
 ) -> tuple[RuleState | None, RuleReason]:
-    """How `rule` stands to a subject now. `now_reads` None: there is no such subject any more."""
+    """The next state; None: neither pending nor firing. `now_reads` None: the subject is gone."""
     if known is None or not known.firing:
         return _not_firing(rule, known, now_reads, now)
     if now_reads is Reading.HOLDS:
@@ -116,7 +116,7 @@ def decide(
     since = known.clear_since or now
     lingers = rule.lingers
     if now_reads is None and rule.scope is Scope.OPTIMIZATION:
-        lingers = max(lingers, AFTER_INSTANT)  # it has ended: what was wrong in the end is not put right by that
+        lingers = max(lingers, AFTER_INSTANT)  # it ended, which corrects nothing
     if now - since < lingers:
         return replace(known, clear_since=since), RuleReason.LINGERS
     if now_reads is None:
@@ -150,9 +150,9 @@ Place = tuple[str, str]
 
 
 class Board:
-    """All rules and their states. Changes gather until `drain`, which returns what to write down.
+    """The rules and their states. Changes gather until `drain`, which returns what to write down.
 
-    states: as they were written down; `use` then says which of them are over.
+    states: as they were written down; `use` then ends those of other rules.
     """
 
     def __init__(self, rules: Iterable[Rule] = (), states: Mapping[Place, str] | None = None) -> None:
@@ -161,7 +161,7 @@ class Board:
         self._changed: dict[Place, RuleState | None] = {}
 
     def scopes(self) -> frozenset[Scope]:
-        """Those of which there are rules with a condition."""
+        """Those that rules with a condition have."""
         return frozenset(rule.scope for rule in self._rules.values() if rule.when is not None)
 
     def figures(self, scope: Scope) -> frozenset[str]:
@@ -169,13 +169,13 @@ class Board:
         return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
 
     def use(self, rules: Iterable[Rule]) -> list[Turn]:
-        """Go on with these rules; what fires of any other is over."""
+        """Evaluate these rules from now on; what fires of any other is over."""
         self._rules = {rule.name: rule for rule in rules}
         lost = [place for place in self._states if place[0] not in self._rules]
         return [turn for place in lost for turn in self._put(place, None, RuleReason.NO_RULE)]
 
     def take(self, scope: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False) -> list[Turn]:
-        """What follows from these facts. `complete`: subjects that are not among them are no more."""
+        """Evaluate the scope's rules. `complete`: subjects that are not among these are gone."""
         turns: list[Turn] = []
         seen: set[str] = set()
         rules = [rule for rule in self._rules.values() if rule.scope is scope and rule.when is not None]
@@ -191,7 +191,7 @@ class Board:
         return turns
 
     def pass_time(self, now: datetime) -> list[Turn]:
-        """End what has lingered long enough, of what is not repeated."""
+        """End what has lingered long enough of instants and reports, which are not evaluated again."""
         turns: list[Turn] = []
         for place, state in list(self._states.items()):
             rule = self._rules[place[0]]
@@ -200,17 +200,17 @@ class Board:
         return turns
 
     def fix(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
-        """What happened to this subject, in these scopes, has been put right."""
+        """The cause of what fires for this subject in these scopes was fixed."""
         wanted = set(scopes)
         places = [place for place in self._states if place[1] == key and self._rules[place[0]].scope in wanted]
         return [turn for place in places for turn in self._put(place, None, RuleReason.FIXED)]
 
     def keys(self, scope: Scope) -> tuple[str, ...]:
-        """Of which subjects of a scope something fires, or is about to."""
+        """The subjects of a scope for which a rule is pending or fires."""
         return tuple(dict.fromkeys(key for name, key in self._states if self._rules[name].scope is scope))
 
     def drain(self) -> dict[Place, str | None]:
-        """The states that changed since the last time, as text; None: there is none any more."""
+        """The states that changed since the last call, as JSON; None: removed."""
         changed, self._changed = self._changed, {}
         return {place: None if each is None else each.dump() for place, each in changed.items()}
 
@@ -239,7 +239,7 @@ class Board:
 
 
 def alert_of(rule: Rule, facts: SubjectFacts, at: datetime) -> OptimizationAlert:
-    """The alert of a subject that begins to fire. Its id follows from what fires and since when."""
+    """The alert of a subject that begins to fire. Its id is derived from the rule, the subject and `at`."""
     assert rule.when is not None
     assert rule.level is not None
     about = {**facts.labels, **facts.words, "optimization": facts.optimization_id}
@@ -261,7 +261,7 @@ def alert_of(rule: Rule, facts: SubjectFacts, at: datetime) -> OptimizationAlert
 
 
 def with_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
-    """What the monitor found, with what the rule of its name changes."""
+    """A finding of the monitor, as the rule of its name changes it."""
     labels = {**alert.metadata.get("labels", {}), **rule.labels}
     metadata = alert.metadata | {"rule": rule.name} | ({"labels": labels} if labels else {})
     title = _title(rule, {"optimization": alert.optimization_id}, {}) or alert.title
@@ -269,7 +269,7 @@ def with_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
 
 
 def filled(text: str, scope: Scope, about: Mapping[str, str], figures: Figures) -> str:
-    """`text` with the words and figures that it names; `unknown` where there is none."""
+    """`text` with the words and figures that it names; `unknown` for a missing one."""
 
     def put(found: re.Match[str]) -> str:
         name = found[1]
@@ -282,12 +282,12 @@ def filled(text: str, scope: Scope, about: Mapping[str, str], figures: Figures) 
 
 
 def _title(rule: Rule, about: Mapping[str, str], figures: Figures) -> str:
-    """Nothing where all that it names is empty."""
+    """Empty if all that it names is."""
     return filled(rule.title, rule.scope, about, figures)[:TITLE_LIMIT].strip()
 
 
 def written(name: str, scope: Scope, value: float) -> str:
-    """A figure as people read it, in its unit."""
+    """A figure in its unit, for people."""
     unit = quantity_of(name, scope).unit
     if unit is Unit.SECONDS:
         return duration(value)

@@ -34,7 +34,7 @@ AGAIN, OVER_AFTER = timedelta(minutes=1), timedelta(minutes=5)
 
 
 class RuleService:
-    """It looks every `interval` seconds. `schedules`: see RuleEvaluator."""
+    """Evaluates every `interval` seconds. `schedules`: see RuleEvaluator."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class RuleService:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def use(self, store: Store, lease_seconds: float) -> None:
-        """Evaluate what is in `store`; if that never happened, from now on."""
+        """Evaluate what is in `store`; if no node ever did, from now on."""
         self._store = store
         await self._evaluator.use(store, lease_seconds)
 
@@ -77,9 +77,9 @@ class RuleService:
         prefect_alive: Callable[[], Awaitable[bool]],
         late_runs: Callable[[datetime], Awaitable[list[SubjectFacts]]],
     ) -> None:
-        """Goes with the alert system's, after `use`; returns after the first pass. Raises OptimizationError.
+        """After the alert system's and `use`; returns after the first pass. Raises OptimizationError.
 
-        node: under which name; prefect_alive: whether this node reaches Prefect; late_runs: what Prefect waits for.
+        node: this node's name; prefect_alive: whether it reaches Prefect; late_runs: runs that Prefect waits for.
         """
 
         async def probe() -> None:
@@ -99,11 +99,11 @@ class RuleService:
         await self._evaluator.leave()
 
     def node_died(self, names: Iterable[str]) -> None:
-        """From any thread, and before `start`, too: these nodes of this host are found dead."""
+        """These nodes of this host were found dead. From any thread, also before `start`."""
         self._dead += [name for name in names if not name.endswith("#flows")]  # a flow's is reported by its attempt
 
     async def look(self) -> None:
-        """Evaluate, and send. Raises OptimizationStoreError if the store is away; then the next call sends."""
+        """Evaluate and send. Raises OptimizationStoreError if the store is away; then the next call sends."""
         now = utc_now()
         await self._look_at_this_node(now)
         await self._evaluator.look(self._node, now, self._late)
@@ -156,7 +156,7 @@ class RuleService:
         prefect_alive: Callable[[], Awaitable[bool]],
         late_runs: Callable[[datetime], Awaitable[list[SubjectFacts]]],
     ) -> None:
-        """Whether this node reaches Prefect, and, where it evaluates for all, what Prefect waits for."""
+        """Whether this node reaches Prefect, and, if it evaluates for all, the runs that Prefect waits for."""
         began, late = time.monotonic(), None
         try:
             alive = await prefect_alive()
