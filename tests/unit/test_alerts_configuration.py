@@ -157,8 +157,6 @@ route:
             "route: {repeat_interval: 999999999y}",
             "line 1: route.repeat_interval: '999999999y' is longer than 3,660 days",
         ),
-        ("route: {group_by: [a, a]}", "line 1: route.group_by: a label is named twice"),
-        ("route: {group_by: [a, ...]}", "line 1: route.group_by: `...` means all labels; leave the others out"),
         (
             "route: {escalate_after: 5m}",
             "line 1: route.escalate_after: `escalate_after` and `escalate_to` need each other",

@@ -38,8 +38,7 @@ DEFAULT_RECEIVER = "default"
 BUILT_IN_CHANNELS = ("log", "console", "file")
 BLOCK = "block:"
 
-OF_EACH = ("title", "level", "optimization", "rule")
-OF_O9 = frozenset(OF_EACH).union(*LABELS.values())
+OF_O9 = frozenset({"title", "level", "optimization", "rule"}).union(*LABELS.values())
 _PROMETHEUS = {"severity": "level", "alertname": "title"}
 ALL_LABELS = "..."
 
@@ -80,14 +79,6 @@ def _not_empty(problem: str) -> AfterValidator:
         return items
 
     return AfterValidator(check)
-
-
-def _group_by(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("a label is named twice")
-    if ALL_LABELS in names and len(names) > 1:
-        raise ValueError("`...` means all labels; leave the others out")
-    return names
 
 
 def _channel(text: str) -> str:
@@ -153,7 +144,7 @@ class _Route(Typed):
     receiver: ReceiverName | None = None
     matchers: MatcherTexts = ()
     continues: Flag = Field(False, alias="continue")
-    group_by: Annotated[Several[Words], AfterValidator(_group_by)] | None = None
+    group_by: Several[Words] | None = None
     group_wait: SpanOrZero | None = None
     group_interval: Span | None = None
     repeat_interval: Span | None = None
@@ -288,6 +279,9 @@ def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
 
     def made(given: _Route, above: Route, path: str) -> Route:
         matchers: Matchers = sum(given.matchers, ())
+        group_by = above.group_by
+        if given.group_by is not None:
+            group_by = None if ALL_LABELS in given.group_by else tuple(sorted({*given.group_by}))
         key = f"{above.key}/{written(matchers)}".removeprefix("/")
         keys[key] += 1
         inherited = ("group_wait", "group_interval", "repeat_interval", "escalate_after", "receiver", "escalate_to")
@@ -296,7 +290,7 @@ def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
             key=key if keys[key] == 1 else f"{key}#{keys[key]}",
             matchers=matchers,
             continues=given.continues,
-            group_by=above.group_by if given.group_by is None else _labels(given.group_by),
+            group_by=group_by,
             mute_time_intervals=given.mute_time_intervals,
             active_time_intervals=given.active_time_intervals,
         )
@@ -314,10 +308,6 @@ def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
     route = made(root, Route(DEFAULT_RECEIVER, key=""), "route")
     faults.refuse()
     return route
-
-
-def _labels(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    return None if ALL_LABELS in names else tuple(sorted(names))
 
 
 def says_where(channel: str) -> bool:
