@@ -60,9 +60,25 @@ def demo_table(
     states: Sequence[OptimizationState], best_trials: Mapping[str, Trial | None], trials: Mapping[str, int]
 ) -> list[DemoRow]:
     """A row for each state, in their order. `best_trials` and how many `trials` there are, by optimization id."""
-    return [
-        _row(state, best_trials.get(state.optimization_id), trials.get(state.optimization_id, 0)) for state in states
-    ]
+    rows = []
+    for state in states:
+        best = best_trials.get(state.optimization_id)
+        metrics = best.metrics if best is not None else {}
+        rows.append(
+            DemoRow(
+                optimization_id=state.optimization_id,
+                strategy=state.name,
+                trials=trials.get(state.optimization_id, 0),
+                figure=next((p.figure for p in _PLANS if p.objective == state.metadata.get("objective")), "sharpe"),
+                in_sample_sharpe=metrics.get("sharpe"),
+                held_out_sharpe=metrics.get("out_of_sample_sharpe"),
+                equal_weight_sharpe=metrics.get("equal_weight_sharpe"),
+                held_out_equal_weight_sharpe=metrics.get("out_of_sample_equal_weight_sharpe"),
+                buy_and_hold_sharpe=metrics.get("buy_and_hold_sharpe"),
+                held_out_buy_and_hold_sharpe=metrics.get("out_of_sample_buy_and_hold_sharpe"),
+            )
+        )
+    return rows
 
 
 @dataclass(frozen=True)
@@ -147,20 +163,4 @@ def _state(
             "seed": seed,
             "trials_per_step": trials_per_step,
         },
-    )
-
-
-def _row(state: OptimizationState, best: Trial | None, trials: int) -> DemoRow:
-    metrics = best.metrics if best is not None else {}
-    return DemoRow(
-        optimization_id=state.optimization_id,
-        strategy=state.name,
-        trials=trials,
-        figure=next((p.figure for p in _PLANS if p.objective == state.metadata.get("objective")), "sharpe"),
-        in_sample_sharpe=metrics.get("sharpe"),
-        held_out_sharpe=metrics.get("out_of_sample_sharpe"),
-        equal_weight_sharpe=metrics.get("equal_weight_sharpe"),
-        held_out_equal_weight_sharpe=metrics.get("out_of_sample_equal_weight_sharpe"),
-        buy_and_hold_sharpe=metrics.get("buy_and_hold_sharpe"),
-        held_out_buy_and_hold_sharpe=metrics.get("out_of_sample_buy_and_hold_sharpe"),
     )

@@ -36,7 +36,6 @@ from o9.store import queries
 from o9.store.core.column_types import moment, to_json
 from o9.store.core.component import StoreComponent
 from o9.store.core.reading import PAGE_LIMIT
-from o9.store.core.unit import Row
 from o9.store.optimizations.health_reports import KeepReport
 from o9.store.store import Store
 
@@ -119,11 +118,9 @@ class OptimizationHealthChecker(StoreComponent):
         Invalid: another status, any change after the end, or other thresholds or rules than this checker's.
         """
         state = await self.existing(optimization_id)
-        kept = await self.store.read_async(queries.health_report, optimization_id)
-        if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
-            report = OptimizationHealthReport.from_dict(kept["report"])
-            if (utc_now() - report.timestamp).total_seconds() < self.check_interval:
-                return report
+        report = await self._kept(state)
+        if report is not None and (utc_now() - report.timestamp).total_seconds() < self.check_interval:
+            return report
         return await self.check_optimization_health(optimization_id)
 
     async def judge_ended(
@@ -135,9 +132,9 @@ class OptimizationHealthChecker(StoreComponent):
         `allowed_imports`: as for `o9.health.reevaluation.evaluate_again`. Raises OptimizationError where there is none.
         """
         state = await self.existing(optimization_id)
-        kept = await self.store.read_async(queries.health_report, optimization_id)
-        if kept is not None and _is_of(kept, state) and kept["judged_by"] == self._measure():
-            return OptimizationHealthReport.from_dict(kept["report"])
+        report = await self._kept(state)
+        if report is not None:
+            return report
         from o9.health.reevaluation import evaluate_again  # brings numpy
 
         async with self._evaluating:
@@ -236,6 +233,18 @@ class OptimizationHealthChecker(StoreComponent):
             if _SEVERITY[report.overall_status] > (_SEVERITY[before.overall_status] if before else 0):
                 await self.emit("degraded", report, before)
 
+    async def _kept(self, state: OptimizationState) -> OptimizationHealthReport | None:
+        """The last report, where it is of how `state` is and was made by the thresholds and rules of now.
+
+        Of one that runs any report counts, since it changes all the time.
+        """
+        kept = await self.store.read_async(queries.health_report, state.optimization_id)
+        if kept is None or kept["judged_by"] != self._measure() or kept["status"] != state.status.value:
+            return None
+        if state.status in ENDED and kept["as_of"] != moment(state.updated_at):
+            return None
+        return OptimizationHealthReport.from_dict(kept["report"])
+
     def _measure(self) -> str:
         """A fingerprint of the thresholds and rules that hold now."""
         measure = to_json([sorted(self._thresholds.items()), [name_of(rule) for rule in self._rules]])
@@ -290,11 +299,3 @@ def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, 
 def _failed(part: str, what: str, error: Exception) -> Check:
     why = f"{what}: {type(error).__name__}: {error}"[:500]
     return unknown(f"{part}.checking", why, "see the log; `o9 db check` looks for damage", essential=True)
-
-
-def _is_of(kept: Row, state: OptimizationState) -> bool:
-    """Whether a report is of how it is: one that runs changes all the time, and would be checked at every question."""
-    return bool(
-        kept["status"] == state.status.value
-        and (state.status not in ENDED or kept["as_of"] == moment(state.updated_at))
-    )

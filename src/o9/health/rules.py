@@ -18,6 +18,7 @@ from typing import Any
 from o9.health.checks.check import PARTS
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationHealthReport
+from o9.model.search_space import is_number
 from o9.user_code.calls import Calls, TooLong
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,7 @@ def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -
     fields = mine.to_dict()
     for part in PARTS:
         score = fields[f"{part}_score"]
-        if score is not None and (
-            isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1
-        ):
+        if score is not None and not (is_number(score) and 0 <= score <= 1):
             raise OptimizationValidationError(
                 f"{part}_score", f"{score!r:.80} is neither a number from 0 to 1 nor None"
             )

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -308,6 +308,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
     best, split = known(evidence.best), known(evidence.overfitting)
     year = evidence.periods_per_year
     backtest = minimum_backtest_length(_tries(evidence), best.annual_sharpe(year)) if best and year else None
+    placebo = {f"placebo_{each.name}": getattr(evidence.placebo, each.name, None) for each in fields(Placebo)}
     figures = {
         "counted": evidence.counted, "kept": evidence.kept, "effective": known(evidence.effective),
         "adaptive": found.searched, "over_baseline": evidence.over_market,
@@ -321,12 +322,6 @@ def figures_of(found: Findings) -> dict[str, Any]:
         "hold_out_above_zero": found.above_zero, "hold_out_level": found.level if found.hold_out else None,
         "hold_out_as_forecast": found.as_forecast, "looks": evidence.looks if found.hold_out else None,
         "hold_out_seen": evidence.seen if found.hold_out else None,
-        "placebo_p_value": evidence.placebo.p_value if evidence.placebo else None,
-        "placebo_runs": evidence.placebo.runs if evidence.placebo else None,
-        "placebo_as_good": evidence.placebo.as_good if evidence.placebo else None,
-        "placebo_without_result": evidence.placebo.without_result if evidence.placebo else None,
-        "placebo_requests": evidence.placebo.requests if evidence.placebo else None,
-        "placebo_others": evidence.placebo.others if evidence.placebo else None,
         "luck": known(evidence.luck), "deflated": known(evidence.deflated),
         "deflated_effective": known(evidence.deflated_effective),
         "pbo": split.pbo if split else None, "probability_of_loss": split.probability_of_loss if split else None,
@@ -338,7 +333,9 @@ def figures_of(found: Findings) -> dict[str, Any]:
         "sharpe": evidence.best, "p_value": evidence.p_value, "hold_out_sharpe": evidence.out_of_sample,
         "deflated": evidence.deflated, "pbo": evidence.overfitting, "forecast": evidence.claim,
     }  # fmt: skip
-    return figures | {"unknown": {name: each.reason for name, each in why.items() if isinstance(each, Unknown)}}
+    return (
+        figures | placebo | {"unknown": {name: each.reason for name, each in why.items() if isinstance(each, Unknown)}}
+    )
 
 
 def known(figure: T | Unknown) -> T | None:

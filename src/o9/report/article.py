@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from o9.health.checks.validity import unpacked
+from o9.health.grades import Verdict
 from o9.health.unknown import Unknown
 from o9.model.optimization import OptimizationState, strategy_of
 from o9.model.search_space import CategoricalParameter, Parameter
@@ -25,7 +26,7 @@ from o9.report.headline import (
     performance_figures,
     scores,
 )
-from o9.report.verdict_section import Banner, Ground, banner, forecast_plot, grounds
+from o9.report.verdict_section import Ground, forecast_plot, grounds
 from o9.store.core.unit import Row
 from o9.text.escape import shortened
 from o9.text.format import NOTHING, count, duration, value_text
@@ -45,7 +46,7 @@ class Article:
     name: str
     made_of: Sequence[tuple[str, str]]
     so_far: str
-    banner: Banner
+    verdict: Verdict
     grounds: Sequence[Ground]
     forecast: Drawn
     scores: Sequence[Score]
@@ -81,7 +82,7 @@ def article(found: OneFacts, now: datetime) -> Article:
         name=shortened(state.name or state.optimization_id, LONGEST_NAME),
         made_of=_made_of(found),
         so_far="" if state.status in ENDED else ", so far",
-        banner=banner(found.verdict),
+        verdict=found.verdict,
         grounds=grounds(found.verdict),
         forecast=forecast_plot(found.verdict),
         scores=scores(found.checks),

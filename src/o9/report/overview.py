@@ -46,12 +46,6 @@ class EndedGroup:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    title: str
-    rows: Sequence[tuple[str, str, str]]
-
-
-@dataclass(frozen=True)
 class Newest:
     """One of the newest; `grade` is None where it was not judged yet."""
 
@@ -72,7 +66,7 @@ class Overview:
     trends: Sequence[tuple[str, Plot | Unknown]]
     trends_note: str
     groups: Sequence[tuple[str, Sequence[EndedGroup]]]
-    rankings: Sequence[Ranking]
+    rankings: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
     queue: Sequence[str]
     newest: Sequence[Newest]
     left_out: int
@@ -153,11 +147,11 @@ def _group(by: str, name: str, each: Mapping[str, Any]) -> EndedGroup:
     )
 
 
-def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> Ranking:
+def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Sequence[tuple[str, str, str]]]:
     title, in_words = _RANKINGS[metric]
     ranks = [f"{row['rank']}{'=' if row['tied'] > 1 else ''}" for row in rows]
     names = [row["name"] or row["optimization_id"] for row in rows]
-    return Ranking(title, list(zip(ranks, names, [in_words(row["value"]) for row in rows], strict=True)))
+    return title, list(zip(ranks, names, [in_words(row["value"]) for row in rows], strict=True))
 
 
 def _newest(state: OptimizationState, report: Row | None) -> Newest:

@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from o9.health.unknown import Unknown
-from o9.health.wording import GRADES
+from o9.health.wording import GRADES, forecast_sentence
 from o9.report.charts.figure import STATUS_COLOURS, Plot
 from o9.text.escape import plain, shortened
 from o9.text.format import moment, sentence, value_text
@@ -84,7 +84,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {each.__name__: each for each in (moment, sentence, shortened, value_text)}
+    environment.filters |= {
+        each.__name__: each for each in (forecast_sentence, moment, sentence, shortened, value_text)
+    }
     environment.filters["with_code"] = _with_code
     environment.globals["GRADES"] = GRADES
     environment.tests["unknown"] = lambda value: isinstance(value, Unknown)

@@ -21,18 +21,6 @@ from o9.text.format import count, percent, sentence
 
 
 @dataclass(frozen=True)
-class Banner:
-    """The grade, the reason, the finding itself, the forecast, how often such a grade is wrong, and what to do."""
-
-    grade: Grade
-    headline: str
-    because: str
-    forecast: str
-    errors: str
-    remedy: str
-
-
-@dataclass(frozen=True)
 class Ground:
     """A figure: its value, how to read it, and whether the rule looks at it."""
 
@@ -40,17 +28,6 @@ class Ground:
     value: str
     reading: str
     decides: bool
-
-
-def banner(verdict: Verdict) -> Banner:
-    return Banner(
-        grade=verdict.grade,
-        headline=sentence(verdict.headline),
-        because=verdict.words,
-        forecast=sentence(forecast_sentence(verdict)),
-        errors=verdict.errors,
-        remedy=sentence(verdict.remedy),
-    )
 
 
 def grounds(verdict: Verdict) -> list[Ground]:

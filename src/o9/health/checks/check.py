@@ -23,6 +23,7 @@ THRESHOLDS: dict[str, float] = {
     "performance_threshold": 0.7,
 }
 HEALTHY_FROM, WARNING_FROM = 0.9, 0.7
+SHOWN = 5  # of what a finding is about
 # A part warns down to the same share of its threshold as the whole does.
 WARNING_SHARE = WARNING_FROM / HEALTHY_FROM
 
@@ -49,6 +50,12 @@ class Check:
         """JSON-ready; an unknown score is None, with the reason in `unknown`."""
         unknown = self.score.reason if isinstance(self.score, Unknown) else None
         return asdict(self) | {"score": None if unknown else self.score, "unknown": unknown}
+
+
+def some(named: Sequence[object]) -> str:
+    """The first few of what a finding is about: `3, 4, 5, …`."""
+    shown = ", ".join(map(str, named[:SHOWN]))
+    return f"{shown}, …" if len(named) > SHOWN else shown
 
 
 def unknown(name: str, why: str | Unknown, remedy: str = "", *, essential: bool = False, **evidence: Any) -> Check:

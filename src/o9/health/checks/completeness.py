@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from o9.health.checks.check import Check, unknown
+from o9.health.checks.check import SHOWN, Check, some, unknown
 from o9.health.facts import MOST_TRIALS, HealthFacts
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus, TrialState
 from o9.store.queue.claims import MIRRORED
 
-SHOWN = 5
 PREFECT_ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _BUG = "keep a copy (`o9 db backup`), run `o9 db check`, and report a bug of O9: this must not happen"
 
@@ -27,7 +26,7 @@ def steps(facts: HealthFacts) -> Check:
         return unknown(name, f"only the first {MOST_TRIALS:,} trials were looked at")
     missing = [step for step in range(done) if step not in facts.steps]
     if missing:
-        words = f"{len(missing)} of {done} steps have neither trials nor figures: {_some(missing)}"
+        words = f"{len(missing)} of {done} steps have neither trials nor figures: {some(missing)}"
         return Check(name, 1 - len(missing) / done, words, _BUG, evidence={"missing": missing[:SHOWN], "steps": done})
     return Check(name, 1.0, f"all {done} steps are there", evidence={"steps": done})
 
@@ -41,7 +40,7 @@ def trial_numbers(facts: HealthFacts) -> Check:
     missing = sorted(set(range(last + 1)) - set(numbers))
     beyond = "" if facts.all_trials else f" (the first {MOST_TRIALS:,} were looked at)"
     if missing:
-        words = f"{len(missing)} of {last + 1} trials are not in the ledger: {_some(missing)}{beyond}"
+        words = f"{len(missing)} of {last + 1} trials are not in the ledger: {some(missing)}{beyond}"
         return Check(name, 1 - len(missing) / (last + 1), words, _BUG, evidence={"missing": missing[:SHOWN]})
     return Check(name, 1.0, f"trials 0 to {last} are all there{beyond}", evidence={"trials": len(numbers)})
 
@@ -72,7 +71,7 @@ def results(facts: HealthFacts) -> Check:
     completed = [trial for trial in facts.trials if trial.state is TrialState.COMPLETED]
     hollow = [trial.number for trial in completed if trial.value is None]
     if hollow:
-        words = f"{len(hollow)} completed trials have no value: {_some(hollow)}"
+        words = f"{len(hollow)} completed trials have no value: {some(hollow)}"
         return Check(name, 1 - len(hollow) / len(completed), words, _BUG)
     if facts.state.status is not OptimizationStatus.COMPLETED:
         return Check(name, 1.0, f"all {len(completed)} completed trials have their values")
@@ -107,8 +106,3 @@ def prefect_state(facts: HealthFacts) -> list[Check]:
 
 def _allowed(before: str | None, after: str) -> bool:
     return before is None or OptimizationStatus(after) in TRANSITIONS[OptimizationStatus(before)]
-
-
-def _some(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:SHOWN]))
-    return f"{shown}, …" if len(numbers) > SHOWN else shown

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from o9.health.checks.check import Check, unknown
+from o9.health.checks.check import SHOWN, Check, some, unknown
 from o9.health.checks.provenance import provenance
 from o9.health.facts import HealthFacts
+from o9.model.search_space import is_number
 
 SPACE, RISK, SECRETS = "security.search_space", "security.risk_limits", "security.secrets"
-SHOWN = 5
 _OF_THE_STATE = (
     "name", "description", "current_step", "parameters", "optimized_parameters", "results", "metadata", "issues",
     "warnings",
@@ -56,7 +56,7 @@ def within_space(facts: HealthFacts) -> list[Check]:
         sets["optimized_parameters"] = facts.state.optimized_parameters
     outside = [where for where, parameters in sets.items() if not space.contains(_searched(space.names, parameters))]
     if outside:
-        words = f"{len(outside)} of {len(sets)} sets of parameters lie outside the search space: {_some(outside)}"
+        words = f"{len(outside)} of {len(sets)} sets of parameters lie outside the search space: {some(outside)}"
         remedy = "use none of them; look at what suggests them"
         return [Check(SPACE, 0.0, words, remedy, True, {"outside": outside[:SHOWN]})]
     return [Check(SPACE, 1.0, f"all {len(sets)} sets of parameters lie inside the search space", "", True)]
@@ -80,7 +80,7 @@ def risk_limits(facts: HealthFacts) -> list[Check]:
         name, metrics = f"{RISK}.{limit}", facts.best.metrics
         bare = str(limit).removeprefix("max_")
         value = next((metrics[key] for key in (str(limit), bare, f"max_{bare}") if key in metrics), None)
-        if not _is_number(most):
+        if not is_number(most) or not math.isfinite(most):
             checks.append(unknown(name, f"the limit {most!r:.60} is no number", "correct it", essential=True))
         elif value is None:
             why = f"trial {facts.best.number}, the best, has no metric {bare!r}"
@@ -98,7 +98,7 @@ def secrets(facts: HealthFacts) -> Check:
     """No password, key or token by its name or its form: in parameters, results, errors, issues and messages."""
     found = [where for place, value in _places(facts) for where in _secret_places(place, value, 0)]
     if found:
-        words = f"{len(found)} values look like secrets: {_some(found)}"
+        words = f"{len(found)} values look like secrets: {some(found)}"
         remedy = "change these secrets, for the record keeps them; read them from the environment or a Prefect block"
         return Check(SECRETS, 0.0, words, remedy, evidence={"places": found[:SHOWN]})
     return Check(SECRETS, 1.0, "no value of the record looks like a secret")
@@ -138,12 +138,3 @@ def _secret_places(place: str, value: Any, depth: int) -> Iterator[str]:
 def _searched(names: tuple[str, ...], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Without the fixed ones that were given beneath."""
     return {name: parameters[name] for name in names if name in parameters}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _some(places: list[str]) -> str:
-    shown = ", ".join(places[:SHOWN])
-    return f"{shown}, …" if len(places) > SHOWN else shown

@@ -22,6 +22,7 @@ from o9.health.statistics.moments import Floats
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence, judge
 from o9.model.trial import Trial
+from o9.text.format import sentence
 
 NEIGHBOURS = "validity.neighbours"
 PEAK = 0.7  # below the threshold: a warning, by itself no verdict
@@ -49,7 +50,7 @@ def verdict_on(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -
     notes = [check.words for check in against] if verdict.grade is Grade.VOID else []
     if facts.best is not None and facts.family is not None:
         notes += _notes(facts.best, facts.family)
-    return replace(verdict, words=" ".join(filter(None, (verdict.words, *map(_sentence, notes)))))
+    return replace(verdict, words=" ".join(filter(None, (verdict.words, *map(sentence, notes)))))
 
 
 def verdict_check(verdict: Verdict) -> Check:
@@ -129,7 +130,3 @@ def _notes(best: Trial, family: Family) -> list[str]:
     if not family.complete:
         notes.append(f"Only the first {len(family.series):,} returns of the family were looked at")
     return notes
-
-
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}".rstrip(".") + "."
