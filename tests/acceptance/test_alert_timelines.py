@@ -16,13 +16,14 @@ from typing import Any
 import alertmanager
 import pytest
 import yaml
+from alert_scripts import written
 from alertmanager import Message
 
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.simulation import Script, TimelineEntry, apply, for_people, load_script, simulate, written
+from o9.alerts.pipeline.simulation import Script, TimelineEntry, apply, for_people, load_script, simulate
 
 FILES = sorted((Path(__file__).parent / "timelines").glob("*.yaml"))
 EARLY_SECONDS, LATE_SECONDS = 0.5, 1.9  # a busy machine is late; a group's next look is two seconds away and more

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -306,7 +305,8 @@ ASKED: dict[str, Callable[[AlertNotificationSystem, Any], Any]] = {
 }
 FINE: dict[str, Any] = {  # what is no mistake, beside ids that nobody has
     "send_alerts.alerts": [], "get_alerts.limit": 5, "get_alerts.optimization_id": "x" * 100_000,
-    "suppress_alert.duration": 5, "silence_alerts.duration": 5, "get_notification_history.limit": 5,
+    "suppress_alert.duration": 5, "silence_alerts.duration": 5, "send_alert.resolve_timeout": 5,
+    "send_alerts.resolve_timeout": 5, "get_notification_history.limit": 5,
 }  # fmt: skip
 
 
@@ -393,16 +393,6 @@ async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(
     with pytest.raises(OptimizationConflictError, match=r"'a' was resolved at .*; a new alert needs an id of its own"):
         await system.send_alert(alert("a"))
     await system.cleanup()
-
-
-async def test_a_message_that_is_too_long_is_said_once_aloud(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    system = await make(start=False)
-    for number in range(3):
-        await system.send_alert(alert(f"a{number}", message="x" * 1_000_000))
-    (said,) = [each for each in caplog.records if each.levelno == logging.WARNING]
-    assert said.getMessage() == (
-        "message: the alert 'a0' has 1000000 characters of it; the first 20000 are kept, and say so"
-    )
 
 
 async def test_what_was_told_before_anybody_started_is_told_then(make: Make, async_wait_until: Wait) -> None:

@@ -223,32 +223,6 @@ async def test_nodes_share_the_work_and_take_over_from_the_dead(
         await two.stop()
 
 
-async def test_a_node_that_was_stopped_for_too_long_sends_nothing(
-    store: Store,
-    deliver: Callable[..., Delivery],
-    monkeypatch: pytest.MonkeyPatch,
-    async_wait_until: Callable[..., Any],
-) -> None:
-    decided(lambda: store, [notice(1)])
-    late, other = Scripted(), Scripted()
-    one, two = deliver({"log": late}, "one", lease=0.2), deliver({"log": other}, "two")
-    stopped, goes_on = threading.Event(), threading.Event()
-
-    def stops(row: Any, counts: bool) -> Notice:
-        stopped.set()
-        goes_on.wait(10.0)
-        return Delivery._notice(one, row, counts)
-
-    monkeypatch.setattr(one, "_notice", stops)
-    await one.look()
-    await async_wait_until(stopped.is_set)
-    await until_sent(two, store)
-    goes_on.set()
-    await one.idle()
-    assert (late.sent, len(other.sent)) == ([], 1)
-    assert other.sent[0][2].startswith(MAY_BE_DOUBLE)  # as far as the other one could know
-
-
 async def test_what_is_being_sent_stays_with_its_node_while_that_lives(
     store: Store, deliver: Callable[..., Delivery]
 ) -> None:

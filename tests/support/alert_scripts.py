@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +18,7 @@ from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.silences import Silence
+from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns
 from o9.config import DocumentError, Fault
 from o9.model.states import AlertLevel
 
@@ -74,6 +75,13 @@ LABELS = [
     for level in ("warning", "critical")
     for book in ("a", "b")
 ]
+
+
+def written(script: Script, entries: Iterable[TimelineEntry]) -> str:
+    """A timeline as a table: a line for each entry, with the time since the start; or its date where that was given."""
+    given = [columns(script, entry) for entry in entries]
+    width = max((len(column) for _, column, _ in given), default=0)
+    return "".join(f"{at}  {column:<{width}}  {text}\n" for at, column, text in given)
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ class Player:
             if change is None:
                 self.stored.pop(key, None)
             else:
-                self.stored[key] = change[0].due_at, change[1]
+                self.stored[key] = change
         for key, due_at in changes.due.items():
             self.stored[key] = due_at, self.stored[key][1]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.schema import load
-from o9.alerts.pipeline.alert import alert_of as alert_in
+from o9.alerts.pipeline.alert import labels_of
 from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
 from o9.alerts.rules.rules import TITLE_LIMIT, Board, Rule, SubjectFacts, filled, with_rule, written
 from o9.model.optimization import OptimizationAlert
@@ -147,7 +147,7 @@ def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str
     assert turn.alert is not None
     validate_alert(turn.alert)
     assert 0 < len(turn.alert.title) <= TITLE_LIMIT
-    assert alert_in(turn.alert).labels["rule"] == name
+    assert labels_of(turn.alert)["rule"] == name
 
 
 def test_a_title_of_nothing_is_the_rules_name() -> None:

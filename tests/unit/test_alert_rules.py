@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.schema import load
-from o9.alerts.pipeline.alert import alert_of as alert_in
+from o9.alerts.pipeline.alert import labels_of
 from o9.alerts.pipeline.reasons import RuleReason as R
 from o9.alerts.rules.expressions import Reading, condition_of, reading
 from o9.alerts.rules.metrics import INSTANTS, Scope
@@ -116,7 +116,7 @@ def test_what_is_told_can_be_sent(name: str) -> None:
     assert turn.alert is not None
     validate_alert(turn.alert)
     assert "{" not in turn.alert.title + turn.alert.message + turn.alert.metadata["remedy"]
-    assert alert_in(turn.alert).labels["rule"] == name
+    assert labels_of(turn.alert)["rule"] == name
     assert turn.alert.metadata["evidence"]
 
 

@@ -27,11 +27,10 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "by": lambda value: asked.text("by", value),
     "alert_id": lambda value: asked.exact("alert_id", value),
     "level": alert_level,
-    "resolve_timeout": asked.timeout,
-    "duration": asked.span,
+    "duration": lambda value: asked.span("duration", value),
     "starts_at": lambda value: asked.instant("starts_at", value),
     "matchers": asked.matchers,
-    "before": asked.behind,
+    "before": asked.cursor,
     "alerts": asked.alerts,
     "notification_channels": asked.channels,
     "alerts_file": lambda value: asked.path("alerts_file", value),
@@ -52,8 +51,7 @@ def test_whatever_it_is_it_is_taken_or_refused_by_its_argument(field: str, value
 
 def test_what_is_meant() -> None:
     minute = timedelta(minutes=1)
-    assert (asked.span(60), asked.span(0.5), asked.span(minute)) == (minute, minute / 120, minute)
-    assert (asked.timeout(None), asked.timeout(minute)) == (None, minute)
+    assert tuple(asked.span("duration", each) for each in (60, 0.5, minute)) == (minute, minute / 120, minute)
     assert alert_level("error") is AlertLevel.ERROR
     local = datetime(2026, 1, 31, 9, 30)
     assert asked.instant("starts_at", local) == local.astimezone(UTC)
@@ -62,26 +60,24 @@ def test_what_is_meant() -> None:
     assert list(asked.alerts(iter("ab"))) == ["a", "b"]
     assert (asked.path("alerts_file", ""), asked.path("alerts_file", None)) == (None, None)
     alert = OptimizationAlert("a", "o", AlertLevel.INFO, "t", "m", local)
-    place = asked.behind(alert)
+    place = asked.cursor(alert)
     assert place is not None
     assert place[1] == "a"
     alert.timestamp = None  # type: ignore[assignment]
     with pytest.raises(OptimizationValidationError, match=r"before\.timestamp: expected a datetime"):
-        asked.behind(alert)
+        asked.cursor(alert)
 
 
 @pytest.mark.parametrize(
     ("function", "wrong", "said"),
     [
-        (asked.timeout, 5, r"resolve_timeout: expected a timedelta or None, got int; timedelta\(minutes=5\), say"),
-        (asked.timeout, timedelta(0), "resolve_timeout: 0:00:00 is not above 0 and at most 3,660 days"),
-        (asked.timeout, timedelta.max, "resolve_timeout: .* is not above 0 and at most 3,660 days"),
-        (asked.span, None, "duration: None is neither a timedelta nor seconds"),
-        (asked.span, True, "duration: True is neither"),
-        (asked.span, float("nan"), "duration: nan is not above 0"),
-        (asked.span, timedelta.max, "duration: .* is not above 0 and at most 3,660 days; change the rule instead"),
-        (asked.span, -1, "duration: -1 is not above 0"),
-        (asked.span, 10**400, "duration: .* at most 3,660 days"),
+        (FUNCTIONS["duration"], None, "duration: expected a timedelta.*, got NoneType"),
+        (FUNCTIONS["duration"], True, "duration: expected a timedelta.*, got bool"),
+        (FUNCTIONS["duration"], timedelta(0), "duration: .* is not above 0 and at most 3,660 days"),
+        (FUNCTIONS["duration"], float("nan"), "duration: nan is not above 0"),
+        (FUNCTIONS["duration"], timedelta.max, "duration: .* is not above 0 and at most 3,660 days"),
+        (FUNCTIONS["duration"], -1, "duration: -1 is not above 0"),
+        (FUNCTIONS["duration"], 10**400, "duration: .* at most 3,660 days"),
         (asked.alerts, "ab", "alerts: expected a list of OptimizationAlert, got str"),
         (asked.matchers, 'title="\ud800"', "matchers: .* holds a character that nothing stored has"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.pipeline.matchers import Matcher, match, match_anything, parse, parse_all, written
+from o9.alerts.pipeline.matchers import Matcher, match, parse, parse_all, written
 from o9.model.errors import OptimizationValidationError
 
 
@@ -120,11 +120,6 @@ def test_several_texts_have_all_to_hold_and_a_fault_names_its_text() -> None:
     assert parse_all(["a=b,c=d", "e=f"]) == parse("a=b,c=d,e=f")
     with pytest.raises(OptimizationValidationError, match=r"matchers\[1\]: character 2"):
         parse_all(["a=b", "a"])
-
-
-@pytest.mark.parametrize(("text", "anything"), [("a!=b", True), ('a=~".*"', True), ("a=b", False), ("a!=b,c=d", False)])
-def test_what_would_match_anything_is_known(text: str, anything: bool) -> None:
-    assert match_anything(parse(text)) is anything
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(.*)*x", "(a?){30}a{60}b", "((a{0,50}){0,10}){0,1}b"])

@@ -67,11 +67,9 @@ def facts(
 ) -> GroupContext:
     inhibitions = Inhibitions(rules)
     for source in (*sources, of):
-        inhibitions.put(source, inhibitions.concerning(source.labels), firing=True)
-    concerning = {of.fingerprint: inhibitions.concerning(of.labels)}
+        inhibitions.put(source, firing=True)
     return GroupContext(
         inhibitions,
-        concerning,
         Silences(silences),
         interval,
         {of.fingerprint: changes},

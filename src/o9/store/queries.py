@@ -3,8 +3,13 @@
 # ruff: noqa: F401
 # mypy: implicit-reexport
 
-from o9.store.alerts.channels import alert_channels, sending_channels
-from o9.store.alerts.outbox import alert_groups, claimed_by, due_channels, has_pending_notifications
+from o9.store.alerts.outbox import (
+    alert_channels,
+    alert_groups,
+    due_channels,
+    has_pending_notifications,
+    sending_channels,
+)
 from o9.store.alerts.pruning import prunable_alerts
 from o9.store.alerts.queries import (
     alert,

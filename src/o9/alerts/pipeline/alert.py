@@ -1,8 +1,7 @@
 """One alert: labels that say which one it is, since when it fires, and until when.
 
 An alert fires from `starts_at` until `ends_at`; without an end it fires until it is resolved. Its fingerprint
-is the hash of its labels: two alerts with equal labels are one. `alert_of` and `optimization_alert_of` go between
-this and the `OptimizationAlert` that users hold. Pure; moments are aware and in UTC.
+is the hash of its labels: two alerts with equal labels are one. Pure; moments are aware and in UTC.
 """
 
 from __future__ import annotations
@@ -80,21 +79,6 @@ def labels_of(given: OptimizationAlert) -> dict[str, str]:
                     f"metadata.{name}", f"expected {_IN_WORDS[kind]}, got {type(shown).__name__}"
                 )
     return {name: free_text(value)[:VALUE_LIMIT] for name, value in labels.items() if value}
-
-
-def alert_of(given: OptimizationAlert) -> Alert:
-    """The alert that `given` is, with what no database can hold replaced. Raises as `labels_of` does."""
-    return Alert(
-        labels=labels_of(given),
-        starts_at=given.timestamp,
-        alert_id=free_text(given.alert_id),
-        optimization_id=free_text(given.optimization_id),
-        level=given.level,
-        title=free_text(given.title),
-        message=free_text(given.message),
-        ends_at=(given.resolved_at or given.timestamp) if given.resolved else None,
-        metadata=given.metadata,
-    )
 
 
 def optimization_alert_of(alert: Alert, now: datetime) -> OptimizationAlert:

@@ -33,7 +33,7 @@ from o9.alerts.pipeline.alert import Alert, merged
 from o9.alerts.pipeline.flapping import CountedChanges
 from o9.alerts.pipeline.flush import Flush
 from o9.alerts.pipeline.groups import Group, Held, Known, Place
-from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
+from o9.alerts.pipeline.inhibition import Inhibitions
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
@@ -49,8 +49,8 @@ _NOTHING: PutOff = {}
 class Changes:
     """What is new since the last time."""
 
-    groups: Mapping[str, tuple[Group, dict[str, Any]] | None]
-    """By key, the group and its state; None where it is gone."""
+    groups: Mapping[str, tuple[datetime, dict[str, Any]] | None]
+    """By key: when it is flushed next, and its state; None where it is gone."""
     due: Mapping[str, datetime]
     """By key, when the others are flushed next, where that has changed."""
     held: tuple[Held, ...]
@@ -109,14 +109,12 @@ class Engine:
         self.configuration = configuration
         self._put_off = put_off
         self._known: dict[str, Known] = {}
-        self._concerning: dict[str, Inhibition] = {}
         self._inhibitions = Inhibitions(configuration.inhibit_rules)
         self._silences = Silences()
         self._changes = CountedChanges(configuration.flapping)
         self._sweep_at: datetime | None = None
         self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
-        self._occupied: dict[str, Place] = {}
-        """By key, the places that have a group."""
+        self._groups: dict[str, Group] = {}
         self._due: list[tuple[datetime, str]] = []
         self._changed: set[str] = set()
         self._moved: set[str] = set()
@@ -150,7 +148,7 @@ class Engine:
     def due(self) -> datetime | None:
         while self._due:
             at, key = self._due[0]
-            group = self._group(key)
+            group = self._groups.get(key)
             if group is not None and group.next_at == at:
                 return at
             heapq.heappop(self._due)
@@ -164,14 +162,12 @@ class Engine:
         notices: list[Notice] = []
         culprits: dict[str, Culprit] = {}
         while (at := self.due()) is not None and at <= now:
-            key = heapq.heappop(self._due)[1]
-            group = self._group(key)
-            assert group is not None
+            group = self._groups[heapq.heappop(self._due)[1]]
             try:
-                notices += self._flush(self._occupied[key], group, now)
+                notices += self._flush(group, now)
             except Exception as error:  # noqa: BLE001 - raised below
                 ids = tuple(self._known[name].alert.alert_id for name in group.members)
-                culprits[key] = Culprit(error, ids, group.receiver)
+                culprits[group.key] = Culprit(error, ids, group.receiver)
         if culprits:
             raise InternalErrors(culprits)
         self._sweep(now)
@@ -179,11 +175,10 @@ class Engine:
 
     def drain(self) -> Changes:
         """What has changed since the last time."""
-        groups = {key: self._group(key) for key in sorted(self._changed)}
-        moved = {key: self._group(key) for key in sorted(self._moved - self._changed)}
+        groups = {key: self._groups.get(key) for key in sorted(self._changed)}
         changes = Changes(
-            {key: None if group is None else (group, group.state()) for key, group in groups.items()},
-            {key: group.due_at for key, group in moved.items() if group is not None},
+            {key: None if group is None else (group.due_at, group.state()) for key, group in groups.items()},
+            {key: self._groups[key].due_at for key in sorted(self._moved - self._changed)},
             tuple(self._held),
             tuple(self._closed),
         )
@@ -191,14 +186,13 @@ class Engine:
         return changes
 
     def snapshot(self) -> Snapshot:
-        groups = ((key, place.group) for key, place in self._occupied.items())
         return Snapshot(
             tuple(
                 Kept(each.alert, not each.firing, each.acknowledged_by, self._changes.get(name, ()), each.episodes)
                 for name, each in self._known.items()
             ),
             tuple(self._silences),
-            {key: (group.due_at, group.state()) for key, group in groups if group is not None},
+            {key: (group.due_at, group.state()) for key, group in self._groups.items()},
         )
 
     @classmethod
@@ -233,7 +227,7 @@ class Engine:
             engine._hand_over(group, now)
         for known in [known for known in engine._known.values() if not known.firing]:
             engine._forget_if_done(known)  # it ended while it was quarantined, or its receiver is gone
-        engine._changed.update(key for key in snapshot.groups if key not in engine._occupied)
+        engine._changed.update(key for key in snapshot.groups if key not in engine._groups)
         return engine
 
     # What becomes of one alert.
@@ -255,17 +249,15 @@ class Engine:
             self._into_groups(known, now)
         elif known.firing:
             self._ends(known, now)
-        concerning = self._concerning[given.fingerprint]
-        if concerning.sources and known.firing:
-            self._inhibitions.put(known.alert, concerning, firing=True)
-        if not known.firing:
+        if known.firing:
+            self._inhibitions.put(known.alert, firing=True)
+        else:
             self._forget_if_done(known)
 
     def _meet(self, alert: Alert) -> Known:
         routes = routes_of(self.configuration.route, alert.labels)
         known = Known(alert, tuple([self._place(route, route.grouping(alert.labels)) for route in routes]))
         self._known[alert.fingerprint] = known
-        self._concerning[alert.fingerprint] = self._inhibitions.concerning(alert.labels)
         return known
 
     def _remember(self, each: Kept, now: datetime) -> None:
@@ -280,7 +272,7 @@ class Engine:
                 group.members[fingerprint] = None
         if known.firing and any(place.group is None for place in known.places):
             self._into_groups(known, now)
-        self._inhibitions.put(each.alert, self._concerning[fingerprint], firing=known.firing)
+        self._inhibitions.put(each.alert, firing=known.firing)
 
     def _into_groups(self, known: Known, now: datetime) -> None:
         for place in known.places:
@@ -307,7 +299,7 @@ class Engine:
         """Its end is noticed: receivers that were not notified of it need not be."""
         alert, known.firing = known.alert, False
         assert alert.ends_at is not None
-        self._inhibitions.put(alert, self._concerning[alert.fingerprint], firing=False)
+        self._inhibitions.put(alert, firing=False)
         self._counts(known, alert.ends_at)
         if self._changes.flaps(alert.fingerprint):
             self._into_groups(known, now)
@@ -319,8 +311,7 @@ class Engine:
         for place in known.places:
             group = place.group
             if group is None or alert.fingerprint not in group.notified:
-                over = StageDecision(NotifyReason.NEVER_NOTIFIED)
-                self._held.append(Held(alert, place.route.receiver, place.key, over, now))
+                self._held.append(Held(alert, place.route.receiver, StageDecision(NotifyReason.NEVER_NOTIFIED), now))
                 if group is not None:
                     group.take_out(alert.fingerprint)
                     self._changed.add(group.key)
@@ -345,7 +336,8 @@ class Engine:
         if known.firing or fingerprint in self._changes or known.is_in_a_group:
             return
         self._closed += [*(name for _, name in known.episodes), known.alert.alert_id]
-        del self._known[fingerprint], self._concerning[fingerprint]
+        self._inhibitions.forget(fingerprint)
+        del self._known[fingerprint]
 
     # What becomes of one group.
 
@@ -354,10 +346,6 @@ class Engine:
         if place is None:
             place = self._places[route.key, grouping] = Place(route, grouping)
         return place
-
-    def _group(self, key: str) -> Group | None:
-        place = self._occupied.get(key)
-        return None if place is None else place.group
 
     def _hand_over(self, group: Group, now: datetime) -> None:
         """What it reported of alerts that are in other groups now, where the same receiver is notified."""
@@ -372,15 +360,14 @@ class Engine:
                     self._reschedule(heir.group)
                     self._changed.add(heir.group.key)
                 if not heirs:
-                    gone = StageDecision(NotifyReason.NOT_ROUTED)
-                    self._held.append(Held(known.alert, group.receiver, group.key, gone, now))
+                    self._held.append(Held(known.alert, group.receiver, StageDecision(NotifyReason.NOT_ROUTED), now))
             group.take_out(name)
 
     def _add(self, place: Place, group: Group) -> None:
-        place.group = group
+        place.group, group.place = group, place
         group.receiver = place.route.receiver
         group.not_before = self._put_off.get(group.key)
-        self._occupied[group.key] = place
+        self._groups[group.key] = group
         self._changed.add(group.key)
         self._reschedule(group)
 
@@ -390,10 +377,10 @@ class Engine:
     def _facts(self, route: Route, now: datetime) -> stages.GroupContext:
         interval = stages.by_intervals(route, now, self.configuration.time_intervals)
         return stages.GroupContext(
-            self._inhibitions, self._concerning, self._silences, interval, self._changes, self.configuration.flapping
+            self._inhibitions, self._silences, interval, self._changes, self.configuration.flapping
         )
 
-    def _flush(self, place: Place, group: Group, now: datetime) -> list[Notice]:
+    def _flush(self, group: Group, now: datetime) -> list[Notice]:
         known = [self._known[name] for name in group.members]
         ending = [each for each in known if each.firing and each.alert.resolved(now)]
         for each in ending:
@@ -413,8 +400,8 @@ class Engine:
         if group.members:
             self._reschedule(group)
         else:
-            place.group = None
-            del self._occupied[group.key]
+            group.place.group = None
+            del self._groups[group.key]
             self._changed.add(group.key)
         self._held += flush.held
         for name in {alert.fingerprint: None for alert in (*flush.done, *(each.alert for each in ending))}:

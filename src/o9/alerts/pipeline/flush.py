@@ -203,7 +203,7 @@ class Flush:
         if before == what or (before and before[0] is decision.reason is NotifyReason.FLAPPING):
             return
         group.held[alert.fingerprint] = what
-        self.held.append(Held(alert, group.route.receiver, group.key, decision, self._now))
+        self.held.append(Held(alert, group.route.receiver, decision, self._now))
         self.changed = True
 
 

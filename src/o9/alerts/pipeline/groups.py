@@ -51,6 +51,8 @@ class Group:
     receiver: str = ""
     not_before: datetime | None = None
     """Where flushing it failed: it is not flushed before that. Not part of its state."""
+    place: Place = field(init=False, repr=False, compare=False)
+    """Which the engine keeps as long as the group."""
 
     @property
     def next_at(self) -> datetime:
@@ -194,7 +196,6 @@ class Held:
 
     alert: Alert
     receiver: str
-    group_key: str
     decision: StageDecision
     at: datetime
 

@@ -26,57 +26,56 @@ class InhibitRule:
         return tuple(labels.get(name, "") for name in self.equal)
 
 
-@dataclass(frozen=True, slots=True)
-class Inhibition:
-    """Which rules concern an alert; equal labels have the same, so it is asked once."""
-
-    sources: tuple[int, ...]
-    targets: tuple[int, ...]
-
-
 class Inhibitions:
-    """The alerts that may mute others, by rule and values."""
+    """The alerts that may mute others, by rule and values. Which rules concern an alert is looked up once."""
 
     def __init__(self, rules: Sequence[InhibitRule]) -> None:
         self._rules = tuple(rules)
-        # By rule, by values, by whether it is a target too, by fingerprint.
-        self._firing: list[dict[tuple[str, ...], tuple[dict[str, Alert], dict[str, Alert]]]] = [{} for _ in rules]
-        self._concerns: dict[Inhibition, Inhibition] = {}
+        # By rule, values and whether they are targets too; then by fingerprint.
+        self._firing: dict[tuple[int, tuple[str, ...], bool], dict[str, Alert]] = {}
+        self._concerning: dict[str, Concerning] = {}
+        self._shared: dict[Concerning, Concerning] = {}
 
-    def concerning(self, labels: Labels) -> Inhibition:
-        if not self._rules:
-            return _UNCONCERNED
-        found = Inhibition(
-            tuple(number for number, rule in enumerate(self._rules) if match(rule.source, labels)),
-            tuple(number for number, rule in enumerate(self._rules) if match(rule.target, labels)),
-        )
-        return self._concerns.setdefault(found, found)
-
-    def put(self, alert: Alert, concerning: Inhibition, *, firing: bool) -> None:
-        """Says how it stands with a source now."""
-        for number in concerning.sources:
-            by_values = self._firing[number]
-            values = self._rules[number].values(alert.labels)
-            both = by_values.setdefault(values, ({}, {}))
-            side = both[number in concerning.targets]
+    def put(self, alert: Alert, *, firing: bool) -> None:
+        """An alert that fires, or does no more."""
+        sources, targets = self._rules_of(alert)
+        for number in sources:
+            key = number, self._rules[number].values(alert.labels), number in targets
+            known = self._firing.setdefault(key, {})
             if firing:
-                side[alert.fingerprint] = alert
+                known[alert.fingerprint] = alert
             else:
-                side.pop(alert.fingerprint, None)
-                if not both[0] and not both[1]:
-                    del by_values[values]
+                known.pop(alert.fingerprint, None)
+            if not known:
+                del self._firing[key]
 
-    def muting(self, alert: Alert, concerning: Inhibition, now: datetime) -> Alert | None:
+    def muting(self, alert: Alert, now: datetime) -> Alert | None:
         """An alert that mutes this one at `now`."""
-        for number in concerning.targets:
-            both = self._firing[number].get(self._rules[number].values(alert.labels))
-            if both is None:
-                continue
-            for side in both[:1] if number in concerning.sources else both:
-                for source in side.values():
+        sources, targets = self._rules_of(alert)
+        for number in targets:
+            values = self._rules[number].values(alert.labels)
+            for is_target in (False,) if number in sources else (False, True):
+                for source in self._firing.get((number, values, is_target), {}).values():
                     if not source.resolved(now):
                         return source
         return None
 
+    def forget(self, fingerprint: str) -> None:
+        """An alert that does not fire."""
+        self._concerning.pop(fingerprint, None)
 
-_UNCONCERNED = Inhibition((), ())
+    def _rules_of(self, alert: Alert) -> Concerning:
+        if not self._rules:
+            return _NONE
+        found = self._concerning.get(alert.fingerprint)
+        if found is None:
+            sources = tuple(number for number, rule in enumerate(self._rules) if match(rule.source, alert.labels))
+            targets = tuple(number for number, rule in enumerate(self._rules) if match(rule.target, alert.labels))
+            found = self._shared.setdefault((sources, targets), (sources, targets))
+            self._concerning[alert.fingerprint] = found
+        return found
+
+
+Concerning = tuple[tuple[int, ...], tuple[int, ...]]
+"""The rules of which an alert is a source, and those of which it is a target."""
+_NONE: Concerning = ((), ())

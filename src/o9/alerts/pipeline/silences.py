@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import re2
 
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.matchers import Matchers, match, match_anything, regular_expression, unfit, written
+from o9.alerts.pipeline.matchers import Matchers, match, regular_expression, unfit, written
 from o9.model.errors import OptimizationValidationError
 
 PATTERN_LIMIT = 1000
@@ -73,7 +73,7 @@ def checked(silence: Silence, now: datetime) -> Silence:
         raise OptimizationValidationError("matchers", "there are no matchers and no pattern; say what shall be silent")
     if silence.matchers and silence.pattern:
         raise OptimizationValidationError("pattern", "give either matchers or a pattern")
-    if silence.matchers and match_anything(silence.matchers):
+    if silence.matchers and match(silence.matchers, {}):
         raise OptimizationValidationError(
             "matchers",
             f"{written(silence.matchers)} fits every alert, also one without labels; name one that has to be there",

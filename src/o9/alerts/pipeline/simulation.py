@@ -18,7 +18,7 @@ began, or a time outside the script's. It runs the real engine on the script's c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, mode
 
 from o9.alerts.config.fields import Span, Words, as_text, level_of, span_of
 from o9.alerts.config.schema import Configuration
-from o9.alerts.pipeline.alert import Alert, expected_to_end, merged
+from o9.alerts.pipeline.alert import Alert, expected_to_end
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
@@ -48,14 +48,13 @@ YEARS = range(1970, 3001)
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """`what` is fires, resolved, acknowledged (of `alert`) or silence; `note` says why nothing comes of it."""
+    """`what` is fires, resolved, acknowledged (of `alert`) or silence."""
 
     at: datetime
     what: str
     alert: Alert | None = None
     silence: Silence | None = None
     author: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,6 @@ class TimelineEntry:
 def simulate(configuration: Configuration, script: Script) -> Iterator[TimelineEntry]:
     """Everything that happens until the script's end, in order. Raises OptimizationAlertError for one without end."""
     engine = Engine(configuration)
-    known: dict[str, Alert] = {}
     coming = list(reversed(script.happenings))
     for _ in range(LOOKS_LIMIT):
         due = engine.due()
@@ -85,7 +83,7 @@ def simulate(configuration: Configuration, script: Script) -> Iterator[TimelineE
             return
         while coming and coming[-1].at <= now:
             happening = coming.pop()
-            yield TimelineEntry(now, _noted(happening, known, configuration.resolve_timeout))
+            yield TimelineEntry(now, happening)
             apply(engine, happening)
         yield from (TimelineEntry(now, notice) for notice in for_people(engine.advance(now)))
         held = sorted(engine.drain().held, key=lambda each: (each.receiver, named(each.alert)))
@@ -107,13 +105,6 @@ def apply(engine: Engine, happening: Happening) -> None:
         engine.acknowledge(alert.fingerprint, happening.author)
     elif alert is not None:
         engine.take([expected_to_end(alert, now, engine.configuration.resolve_timeout)], now)
-
-
-def written(script: Script, entries: Iterator[TimelineEntry]) -> str:
-    """As a table for people: a line for each entry, with the time since the start; or its date where that was given."""
-    given = [columns(script, entry) for entry in entries]
-    width = max((len(column) for _, column, _ in given), default=0)
-    return "".join(f"{at}  {column:<{width}}  {text}\n" for at, column, text in given)
 
 
 def columns(script: Script, entry: TimelineEntry) -> tuple[str, str, str]:
@@ -259,33 +250,8 @@ def _script(given: _File, document: Document, faults: Faults) -> Script:
         if each.what == "fires":
             fired.add(each.alert.fingerprint)
         elif each.alert.fingerprint not in fired:
-            fault(field, f"{named(each.alert)} has not fired by then{_likely(each.alert, script)}")
+            fault(field, f"{named(each.alert)} has not fired by then")
     return script
-
-
-def _likely(alert: Alert, script: Script) -> str:
-    """What fires later, or under the same title, as a hint."""
-    fires = [each.alert for each in script.happenings if each.what == "fires" and each.alert is not None]
-    later = next((other for other in fires if other.fingerprint == alert.fingerprint), None)
-    other = later or next((other for other in fires if other.title == alert.title), None)
-    if other is None:
-        return ""
-    when = f" at {_time(script, other.starts_at).strip()}" if later else ""
-    return f"; {other.alert_id.replace('-', ' ')} fires {named(other)}{when}"
-
-
-def _noted(happening: Happening, known: dict[str, Alert], resolve_timeout: timedelta | None) -> Happening:
-    """With a note, where it is about what is over; `known`, by fingerprint, learns of it."""
-    now, alert = happening.at, happening.alert
-    if alert is None:
-        return happening
-    before = known.get(alert.fingerprint)
-    if happening.what != "acknowledged":
-        given = expected_to_end(alert, now, resolve_timeout)
-        known[alert.fingerprint] = given if before is None else merged(before, given, now)
-    if happening.what != "fires" and before is not None and before.resolved(now):
-        return replace(happening, note="it is over already")
-    return happening
 
 
 def _happening(entry: _Entry, line: int) -> Happening:
@@ -342,7 +308,7 @@ def _happened(happening: Happening) -> str:
     alert, lasts = happening.alert, ""
     if happening.what == "fires" and alert.ends_at is not None:
         lasts = f" for {duration(alert.ends_at - happening.at)}"
-    return f"{named(alert)}{lasts}{by}" + (f" ({happening.note})" if happening.note else "")
+    return f"{named(alert)}{lasts}{by}"
 
 
 def _time(script: Script, at: datetime) -> str:

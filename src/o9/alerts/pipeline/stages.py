@@ -20,7 +20,7 @@ from pydantic import Field, Strict
 from o9.alerts.config.fields import Span
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.flapping import Damping, flaps, kept
-from o9.alerts.pipeline.inhibition import Inhibition, Inhibitions
+from o9.alerts.pipeline.inhibition import Inhibitions
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.silences import Silences
@@ -46,8 +46,6 @@ class GroupContext:
     """What the decisions on the alerts of one group rest on, beside them and the time."""
 
     inhibitions: Inhibitions
-    concerning: Mapping[str, Inhibition]
-    """By fingerprint: which inhibition rules concern an alert."""
     silences: Silences
     interval: StageDecision
     """What the route's time intervals say now: `by_intervals`."""
@@ -57,10 +55,7 @@ class GroupContext:
 
 
 def inhibited(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
-    concerning = known.concerning[alert.fingerprint]
-    if not concerning.targets:
-        return GOES_ON
-    source = known.inhibitions.muting(alert, concerning, now)
+    source = known.inhibitions.muting(alert, now)
     return GOES_ON if source is None else StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
 
 

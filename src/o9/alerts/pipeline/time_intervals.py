@@ -12,7 +12,6 @@ import contextlib
 import importlib.util
 import re
 import warnings
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -162,35 +161,25 @@ def exchange(name: str) -> str:
 
 def trades(name: str, now: datetime) -> bool | None:
     """Whether the exchange `name` is open at `now`; None where its calendar does not reach so far."""
-    at = now.astimezone(UTC)
-    edges = _sessions(name, at.year)
-    return bisect_right(edges, at) % 2 == 1 if edges else None
+    minute = now.astimezone(UTC).replace(second=0, microsecond=0)
+    calendar = _calendar(name, minute.year)
+    with contextlib.suppress(ValueError):  # it is out of bounds
+        return None if calendar is None else bool(calendar.is_open_on_minute(minute, ignore_breaks=False))
+    return None
 
 
 @lru_cache(maxsize=64)
-def _sessions(name: str, year: int) -> tuple[datetime, ...]:
-    """Openings and closings in turn, with some days before the year and, where they are known, behind it."""
+def _calendar(name: str, year: int) -> Any:
+    """From the year before on; None where it is not known."""
     from exchange_calendars import get_calendar
 
-    schedule = None
-    for end in (date(year + 1, 1, 15), date(year, 12, 31)):
-        # What it raises for a year it has no holidays of differs from calendar to calendar; and pandas deprecates.
-        with contextlib.suppress(ValueError, NotImplementedError, LookupError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            schedule = get_calendar(name, start=date(year - 1, 12, 1), end=end).schedule
-            break
-    if schedule is None:
-        return ()
-    edges: list[datetime] = []
-    for opens, pause, resumes, closes in schedule.itertuples(index=False):
-        moments = (opens, closes) if pause is None or pause != pause else (opens, pause, resumes, closes)
-        for moment in moments:
-            at = moment.to_pydatetime().astimezone(UTC)
-            if edges and len(edges) % 2 == 0 and at == edges[-1]:
-                edges.pop()  # one session goes over into the next
-            else:
-                edges.append(at)
-    return tuple(edges)
+    # What it raises for a year it has no holidays of differs from calendar to calendar; and pandas deprecates.
+    with contextlib.suppress(ValueError, NotImplementedError, LookupError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        calendar = get_calendar(name, start=date(year - 1, 12, 1))
+        calendar.is_open_on_minute(calendar.first_minute)  # computes the minutes, which the calendar keeps
+        return calendar
+    return None
 
 
 def _within(ranges: tuple[Range, ...], value: int) -> bool:

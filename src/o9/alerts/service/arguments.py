@@ -1,6 +1,7 @@
-"""What callers of the alert system give it, checked: each function answers with what is meant. Pure.
+"""What callers of the alert system give it, checked. Pure.
 
-Contract. Raises OptimizationValidationError, which names the argument and the remedy, for whatever it is given.
+Contract. Each function returns what is meant, or raises OptimizationValidationError, which names the argument and the
+remedy, for whatever it is given.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc
 from o9.store.core.column_types import free_text, moment
 
-LONGEST_TIMEOUT = timedelta(days=3660)
-
 
 def text(field: str, value: Any) -> str:
-    """Words for people: what a store cannot hold of them it replaces."""
+    """Words for people; the store replaces characters that it cannot hold."""
     if not isinstance(value, str):
-        raise OptimizationValidationError(field, f"expected text, got {type(value).__name__}")
+        raise _unexpected(field, "text", value)
     return value
 
 
 def exact(field: str, value: Any) -> str:
-    """Words that something is found by."""
+    """A text that something is found by."""
     if free_text(text(field, value)) != value:
         raise OptimizationValidationError(
             field, f"{value!r:.80} holds a character that nothing stored has, NUL or half of a pair; take that out"
@@ -35,38 +34,20 @@ def exact(field: str, value: Any) -> str:
     return str(value)
 
 
-def timeout(value: Any) -> timedelta | None:
-    """None: until it is resolved."""
-    if value is None:
-        return None
-    if not isinstance(value, timedelta):
-        raise OptimizationValidationError(
-            "resolve_timeout", f"expected a timedelta or None, got {type(value).__name__}; timedelta(minutes=5), say"
-        )
-    if not timedelta(0) < value <= LONGEST_TIMEOUT:
-        raise OptimizationValidationError(
-            "resolve_timeout",
-            f"{value} is not above 0 and at most {LONGEST_TIMEOUT.days:,} days; None is until it is resolved",
-        )
-    return value
-
-
-def span(value: Any) -> timedelta:
-    """How long a silence stands: a timedelta, or seconds."""
+def span(field: str, value: Any) -> timedelta:
+    """A timedelta or seconds, above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
-        raise OptimizationValidationError("duration", f"{value!r:.80} is neither a timedelta nor seconds")
+        raise _unexpected(field, "a timedelta, such as timedelta(minutes=5), or seconds", value)
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not 0 < seconds <= LONGEST.total_seconds():
-        raise OptimizationValidationError(
-            "duration", f"{value!r:.80} is not above 0 and at most {LONGEST.days:,} days; change the rule instead"
-        )
+        raise OptimizationValidationError(field, f"{value!r:.80} is not above 0 and at most {LONGEST.days:,} days")
     return timedelta(seconds=seconds)
 
 
 def instant(field: str, value: Any) -> datetime:
     """In UTC; without a zone it is local time."""
     if not isinstance(value, datetime):
-        raise OptimizationValidationError(field, f"expected a datetime, got {type(value).__name__}")
+        raise _unexpected(field, "a datetime", value)
     try:
         return as_utc(value)
     except (OverflowError, ValueError):
@@ -74,41 +55,38 @@ def instant(field: str, value: Any) -> datetime:
 
 
 def matchers(value: Any) -> Matchers:
-    """None where there is no text."""
+    """Of an empty text none."""
     return parse(value) if exact("matchers", value) else ()
 
 
-def behind(alert: Any) -> tuple[str, str] | None:
+def cursor(alert: Any) -> tuple[str, str] | None:
     """The place in a list that an alert has."""
     if alert is None:
         return None
     if not isinstance(alert, OptimizationAlert):
-        raise OptimizationValidationError(
-            "before", f"expected an OptimizationAlert of the page before, got {type(alert).__name__}"
-        )
+        raise _unexpected("before", "an OptimizationAlert of the page before", alert)
     return moment(instant("before.timestamp", alert.timestamp)), exact("before.alert_id", alert.alert_id)
 
 
 def alerts(value: Any) -> Sequence[Any]:
-    """Several; each is checked when it is taken."""
+    """Several; each is checked when it is recorded."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise OptimizationValidationError("alerts", f"expected a list of OptimizationAlert, got {type(value).__name__}")
+        raise _unexpected("alerts", "a list of OptimizationAlert", value)
     return value if isinstance(value, Sequence) else list(value)
 
 
 def channels(value: Any) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise OptimizationValidationError(
-            "notification_channels", f"expected a mapping of names to channels, got {type(value).__name__}"
-        )
-    return value
+    if value is not None and not isinstance(value, Mapping):
+        raise _unexpected("notification_channels", "a mapping of names to channels", value)
+    return value or {}
 
 
 def path(field: str, value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value or None
-    if not isinstance(value, PathLike) or not isinstance(found := value.__fspath__(), str):
-        raise OptimizationValidationError(field, f"expected a path, got {type(value).__name__}")
-    return found
+    found = value.__fspath__() if isinstance(value, PathLike) else value
+    if found is not None and not isinstance(found, str):
+        raise _unexpected(field, "a path", value)
+    return found or None
+
+
+def _unexpected(field: str, expected: str, value: Any) -> OptimizationValidationError:
+    return OptimizationValidationError(field, f"expected {expected}, got {type(value).__name__}")

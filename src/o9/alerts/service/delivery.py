@@ -31,8 +31,7 @@ from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.model.optimization import utc_now
 from o9.store import queries
-from o9.store.alerts.channels import KeepChannels, LeaveChannels
-from o9.store.alerts.outbox import BeginTry, EndTry
+from o9.store.alerts.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
@@ -67,7 +66,6 @@ class Delivery:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._sending: set[int] = set()
         self._not_before: dict[str, float] = {}
-        self._began: dict[str, float] = {}
         self._stopping = False
 
     def use(self, channels: Mapping[str, Channel], announced: tuple[str, ...], configuration: Configuration) -> None:
@@ -132,7 +130,6 @@ class Delivery:
         try:
             while not self._stopping and (channel := self._channels.get(name)) is not None:
                 dead = await asyncio.to_thread(dead_on_this_host, self._store)
-                self._began[name] = time.monotonic()
                 begun = await self._store.write_async(
                     BeginTry(name, self._node, self._lease_seconds, dead, self._throttles())
                 )
@@ -156,27 +153,14 @@ class Delivery:
                 end = EndTry(row["id"], row["tries"], row["claimed_by"])
                 await self._end(row, replace(end, error=CUT_OFF.reason, retry_in=0.0, in_doubt=True))
                 raise
-            if outcome is not None:
-                await self._end(row, end_of(row, outcome, utc_now(), self._chance()))
+            await self._end(row, end_of(row, outcome, utc_now(), self._chance()))
         finally:
             self._sending.discard(row["id"])
 
-    async def _is_mine(self, row: Row) -> bool:
-        """Whether this is still for this node to send; a process may have been stopped for longer than its lease."""
-        if time.monotonic() - self._began[row["channel"]] < self._lease_seconds / 2:
-            return True
-        mine = await self._store.read_async(queries.claimed_by, row["id"], row["tries"])
-        if mine != self._node:
-            logger.warning("%s: another node took over what this one was about to send", row["channel"])
-        return mine == self._node
-
-    async def _send(self, channel: Channel, row: Row) -> Sent | Failed | None:
-        """None: it is another node's by now."""
+    async def _send(self, channel: Channel, row: Row) -> Sent | Failed:
         try:
             notice = await asyncio.to_thread(self._notice, row, shows_the_first(channel))
             message = self._messages_of(row["receiver"]).of(notice)
-            if not await self._is_mine(row):
-                return None
         except OptimizationStoreError:
             raise
         except Exception as error:  # an internal error must not hold up all others of the channel

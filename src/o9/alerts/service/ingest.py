@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 
 from o9.alerts.pipeline.reasons import NotifyReason
-from o9.alerts.service.filters import AlertFilters, is_filtering
+from o9.alerts.service.filters import AlertFilters
 from o9.alerts.service.repository import new_alert_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -26,6 +27,9 @@ from o9.store.store import Store
 
 BATCH = 4_000
 AT_ONCE = 250  # of a list, before whatever else runs in the loop has its turn
+
+_recording: ContextVar[bool] = ContextVar("o9_recording_alerts", default=False)
+"""Set while alerts are filtered and recorded: what a filter itself sends is not filtered, and does not wait."""
 
 Ingested = Recorded | OptimizationError | None
 """What became of an alert: None where a rule dropped it, an error where it was refused."""
@@ -85,7 +89,7 @@ class AlertIngest:
     def _take(
         self, alerts: Sequence[OptimizationAlert], new_alerts: Sequence[NewAlert]
     ) -> asyncio.Future[Sequence[Ingested]]:
-        if is_filtering():
+        if _recording.get():
             return self._store.write_async(RaiseAlerts(new_alerts))
         answers: asyncio.Future[Sequence[Ingested]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Parcel(alerts, new_alerts, answers))
@@ -94,6 +98,7 @@ class AlertIngest:
         return answers
 
     async def _write(self) -> None:
+        _recording.set(True)
         while self._waiting:
             parcels = [self._waiting.popleft()]
             size = len(parcels[0].new_alerts)

@@ -247,7 +247,8 @@ class Leader:
             return
         self._gave_up_at = now
         why = f"no node could send through it for {duration(TRIED_FOR)}"
-        for channel, count in self._store.write(GiveUp(moment(now - TRIED_FOR), why)).items():
+        before = moment(now - TRIED_FOR - GIVES_UP_EVERY)  # a node that has the channel has tried it for the last time
+        for channel, count in self._store.write(GiveUp(before, why)).items():
             logger.error("%d messages to the channel %r were given up: %s", count, channel, why)
 
     def _take_silences(self, engine: Engine) -> None:
@@ -283,8 +284,7 @@ class Leader:
             return
         assert self._leadership.fence is not None
         groups = {
-            key: None if each is None else (moment(each[0].due_at), to_json(each[1]))
-            for key, each in changes.groups.items()
+            key: None if each is None else (moment(each[0]), to_json(each[1])) for key, each in changes.groups.items()
         }
         given = [new_notice(notice, self._channels(notice)) for notice in notices]
         self._store.write(

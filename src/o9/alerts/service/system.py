@@ -26,7 +26,7 @@ from o9.alerts.service.delivery import STOP_GRACE_SECONDS
 from o9.alerts.service.filters import AlertFilters, FilterFunction
 from o9.alerts.service.ingest import AlertIngest
 from o9.alerts.service.leader import LEASE
-from o9.alerts.service.repository import MESSAGE_LIMIT, add_silence, alert_of_row, history
+from o9.alerts.service.repository import add_silence, alert_of_row, history
 from o9.alerts.service.worker import Running
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
@@ -79,7 +79,6 @@ class AlertNotificationSystem(StoreComponent):
         self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
         self._ingest: AlertIngest | None = None
         self._running: Running | None = None
-        self._said_cut = False
         self._emitting: set[asyncio.Task[None]] = set()
         for name, channel in arguments.channels(notification_channels).items():
             self._registry.register(name, channel)
@@ -92,7 +91,9 @@ class AlertNotificationSystem(StoreComponent):
         """Lead and send under this name, by which others see that its process has died; before `start`."""
         self._node = arguments.exact("node", node)
 
-    async def send_alert(self, alert: OptimizationAlert, *, resolve_timeout: timedelta | None = None) -> str | None:
+    async def send_alert(
+        self, alert: OptimizationAlert, *, resolve_timeout: timedelta | float | None = None
+    ) -> str | None:
         """Record an alert, durably; one with `resolved` set ends what it says fires. Returns the id of the episode
         that it belongs to: of the first alert with the same labels since when they have been firing. None: a rule
         dropped it, which the history says.
@@ -113,7 +114,7 @@ class AlertNotificationSystem(StoreComponent):
         return given.episode
 
     async def send_alerts(
-        self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | None = None
+        self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | float | None = None
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
         alerts = arguments.alerts(alerts)
@@ -137,7 +138,7 @@ class AlertNotificationSystem(StoreComponent):
         wanted = None if level is None else alert_level(level).value
         now = utc_now()
         rows = await self.store.read_async(
-            queries.alerts, optimization_id=about, level=wanted, limit=limit, before=arguments.behind(before)
+            queries.alerts, optimization_id=about, level=wanted, limit=limit, before=arguments.cursor(before)
         )
         return [alert_of_row(row, now) for row in rows]
 
@@ -195,7 +196,7 @@ class AlertNotificationSystem(StoreComponent):
         """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
         silence = new_silence(
             utc_now(),
-            arguments.span(duration),
+            arguments.span("duration", duration),
             arguments.matchers(matchers),
             pattern=arguments.exact("pattern", pattern),
             starts_at=None if starts_at is None else arguments.instant("starts_at", starts_at),
@@ -306,29 +307,19 @@ class AlertNotificationSystem(StoreComponent):
         self._wake()
         return answer
 
-    def _timeout(self, given: timedelta | None) -> timedelta | None:
-        return arguments.timeout(self._file.configuration.resolve_timeout if given is None else given)
+    def _timeout(self, given: timedelta | float | None) -> timedelta | None:
+        timeout = self._file.configuration.resolve_timeout if given is None else given
+        return None if timeout is None else arguments.span("resolve_timeout", timeout)
 
     def _heard(self, given: Iterable[tuple[OptimizationAlert, Recorded]]) -> None:
         """Wake the worker, and emit events."""
         for alert, became in given:
-            if len(alert.message) > MESSAGE_LIMIT:
-                self._say_cut(alert)
             if became.began or became.ended:
                 self._wake()
             if became.began and not alert.resolved:
                 self._emit_soon("alert", alert)
             if became.ended:
                 self._notify_ended([became.episode])
-
-    def _say_cut(self, alert: OptimizationAlert) -> None:
-        """Once aloud: who sends one that is too long sends many."""
-        logger.log(
-            logging.DEBUG if self._said_cut else logging.WARNING,
-            "message: the alert %r has %d characters of it; the first %d are kept, and say so",
-            alert.alert_id, len(alert.message), MESSAGE_LIMIT,
-        )  # fmt: skip
-        self._said_cut = True
 
     def _check(self, configuration: Configuration) -> None:
         self._registry.channels(configuration)

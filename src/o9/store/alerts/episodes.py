@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -107,33 +107,27 @@ class ResolveAlert(Operation[bool]):
 
     alert_id: str
     by: str
+    what: ClassVar[str] = "resolved"
 
     def apply(self, unit: UnitOfWork) -> bool:
         episode = _episode(unit, self.alert_id)
-        if episode["resolved_at"] is not None:
+        if episode["resolved_at"] is not None or episode[f"{self.what}_at"] is not None:
             return False
-        _change_episode(unit, episode["alert_id"], resolved_at=unit.now, resolved_by=free_text(self.by))
-        count_events(unit, {("resolved", episode["level"]): 1})
+        values = {f"{self.what}_at": unit.now, f"{self.what}_by": free_text(self.by)}
+        changed = update(ALERT).where(ALERT.c.alert_id == episode["alert_id"])
+        unit.connection.execute(changed.values(changed=write_change(unit, "alert"), is_open=1, **values))
+        count_events(unit, {(self.what, episode["level"]): 1})
         return True
 
 
 @dataclass(frozen=True)
-class AcknowledgeAlert(Operation[bool]):
+class AcknowledgeAlert(ResolveAlert):
     """Acknowledge the episode that this alert belongs to. Answers whether it was firing and not acknowledged before.
 
     Raises OptimizationNotFoundError for an unknown alert.
     """
 
-    alert_id: str
-    by: str
-
-    def apply(self, unit: UnitOfWork) -> bool:
-        episode = _episode(unit, self.alert_id)
-        if episode["resolved_at"] is not None or episode["acknowledged_at"] is not None:
-            return False
-        _change_episode(unit, episode["alert_id"], acknowledged_at=unit.now, acknowledged_by=free_text(self.by))
-        count_events(unit, {("acknowledged", episode["level"]): 1})
-        return True
+    what: ClassVar[str] = "acknowledged"
 
 
 @dataclass(frozen=True)
@@ -274,9 +268,9 @@ class _Batch:
 
 def close(unit: UnitOfWork, episodes: Iterable[str], cursor: int) -> None:
     """There is no more to say of these, unless they changed behind `cursor`."""
-    rows = [{"target": alert_id, "cursor": cursor} for alert_id in episodes]
-    if rows:
-        unit.connection.execute(_CLOSE, rows)
+    these, values = among(ALERT.c.alert_id, episodes, unit.connection)
+    over = these & (ALERT.c.changed <= cursor) & ALERT.c.resolved_at.is_not(None)
+    unit.connection.execute(update(ALERT).where(over).values(is_open=0), values)
 
 
 def write_change(unit: UnitOfWork, kind: str) -> int:
@@ -342,21 +336,6 @@ def _ender(row: Mapping[Any, Any]) -> str:
     return str((EndedBy.NOT_REPEATED if row["expected_end"] else EndedBy.END_REACHED).value)
 
 
-def _change_episode(unit: UnitOfWork, episode: str, **values: Any) -> None:
-    change = write_change(unit, "alert")
-    where = ALERT.c.alert_id == episode
-    unit.connection.execute(update(ALERT).where(where).values(changed=change, is_open=1, **values))
-
-
-_CLOSE = (
-    update(ALERT)
-    .where(
-        ALERT.c.alert_id == bindparam("target"),
-        ALERT.c.changed <= bindparam("cursor"),
-        ALERT.c.resolved_at.is_not(None),
-    )
-    .values(is_open=0)
-)
 _STATES = select(*[ALERT.c[name] for name in ("alert_id", "fingerprint", "level", *_STATE)])
 _KNOWN = select(
     *[ALERT.c[name] for name in ("alert_id", "episode", "at", *CONTENT)], STATE_OF.c.resolved_at, STATE_OF.c.resolved_by

@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
 
-from o9.store.alerts.channels import note_of_channel
 from o9.store.alerts.episodes import close, count_events, literally
 from o9.store.core.column_types import free_text, to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_time
 from o9.store.queue.leader_election import held
-from o9.store.schema.alerts import CHANNEL, DECISION, GROUP, LEASE, NOTICE, NOTIFICATION, PENDING, TRY
+from o9.store.schema.alerts import CHANNEL, CHANNEL_NODE, DECISION, GROUP, LEASE, NOTICE, NOTIFICATION, PENDING, TRY
 
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
@@ -105,17 +104,28 @@ class CommitDecisions(Operation[None]):
             unit.connection.execute(update(GROUP).where(GROUP.c.group_key == bindparam("target")), moved)
 
     def _write_notices(self, unit: UnitOfWork) -> None:
-        notices = _without_vain_repeats(unit, self.notices)
-        if not notices:
+        if not self.notices:
             return
+        waiting = self._waiting(unit)
         written = {
             "status": "pending", "created_at": unit.now, "due_at": database_time(unit.connection), "tries": 0,
         }  # fmt: skip
-        for notice in notices:
-            unit.insert(NOTICE, new_row(notice), ignore_known=True)
-            for channel in notice.channels:
-                send = {"group_key": notice.group_key, "number": notice.number, "channel": channel, **written}
+        for notice in self.notices:
+            key = notice.group_key
+            channels = [each for each in notice.channels if notice.kind != _REPEAT or (each, key) not in waiting]
+            if channels:
+                unit.insert(NOTICE, new_row(notice), ignore_known=True)
+            for channel in channels:
+                send = {"group_key": key, "number": notice.number, "channel": channel, **written}
                 unit.insert(NOTIFICATION, send, ignore_known=True)
+
+    def _waiting(self, unit: UnitOfWork) -> set[tuple[str, str]]:
+        """Channels and groups that have a message to be sent: a repeat would arrive together with it."""
+        groups = {notice.group_key for notice in self.notices if notice.kind == _REPEAT}
+        waits = select(NOTIFICATION.c.channel, NOTIFICATION.c.group_key).where(
+            literally(PENDING, "notification"), NOTIFICATION.c.group_key.in_(groups)
+        )
+        return {(channel, key) for channel, key in unit.connection.execute(waits)} if groups else set()
 
 
 @dataclass(frozen=True)
@@ -237,25 +247,25 @@ class EndTry(Operation[bool]):
             later = update(NOTIFICATION).where(literally(PENDING, "notification"), behind)
             unit.connection.execute(later.where(NOTIFICATION.c.due_at < due_at).values(due_at=due_at))
         unit.connection.execute(update(NOTIFICATION).where(mine).values(**values))
-        note_of_channel(unit, row["channel"], error, paused_until=now + self.pause if self.pause else None)
+        _note_channel(unit, row["channel"], error, paused_until=now + self.pause if self.pause else None)
         return True
 
 
 @dataclass(frozen=True)
 class GiveUp(Operation[dict[str, int]]):
-    """What was never tried since the ISO moment `before` has failed, and so has what was decided before that and
-    was not tried again for an hour, though it was due. Answers how many, by channel.
-    """
+    """What was decided before `before` (ISO) and is not being sent has failed. Answers how many, by channel."""
 
     before: str
     why: str
 
     def apply(self, unit: UnitOfWork) -> dict[str, int]:
         unit.flush()
-        left = NOTIFICATION.c.claimed_by.is_(None) & (NOTIFICATION.c.due_at < database_time(unit.connection) - 3600.0)
-        untried = (NOTIFICATION.c.created_at < self.before) & or_(NOTIFICATION.c.tries == 0, left)
-        wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), untried)
-        found = rows(unit.connection, wanted)
+        free = or_(
+            NOTIFICATION.c.claim_expires_at.is_(None),
+            NOTIFICATION.c.claim_expires_at <= database_time(unit.connection),
+        )
+        old = NOTIFICATION.c.created_at < self.before
+        found = rows(unit.connection, select(NOTIFICATION).where(literally(PENDING, "notification"), old, free))
         ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
         for row in found:
             unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**ended))
@@ -263,6 +273,39 @@ class GiveUp(Operation[dict[str, int]]):
         channels = Counter(row["channel"] for row in found)
         count_events(unit, {("failed", channel): count for channel, count in channels.items()})
         return dict(channels)
+
+
+@dataclass(frozen=True)
+class KeepChannels(Operation[None]):
+    """Say through which channels a living node can send, and keep what it is sending just now."""
+
+    node: str
+    channels: Sequence[str]
+    lease_seconds: float
+    sending: Sequence[int] = ()
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.flush()
+        expires_at = database_time(unit.connection) + self.lease_seconds
+        mine = CHANNEL_NODE.c.node == self.node
+        gone = delete(CHANNEL_NODE).where(mine, CHANNEL_NODE.c.channel.not_in(list(self.channels)))
+        unit.connection.execute(gone)
+        if self.channels:
+            rows = [{"channel": name, "node": self.node, "expires_at": expires_at} for name in self.channels]
+            unit.upsert(CHANNEL_NODE, rows)
+        if self.sending:
+            claimed = NOTIFICATION.c.id.in_(list(self.sending)) & (NOTIFICATION.c.claimed_by == self.node)
+            unit.connection.execute(update(NOTIFICATION).where(claimed).values(claim_expires_at=expires_at))
+
+
+@dataclass(frozen=True)
+class LeaveChannels(Operation[None]):
+    """A node sends nothing any more."""
+
+    node: str
+
+    def apply(self, unit: UnitOfWork) -> None:
+        unit.connection.execute(delete(CHANNEL_NODE).where(CHANNEL_NODE.c.node == self.node))
 
 
 def record_suppressed(unit: UnitOfWork, suppressed: Sequence[Suppressed]) -> None:
@@ -283,10 +326,16 @@ def has_pending_notifications(connection: Connection) -> bool:
     return connection.execute(waits).first() is not None
 
 
-def claimed_by(connection: Connection, notification_id: int, number: int) -> str | None:
-    """Which node holds the claim of this try; None: none does any more."""
-    this = (NOTIFICATION.c.id == notification_id) & (NOTIFICATION.c.tries == number)
-    return connection.execute(select(NOTIFICATION.c.claimed_by).where(this)).scalar()
+def sending_channels(connection: Connection) -> list[str]:
+    """Through which channels some living node can send."""
+    living = CHANNEL_NODE.c.expires_at > database_time(connection)
+    found = select(CHANNEL_NODE.c.channel).distinct().where(living).order_by(CHANNEL_NODE.c.channel)
+    return list(connection.execute(found).scalars())
+
+
+def alert_channels(connection: Connection) -> list[Row]:
+    """How each channel does."""
+    return rows(connection, select(CHANNEL).order_by(CHANNEL.c.channel))
 
 
 def alert_groups(connection: Connection) -> dict[str, tuple[str, str]]:
@@ -319,28 +368,6 @@ def _written(firing: Sequence[str], known: int) -> str:
     return to_json([*firing[:begins], *[KNOWN] * bool(known), *firing[begins:]])
 
 
-def _without_vain_repeats(unit: UnitOfWork, notices: Sequence[NewNotice]) -> list[NewNotice]:
-    """No repeat through a channel whose first message still waits: both would arrive at once."""
-    repeats = [notice for notice in notices if notice.kind == _REPEAT]
-    if not repeats:
-        return list(notices)
-    channels = {channel for notice in repeats for channel in notice.channels}
-    waits = select(NOTIFICATION.c.channel, NOTIFICATION.c.group_key).where(
-        literally(PENDING, "notification"),
-        NOTIFICATION.c.channel.in_(channels),
-        NOTIFICATION.c.group_key.in_({notice.group_key for notice in repeats}),
-    )
-    waiting = {(channel, key) for channel, key in unit.connection.execute(waits)}
-    found = []
-    for notice in notices:
-        if notice.kind == _REPEAT:
-            left = [channel for channel in notice.channels if (channel, notice.group_key) not in waiting]
-            notice = notice._replace(channels=left)
-        if notice.channels:
-            found.append(notice)
-    return found
-
-
 def _was_notified(unit: UnitOfWork, row: Row, receiver: str) -> bool:
     """Whether the last message before this one of all that fires in its group went through its channel."""
     before = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
@@ -349,6 +376,23 @@ def _was_notified(unit: UnitOfWork, row: Row, receiver: str) -> bool:
     wanted = select(NOTIFICATION.c.status).join_from(NOTIFICATION, NOTICE, same).where(before, about_all)
     wanted = wanted.where(NOTIFICATION.c.number < row["number"]).order_by(NOTIFICATION.c.number.desc()).limit(1)
     return unit.connection.execute(wanted).scalar() == "sent"
+
+
+def _note_channel(unit: UnitOfWork, channel: str, error: str | None, *, paused_until: float | None = None) -> None:
+    """How a try through it ended. paused_until: nothing is to be sent through it before."""
+    mine = CHANNEL.c.channel == channel
+    known = unit.connection.execute(select(CHANNEL).where(mine)).mappings().first()
+    if error is None:
+        values: Row = {"failing_since": None, "last_sent_at": unit.now, "error": None}
+    else:
+        since = known["failing_since"] if known and known["failing_since"] else unit.now
+        values = {"failing_since": since, "error": error}
+    if paused_until is not None:
+        values["paused_until"] = paused_until
+    if known is None:
+        unit.connection.execute(insert(CHANNEL).values(channel=channel, **values))
+    else:
+        unit.connection.execute(update(CHANNEL).where(mine).values(**values))
 
 
 def _shorten(unit: UnitOfWork, row: Row) -> None:

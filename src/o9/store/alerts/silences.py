@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from o9.model.errors import OptimizationConflictError, OptimizationError
+from o9.model.errors import OptimizationError
 from o9.store.alerts.episodes import literally, write_change
 from o9.store.core.column_types import free_text, moment, now_text
 from o9.store.core.reading import rows
@@ -31,9 +31,6 @@ class AddSilence(Operation[None]):
     comment: str = ""
 
     def apply(self, unit: UnitOfWork) -> None:
-        known = unit.connection.execute(select(SILENCE.c.silence_id).where(SILENCE.c.silence_id == self.silence_id))
-        if known.first():
-            raise OptimizationConflictError("silence_id", f"{self.silence_id!r} exists; choose another id")
         row = {
             "silence_id": self.silence_id, "matchers": self.matchers, "pattern": self.pattern,
             "starts_at": moment(self.starts_at), "ends_at": moment(self.ends_at), "author": free_text(self.author),

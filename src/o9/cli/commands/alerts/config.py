@@ -197,7 +197,7 @@ def _document(entry: TimelineEntry) -> Mapping[str, Any]:
             "at": at, "what": "suppressed", "receiver": what.receiver, "reason": what.decision.reason.value,
             "by": what.decision.by, "alert": dict(what.alert.labels),
         }  # fmt: skip
-    happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author, "note": what.note}
+    happened: dict[str, Any] = {"at": at, "what": what.what, "by": what.author}
     if isinstance(what.alert, Alert):
         happened["alert"] = dict(what.alert.labels)
     if what.silence is not None:
