@@ -24,6 +24,7 @@ from o9.alerts.pipeline.notice import Notice
 from o9.alerts.service.delivery import Delivery
 from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError
+from o9.model.loops import Backoff
 from o9.store import queries
 from o9.store.alerts.episodes import RaiseAlerts
 from o9.store.alerts.outbox import CommitDecisions, EndTry
@@ -250,7 +251,7 @@ async def test_a_store_that_is_away_hears_of_the_end_when_it_is_back(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decided(lambda: store, [notice(1)])
-    monkeypatch.setattr("o9.alerts.service.delivery.STORE_AWAY_SECONDS", 0.01)
+    monkeypatch.setattr("o9.alerts.service.delivery.STORE_AWAY", Backoff(0.01, 0.01))
     away, write = [3], store.write_async
 
     def write_async(operation: Any) -> Any:

@@ -148,7 +148,7 @@ def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, f
         ("route: {receiver: default\nrules: []", "expected ',' or '}'; close each { and ["),
         ("flapping:", "flapping: write `false`, or a mapping"),
         ("link: desk/{optimization}", "link: expected the address of a page, with http or https"),
-        ("link: 'https://desk/{id}'", "link: '{id}' stands for nothing; there are {optimization} and {alert}"),
+        ("link: 'https://desk/{id}'", "link: '{id}' stands for nothing; {optimization} and {alert} stand"),
         ("link: 'https://desk/{optimization'", "link: '{optimization' stands for nothing"),
         ("link: 'https://desk/optimization}'", "link: '}' stands for nothing"),
         ("route: {}\n---\nroute: {}", "2 documents; make them one list, or one file each"),

@@ -77,7 +77,7 @@ class Messages:
         for template in self._own.values():
             for name, sample in samples().items():
                 try:
-                    template.render(view_of(sample, _WHOLE, self._link).names())
+                    template.render(vars(view_of(sample, _WHOLE, self._link)))
                 except TemplateError as error:
                     raise OptimizationValidationError(
                         template.field, f"it fails on a sample ({name}): {error}"
@@ -136,18 +136,17 @@ class Message:
         return f"<Message {self.title!r}>"
 
     def _written(self, name: str, detail: Detail) -> str:
-        values = self._view(detail).names()
+        values = vars(self._view(detail))
         own = self._templates.get(name)
         if own is None or name in self._faults:
             fault = self._faults.get(name, "")
             return _standard(name).render({**values, "fault": fault})
         try:
-            out = own.render(values)
+            return own.render(values)
         except TemplateError as error:
             self._faults[name] = f"{own.field} failed: {error}"
             logger.warning("%s failed, O9's own is taken: %s", own.field, error)
             return self._written(name, detail)
-        return out
 
     def _in(self, form: Form, source: str) -> str:
         if form is Form.MARKDOWN:
@@ -187,15 +186,13 @@ _READ = tuple(each.name for each in fields(View))
 def _checked_link(link: str | None) -> str | None:
     if link is None:
         return None
+    stand_for_ids = "{optimization} and {alert} stand for their ids in it"
     plain = link.replace("{optimization}", "x").replace("{alert}", "x")
     if found := _BRACES.search(plain):
-        raise OptimizationValidationError(
-            "link", f"{found[0]!r:.80} stands for nothing; there are {{optimization}} and {{alert}}, for their ids"
-        )
+        raise OptimizationValidationError("link", f"{found[0]!r:.80} stands for nothing; {stand_for_ids}")
     if not address(plain):
         raise OptimizationValidationError(
-            "link",
-            "expected the address of a page, with http or https; {optimization} and {alert} stand for their ids in it",
+            "link", f"expected the address of a page, with http or https; {stand_for_ids}"
         )
     return link
 

@@ -83,15 +83,6 @@ def _notice(
     kind: NoticeKind, firing: tuple[Alert, ...], resolved: tuple[Alert, ...] = (), *, reason: str = "", known: int = 0
 ) -> Notice:
     first, new = (firing or resolved)[0], len(firing) - known
-    return Notice(
-        receiver="desk",
-        group_key='{}:{title="sample"}',
-        number=1,
-        group_labels={"title": first.title, "level": first.level.value},
-        kind=kind,
-        at=_NOW,
-        firing=(*in_order(firing[:new]), *in_order(firing[new:])),
-        resolved=in_order(resolved),
-        reason=reason,
-        known=known,
-    )
+    in_its_order = (*in_order(firing[:new]), *in_order(firing[new:]))
+    labels = {"title": first.title, "level": first.level.value}
+    return Notice("desk", "sample", 1, labels, kind, _NOW, in_its_order, in_order(resolved), reason, known)

@@ -54,12 +54,11 @@ class Template:
         try:
             self._template = environment.from_string(source)
             unknown = meta.find_undeclared_variables(environment.parse(source)) - {*names, *environment.globals}
-        except JinjaError as error:
+        except (JinjaError, RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
             at = getattr(error, "lineno", None)
             where = f"line {at}: " if at else ""
-            raise OptimizationValidationError(field, f"{where}{error.message or error}") from None
-        except (RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
-            raise OptimizationValidationError(field, f"it cannot be compiled: {error}; make it simpler") from None
+            problem = (isinstance(error, JinjaError) and error.message) or f"it cannot be compiled: {error}"
+            raise OptimizationValidationError(field, f"{where}{problem}") from None
         for name in sorted(unknown):
             line = next(n for n, text in enumerate(source.split("\n"), 1) if re.search(rf"\b{re.escape(name)}\b", text))
             problem = f"line {line}: there is no name {name!r:.80} here{suggestion(name, names)}"

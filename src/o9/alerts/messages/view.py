@@ -10,9 +10,8 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from urllib.parse import quote
 
 from o9.alerts.messages.templating import Address, Prose
@@ -96,9 +95,6 @@ class View:
     alerts: Sequence[AlertShown]
     more: int
 
-    def names(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
-
 
 def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
     """The first alerts of it: what is new, what is over, then what was known."""
@@ -136,20 +132,18 @@ def worst_of(notice: Notice) -> AlertLevel:
 
 
 def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertShown:
-    raw, remedy = alert.message[:_RAW_LIMIT], alert.metadata.get("remedy")
-    out = chat_lines(raw)
+    remedy = alert.metadata.get("remedy")
     todo = chat_line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
-    if todo and chat_line(out).endswith(todo):  # as the monitor's messages: nothing is said twice
-        out = chat_line(out).removesuffix(todo).rstrip(" :;,.-")
+    lines = chat_lines(alert.message[:_RAW_LIMIT])
+    line, brief = chat_line(lines), chat_line(_without_traceback(lines))
+    if todo and line.endswith(todo):  # as the monitor's messages
+        lines, brief = (each.removesuffix(todo).rstrip(" :;,.-") for each in (line, brief))
     ended = None if firing else alert.ends_at
     since, lasting = moment(alert.starts_at), duration(max(timedelta(0), (ended or now) - alert.starts_at))
-    brief = chat_line(_without_traceback(chat_lines(raw)))
-    if todo and brief.endswith(todo):
-        brief = brief.removesuffix(todo).rstrip(" :;,.-")
     figures = _figures(alert, detail)
     return AlertShown(
         title=_name(alert.title) or UNTITLED,
-        message=cut_naming(out, detail.text, _where_all_is(alert)),
+        message=cut_naming(lines, detail.text, _where_all_is(alert)),
         brief="" if detail.bare else cut_naming(brief, min(detail.text, 300), _where_all_is(alert)),
         level=alert.level.value,
         state="firing" if firing else "resolved",
@@ -235,22 +229,24 @@ def _counts(notice: Notice) -> list[tuple[str, int]]:
 
 
 def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
-    fires, over = len(notice.firing), len(notice.resolved)
     why = cut(chat_line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
-    why = f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"
+    parts = [f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"]
+    fires, new, over = len(notice.firing), len(notice.new), len(notice.resolved)
+    known = notice.known if notice.kind is NoticeKind.FIRING else 0
     if len(everything) == 1:
-        return why
+        return parts[0]
     if not fires:
-        return f"{why} All {over:,} alerts are over.".strip()
-    ends = f"{over:,} {'is' if over == 1 else 'are'} over." if over else ""
-    if notice.kind is NoticeKind.FIRING and notice.known:
-        new = len(notice.new)
-        begins = f"{new:,} {'is' if new == 1 else 'are'} new: {_levels(notice.new)}." if new else ""
-        goes_on = "was known and still fires" if notice.known == 1 else "were known and still fire"
-        known = f"{notice.known:,} {goes_on}: {_levels(notice.firing[new:])}."
-        return " ".join(each for each in (begins, ends, known) if each)
-    out = f"{why} {fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}."
-    return f"{out} {ends}".strip()
+        parts.append(f"All {over:,} alerts are over.")
+    elif not known:
+        parts.append(f"{fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}.")
+    elif new:
+        parts.append(f"{new:,} {'is' if new == 1 else 'are'} new: {_levels(notice.new)}.")
+    if fires and over:
+        parts.append(f"{over:,} {'is' if over == 1 else 'are'} over.")
+    if known:
+        goes_on = "was known and still fires" if known == 1 else "were known and still fire"
+        parts.append(f"{known:,} {goes_on}: {_levels(notice.firing[new:])}.")
+    return " ".join(filter(None, parts))
 
 
 def _levels(alerts: Sequence[Alert]) -> str:

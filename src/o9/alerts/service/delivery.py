@@ -29,6 +29,7 @@ from o9.alerts.pipeline.stages import Failure
 from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
+from o9.model.loops import Backoff, retried
 from o9.model.optimization import utc_now
 from o9.store import queries
 from o9.store.alerts.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
@@ -37,7 +38,7 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 STOP_GRACE_SECONDS, CUT_OFF_SECONDS = 2.0, 1.0
-STORE_AWAY_SECONDS = 1.0
+STORE_AWAY = Backoff(1.0, 1.0)
 CUT_OFF = failed("cut off when its node stopped", in_doubt=True)
 
 OnAttempt = Callable[[dict[str, Any]], None]
@@ -181,7 +182,8 @@ class Delivery:
         return notice_in(row, read(queries.episodes, names))
 
     async def _end(self, row: Row, end: EndTry) -> None:
-        mine = await asyncio.shield(self._written(end))
+        writing = retried(lambda: self._store.write_async(end), StoreUnavailableError, STORE_AWAY, self._not_written)
+        mine = await asyncio.shield(writing)
         where = f"{row['channel']} ({row['receiver']})"
         if not mine:
             logger.warning("%s: another node took over what this one was sending; it may arrive twice", where)
@@ -195,15 +197,10 @@ class Delivery:
         if self._on_attempt is not None:
             self._on_attempt(entry_of(row, end))
 
-    async def _written(self, end: EndTry) -> bool:
-        """As long as the store is away, no other node can take it over either."""
-        while True:
-            try:
-                return await self._store.write_async(end)
-            except StoreUnavailableError:
-                if self._stopping:
-                    raise
-                await asyncio.sleep(STORE_AWAY_SECONDS)
+    def _not_written(self, error: Exception, _: int) -> None:
+        """It is tried again: as long as the store is away, no other node can take the notification over either."""
+        if self._stopping:
+            raise error
 
     def _messages_of(self, receiver: str) -> Messages:
         if receiver not in self._messages:

@@ -145,17 +145,15 @@ class Leader:
         now = self.now()
         try:
             return self._work(now, reconfigure=changed)
-        except StaleAttemptError as error:
-            logger.warning("%s", error)
-            self._forget()
-            return Ticked(leads=False)
-        except InternalErrors as errors:
-            self._forget()
-            self._quarantine_all(errors, now)
-            return Ticked(leads=True, next_at=now, behind=True)
-        except BaseException:
+        except BaseException as error:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
-            raise
+            if isinstance(error, InternalErrors):
+                self._quarantine_all(error, now)
+                return Ticked(leads=True, next_at=now, behind=True)
+            if not isinstance(error, StaleAttemptError):
+                raise
+            logger.warning("%s", error)
+            return Ticked(leads=False)
 
     def renewal(self) -> AcquireLeadership | None:
         """What keeps the lease while a tick takes its time; give the answer to `renewed`. From any thread.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -141,19 +141,17 @@ def notice_in(
 
     words: of those that are only counted, their levels and titles.
     """
-    counted: dict[tuple[str, str], Alert] = {}
+    alike = {each: Alert({}, _EPOCH, "", "", _LEVELS[each[0]], each[1], fingerprint="-") for each in {*words.values()}}
 
-    def alerts(names: Sequence[str], *, fires: bool) -> Iterator[Alert]:
-        for name in names:
-            if name in episodes:
-                yield alert_in(*episodes[name], fires=fires)  # what is over by now fired when it was decided
-            elif name in words:
-                alike = counted.get(words[name])
-                yield alike or counted.setdefault(words[name], _only_counted(*words[name]))
+    def alerts(names: Sequence[str], *, fires: bool) -> tuple[Alert, ...]:
+        found = [
+            alert_in(*episodes[name], fires=fires) if name in episodes else alike.get(words.get(name, ("", "")))
+            for name in names
+        ]
+        return tuple(alert for alert in found if alert is not None)
 
     begins = len(row["firing"]) - row["known"]
-    known = tuple(alerts(row["firing"][begins:], fires=True))
-
+    known = alerts(row["firing"][begins:], fires=True)  # what is over by now fired when it was decided
     return Notice(
         receiver=row["receiver"],
         group_key=row["group_key"],
@@ -162,14 +160,10 @@ def notice_in(
         kind=NoticeKind(row["kind"]),
         at=datetime.fromisoformat(row["at"]),
         firing=(*alerts(row["firing"][:begins], fires=True), *known),
-        resolved=tuple(alerts(row["resolved"], fires=False)),
+        resolved=alerts(row["resolved"], fires=False),
         reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
         known=len(known),
     )
-
-
-def _only_counted(level: str, title: str) -> Alert:
-    return Alert({}, _EPOCH, "", "", _LEVELS[level], title, fingerprint="-")
 
 
 def suppressed(held: Held) -> Suppressed:

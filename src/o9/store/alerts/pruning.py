@@ -9,7 +9,6 @@ received, so one with a future time stays until then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, literal, or_, select, tuple_
@@ -49,10 +48,7 @@ class PruneAlerts(Operation[PrunedAlerts]):
         unit.flush()
         deadline = time.monotonic() + self.seconds
         done = PrunedAlerts(cursor=self.cursor)
-        steps: tuple[Callable[[UnitOfWork, PrunedAlerts], bool], ...] = (
-            self._alerts, self._notices, self._suppressed, self._others,
-        )  # fmt: skip
-        for step in steps:
+        for step in (self._alerts, self._notices, self._suppressed, self._others):
             while not step(unit, done):
                 if time.monotonic() >= deadline:
                     return done
