@@ -50,6 +50,14 @@ def test_of_other_labels_the_case_counts() -> None:
         ('level=~"warn.?"', "'warn.?' fits none of the levels info, warning, error, critical; it has to fit the whole"),
         ('level!~"warn.?"', "'warn.?' fits none of the levels"),
         ('level=~""', "'' fits none of the levels"),
+        ('level!~".*"', "'.*' fits each level, so that no alert is left"),
+        ('level!~"info|warning|error|critical"', "fits each level, so that no alert is left"),
+        ("level=info, level=error", 'no alert has both level="info" and level="error", and all matchers have to hold; '
+                                    'for either write level=~"info|error"'),
+        ("title=A, title!=A", 'no alert has both title="A" and title!="A", and all matchers have to hold'),
+        ('title=A, title=~"B.*"', 'no alert has both title="A" and title=~"B.*"'),
+        ('level=info, level=~"error|critical"', 'no alert has both level="info" and level=~"error|critical"'),
+        ('title="a.b", title="c"', 'no alert has both title="a.b" and title="c", and all matchers have to hold'),
     ],
 )  # fmt: skip
 def test_what_no_alert_can_have_is_known(text: str, told: str) -> None:
@@ -76,9 +84,10 @@ LEVEL_MATCHERS = st.builds(
 
 @given(st.lists(LEVEL_MATCHERS, min_size=1, max_size=3).map(tuple))
 def test_what_is_taken_of_levels_fits_some_alert(matchers: Matchers) -> None:
-    for matcher in matchers:
-        positive = matcher.operator in ("=", "=~")
-        assert not positive or unfit((matcher,)) or any(match((matcher,), {"level": level}) for level in LEVELS)
+    """One alone; of several what an exact one rules out."""
+    fits = any(match(matchers, {"level": level}) for level in LEVELS)
+    if len(matchers) == 1 or any(matcher.exact for matcher in matchers):
+        assert fits or unfit(matchers) is not None
 
 
 def test_what_is_written_out_is_seen() -> None:
@@ -107,6 +116,7 @@ def test_a_new_silence_has_an_id_to_type_and_stands_from_now_on() -> None:
         ("matchers", {"pattern": "  "}, "there are no matchers and no pattern"),
         ("matchers", {"matchers": parse('title=~".*"')}, "fits every alert"),
         ("matchers", {"matchers": parse("level=warn")}, "no level is called 'warn'"),
+        ("matchers", {"matchers": parse("level=info, level=error")}, "no alert has both"),
         ("pattern", {"matchers": parse("a=b"), "pattern": "x"}, "either matchers or a pattern"),
         ("pattern", {"pattern": "x" * 1001}, "at most 1,000 characters"),
         ("author", {"pattern": "x", "author": "x" * 1001}, "at most 1,000 characters"),
@@ -130,6 +140,9 @@ def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, f
     ("text", "told"),
     [
         ("route: {routes: [{matchers: [level=warn]}]}", "route.routes[0].matchers[0]: no level is called 'warn'"),
+        ("route: {routes: [{matchers: [level=info, level=error]}]}",
+         'route.routes[0].matchers: no alert has both level="info" and level="error"'),
+        ('route: {routes: [{matchers: ["title=A, title=B"]}]}', "route.routes[0].matchers[0]: no alert has both"),
         ("inhibit_rules: [{source_matchers: [level=fatal], target_matchers: [a=b]}]",
          "inhibit_rules[0].source_matchers[0]: no level is called 'fatal'"),
         ("receivers: [{name: a, channels: ['']}]", "receivers[0].channels[0]: it is empty; name a channel"),

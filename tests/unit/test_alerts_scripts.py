@@ -71,6 +71,7 @@ def test_what_never_fired_cannot_end() -> None:
         ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: it has to be longer than 0"),
         ("happens: [{at: 0s, silence: title=A, for: 100y}]", "happens[0].for: '100y' is longer than 3,660 days"),
         ("happens: [{at: 0s, silence: level=warn, for: 1h}]", "happens[0].silence: no level is called 'warn'"),
+        ("happens: [{at: 0s, silence: 'level=info, level=error', for: 1h}]", "happens[0].silence: no alert has both"),
         ("happens: [{at: 0s, suppress: '', for: 1h}]", "there are no matchers and no pattern"),
         ("happens: [{at: 0s, silence: [title=A], for: 1h}]", "happens[0].silence: expected text, got a list"),
         ("happens: &h [*h]", "an alias that contains itself"),

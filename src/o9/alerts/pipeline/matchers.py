@@ -6,8 +6,8 @@
 needs no quotes; within quotes ``\\"``, ``\\\\``, ``\\n``, ``\\t``, ``\\r`` and ``\\uXXXX`` are escapes, and any other
 backslash stays as it is, so that regular expressions are written plainly. They are anchored at both ends, a dot matches
 every character, and RE2 runs them in time linear in the text: none explodes. A label that an alert does not have
-counts as empty. The label `level` has one of four values, in whatever case they are written here; `unfit` finds others.
-Pure.
+counts as empty. The label `level` has one of four values, in whatever case they are written here; `unfit` says what
+then, and of any label, can never hold. Pure.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class Matcher:
         name = self.name if _UNQUOTED.fullmatch(self.name) else _quoted(self.name)
         return f"{name}{self.operator}{_quoted(self.value)}"
 
+    @property
+    def exact(self) -> bool:
+        return self.operator == "="
+
 
 Matchers = tuple[Matcher, ...]
 
@@ -64,8 +68,9 @@ def written(matchers: Matchers) -> str:
 
 
 def unfit(matchers: Matchers) -> str | None:
-    """Why no alert can match one of them, with the remedy; None where each can be matched."""
-    return next(filter(None, map(_unfit_level, matchers)), None)
+    """Why no alert can have what they ask for, or one of them asks for nothing, with the remedy; else None."""
+    wrong = next(filter(None, map(_unfit_level, matchers)), None)
+    return _unfit_together(matchers) if wrong is None else wrong
 
 
 def written_out(matcher: Matcher) -> tuple[str, ...]:
@@ -84,9 +89,26 @@ def _unfit_level(matcher: Matcher) -> str | None:
         return f"no level is called {wrong!r:.80}{suggestion(wrong, LEVELS)}"
     if matcher.operator in ("=", "!="):
         return None
-    if any(matcher.test(level) == (matcher.operator == "=~") for level in LEVELS):
-        return None
-    return f"{matcher.value!r:.80} fits none of the levels {', '.join(LEVELS)}; it has to fit the whole word"
+    fitted = [matcher.test(level) == (matcher.operator == "=~") for level in LEVELS]
+    if not any(fitted):
+        return f"{matcher.value!r:.80} fits none of the levels {', '.join(LEVELS)}; it has to fit the whole word"
+    if all(fitted) and matcher.operator == "!~":
+        return f"{matcher.value!r:.80} fits each level, so that no alert is left; leave some out"
+    return None
+
+
+def _unfit_together(matchers: Matchers) -> str | None:
+    exact: dict[str, Matcher] = {}
+    for matcher in matchers:
+        if matcher.exact:
+            exact.setdefault(matcher.name, matcher)
+    for other in matchers:
+        wanted = exact.get(other.name)
+        if wanted is not None and not other.test(wanted.value):
+            plain = other.exact and not _SPECIAL.search(wanted.value + other.value)
+            either = f'; for either write {wanted.name}=~"{wanted.value}|{other.value}"' if plain else ""
+            return f"no alert has both {wanted} and {other}, and all matchers have to hold{either}"
+    return None
 
 
 def parse(text: str, field: str = "matchers") -> Matchers:
@@ -182,6 +204,7 @@ def regular_expression(pattern: str, *, any_case: bool = False) -> Callable[[str
 
 _ANSWERS_KEPT = 1000
 _WORD = re.compile(r"[\w-]+")
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$\"]")
 _UNQUOTED = re.compile(r"""[^\s{}!=~,\\"'`]+""")
 _TEXTS = ("text", "quoted")
 _TOKEN = re.compile(

@@ -249,11 +249,6 @@ class AlertNotificationSystem(StoreComponent):
         """What is in force."""
         return self._file.configuration
 
-    @property
-    def configuration_fault(self) -> str:
-        """Why the file as it is now is not in force; empty where it is, or there is none."""
-        return self._file.fault
-
     async def _open(self) -> None:
         self._file.look()
         await super()._open()

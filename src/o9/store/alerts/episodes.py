@@ -266,8 +266,10 @@ class _Batch:
         self._counts[key] = self._counts.get(key, 0) + 1
 
 
-def close(unit: UnitOfWork, episodes: Iterable[str], cursor: int) -> None:
+def close(unit: UnitOfWork, episodes: Sequence[str], cursor: int) -> None:
     """There is no more to say of these, unless they changed behind `cursor`."""
+    if not episodes:
+        return
     these, values = among(ALERT.c.alert_id, episodes, unit.connection)
     over = these & (ALERT.c.changed <= cursor) & ALERT.c.resolved_at.is_not(None)
     unit.connection.execute(update(ALERT).where(over).values(is_open=0), values)
