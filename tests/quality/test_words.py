@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("src", "flows", "tasks", "blocks") for path in (ROOT / room).rglob("*.py"))
 TEXTS = [
-    *SOURCES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.j2"),
+    *SOURCES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("templates/*.*"),
     *(path for folder in ("examples", "benchmarks") for path in (ROOT / folder).glob("*.*")),
 ]  # fmt: skip
 
