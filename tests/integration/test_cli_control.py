@@ -151,10 +151,9 @@ def test_a_store_that_is_not_there_is_not_created(o9: O9Command, command: str) -
 
 def test_the_outlook_depends_on_who_is_there(o9: O9Command, filled: Path) -> None:
     told = o9("resume", "paused-1").out
-    assert "nobody runs what is queued now, `o9 resume --here paused-1` does" in told
+    assert "no node runs queued optimizations now, `o9 resume --here paused-1` does" in told
     with Store(str(filled)) as store:
-        store.write(Heartbeat("here", os.uname().nodename, os.getpid(), 0.0, 30.0))
-        store.write(Heartbeat("elsewhere", "another-host", 7, 0.0, 30.0))
+        store.write(Heartbeat("elsewhere", "another-host", 7, 0.0, 30.0, {"limit": 10}))
     assert o9("start", "paused-1").out == "paused-1: queued already; it starts when a slot is free\n"
     with Store(str(filled)) as store:
         store.write(Heartbeat("node-1", os.uname().nodename, 2**22 + 1, 1.0, 30.0, {PROCESS: identity(os.getpid())}))
@@ -219,7 +218,7 @@ def test_on_postgresql_too(o9: O9Command, postgres_url: str) -> None:
         create(store, "one")
         create(store, "two")
         work(store, "two", 1)
-        store.write(Heartbeat("node-1", "another-host", 7, 1.0, 30.0))
+        store.write(Heartbeat("node-1", "another-host", 7, 1.0, 30.0, {"limit": 10}))
     here = ("--store", postgres_url)
     assert o9("pause", "one", *here).out == "one: paused\n"
     assert o9("resume", "one", *here).out == "one: queued; it starts when a slot is free\n"

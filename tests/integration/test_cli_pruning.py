@@ -134,7 +134,7 @@ def test_vacuum_gives_the_space_back(o9: O9Command, filled: Path) -> None:
         (["--older-than", "0"], 2, "0 is not a number of days above 0"),
         (["--older-than", "-1"], 2, "-1 is not a number of days above 0"),
         (["--older-than", "nan"], 2, "nan is not a number of days above 0"),
-        (["--older-than", "0.000001"], 2, "nobody can be asked here: give --yes"),
+        (["--older-than", "0.000001"], 2, "there is no terminal to ask on: give --yes"),
         (["--older-than", "1", "--dry-run", "--vacuum"], 2, "--dry-run deletes nothing"),
         (["--older-than", "1", "--vacuum", "--store", "postgresql://nobody@localhost/x"], 2, "--vacuum is for SQLite"),
     ],

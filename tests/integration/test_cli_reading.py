@@ -489,6 +489,35 @@ def test_help_imports_next_to_nothing() -> None:
     assert not heavy & set(told.stdout.splitlines()[-1].split())
 
 
+HELP_OF_ALL = """
+import sys
+from o9.cli.main import COMMANDS, Several, main
+
+def commands_in(named, *before):
+    for name, command in named.items():
+        if isinstance(command, Several):
+            yield from commands_in(command.commands, *before, name)
+        else:
+            yield [*before, name]
+
+for typed in [typed for panel in COMMANDS.values() for typed in commands_in(panel)]:
+    assert main([*typed, "--help"]) == 0, typed
+print(*sys.modules)
+"""
+
+
+def test_help_of_a_command_imports_no_store() -> None:
+    told = subprocess.run([sys.executable, "-c", HELP_OF_ALL], capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 0, told.stderr
+    heavy = {"prefect", "sqlalchemy", "sqlmodel", "optuna", "numpy", "rich", "yaml", "o9.store"}
+    assert not heavy & set(told.stdout.splitlines()[-1].split())
+
+
+def test_a_command_works_after_its_help(o9: O9Command, filled: Path) -> None:
+    assert "--sort KEY" in o9("list", "--help").out
+    assert o9("list", "--name", "done", "--json").json()[0]["optimization_id"] == "done-1"
+
+
 def test_a_reader_that_has_had_enough_is_no_error(o9: O9Command) -> None:
     with Store("optimization_state.db") as store:
         for number in range(400):

@@ -197,7 +197,7 @@ def test_the_guide_s_examples_of_control_say_what_the_commands_say() -> None:
     held = Holding(**dict.fromkeys(Holding.__dataclass_fields__) | {"unmet": 0, "attempt": 1, "lease_node": "node"})  # type: ignore[arg-type]
     running = replace(held, status="running", intent="run")
     waiting = replace(held, status="created", intent="run", attempt=0, lease_node=None)
-    crew = Crew(frozenset({"node"}))
+    crew = Crew({"node": {"limit": 1}})
     for wish, before, after in (
         (Verb.PAUSE, running, OptimizationStatus.RUNNING),
         (Verb.PAUSE, waiting, OptimizationStatus.PAUSED),

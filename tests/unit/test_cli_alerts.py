@@ -16,7 +16,7 @@ from o9.alerts.channels.outcome import Failed
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.service.repository import alert_in
-from o9.cli.commands.alerts.silence import made_silence, matches
+from o9.cli.commands.alerts.respond import made_silence, matches
 from o9.cli.commands.alerts.test import channels_for, remedy
 from o9.cli.options import moment_of
 from o9.cli.views.alert_config import channel_words, configuration_view, interval_words

@@ -21,9 +21,9 @@ from o9.text.escape import shown
 
 S = OptimizationStatus
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-NODE = Crew(frozenset({"node"}))
+NODE = Crew({"node": {"limit": 1}})
 NOBODY = Crew()
-DEAD = Crew(frozenset(), {"node": NOON})
+DEAD = Crew({}, {"node": NOON})
 _EMPTY: dict[str, Any] = dict.fromkeys(Holding.__dataclass_fields__)
 
 
@@ -53,7 +53,7 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
         ("cancel", holding("created", attempt=0), "cancelled", NODE, "done", "cancelled"),
         ("cancel", holding("cancelled", "cancel"), "cancelled", NODE, "already", "cancelled already"),
         ("resume", holding("paused", "pause"), "created", NODE, "asked", "queued; it starts when a slot is free"),
-        ("resume", holding("paused", "pause"), "created", NOBODY, "asked", "nobody runs what is queued now, `o9 res"),
+        ("resume", holding("paused", "pause"), "created", NOBODY, "asked", "no node runs queued optimizations now"),
         ("resume", holding("suspended"), "created", NODE, "asked", "queued; "),
         ("resume", holding(), "running", NODE, "already", "running already"),
         ("resume", holding(), "running", DEAD, "asked", "is gone since"),
@@ -96,11 +96,11 @@ def test_when_waiting_is_over(wish: Verb, so: set[S], never: set[S]) -> None:
 
 
 def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -> None:
-    take_no_work = Crew(frozenset({"node#flows", "node#sync"}))
+    take_no_work = Crew({"node#flows": {}, "node#sync": {}})
     assert nobody_works_on(S.CREATED, holding("created"), NOBODY, "a")
     assert nobody_works_on(S.CREATED, holding("created"), take_no_work, "a")
     assert nobody_works_on(S.RUNNING, holding(), DEAD, "a")
-    picky = Crew(frozenset({"node", "node#flows"}), only={"node": frozenset({"b"})})
+    picky = Crew({"node": {"limit": 1, "only": ["b"]}, "node#flows": {}})
     assert nobody_works_on(S.CREATED, holding("created"), picky, "a")
     assert nobody_works_on(S.CREATED, holding("created"), picky, "b") is None
     assert nobody_works_on(S.CREATED, holding("created"), NODE, "a") is None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from o9.cli.session.time_left import StepTimes, in_words
+from o9.cli.session.progress import StepTimes, in_words
 
 
 def course(moments: Sequence[float], *, first: int = 0) -> StepTimes:

@@ -1,7 +1,7 @@
-"""What a command says that does something to several things by their ids: one answer for each.
+"""The answers of a command that acts on several ids: one for each.
 
-Contract. Each id is answered for itself: one that is unknown, or whose state forbids it, makes the exit code 1 and
-keeps nothing from the others. What already holds is no error.
+Contract. An id that is unknown, or whose state forbids the action, makes the exit code 1; the others are acted on all
+the same. What already holds is no error.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from rich import box
@@ -25,6 +25,7 @@ from o9.text.escape import STEERING, shown
 
 UNLIMITED_WIDTH = 100_000
 PAGE_WIDTH = 120
+Cells = Mapping[str, str | Text]
 # Escaped, they mean the same to a JSON parser, and nothing to a terminal.
 _STEERING = re.compile(f"[{STEERING}]")
 
@@ -86,6 +87,15 @@ def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return table
+
+
+def table_of(rows: Sequence[Cells], hidden: Collection[str] = (), right: Sequence[str] = ()) -> Table:
+    """The same of rows by heading, without the columns that are `hidden`."""
+    names = [name for name in rows[0] if name not in hidden]
+    table = plain_table(*names, right=right)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
     return table
 
 

@@ -15,6 +15,8 @@ DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 # Set by --verbose and --quiet, which every command has.
 verbose = False
 quiet = False
+# Set while a command's help is printed: its module leaves out the imports that only its work needs.
+help_only = False
 
 
 class Interrupted(OptimizationError):
@@ -57,18 +59,13 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"the code that was run called sys.exit({error.code!r}); an objective has to return a value", ERROR
     # By name: typer keeps these classes in places of its own that move between its releases.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        return _usage(error)
+        message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")
+        where = context.command_path if (context := getattr(error, "ctx", None)) else "o9"
+        return f"{message[:1].lower()}{message[1:]} (`{where} --help` says what there is)", USAGE
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
     hint = "" if verbose else "; run it again with --verbose for the traceback"
     return f"unexpected {type(error).__name__}: {one_line(str(error)) or 'no message'}{hint}", ERROR
-
-
-def _usage(error: BaseException) -> tuple[str, int]:
-    message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
-    context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else "o9"
-    return f"{message[:1].lower()}{message[1:]} (`{where} --help` says what there is)", USAGE
 
 
 def _leave_broken_pipe() -> int:

@@ -12,7 +12,8 @@ import inspect
 import os
 import platform
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from itertools import groupby
@@ -42,32 +43,32 @@ COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
     "Run": {
         "demo": Lazy("Optimize four strategies on real S&P 500 prices.", "demo:demo"),
         "init": Lazy("Write an example objective and run file.", "init:init"),
-        "run": Lazy("Run what a file describes, with progress.", "run:run"),
-        "submit": Lazy("Record what a file describes, to be run later.", "submit:submit"),
-        "start": Lazy("Queue what was recorded and held back.", "control:start"),
-        "pause": Lazy("Finish the step that runs, and free the slot.", "control:pause"),
-        "resume": Lazy("Queue again what is paused, or run it here.", "control:resume"),
-        "cancel": Lazy("Cut off at once, for good; the best so far is kept.", "control:cancel"),
-        "retry": Lazy("Run one that has ended once more, as a new optimization.", "retry:retry"),
+        "run": Lazy("Run the optimizations of a file, with progress.", "run:run"),
+        "submit": Lazy("Record the optimizations of a file, to be run later.", "submit:submit"),
+        "start": Lazy("Queue optimizations that were held back.", "control:start"),
+        "pause": Lazy("Finish the running step, then free the slot.", "control:pause"),
+        "resume": Lazy("Queue paused optimizations again, or run them here.", "control:resume"),
+        "cancel": Lazy("Stop at once, for good; the best so far is kept.", "control:cancel"),
+        "retry": Lazy("Run an ended optimization again, as a new one.", "control:retry"),
     },
     "Inspect": {
         "list": Lazy("List optimizations.", "inspect:list_"),
         "show": Lazy("Show one optimization and its history.", "inspect:show"),
-        "trials": Lazy("Show what was tried, the best marked.", "inspect:trials"),
-        "logs": Lazy("Show what its objective printed and logged.", "logs:logs"),
-        "watch": Lazy("Follow an optimization until it ends, or all of them.", "watch:watch"),
+        "trials": Lazy("Show the trials, the best one marked.", "inspect:trials"),
+        "logs": Lazy("Show what the objective printed and logged.", "inspect:logs"),
+        "watch": Lazy("Follow one optimization until it ends, or all.", "watch:watch"),
         "stats": Lazy("Count all optimizations.", "stats:stats"),
-        "trends": Lazy("Show whether it gets better.", "stats:trends"),
+        "trends": Lazy("Show trends over time.", "stats:trends"),
         "rankings": Lazy("Rank optimizations by a metric.", "stats:rankings"),
-        "export": Lazy("Write a part of the record as CSV or Parquet.", "export:export"),
+        "export": Lazy("Write a table of the record as CSV or Parquet.", "stats:export"),
     },
     "Judge": {
-        "health": Lazy("Judge whether a result can be trusted.", "health:health"),
-        "placebo": Lazy("Run the same search on data without an edge.", "placebo:placebo"),
+        "health": Lazy("Judge whether a result can be trusted.", "judge:health"),
+        "placebo": Lazy("Run the same search on data without an edge.", "judge:placebo"),
         "report": Lazy("Write a report as one HTML file.", "report:report"),
     },
     "Operate": {
-        "serve": Lazy("Run what is queued, and answer HTTP, until Ctrl-C.", "serve:serve"),
+        "serve": Lazy("Run queued optimizations and serve HTTP until Ctrl-C.", "serve:serve"),
         "alerts": Several(
             "List, acknowledge, silence and configure alerts.",
             {
@@ -79,9 +80,9 @@ COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
                 "silence": Several(
                     "Silence alerts for a while.",
                     {
-                        "add": Lazy("Silence alerts that match all matchers.", "alerts.silence:add"),
-                        "list": Lazy("List active and future silences.", "alerts.silence:list_"),
-                        "expire": Lazy("End silences early.", "alerts.silence:expire"),
+                        "add": Lazy("Silence alerts that match all matchers.", "alerts.respond:add"),
+                        "list": Lazy("List active and future silences.", "alerts.respond:list_"),
+                        "expire": Lazy("End silences early.", "alerts.respond:expire"),
                     },
                 ),
                 "config": Several(
@@ -98,9 +99,9 @@ COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
             "Upgrade, check, back up or prune the store.",
             {
                 "upgrade": Lazy("Bring the store to this release's schema.", "db:upgrade"),
-                "check": Lazy("Look for damage. Exits 1 if there is any.", "db:check"),
-                "backup": Lazy("Copy the store into a new file, while it is in use.", "db:backup"),
-                "prune": Lazy("Delete what ended long ago, for good.", "prune:prune"),
+                "check": Lazy("Check the store for damage; exit 1 if there is any.", "db:check"),
+                "backup": Lazy("Copy the store, in use or not, into a new file.", "db:backup"),
+                "prune": Lazy("Delete old optimizations and alerts, for good.", "db:prune"),
             },
         ),
         "schedule": Several(
@@ -115,7 +116,7 @@ COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
         ),
         "deploy": Lazy("Deploy all flows, or one optimization that recurs.", "deploy:deploy_"),
         "open": Lazy("Open Prefect's pages in a browser.", "open:open_"),
-        "doctor": Lazy("Say what is wrong here, and what to do about it.", "doctor:doctor"),
+        "doctor": Lazy("Check the installation, and print remedies.", "doctor:doctor"),
     },
 }
 COMPLETION = "_O9_COMPLETE"  # set by the shell that asks for completions
@@ -193,6 +194,12 @@ class LazyCommand(TyperCommand):
         self._command = command
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if {"-h", "--help"} & set(args):
+            with _help_only():
+                self._loaded().make_context(info_name, args, parent, **extra)  # prints it and exits
+        return self._loaded().make_context(info_name, args, parent, **extra)
+
+    def _loaded(self) -> Any:
         module, _, name = self._command.function.partition(":")
         function = getattr(import_module(f"o9.cli.commands.{module}"), name)
         alone = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -200,7 +207,21 @@ class LazyCommand(TyperCommand):
         alone.command(self.name, cls=HelpCommand, help=f"{self._command.summary}\n\n{details}".strip())(function)
         command = typer.main.get_command(alone)
         command.params += [each for each in root().params if each.name in ("quiet", "verbose")]
-        return command.make_context(info_name, args, parent, **extra)
+        return command
+
+
+@contextmanager
+def _help_only() -> Iterator[None]:
+    """Within it, modules of commands import what their help needs, and are forgotten afterwards."""
+    before = set(sys.modules)
+    failures.help_only = True
+    try:
+        yield
+    finally:
+        failures.help_only = False
+        for name in set(sys.modules) - before:
+            if name.startswith("o9.cli.commands."):
+                del sys.modules[name]
 
 
 app = typer.Typer(

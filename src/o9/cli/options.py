@@ -75,7 +75,7 @@ Limit = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, max=1_000_000_000, metavar="N", help="Print N at most.")
 ]
 MaxConcurrent = Annotated[
-    int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations work at once.")
+    int, typer.Option("--max-concurrent", min=1, metavar="N", help="Optimizations that run at once.")
 ]
 _STATUS = f"Filter by status: {', '.join(OptimizationStatus)}."
 Status = Annotated[OptimizationStatus | None, typer.Option("--status", metavar="STATUS", help=_STATUS)]
@@ -91,3 +91,5 @@ Since = Annotated[
     datetime | None,
     typer.Option("--since", parser=_since, metavar="TIME", help="Created since then: 12h, 7d, 2026-01-31 18:00."),
 ]
+Files = Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Name of the person.  [default: you]")]

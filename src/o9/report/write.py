@@ -42,10 +42,10 @@ def report_of_all(store: Store) -> str:
     return render("overview.html", "All optimizations", now, store.name, all=overview(read_all(store, now), now))
 
 
-def file_name(optimization_ids: Sequence[str]) -> str:
+def file_name(optimization_ids: Sequence[str], what: str = "report", ending: str = "html") -> str:
     """`o9-report-ID.html`, in letters, digits, dots and dashes; another id never gives the same name."""
     if not optimization_ids:
-        return "o9-report.html"
+        return f"o9-{what}.{ending}"
     first = optimization_ids[0]
     safe = re.sub(r"[^\w.]+", "-", first)[:LONGEST_NAME].strip("-")
     more = len(optimization_ids) - 1
@@ -54,7 +54,7 @@ def file_name(optimization_ids: Sequence[str]) -> str:
             "\0".join(optimization_ids).encode("utf-8", "surrogatepass"), digest_size=3
         ).hexdigest()
         safe = f"{safe}{f'-and-{more}-more' if more else ''}-{digest}"
-    return f"o9-report-{safe.strip('-')}.html"
+    return f"o9-{what}-{safe.strip('-')}.{ending}"
 
 
 def write(page: str, path: Path) -> Path:

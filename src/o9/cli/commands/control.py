@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `cancel`, `start`: record an intent; the node that runs the optimization carries it out.
+"""`pause`, `resume`, `cancel`, `start`, `retry`: record an intent; the node that runs the optimization carries it out.
 
 Contract. What is at rest is moved at once, by the store; what runs hears of it through the store, in whichever process
 that is. `answer_to` is pure, and says what is true then, never more. Nothing here imports Prefect, but for
@@ -15,23 +15,28 @@ from typing import Annotated
 
 import typer
 
-from o9.cli.answers import FINE, Answer, Outcome, conclude, tell, who
-from o9.cli.failures import Interrupted
-from o9.cli.open_store import existing_optimization, existing_store, option_for
-from o9.cli.options import Ids, Json, MaxConcurrent, StoreUrl
-from o9.cli.session.follow import HALTED, POLL_SECONDS, Crew, crew_of, is_watched
-from o9.cli.views.words import command
-from o9.lifecycle.control import Verb, control_of
+from o9.cli import failures
+from o9.cli.failures import DONE, Interrupted
+from o9.cli.options import Id, Ids, Json, MaxConcurrent, StoreUrl
 from o9.model.errors import OptimizationError, OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
-from o9.store import queries
-from o9.store.optimizations.queries import Holding
-from o9.store.store import Store
-from o9.text.escape import one_line
+
+if not failures.help_only:
+    from o9.cli.answers import FINE, Answer, Outcome, conclude, tell, who
+    from o9.cli.batch import import_from_here
+    from o9.cli.console import show, write_json
+    from o9.cli.open_store import existing_optimization, existing_store, option_for
+    from o9.cli.session.follow import HALTED, POLL_SECONDS, Crew, crew_of, is_watched
+    from o9.cli.views.words import Next, command
+    from o9.lifecycle.control import Verb, control_of
+    from o9.store import queries
+    from o9.store.optimizations.queries import Holding
+    from o9.store.store import Store
+    from o9.text.escape import one_line
+
 
 WAIT_SECONDS = 60.0
-_BECOMES = {Verb.PAUSE: "paused", Verb.CANCEL: "cancelled"}
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for completion; exit 1 where --timeout ends it.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for completion; exit 1 after --timeout.")]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, metavar="SECONDS", help=f"How long to wait.  [default: {WAIT_SECONDS:g}]"),
@@ -53,7 +58,7 @@ def resume(
     store: StoreUrl = None,
     json: Json = False,
 ) -> int:
-    """They go on behind their last committed step."""
+    """They continue after their last committed step."""
     if not here:
         return _control(Verb.RESUME, ids, wait, timeout, store, json)
     if wait:
@@ -114,7 +119,8 @@ def answer_to(
         none = "" if crew.takes_work else ", and none runs now"
         return outcome, f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
     if lost:
-        return outcome, f"{after.value}, but {lost}; it will be {_BECOMES[verb]} when an aggregator runs"
+        becomes = "paused" if verb is Verb.PAUSE else "cancelled"
+        return outcome, f"{after.value}, but {lost}; it will be {becomes} when an aggregator runs"
     if verb is Verb.CANCEL:
         return outcome, f"{_working(after)}; its step is being cut off, the best so far is kept"
     step = "its step" if after is OptimizationStatus.RUNNING else "its first step"
@@ -138,7 +144,7 @@ def queue_outlook(name: str, holding: Holding, crew: Crew, option: str) -> str:
         when = f"it starts when {others} completed"
     if crew.takers(name):
         return when
-    return f"{when}; nobody runs what is queued now, `{command('resume --here', [name], option)}` does"
+    return f"{when}; no node runs queued optimizations now, `{command('resume --here', [name], option)}` does"
 
 
 def _queued(name: str, before: Holding, status: OptimizationStatus, crew: Crew, option: str) -> tuple[Outcome, str]:
@@ -213,3 +219,40 @@ def _status_of(store: Store, name: str) -> OptimizationStatus:
     holding = store.read(queries.holding, name)
     assert holding is not None, "what is recorded stays recorded"
     return OptimizationStatus(holding.status)
+
+
+def retry(
+    optimization_id: Id,
+    from_step: Annotated[
+        int | None,
+        typer.Option("--from-step", min=0, metavar="N", help="Continue after step N; 0: from the beginning."),
+    ] = None,
+    new_id: Annotated[str | None, typer.Option("--id", metavar="NEW", help="Id of the new optimization.")] = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Keeps the seed, and the trials up to step N. N is by default the last committed step, without steps at the end
+    whose trials all failed; 0 if it completed.
+    """
+    import_from_here()
+    with existing_store(store) as opened:
+        origin = existing_optimization(opened, optimization_id)
+        old = origin.optimization_id
+        if is_watched(origin):
+            raise OptimizationError(f"{old}: O9 only watched this flow; run it again in Prefect")
+        if new_id is not None and opened.read(queries.get, new_id) is not None:
+            raise OptimizationError(f"there is an optimization {new_id!r} already; give --id another, or leave it out")
+        state = asyncio.run(control_of(opened).retry(old, from_step, new_id))
+        holding, crew = opened.read(queries.holding, state.optimization_id), crew_of(opened)
+    if json:
+        write_json(state.to_dict())
+        return DONE
+    new, steps, option = state.optimization_id, state.completed_steps, option_for(store)
+    begins = f"behind step {steps} of {old}, with its trials" if steps else f"from the beginning, as {old} did"
+    if origin.status is not OptimizationStatus.COMPLETED and steps < origin.completed_steps:
+        begins += f"; what {old} did after it is tried anew"
+    assert holding is not None, "it was recorded in this moment"
+    show(f"{new}: queued; it begins {begins}", queue_outlook(new, holding, crew, option), "")
+    commands = (("watch", "follows it"), ("show", "the result, once there is one"))
+    show(Next([(command(verb, [new], option), meaning) for verb, meaning in commands]))
+    return DONE

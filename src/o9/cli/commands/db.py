@@ -1,17 +1,38 @@
-"""`db upgrade`, `db check`, `db backup`."""
+"""`db upgrade`, `db check`, `db backup`, `db prune`. Nothing here imports Prefect.
+
+Contract of `prune`. Nothing is deleted before it was said what, nor without a yes: `--yes`, or an answer on a terminal.
+Stopped at any moment, what was deleted is gone and the rest goes on with the next one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import DBAPIError
 
-from o9.cli.console import say, write_json
-from o9.cli.failures import DONE, ERROR
-from o9.cli.open_store import existing_store, existing_url, revision_of
-from o9.cli.options import Json, StoreUrl
+from o9.cli import failures
+from o9.cli.failures import DONE, ERROR, Interrupted
+from o9.cli.options import Json, StoreUrl, days_above_zero
+from o9.model.errors import OptimizationError
+
+if not failures.help_only:
+    from sqlalchemy.exc import DBAPIError
+
+    from o9.cli.console import messages, say, write_json
+    from o9.cli.open_store import existing_store, existing_url, option_for, revision_of, size_of, sqlite_path, store_url
+    from o9.lifecycle import retention
+    from o9.lifecycle.retention import Removed, horizon
+    from o9.model.optimization import utc_now
+    from o9.model.settings import settings
+    from o9.store import queries
+    from o9.store.alerts.pruning import PrunedAlerts
+    from o9.store.optimizations.pruning import Outlook
+    from o9.store.store import Store
+    from o9.text.format import count, local_moment, percent
 
 
 def upgrade(store: StoreUrl = None, json: Json = False) -> int:
@@ -57,3 +78,114 @@ def backup(
     else:
         print(f"{name} was copied to {path} ({size:,} bytes)")
     return DONE
+
+
+def prune(
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            "--older-than",
+            metavar="DAYS",
+            callback=days_above_zero,
+            help="Delete what ended at least this number of days ago.  [env: O9_RETENTION_DAYS]",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="Give the space back to the disk (SQLite only); others wait meanwhile.")
+    ] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Deletes ended optimizations with all their data, and alerts that are over; counts, statistics and the number of
+    trials in a family stay. Prints what will be deleted and, on a terminal, asks first. Others may write meanwhile.
+    """
+    days = settings().retention_days if older_than is None else older_than
+    if not days:
+        raise OptimizationError("nothing says what is old: give --older-than DAYS, or set O9_RETENTION_DAYS")
+    if dry_run and vacuum:
+        raise typer.BadParameter("--dry-run deletes nothing, so there is nothing for --vacuum to give back")
+    path = sqlite_path(store_url(store))
+    if vacuum and path is None:
+        raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL gives free space back by itself (autovacuum)")
+    before = horizon(days, utc_now(), "--older-than" if older_than is not None else "O9_RETENTION_DAYS")
+    with existing_store(store) as opened:
+        outlook, alerts = opened.read(queries.prunable, before), opened.read(queries.prunable_alerts, before)
+        size = size_of(path)
+        if not json:
+            print("\n".join(_plan(outlook, alerts, before)), file=sys.stdout if dry_run else sys.stderr)
+        if (outlook.optimizations or _counts_of(alerts)) and not (yes or dry_run):
+            if not sys.stdin.isatty():
+                raise typer.BadParameter("there is no terminal to ask on: give --yes to delete, or --dry-run to look")
+            if not typer.confirm("Delete them for good?", err=True):
+                say("nothing was deleted")
+                return DONE
+        removed = None if dry_run else _pruned(opened, before)
+        if vacuum:
+            opened.vacuum()
+    size_now = size_of(path)
+    if json:
+        write_json({
+            "store": opened.name, "older_than_days": days, "before": before,
+            "optimizations": outlook.optimizations, "by_status": outlook.by_status,
+            "first_ended": outlook.first_ended, "last_ended": outlook.last_ended,
+            "kept": {why.name.lower(): count for why, count in outlook.kept.items()},
+            **{name: getattr(alerts, name) for name in _ALERTS},
+            "deleted": removed.figures() if removed else None, "bytes_before": size, "bytes": size_now,
+        })  # fmt: skip
+    elif removed is not None:
+        print(
+            f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of theirs, "
+            f"{_counts_of(removed) or 'no alerts'}, and {removed.changes:,} old changes of the feed"
+        )
+        if vacuum:
+            say(f"the file had {size:,} bytes, and has {size_now:,}")
+        elif size_now is not None:
+            again = f"o9 db prune --older-than {days:g} --vacuum{option_for(store)}"
+            say(f"the file keeps its {size_now:,} bytes: what became free in it is used again; `{again}` gives it back")
+    return DONE
+
+
+_ALERTS = {
+    "alerts": "alert", "notices": "message", "suppressed": "suppressed notification", "silences": "silence",
+}  # fmt: skip
+
+
+def _plan(outlook: Outlook, alerts: PrunedAlerts, before: str) -> Iterator[str]:
+    """What would be deleted and what is kept, and why."""
+    when = f"ended before {local_moment(before)}"
+    if outlook.optimizations:
+        statuses = ", ".join(f"{count:,} {status}" for status, count in outlook.by_status.items())
+        ends = f"from {local_moment(outlook.first_ended)} to {local_moment(outlook.last_ended)}"
+        yield f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}"
+        yield (
+            "everything of theirs goes with them, for good: trials, returns, checkpoints, reports. Rates, trends, "
+            "durations and the number of trials in a family stay; counts by status are of what is left. "
+            "`o9 db backup PATH` makes a copy first"
+        )
+    else:
+        yield f"there is nothing to delete that {when}"
+    if counts := _counts_of(alerts):
+        yield f"of alerts that were over before then: {counts}. How many there were of each level stays counted"
+    for why, number in outlook.kept.items():
+        yield f"kept: {number:,}: {why.value}"
+
+
+def _counts_of(alerts: PrunedAlerts | Removed) -> str:
+    """Empty where there are none."""
+    return ", ".join(count(number, one) for name, one in _ALERTS.items() if (number := getattr(alerts, name)))
+
+
+def _pruned(store: Store, before: str) -> Removed:
+    from o9.health.statistics.pruned import sharpe_ratios_of
+
+    with messages().status("deleting") as status:
+
+        async def progress(share: float) -> None:
+            status.update(f"deleting: {percent(share)}")
+
+        try:
+            return asyncio.run(retention.prune(store, before, sharpe_ratios_of, progress))
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; what was deleted is gone, and the next `o9 db prune` goes on") from None

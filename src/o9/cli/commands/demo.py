@@ -8,22 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import RenderableType
-from rich.text import Text
 
-from o9.cli.commands.inspect import read_record
-from o9.cli.console import plain_table, say, show
-from o9.cli.open_store import existing_store, option_for, place_of
+from o9.cli import failures
 from o9.cli.options import StoreUrl
-from o9.cli.session.session import SessionResult, exit_code, run_session, what_next
-from o9.cli.versions import install_command
-from o9.cli.views.optimizations import results_view
-from o9.cli.views.words import Next
-from o9.health.wording import sharpe
 from o9.model.errors import OptimizationError
-from o9.report.write import report_of, write
-from o9.store.store import Store
-from o9.text.format import NOTHING
+
+if not failures.help_only:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from o9.cli.commands.inspect import read_record
+    from o9.cli.console import plain_table, say, show
+    from o9.cli.open_store import existing_store, option_for, place_of
+    from o9.cli.session.session import exit_code, run_session, what_next
+    from o9.cli.versions import install_command
+    from o9.cli.views.optimizations import results_view
+    from o9.cli.views.words import Next
+    from o9.health.wording import sharpe
+    from o9.report.write import report_of, write
+    from o9.store.store import Store
+    from o9.text.format import NOTHING
+
 
 if TYPE_CHECKING:
     from o9.demo.demonstration import DemoRow
@@ -58,13 +63,14 @@ def demo(
 
     states = demo_optimizations(seed, small)
 
-    return _conclude(store, run_session(store, [state.optimization_id for state in states], states))
+    ids = [state.optimization_id for state in states]
+    return _conclude(store, ids, run_session(store, ids, states))
 
 
 def demo_view(
     rows: Sequence[DemoRow], results: Sequence[RenderableType], verdicts: Mapping[str, Verdict], days: tuple[str, str]
 ) -> list[RenderableType]:
-    """The results, the figures beside each other, and how to read them. Fits 80 columns.
+    """The results, a table of the figures, and how to read them. Fits 80 columns.
 
     results: what `results_view` says. verdicts: by id. days: in sample and held out, `1994-01 to 2014-02`.
     """
@@ -95,29 +101,29 @@ def demo_view(
     return [*results, table, "", *(Text(note, style="dim") for note in [legend, *notes])]
 
 
-def _conclude(url: str | None, result: SessionResult) -> int:
+def _conclude(url: str | None, ids: Sequence[str], interrupted: bool) -> int:
     from o9.cli.prefect_side import where_prefect_records
     from o9.demo.demonstration import demo_table
 
     option = option_for(url)
     with existing_store(url) as store:
-        records = [read_record(store, name, option) for name in result.ids]
+        records = [read_record(store, name, option) for name in ids]
         best = {record.state.optimization_id: record.best for record in records}
         trials = {record.state.optimization_id: sum(record.trial_counts.values()) for record in records}
         rows = demo_table([record.state for record in records], best, trials)
         where = place_of(store)
-        report = "" if result.interrupted else _report(store, result.ids)
+        report = "" if interrupted else _report(store, ids)
     verdicts = {record.state.optimization_id: record.verdict for record in records if record.verdict is not None}
     show("", *demo_view(rows, results_view(records), verdicts, _periods()), "")
     show(f"The record:       {where}", f"Prefect's record: {where_prefect_records()}")
     show(*([f"The report:       {report}"] if report else []), "")
     everything = [(f"o9 list{option}", "everything in the record"), *what_next(records, option)]
     show(Next(everything))
-    return exit_code(records, result.interrupted)
+    return exit_code(records, interrupted)
 
 
 def _report(store: Store, ids: Sequence[str]) -> str:
-    """Where it is, or why there is none; the demonstration is none the worse for it."""
+    """Where it is, or why there is none, which does not fail the demonstration."""
     say("writing the report")
     try:
         return str(write(report_of(store, ids), Path(REPORT)))

@@ -10,31 +10,25 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.aggregator.deployments import (
-    POOL,
-    all_flows,
-    as_prefect_yaml,
-    deploy,
-    of_optimization,
-    recurrence,
-    serve_here,
-    worker_environment,
-)
-from o9.alerts.config.fields import span_of
-from o9.cli.batch import read_batch
-from o9.cli.console import say
-from o9.cli.prefect_side import configured_server
-from o9.config import Document
+from o9.cli import failures
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationValidationError
-from o9.model.optimization import utc_now
-from o9.model.settings import settings
-from o9.model.specification import new_optimization
-from o9.model.templates import filled
+
+if not failures.help_only:
+    from o9.aggregator import deployments as flows
+    from o9.alerts.config.fields import span_of
+    from o9.cli.batch import read_batch
+    from o9.cli.console import say
+    from o9.cli.prefect_side import configured_server
+    from o9.config import Document
+    from o9.model.optimization import utc_now
+    from o9.model.settings import settings
+    from o9.model.specification import new_optimization
+    from o9.model.templates import filled
 
 Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")]
 Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")]
 RRule = Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")]
-Timezone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the schedule.")]
+Timezone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Time zone of the schedule.")]
 
 
 def deploy_(
@@ -44,14 +38,14 @@ def deploy_(
     rrule: RRule = None,
     timezone: Timezone = "UTC",
     overlap: Annotated[
-        str, typer.Option("--overlap", metavar="POLICY", help="While one still runs: queue, skip or together.")
+        str, typer.Option("--overlap", metavar="POLICY", help="If the last run still runs: queue, skip or together.")
     ] = "queue",
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of the deployment.")] = None,
-    pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool.")] = POOL,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the deployment.")] = None,
+    pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool.")] = "o9",
     serve: Annotated[bool, typer.Option("--serve", help="Run it in this process, without a pool.")] = False,
     as_yaml: Annotated[bool, typer.Option("--print", help="Print prefect.yaml, and deploy nothing.")] = False,
 ) -> int:
-    """To the Prefect server that PREFECT_API_URL names. What the file says is the default of each run. Workers get
+    """Deploys to the server that PREFECT_API_URL names. The content of the file is the default of each run. Workers get
     O9_STORE_URL, unless it holds a password, and O9_ALLOWED_IMPORTS.
     """
     if file is None:
@@ -59,21 +53,21 @@ def deploy_(
             raise OptimizationValidationError(
                 "FILE", "a schedule and a name are those of one optimization: name a file"
             )
-        deployments = all_flows()
+        deployments = flows.all_flows()
     else:
-        when = recurrence(cron, interval_of(every), rrule, timezone)
-        deployments = [of_optimization(_spec(file), when, overlap=overlap, name=name)]
+        when = flows.recurrence(cron, interval_of(every), rrule, timezone)
+        deployments = [flows.of_optimization(_spec(file), when, overlap=overlap, name=name)]
     if as_yaml:
-        print(as_prefect_yaml(deployments, pool), end="")
+        print(flows.as_prefect_yaml(deployments, pool), end="")
         return 0
     need_server()
     if serve:
-        serve_here(deployments)
+        flows.serve_here(deployments)
         return 0
-    for deployed in asyncio.run(deploy(deployments, pool)):
+    for deployed in asyncio.run(flows.deploy(deployments, pool)):
         print(deployed)
     say(f"Workers: `prefect worker start --pool {pool}`, where prefect-o9 and the objectives' packages are installed")
-    if "O9_STORE_URL" not in worker_environment():
+    if "O9_STORE_URL" not in flows.worker_environment():
         say("O9_STORE_URL holds a password and is not handed on: set it for the workers, or use a block")
     if not settings().allowed_imports:
         say("O9_ALLOWED_IMPORTS is not set: runs may name no import path, only what is registered")

@@ -11,34 +11,37 @@ import platform
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from rich.text import Text
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError
-
 from o9.cli import failures
-from o9.cli.console import plain_table, show, write_json
-from o9.cli.open_store import option_for, revision_of, size_of, sqlite_path, store_url
 from o9.cli.options import Json, StoreUrl
-from o9.cli.session.follow import counted, crew_of, nobody_works_on
-from o9.cli.versions import DISTRIBUTION, EXTRAS, install_command, needed, release_of
-from o9.cli.views.words import command
-from o9.mirror.spool import SUFFIX, refused, spool_folder
-from o9.model.settings import STORE_BLOCK, Settings, settings
 from o9.model.states import ACTIVE
-from o9.model.urls import public_url
-from o9.store import queries
-from o9.store.core.engine import describe, parse_url, store_error
-from o9.store.migrations import HEAD, REVISIONS
-from o9.store.store import Store
-from o9.text.escape import one_line, shortened, shown
-from o9.text.suggest import did_you_mean, near
+
+if not failures.help_only:
+    from packaging.requirements import Requirement
+    from rich.text import Text
+    from sqlalchemy.exc import DBAPIError, NoSuchModuleError
+
+    from o9.cli.console import plain_table, show, write_json
+    from o9.cli.open_store import option_for, revision_of, size_of, sqlite_path, store_url
+    from o9.cli.session.follow import counted, crew_of, nobody_works_on
+    from o9.cli.versions import DISTRIBUTION, EXTRAS, install_command, needed, release_of
+    from o9.cli.views.words import command
+    from o9.mirror.spool import SUFFIX, refused, spool_folder
+    from o9.model.settings import STORE_BLOCK, Settings, settings
+    from o9.model.urls import public_url
+    from o9.store import queries
+    from o9.store.core.engine import describe, parse_url, store_error
+    from o9.store.migrations import HEAD, REVISIONS
+    from o9.store.store import Store
+    from o9.text.escape import one_line, shortened, shown
+    from o9.text.format import count
+    from o9.text.suggest import did_you_mean, near
+
 
 LOW_DISK_BYTES, VERY_LOW_DISK_BYTES = 2**30, 100 * 2**20
 SHOWN = frozenset({"prefect", "sqlalchemy", "optuna"})  # packages whose releases are always printed
@@ -64,7 +67,7 @@ class DoctorFinding:
 
 
 def doctor(store: StoreUrl = None, json: Json = False) -> int:
-    """What is installed, reachable and misconfigured. Changes nothing; exits 1 on a problem."""
+    """Checks what is installed, reachable and configured. Changes nothing; exits 1 on a problem."""
     findings = list(_findings(store))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     if json:
@@ -80,7 +83,7 @@ def doctor(store: StoreUrl = None, json: Json = False) -> int:
         if finding.remedy:
             detail.append(f"\n→ {finding.remedy}", style="dim" if finding.level is Level.OK else style)
         table.add_row(Text(finding.level.value, style=style), finding.name, detail)
-    show(table, "", f"{problems} problem{'s' if problems > 1 else ''}" if problems else "no problem")
+    show(table, "", count(problems, "problem") if problems else "no problem")
     return failures.ERROR if problems else failures.DONE
 
 
@@ -105,8 +108,9 @@ def _findings(url: str | None) -> Iterator[DoctorFinding]:
 
 def python() -> Iterator[DoctorFinding]:
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    remedy = "" if supported else "use Python 3.11, 3.12 or 3.13"
-    yield DoctorFinding("python", _ok(supported), f"{platform.python_version()} ({sys.executable})", remedy)
+    yield _found(
+        "python", supported, f"{platform.python_version()} ({sys.executable})", "use Python 3.11, 3.12 or 3.13"
+    )
 
 
 def packages() -> Iterator[DoctorFinding]:
@@ -119,8 +123,8 @@ def package(requirement: Requirement, release: str | None) -> Iterator[DoctorFin
     """Whether what is installed is what O9 needs; one that is named elsewhere, only where it is not."""
     fine = release is not None and requirement.specifier.contains(release, prereleases=True)
     if not fine or requirement.name in SHOWN:
-        detail = release if fine else f"{release or 'missing'}; O9 needs {requirement.specifier}"
-        yield DoctorFinding(requirement.name, _ok(fine), str(detail), "" if fine else f"pip install '{requirement}'")
+        wanted = "" if fine else f"; O9 needs {requirement.specifier}"
+        yield _found(requirement.name, fine, f"{release or 'missing'}{wanted}", f"pip install '{requirement}'")
 
 
 def extras() -> Iterator[DoctorFinding]:
@@ -136,16 +140,13 @@ def settings_in_force(given: str | None) -> Iterator[DoctorFinding]:
         remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
         yield DoctorFinding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
     in_force = settings()
-    for name in Settings.model_fields:
-        if name != "store_url" and name not in in_force.model_fields_set:
-            continue
+    for name in [each for each in Settings.model_fields if each in in_force.model_fields_set | {"store_url"}]:
         value = getattr(in_force, name)
         text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
-        if name == "store_url" and not text.startswith(STORE_BLOCK):
-            text = describe(parse_url(text))  # without its password
         source = "set" if name in in_force.model_fields_set else "default"
-        if name == "store_url" and given:
-            source += "; --store names another, which counts here"
+        if name == "store_url":
+            text = text if text.startswith(STORE_BLOCK) else describe(parse_url(text))  # without its password
+            source += "; --store names another, which counts here" if given else ""
         yield DoctorFinding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
     yield DoctorFinding("other settings", Level.OK, "have their defaults")
 
@@ -166,7 +167,7 @@ def store_found(given: str | None) -> Iterator[DoctorFinding]:
     except DBAPIError as error:
         yield DoctorFinding("store", Level.PROBLEM, one_line(str(store_error(error, parse_url(url)))))
     else:
-        yield from _contents(given, name, path) if revision == HEAD else _other_schema(name, revision)
+        yield from _contents(given, name, path) if revision == HEAD else [_other_schema(name, revision)]
 
 
 def alerts() -> Iterator[DoctorFinding]:
@@ -177,18 +178,15 @@ def alerts() -> Iterator[DoctorFinding]:
     if not file:
         return
     faults = faults_of(Path(file).expanduser())
-    remedy = f"`o9 alerts config check {shlex.quote(file)}` lists them" if faults else ""
-    count = f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault"
-    yield DoctorFinding("alerts", _ok(not faults), f"{file} has {count}", remedy)
+    detail = f"{file} has {count(faults, 'fault') if faults else 'no fault'}"
+    yield _found("alerts", not faults, detail, f"`o9 alerts config check {shlex.quote(file)}` lists them")
 
 
 def spool() -> Iterator[DoctorFinding]:
     """What this node could not tell a store, and whether it can keep what it cannot tell."""
-    folder = spool_folder().absolute()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        detail = f"{folder} cannot be written: states of Prefect are lost while the store is away"
-        yield DoctorFinding("spool", Level.PROBLEM, shown(detail), "set O9_SPOOL_FOLDER to a folder of yours")
+    kept_in = _writable("spool", spool_folder().absolute(), "set O9_SPOOL_FOLDER to a folder of yours")
+    if kept_in.level is Level.PROBLEM:
+        yield replace(kept_in, detail=f"{kept_in.detail}: states of Prefect are lost while the store is away")
         return
     for kept in refused():
         detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
@@ -209,52 +207,45 @@ def disk(given: str | None) -> Iterator[DoctorFinding]:
     level = Level.PROBLEM if free < VERY_LOW_DISK_BYTES else Level.WARNING if free < LOW_DISK_BYTES else Level.OK
     remedy = "" if level is Level.OK else "free some space; a full disk stops the record, and loses nothing of it"
     yield DoctorFinding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            yield DoctorFinding("folder", Level.OK, f"{folder} is writable")
-    except OSError as error:
-        remedy = "make it writable, or give another store"
-        yield DoctorFinding("folder", Level.PROBLEM, f"{folder} is not writable ({error.strerror})", remedy)
+    yield _writable("folder", folder, "make it writable, or give another store")
 
 
 def prefect_server() -> Iterator[DoctorFinding]:
     from o9.cli.prefect_side import configured_server, home, local_server, problem_of_configured  # imports Prefect
 
-    detail, remedy, problem = "none is configured; a local one starts when it is needed", "", None
     if configured := configured_server():
         problem = problem_of_configured(configured)
-        detail = f"{public_url(configured)} {problem or 'answers'}"
-        remedy = (
-            ""
-            if problem is None
-            else (
-                "start it (`prefect server start`), correct PREFECT_API_URL and PREFECT_API_AUTH_STRING, or unset the "
-                "first (`prefect config unset PREFECT_API_URL`) to use a local one"
-            )
-        )
+        yield _found(
+            "prefect server", not problem, f"{public_url(configured)} {problem or 'answers'}",
+            "start it (`prefect server start`), correct PREFECT_API_URL and PREFECT_API_AUTH_STRING, or unset the "
+            "first (`prefect config unset PREFECT_API_URL`) to use a local one",
+        )  # fmt: skip
     elif local := local_server():
         url, file = local
-        detail = f"none is configured; the local one answers at {url}"
         remedy = f'for Prefect\'s own commands: export PREFECT_API_URL={url} PREFECT_API_AUTH_STRING="$(cat {file})"'
-    yield DoctorFinding("prefect server", _ok(not problem), detail, remedy)
-    there = next(folder for folder in (home(), *home().parents) if folder.exists())
-    writable = os.access(there, os.W_OK)
-    remedy = "" if writable else "make it writable, or name another in PREFECT_HOME"
-    yield DoctorFinding("prefect home", _ok(writable), f"{home()}{'' if writable else ' is not writable'}", remedy)
-
-
-def _ok(fine: object) -> Level:
-    return Level.OK if fine else Level.PROBLEM
-
-
-def _other_schema(name: str, revision: str | None) -> Iterator[DoctorFinding]:
-    detail = f"{name} is at schema {revision or 'none'}, this release at {HEAD}"
-    if revision is None or revision in REVISIONS:
-        remedy = "`o9 db upgrade`, or whatever opens it next, brings it up to date; `o9 db backup` first is wise"
-        yield DoctorFinding("store", Level.WARNING, detail, remedy)
+        yield DoctorFinding("prefect server", Level.OK, f"none is configured; the local one answers at {url}", remedy)
     else:
-        remedy = "install the newer release that wrote it, or give another store"
-        yield DoctorFinding("store", Level.PROBLEM, detail, remedy)
+        yield DoctorFinding("prefect server", Level.OK, "none is configured; a local one starts when it is needed")
+    yield _writable("prefect home", home(), "make it writable, or name another in PREFECT_HOME")
+
+
+def _writable(name: str, folder: Path, remedy: str) -> DoctorFinding:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    fine = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return _found(name, fine, f"{folder} is {'' if fine else 'not '}writable", remedy)
+
+
+def _found(name: str, fine: object, detail: str, remedy: str) -> DoctorFinding:
+    """A problem with its remedy, unless it is `fine`."""
+    return DoctorFinding(name, Level.OK if fine else Level.PROBLEM, detail, "" if fine else remedy)
+
+
+def _other_schema(name: str, revision: str | None) -> DoctorFinding:
+    known = revision is None or revision in REVISIONS
+    remedy = "`o9 db upgrade`, or whatever opens it next, brings it up to date; `o9 db backup` first is wise"
+    newer = "install the newer release that wrote it, or give another store"
+    detail = f"{name} is at schema {revision or 'none'}, this release at {HEAD}"
+    return DoctorFinding("store", Level.WARNING if known else Level.PROBLEM, detail, remedy if known else newer)
 
 
 def _contents(given: str | None, name: str, path: Path | None) -> Iterator[DoctorFinding]:

@@ -8,11 +8,15 @@ from typing import Annotated
 
 import typer
 
-from o9.cli.console import show, write_json
+from o9.cli import failures
 from o9.cli.failures import DONE
 from o9.cli.options import Json
-from o9.cli.views.words import Next
 from o9.model.errors import OptimizationError
+
+if not failures.help_only:
+    from o9.cli.console import show, write_json
+    from o9.cli.views.words import Next
+
 
 OBJECTIVE, RUN_FILE = "crossover.py", "crossover.yaml"
 

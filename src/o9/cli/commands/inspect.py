@@ -1,4 +1,4 @@
-"""`list`, `show` and `trials`: read the record, print a page, JSON or CSV. Nothing here imports Prefect."""
+"""`list`, `show`, `trials` and `logs`: read the record, print a page, JSON or CSV. Nothing here imports Prefect."""
 
 from __future__ import annotations
 
@@ -7,35 +7,46 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from o9.cli.console import page_width, results, say, write_json, write_json_list
-from o9.cli.console import show as show_
-from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
+from o9.cli import failures
 from o9.cli.options import Id, Json, Limit, Since, Statuses, StoreUrl, Type
-from o9.cli.session.follow import crew_of, is_watched
-from o9.cli.views import words
-from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
-from o9.cli.views.words import command
-from o9.health.grades import Verdict
-from o9.health.kept import kept_verdict, kept_verdicts
-from o9.health.wording import document
-from o9.lifecycle.effect import direction_of
-from o9.model.optimization import OptimizationState
+from o9.model.errors import OptimizationError
 from o9.model.states import ACTIVE, OptimizationStatus
-from o9.model.trial import Trial
-from o9.statistics import frames, rows
-from o9.store import queries
-from o9.store.core.column_types import moment
-from o9.store.optimizations.queries import Filter
-from o9.store.store import Store
+
+if not failures.help_only:
+    from rich.text import Text
+
+    from o9.cli.console import page_width, results, say, write_json, write_json_list
+    from o9.cli.console import show as show_
+    from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
+    from o9.cli.session.follow import crew_of, is_watched
+    from o9.cli.views import words
+    from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
+    from o9.cli.views.words import command
+    from o9.health.grades import Verdict
+    from o9.health.kept import kept_verdict, kept_verdicts
+    from o9.health.wording import document
+    from o9.lifecycle.effect import direction_of
+    from o9.model.optimization import OptimizationState
+    from o9.model.trial import Trial
+    from o9.statistics import frames, rows
+    from o9.store import queries
+    from o9.store.core.column_types import moment
+    from o9.store.core.unit import Row
+    from o9.store.optimizations.outputs import OF_NO_TRIAL
+    from o9.store.optimizations.queries import Filter
+    from o9.store.store import Store
+    from o9.text.escape import shown
+    from o9.text.format import NOTHING
+
 
 LIST_LIMIT = 50
 TRIALS_LIMIT = 20
 PAGE = 500
-Judged = tuple[OptimizationState, Verdict | None]
+Judged: TypeAlias = "tuple[OptimizationState, Verdict | None]"
 
 
 class Sort(str, Enum):
@@ -64,7 +75,7 @@ _SORTED: dict[Sort, Callable[[OptimizationState], Any]] = {
     Sort.NAME: lambda state: state.name.casefold(),
     Sort.STATUS: lambda state: state.status.value,
     Sort.BEST: lambda state: None if (best := words.best_value(state)) is None else -best,
-    Sort.IMPROVEMENT: lambda state: -state.performance_improvement if words.has_improvement(state) else None,
+    Sort.IMPROVEMENT: lambda state: None if words.improvement(state) == NOTHING else -state.performance_improvement,
     Sort.TIME: lambda state: -state.execution_time or None,
 }
 
@@ -204,16 +215,13 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Details
 
 
 def record_document(record: Details) -> dict[str, Any]:
-    """The state's fields, and beside them what only the store knows."""
-    holding = record.holding
+    """The state's fields, and what only the store knows."""
+    held = vars(record.holding) if record.holding else {}
     return (
         record.state.to_dict()
+        | {name: held.get(name) for name in ("intent", "unmet", "attempt", "prefect_run_id")}
         | {
-            "intent": holding.intent if holding else None,
-            "unmet": holding.unmet if holding else None,
-            "attempt": holding.attempt if holding else None,
-            "held_by": holding.lease_node if holding else None,
-            "prefect_run_id": holding.prefect_run_id if holding else None,
+            "held_by": held.get("lease_node"),
             "best_trial": record.best.number if record.best else None,
             "trial_counts": record.trial_counts,
             "transitions": record.transitions,
@@ -232,7 +240,7 @@ def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
 
 
 def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
-    """Those of which the record says that they run, and whose node is gone; why it is thought so."""
+    """Those recorded as running whose node is gone, with the reason."""
     active = [state.optimization_id for state in states if state.status in ACTIVE]
     if not active:
         return {}
@@ -282,3 +290,47 @@ def _objective(state: OptimizationState) -> str:
 
 def _grade(verdict: Verdict | None) -> str | None:
     return verdict.grade.value if verdict else None
+
+
+LOGS_KEYS = ("step", "trial", "text", "cut")
+
+
+def logs(
+    optimization_id: Id,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="Of this trial alone.")] = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Of each trial the first 64 KiB are kept, of an optimization 16 MiB."""
+    with existing_store(store) as opened:
+        state = existing_optimization(opened, optimization_id)
+        if trial is not None and opened.read(queries.trial, state.optimization_id, trial) is None:
+            count = sum(opened.read(queries.trial_counts, state.optimization_id).values())
+            numbers = f"its trials are 0 to {count - 1}" if count else "it has none yet"
+            raise OptimizationError(f"{state.optimization_id} has no trial {trial}; {numbers}")
+        found = _outputs(opened, state.optimization_id, trial)
+        if json:
+            write_json_list({name: row[name] for name in LOGS_KEYS} for row in found)
+            return 0
+        nothing = True
+        for row in found:
+            nothing = False
+            whose = "" if trial is not None else f"{_whose(row)}: "
+            show_(*(Text(whose + shown(line.expandtabs())) for line in row["text"].splitlines()))
+            if row["cut"]:
+                say(f"{_whose(row)} printed {row['cut']:,} bytes more, which are not kept")
+    if nothing:
+        whose = "it has" if trial is None else f"its trial {trial} has"
+        say(f"{state.optimization_id} is {state.status.value}; {whose} printed nothing")
+    return 0
+
+
+def _outputs(store: Store, optimization_id: str, trial: int | None) -> Iterator[Row]:
+    after = (-1, OF_NO_TRIAL)
+    while page := store.read(queries.outputs, optimization_id, number=trial, after=after, limit=PAGE):
+        yield from page
+        after = (page[-1]["step"], page[-1]["number"])
+
+
+def _whose(row: Row) -> str:
+    return f"step {row['step']}" if row["trial"] is None else f"trial {row['trial']}"

@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
-from o9.aggregator.prefect_server import ensure_prefect_server
-from o9.cli.console import say
-from o9.cli.open_store import existing_optimization, existing_store
+from o9.cli import failures
 from o9.cli.options import OptionalId, StoreUrl
-from o9.cli.prefect_side import pages_at
-from o9.cli.views.words import command
 from o9.model.errors import OptimizationStateError
-from o9.store import queries
+
+if not failures.help_only:
+    from o9.aggregator.prefect_server import ensure_prefect_server
+    from o9.cli.console import say
+    from o9.cli.open_store import existing_optimization, existing_store
+    from o9.cli.prefect_side import pages_at
+    from o9.cli.views.words import command
+    from o9.store import queries
+
 
 FLOW_RUN = "/runs/flow-run/"
 
@@ -23,13 +27,13 @@ FLOW_RUN = "/runs/flow-run/"
 def open_(
     optimization_id: OptionalId = None,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser, beside printing the address.")
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, and print the address.")
     ] = True,
     store: StoreUrl = None,
 ) -> int:
-    """Those of the flow run of ID; without, the start. The server is the one that Prefect's settings name, else the
-    local one, already let in: the address that is printed is a file that only you can read. Where no local server runs,
-    one runs until Ctrl-C.
+    """Opens the page of ID's flow run, else the start page, on the server that Prefect's settings name, else on the
+    local one. There you are already logged in: the printed address is a file that only you can read. If no local
+    server runs, one is started, and stopped by Ctrl-C.
     """
     path = "/" if optimization_id is None else _page_of(store, optimization_id)
     if (address := pages_at(path)) is not None:

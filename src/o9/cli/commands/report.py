@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-from o9.cli.console import write_json
+from o9.cli import failures
 from o9.cli.failures import DONE
-from o9.cli.open_store import existing_ids, existing_store
 from o9.cli.options import Json, StoreUrl, complete_ids
-from o9.report.write import file_name, report_of, report_of_all, write
+
+if not failures.help_only:
+    from o9.cli.console import write_json
+    from o9.cli.open_store import existing_ids, existing_store
+    from o9.report.write import file_name, report_of, report_of_all, write
 
 
 def report(
@@ -30,8 +33,8 @@ def report(
     store: StoreUrl = None,
     json: Json = False,
 ) -> int:
-    """The verdict in words, health, plots; without ID counts, trends and rankings. It needs no network to be read. An
-    earlier report is written over, no other file is.
+    """Contains the verdict, health and plots; without ID counts, trends and rankings. Readable without a network.
+    Overwrites an earlier report, and no other file.
     """
     with existing_store(store) as opened:
         wanted = existing_ids(opened, ids or [])

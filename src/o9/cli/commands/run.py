@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
-
-from o9.cli.batch import import_from_here, read_batch
-from o9.cli.open_store import existing_ids, existing_optimization, existing_store
-from o9.cli.options import Json, MaxConcurrent, StoreUrl
-from o9.cli.session.session import conclude, run_session
-from o9.cli.views.words import command
+from o9.cli import failures
+from o9.cli.options import Files, Json, MaxConcurrent, StoreUrl
 from o9.model.errors import OptimizationError
-from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED
-from o9.strategies.factory import settle
-from o9.text.escape import one_line
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")]
+if not failures.help_only:
+    from o9.cli.batch import import_from_here, read_batch
+    from o9.cli.open_store import existing_ids, existing_optimization, existing_store
+    from o9.cli.session.session import conclude, run_session
+    from o9.cli.views.words import command
+    from o9.model.optimization import OptimizationState
+    from o9.strategies.factory import settle
+    from o9.text.escape import one_line
 
 
 def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, json: Json = False) -> int:
-    """Submits it, shows its progress, waits for its end, and says what may be believed of the result. The file holds
-    one optimization or a list of them, with the fields that `o9 show ID --json` prints; `o9 init` writes an example.
-    A first Ctrl-C pauses what runs and says how to go on; a second one leaves at once.
+    """Submits them, shows progress, waits for their end, and prints the verdicts. The file contains one optimization or
+    a list, with the fields that `o9 show ID --json` prints; `o9 init` writes an example. The first Ctrl-C pauses
+    what runs and prints how to continue; the second exits at once.
     """
     states = read_batch(files)
     ids = [state.optimization_id for state in states]
-    return conclude(store, run_session(store, ids, states, max_concurrent), as_json=json)
+    return conclude(store, ids, run_session(store, ids, states, max_concurrent), as_json=json)
 
 
 def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, as_json: bool) -> int:
@@ -39,7 +37,7 @@ def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, a
         for name in names:
             _check_resumable(existing_optimization(store, name))
 
-    return conclude(url, run_session(url, names, max_concurrent=max_concurrent), as_json=as_json)
+    return conclude(url, names, run_session(url, names, max_concurrent=max_concurrent), as_json=as_json)
 
 
 def _check_resumable(state: OptimizationState) -> None:

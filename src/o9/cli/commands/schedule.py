@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.aggregator.deployments import recurrence
-from o9.aggregator.recurring import Recurring, add_schedule, recurring, remove_schedules, set_active
+from o9.cli import failures
 from o9.cli.commands.deploy import Cron, Every, RRule, Timezone, interval_of, need_server
-from o9.cli.console import plain_table, say, show, write_json
 from o9.cli.options import Json
 from o9.model.errors import OptimizationValidationError
-from o9.text.escape import shown
-from o9.text.format import local_moment
+
+if not failures.help_only:
+    from o9.aggregator.deployments import recurrence
+    from o9.aggregator.recurring import Recurring, add_schedule, recurring, remove_schedules, set_active
+    from o9.cli.console import plain_table, say, show, write_json
+    from o9.text.escape import shown
+    from o9.text.format import local_moment
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The deployment, as `o9 schedule list` shows it.")]
 

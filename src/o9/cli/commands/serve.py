@@ -1,7 +1,7 @@
 """`serve`: an aggregator that works the queue, the scheduled flows, and HTTP, in one process until it is stopped.
 
 Contract. Where everything is goes to stdout once; what happens goes to the log, a line each. A first Ctrl-C or SIGTERM
-ends it in good order, with exit code 0: what runs commits its step, or is cut off after ten seconds, and waits for the
+shuts it down, with exit code 0: what runs commits its step, or is cut off after ten seconds, and waits for the
 next start, of this or any other aggregator; nothing is paused. A second one leaves at once. Prefect is imported here.
 """
 
@@ -13,19 +13,23 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from o9.cli.batch import import_from_here
-from o9.cli.console import complain, results, show
+from o9.cli import failures
 from o9.cli.failures import DONE, Interrupted
-from o9.cli.open_store import place_of
 from o9.cli.options import MaxConcurrent, StoreUrl
-from o9.cli.session.follow import POLL_SECONDS
-from o9.cli.session.session import run_loop, start, storage_path, take_leave
-from o9.cli.session.signals import Interrupts
-from o9.cli.views.history import News, event_text
 from o9.model.errors import OptimizationError
-from o9.model.settings import settings
-from o9.model.urls import public_url
-from o9.text.format import duration
+
+if not failures.help_only:
+    from o9.cli.batch import import_from_here
+    from o9.cli.console import complain, results, show
+    from o9.cli.open_store import place_of
+    from o9.cli.session.follow import POLL_SECONDS
+    from o9.cli.session.session import record_leave, run_loop, start, storage_path
+    from o9.cli.session.signals import Interrupts
+    from o9.cli.views.history import News, event_text
+    from o9.model.settings import settings
+    from o9.model.urls import public_url
+    from o9.text.format import duration
+
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
@@ -36,10 +40,10 @@ FAREWELL = "left at once; what is recorded stays, and the next start goes on wit
 
 
 def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> int:
-    """Runs the scheduled flows, and what is submitted from elsewhere, too. Several may serve one store: the limit
-    counts over all of them, and each scheduled run is claimed by one of them, once in its interval. Ctrl-C and SIGTERM
-    end it in good order: what runs then waits for the next start. HTTP listens on O9_API_HOST and O9_API_PORT,
-    127.0.0.1 and 8420 unless set; a second one on the same machine needs another port, or 0 for one that is free.
+    """Runs the scheduled flows too. Several may serve one store: the limit applies to all of them together, and each
+    scheduled run is claimed by one. Ctrl-C and SIGTERM shut it down; running optimizations wait for the next start.
+    HTTP listens on O9_API_HOST and O9_API_PORT, 127.0.0.1 and 8420 by default; a second one on the same machine
+    needs another port, or 0 for a free one.
     """
     import_from_here()
     with Interrupts(FAREWELL) as interrupts:
@@ -66,7 +70,7 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
             news = await asyncio.to_thread(News, aggregator.store)
             await start(aggregator, logger.info, interrupts.asked)
             node = aggregator.node_name
-            interrupts.on_leaving = lambda: take_leave(path, node)
+            interrupts.on_leaving = lambda: record_leave(path, node)
             async with HttpServer(aggregator.api, listener):
                 _announce(aggregator, max_concurrent, IN_NODES, url_of(listener))
                 await _log_until_asked(aggregator, news, interrupts)
@@ -90,7 +94,7 @@ def _announce(
         f"Prefect:   {public_url(aggregator.prefect_url)}; its record: {where_prefect_records()}",
         f"HTTP:      {url}/api/v1, its documentation: {url}/docs",
         f"Schedules: {kept or 'none'}",
-        "Ctrl-C ends it in good order: what runs then waits for the next start.",
+        "Ctrl-C shuts it down: running optimizations wait for the next start.",
     )
     show(*lines)
     results().file.flush()

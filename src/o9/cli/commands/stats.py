@@ -1,33 +1,41 @@
-"""`stats`, `trends` and `rankings`: figures over all optimizations. Nothing here imports Prefect.
+"""`stats`, `trends`, `rankings` and `export`: figures over all optimizations, as pages, JSON and files.
 
-Contract. `--json` prints what the methods of `OptimizationStatistics` answer, and nothing else. A store without any
-optimization is no error.
+Contract. `--json` prints what the methods of `OptimizationStatistics` answer, and nothing else; `export` writes its
+frames. A store without any optimization is no error. Nothing here imports Prefect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import timedelta
+from enum import Enum
 from itertools import groupby
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from o9.cli.console import page_width, say, show, write_json
+from o9.cli import failures
 from o9.cli.failures import DONE
-from o9.cli.open_store import existing_store
-from o9.cli.options import Json, StoreUrl, days_above_zero
-from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
+from o9.cli.options import Json, Limit, Status, StoreUrl, Type, complete_ids, days_above_zero
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.optimization import utc_now
-from o9.statistics import ranking
-from o9.statistics.statistics import OptimizationStatistics
-from o9.store import queries
-from o9.store.statistics.rankings import STATE_FIGURES, within
-from o9.store.store import Store
+from o9.statistics import frames
+
+if not failures.help_only:
+    from o9.cli.console import page_width, say, show, write_json
+    from o9.cli.open_store import existing_optimization, existing_store
+    from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
+    from o9.model.optimization import utc_now
+    from o9.statistics.statistics import OptimizationStatistics
+    from o9.store import queries
+    from o9.store.statistics.rankings import STATE_FIGURES, within
+    from o9.store.store import Store
+
 
 DAYS = 7
 RANKED = 10
+MOST_RANKED = 1_000  # as many as `get_optimization_rankings` gives
 RANKED_OF_EACH = 3
 
 
@@ -72,7 +80,7 @@ def rankings(
         str | None, typer.Argument(metavar="METRIC", help="What to rank by; none: the best of each, and what there is.")
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=ranking.LIMIT, metavar="N", help="Print N at most.")
+        int, typer.Option("--limit", "-n", min=1, max=MOST_RANKED, metavar="N", help="Print N at most.")
     ] = RANKED,
     store: StoreUrl = None,
     json: Json = False,
@@ -111,3 +119,89 @@ def _best_of_each(store: Store, *, as_json: bool) -> int:
         best = {name: asyncio.run(statistics.get_optimization_rankings(name, RANKED_OF_EACH)) for name in own}
         show(*best_view(best, [name for name in recorded if name not in STATE_FIGURES]), width=page_width())
     return DONE
+
+
+_STDOUT = Path("-")
+
+
+class Format(str, Enum):
+    """What `export` writes."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def export(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {', '.join(frames.KINDS)}.")] = "optimizations",
+    optimization_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID",
+            help="The optimization; trials, returns, metrics and transitions need it.",
+            autocompletion=complete_ids,
+        ),
+    ] = None,
+    file_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="csv, or parquet, which needs the extra [parquet].  [default: what FILE ends in, else csv]",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The file; - prints CSV.  [default: here, named by KIND]"),
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="NAME", help="The metric of rankings.")] = None,
+    days: Annotated[
+        float | None,
+        typer.Option("--days", metavar="N", callback=days_above_zero, help="How far back trends go.  [default: 7]"),
+    ] = None,
+    status: Status = None,
+    optimization_type: Type = None,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Writes all rows, unless --limit; overwrites an existing file of that name. `o9 export trials ID` writes the
+    ledger of one optimization.
+    """
+    ending = output.suffix.removeprefix(".") if output is not None else ""
+    written = file_format.value if file_format else ending if ending in frames.FORMATS else "csv"
+    wanted: dict[str, Any] = {
+        "optimization_id": optimization_id, "metric_name": metric, "status": status,
+        "optimization_type": optimization_type, "limit": limit,
+        "time_range": None if days is None else timedelta(days=days),
+    }  # fmt: skip
+    try:
+        frames.check(kind, wanted)
+    except OptimizationValidationError as error:
+        raise typer.BadParameter(f"{_TYPED.get(error.field, error.field)}: {error.problem}") from error
+    if output == _STDOUT and (json or written != "csv"):
+        raise typer.BadParameter("-o - prints CSV, and nothing else: name a file")
+    with existing_store(store) as opened:
+        if optimization_id is not None and kind != "alerts":  # which may be about what is no optimization
+            wanted["optimization_id"] = existing_optimization(opened, optimization_id).optimization_id
+        frame = asyncio.run(OptimizationStatistics(store=opened).frame(kind, **wanted))
+    if output == _STDOUT:
+        frame.to_csv(sys.stdout, index=False)
+        return DONE
+    if output is None:
+        from o9.report.write import file_name  # imports plotly
+
+        name = wanted["optimization_id"]
+        output = Path(file_name([name] if name else [], kind, written))
+    path = frames.write(frame, output, written).absolute()
+    if json:
+        write_json({"file": str(path), "rows": len(frame), "columns": list(frame.columns)})
+    else:
+        print(path)
+    return DONE
+
+
+_TYPED = {
+    "kind": "KIND", "optimization_id": "ID", "metric_name": "--metric", "status": "--status", "limit": "--limit",
+    "optimization_type": "--type", "time_range": "--days",
+}  # fmt: skip

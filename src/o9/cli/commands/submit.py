@@ -8,19 +8,22 @@ from typing import Annotated
 
 import typer
 
-from o9.cli.batch import read_batch
-from o9.cli.commands.run import Files
-from o9.cli.console import show, write_json
-from o9.cli.open_store import option_for, place_of, store_url
-from o9.cli.options import Json, StoreUrl
-from o9.cli.session.follow import HALTED, crew_of
-from o9.cli.views.words import Next, command
-from o9.lifecycle.control import control_of
-from o9.model.optimization import OptimizationState
+from o9.cli import failures
+from o9.cli.options import Files, Json, StoreUrl
 from o9.model.states import ENDED, Intent, OptimizationStatus
-from o9.store import queries
-from o9.store.optimizations.queries import Holding
-from o9.store.store import Store
+
+if not failures.help_only:
+    from o9.cli.batch import read_batch
+    from o9.cli.console import show, write_json
+    from o9.cli.open_store import option_for, place_of, store_url
+    from o9.cli.session.follow import HALTED, crew_of
+    from o9.cli.views.words import Next, command
+    from o9.lifecycle.control import control_of
+    from o9.model.optimization import OptimizationState
+    from o9.store import queries
+    from o9.store.optimizations.queries import Holding
+    from o9.store.store import Store
+
 
 CREATED = OptimizationStatus.CREATED.value
 

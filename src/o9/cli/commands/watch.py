@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import time
 
-from o9.cli.commands.inspect import read_record, record_document
-from o9.cli.console import results, say, show, write_json_line
+from o9.cli import failures
 from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
-from o9.cli.open_store import existing_optimization, existing_store, option_for
 from o9.cli.options import Json, OptionalId, StoreUrl
-from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, is_halted, nobody_works_on
-from o9.cli.session.progress import Display
-from o9.cli.views.history import Event, News, event_line, merged
-from o9.cli.views.optimizations import results_view, summary_view
-from o9.cli.views.words import Next, command
-from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
-from o9.store import queries
-from o9.store.store import Store
+
+if not failures.help_only:
+    from o9.cli.commands.inspect import read_record, record_document
+    from o9.cli.console import results, say, show, write_json_line
+    from o9.cli.open_store import existing_optimization, existing_store, option_for
+    from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, is_halted, nobody_works_on
+    from o9.cli.session.progress import Display
+    from o9.cli.views.history import Event, News, event_line, merged
+    from o9.cli.views.optimizations import results_view, summary_view
+    from o9.cli.views.words import Next, command
+    from o9.model.optimization import OptimizationState
+    from o9.store import queries
+    from o9.store.store import Store
+
 
 IDLE_CHECK_SECONDS = 5.0
 
 
 def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json = False) -> int:
-    """Whichever process runs it. With ID what has happened so far comes first; exits 3 if it did not complete. Without,
-    until Ctrl-C. --json prints each event as a document on a line of its own, and in the end what `o9 show` prints.
+    """Works whichever process runs it. With ID the history comes first; exits 3 if it did not complete. Without ID it
+    follows all until Ctrl-C. --json prints each event as a JSON document on its own line, and at the end what `o9
+    show` prints.
     """
     with existing_store(store) as opened:
         if optimization_id is None:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from o9.lifecycle.heartbeat import ONLY
+from o9.lifecycle.heartbeat import takes
 from o9.lifecycle.processes import lives
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
@@ -21,7 +22,6 @@ from o9.store.store import Store
 FEED_PAGE = 1000
 POLL_SECONDS = 0.2
 HALTED = frozenset({OptimizationStatus.PAUSED, OptimizationStatus.SUSPENDED})
-TAKE_NO_WORK = ("#flows", "#sync")  # how `o9.flows.membership` and a synchronizer alone end the names of their nodes
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Follower:
         return [state for state in self.states.values() if state.status not in ENDED]
 
     def at_rest(self, *, pausing: bool = False) -> bool:
-        """Nothing of it runs or waits to run: it has ended, or somebody has to resume it.
+        """All have ended, or wait until somebody resumes them.
 
         What O9 itself suspended goes on by itself where it runs; while all is `pausing`, it rests.
         """
@@ -85,24 +85,21 @@ def is_watched(state: OptimizationState) -> bool:
 
 @dataclass(frozen=True)
 class Crew:
-    """Which nodes live, and when those that died gave their last heartbeat. A node that left is in neither.
-
-    only: the ids that a node claims, of those that do not take all that is queued.
+    """The nodes that are there, with what is known of each, and those that are gone, with their last heartbeat. A node
+    that has left is in neither.
     """
 
-    alive: frozenset[str] = frozenset()
+    alive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gone: Mapping[str, datetime] = field(default_factory=dict)
-    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def takes_work(self) -> bool:
         """Is there a node that starts anything?"""
-        return any(not node.endswith(TAKE_NO_WORK) for node in self.alive)
+        return any("limit" in info for info in self.alive.values())
 
     def takers(self, optimization_id: str) -> list[str]:
         """The nodes that start it when it is queued."""
-        workers = sorted(node for node in self.alive if not node.endswith(TAKE_NO_WORK))
-        return [node for node in workers if node not in self.only or optimization_id in self.only[node]]
+        return sorted(node for node, info in self.alive.items() if takes(info, optimization_id))
 
     def lost(self, holding: Holding | None) -> str | None:
         """`its node X is gone since 12:00:00`; None where it has none, or a living one."""
@@ -113,19 +110,19 @@ class Crew:
 
 
 def crew_of(store: Store) -> Crew:
-    """Who is there now: those whose process is seen to live, though the store may keep it waiting; of the others those
-    whose leases have not run out."""
-    oldest, nodes = time.time() - settings().lease_seconds, store.read(queries.nodes)
-    seen = {node["node_id"]: lives(node) for node in nodes}
-    beats = {node["node_id"]: node["heartbeat_at"] for node in nodes}
-    alive = frozenset(name for name, living in seen.items() if living or (living is None and beats[name] > oldest))
-    gone = {name: datetime.fromtimestamp(at, UTC) for name, at in beats.items() if name not in alive}
-    only = {node["node_id"]: frozenset(node["info"][ONLY]) for node in nodes if node["info"].get(ONLY) is not None}
-    return Crew(alive, gone, only)
+    """Alive are those whose process lives on this machine, and those elsewhere whose leases have not run out."""
+    oldest, alive, gone = time.time() - settings().lease_seconds, {}, {}
+    for node in store.read(queries.nodes):
+        seen = lives(node)
+        if seen or (seen is None and node["heartbeat_at"] > oldest):
+            alive[node["node_id"]] = node["info"]
+        else:
+            gone[node["node_id"]] = datetime.fromtimestamp(node["heartbeat_at"], UTC)
+    return Crew(alive, gone)
 
 
 def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: Crew, name: str) -> str | None:
-    """Why an optimization that should be moving does not; None where somebody has it, or will, or where it rests."""
+    """Why an optimization that should be running is not; None if a node has or will take it, or it is at rest."""
     if status in ENDED or status in HALTED:
         return None
     if problem := crew.lost(holding):

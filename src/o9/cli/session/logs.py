@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 
 from o9.cli import failures
-from o9.cli.commands.logs import harmless
 from o9.model.logs import ROOT, JsonFormatter, configure_logging, ids_of
 from o9.model.settings import settings
-from o9.text.escape import shortened
+from o9.text.escape import shortened, shown
 from o9.workers.output import LOGGER, pass_on
 
 MOST_CHARACTERS = 400
@@ -101,7 +100,7 @@ class _Readable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.name == LOGGER.name:
             title = self._title_of(str(ids_of(record).get("optimization", "")))
-            return harmless(f"{title}, {record.getMessage()}" if title else record.getMessage())
+            return shown((f"{title}, " if title else "") + record.getMessage().expandtabs())
         if failures.verbose:
             return self._inner.format(record)
         brief = copy.copy(record)

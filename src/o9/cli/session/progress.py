@@ -1,14 +1,18 @@
 """Live progress of one or many optimizations: bars on a terminal, an occasional line elsewhere.
 
-`progress_table` and `progress_line` are pure. `Display` owns stderr while it is open: what is logged or printed
-meanwhile appears above the bars.
+`progress_table`, `progress_line` and `StepTimes` are pure. `Display` owns stderr while it is open: what is logged or
+printed meanwhile appears above the bars.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -22,8 +26,8 @@ from rich.text import Text
 
 from o9.cli import failures
 from o9.cli.console import emit, messages
-from o9.cli.session.time_left import StepTimes, in_words
 from o9.cli.views import words
+from o9.lifecycle.trends import without_outliers
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 from o9.text.format import duration, number
@@ -32,6 +36,10 @@ LINE_SECONDS = 10.0  # between two lines about the same optimization, where ther
 REDRAWS_PER_SECOND = 8
 STATUS_WIDTH, VALUE_WIDTH, TIME_WIDTH = 12, 10, 8
 NARROWEST_BAR, WIDEST_BAR = 8, 30
+LEAST_STEPS = 3
+LEAST_SECONDS = 1.0
+LOOKS_KEPT = 200
+_ROUNDED_TO = ((90, 10), (90 * 60, 60), (48 * 3_600, 1_800))  # below the first, to a multiple of the second, in seconds
 
 
 def progress_table(
@@ -88,14 +96,15 @@ def visible(states: Sequence[OptimizationState], room: int) -> list[Optimization
 def progress_line(state: OptimizationState, left: str = "") -> str:
     """`Trend following  running  12/40  best 1.0234  12.3 s  about 30 s left`"""
     value = words.best_value(state)
-    parts = [
+    parts = (
         words.title(state),
         state.status.value,
         words.steps(state) if state.total_steps or state.completed_steps else "",
-    ]
-    parts += [f"best {number(value)}" if value is not None else ""]
-    parts += [duration(state.execution_time) if state.execution_time else "", left]
-    return "  ".join(part for part in parts if part)
+        "" if value is None else f"best {number(value)}",
+        duration(state.execution_time) if state.execution_time else "",
+        left,
+    )
+    return "  ".join(filter(None, parts))
 
 
 class Display:
@@ -195,8 +204,45 @@ def _bar(state: OptimizationState) -> RenderableType:
 
 
 def _counted(states: Sequence[OptimizationState]) -> str:
-    """`and 12 created, 5 completed`"""
-    counts: dict[str, int] = {}
-    for state in states:
-        counts[state.status.value] = counts.get(state.status.value, 0) + 1
+    """`… and 12 created, 5 completed`"""
+    counts = Counter(state.status.value for state in states)
     return "… and " + ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+@dataclass
+class StepTimes:
+    """The steps of one optimization by the moments, in seconds, in which they were seen to be done.
+
+    What a resumed run did before counts for nothing, nor does the start of its processes; a pause is drawn in as an
+    outlier.
+    """
+
+    seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
+
+    def see(self, now: float, completed: int) -> None:
+        if not self.seen or completed != self.seen[-1][1]:
+            self.seen.append((now, completed))
+
+    def left(self, now: float, total: int) -> float | None:
+        """Seconds until `total` steps are done."""
+        counted = list(self.seen)[1:]  # the first is no step's end: it began before
+        if len(counted) < 2 or not total:
+            return None
+        (began, first), (ended, last) = counted[0], counted[-1]
+        if last - first < LEAST_STEPS or ended - began < LEAST_SECONDS:
+            return None
+        times = [(after - before) / (later - earlier) for (before, earlier), (after, later) in pairwise(counted)]
+        steps = [later - earlier for (_, earlier), (_, later) in pairwise(counted)]
+        usual = without_outliers(times)
+        a_step = fmean(usual, weights=steps)
+        return max(0.0, (total - last) * a_step - min(now - ended, a_step))
+
+
+def in_words(seconds: float | None) -> str:
+    """`about 40 s left`, `about 3 min left`, `about 2 h 30 min left`; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return "a few s left"
+    step = next((step for below, step in _ROUNDED_TO if seconds < below), 86_400)
+    return f"about {duration(step * max(1, round(seconds / step)))} left"

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.text import Text
@@ -51,14 +50,6 @@ EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end
 FAREWELL = "left at once; what is recorded stays, and `o9 resume --here ID` goes on with what ran"
 
 
-@dataclass(frozen=True)
-class SessionResult:
-    """How it went: whose ids, and whether Ctrl-C ended it."""
-
-    ids: list[str]
-    interrupted: bool
-
-
 def run_session(
     url: str | None,
     ids: Sequence[str],
@@ -66,8 +57,9 @@ def run_session(
     max_concurrent: int = 10,
     *,
     prints: bool = True,
-) -> SessionResult:
+) -> bool:
     """Start an aggregator, submit what is `submitted`, and follow `ids` until all have ended or wait for a person.
+    Whether Ctrl-C ended it.
 
     It runs what has one of the `ids`, and leaves alone what others have queued. What is recorded already goes on where
     it stands; the same id with other content is refused before the seconds that Prefect's start takes.
@@ -114,37 +106,35 @@ async def start(aggregator: OptimizationStateAggregator, report: Callable[[str],
         raise Interrupted("interrupted before anything was started")
 
 
-def take_leave(url: str, node: str) -> None:
+def record_leave(url: str, node: str) -> None:
     """Record that `node` leaves: it is not lost."""
     with Store(url) as store:
         store.write(Leave(node))
 
 
-def conclude(url: str | None, result: SessionResult, *, as_json: bool) -> int:
+def conclude(url: str | None, ids: Sequence[str], interrupted: bool, *, as_json: bool) -> int:
     """Print how each came out and what to type next; answer with the exit code."""
     with existing_store(url) as store:
-        records = [read_record(store, name) for name in result.ids]
+        records = [read_record(store, name) for name in ids]
     if as_json:
         write_json([record_document(record) for record in records])
     else:
         show("", *results_view(records), summary_view(records, results().width), "", *_what_went_wrong(records))
         show(Next(what_next(records, option_for(url))))
-    return exit_code(records, result.interrupted)
+    return exit_code(records, interrupted)
 
 
 def _what_went_wrong(records: Sequence[Details]) -> list[Text]:
     lines = []
     for state in (record.state for record in records):
-        if state.issues and state.status is not OptimizationStatus.COMPLETED:
-            lines.append(_remark(state, state.issues[-1], "red"))
-        lines += [_remark(state, warning, "yellow") for warning in state.warnings]
+        failed = state.issues and state.status is not OptimizationStatus.COMPLETED
+        remarks = [(state.issues[-1], "red")] if failed else []
+        for remark, style in [*remarks, *((warning, "yellow") for warning in state.warnings)]:
+            whole, show_it = one_line(words.cause(str(remark))), words.command("show", [state.optimization_id])
+            rest = f" (all of it: {show_it})" if len(whole) > MOST_CHARACTERS else ""
+            text = shown(f"{state.optimization_id}: {shortened(whole, MOST_CHARACTERS)}{rest}")
+            lines.append(Text(text, style=style))
     return [*lines, Text()] if lines else []
-
-
-def _remark(state: OptimizationState, text: object, style: str) -> Text:
-    whole = one_line(words.cause(str(text)))
-    rest = f" (all of it: {words.command('show', [state.optimization_id])})" if len(whole) > MOST_CHARACTERS else ""
-    return Text(shown(f"{state.optimization_id}: {shortened(whole, MOST_CHARACTERS)}{rest}"), style=style)
 
 
 def exit_code(records: Sequence[Details], interrupted: bool) -> int:
@@ -175,7 +165,7 @@ async def _run_session(
     prints: bool,
     interrupts: Interrupts,
     display: Display,
-) -> SessionResult:
+) -> bool:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.alerts.channels.builtin import show_only
@@ -183,7 +173,14 @@ async def _run_session(
     from o9.cli.session.logs import log_through
 
     ours: set[str] = set()
-    show_only(_alerts_of(ours, utc_now()))
+    since = utc_now()
+
+    def is_ours(alert: Alert) -> bool:
+        """Of these optimizations, and of this process, from now on. All others are in `o9 alerts list`."""
+        mine = alert.optimization_id in ours or alert.labels.get("node") == settings().node_id
+        return mine and alert.starts_at >= since
+
+    show_only(is_ours)
     log_through(
         display.console,
         display.whose,
@@ -208,7 +205,7 @@ async def _run_session(
             await _go_on(aggregator, name, display)
         ours.update(ids)
         node = aggregator.node_name
-        interrupts.on_leaving = lambda: take_leave(url, node)
+        interrupts.on_leaving = lambda: record_leave(url, node)
         session = _Session(aggregator, Follower(store, ids), display, interrupts)
         await session.follow()
         interrupted = interrupts.asked.is_set()
@@ -220,7 +217,7 @@ async def _run_session(
             await session.pause()
         else:
             await session.judge()
-        return SessionResult(list(session.follower.states), interrupted)
+        return interrupted
     finally:
         await aggregator.cleanup()
         show_only(None)
@@ -238,16 +235,6 @@ async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Di
         await aggregator.resume_optimization(name, who())
     except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
         display.say(one_line(str(error)))
-
-
-def _alerts_of(ours: Container[str], since: datetime) -> Callable[[Alert], bool]:
-    """Of these optimizations, and of this process, from then on. All others are in `o9 alerts list`."""
-
-    def wanted(alert: Alert) -> bool:
-        mine = alert.optimization_id in ours or alert.labels.get("node") == settings().node_id
-        return mine and alert.starts_at >= since
-
-    return wanted
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rich.text import Text
 from o9.alerts.messages.view import UNTITLED, labelled
 from o9.alerts.pipeline.reasons import ended_by_text, reason_text
 from o9.alerts.service.repository import alert_in, silence_in
-from o9.cli.console import facts_table, indented, plain_table
+from o9.cli.console import facts_table, indented, plain_table, table_of
 from o9.cli.views import words
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
@@ -32,7 +32,7 @@ from o9.text.cut import cut
 from o9.text.escape import shown
 from o9.text.format import duration, figure, local_moment
 
-WIDE = 150  # from here on, everything fits beside each other, as in a pipe
+WIDE = 150  # from here on, all columns fit, as in a pipe
 TITLE_SHOWN = 90  # in a list; `show` has it whole
 LABELS_SHOWN = 80
 BY_SHOWN = 13
@@ -99,11 +99,8 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     last = "ended" if over else "notified"
     rows = [_cells(each, now, last, bare=not wide) for each in listed]
     if wide:
-        always = {"level", "title", "since", last, "id"}
-        names = [name for name in rows[0] if name in always or any(row[name] for row in rows)]
-        table = plain_table(*names)
-        for row in rows:
-            table.add_row(*(row[name] for name in names))
+        optional = ("optimization", "labels", "acknowledged")
+        table = table_of(rows, [name for name in optional if not any(row[name] for row in rows)])
     else:
         table = plain_table("level", "alert", last)
         for row in rows:

@@ -1,7 +1,7 @@
 """What `health` looks like: the result first, then each part with its checks. Pure: from reports to renderables.
 
-Contract. Fits 60 columns and more. A remedy stands beneath the check that it is for; what a report says beside its
-checks, because a rule has said it, comes last. Nothing is said twice.
+Contract. Fits 60 columns and more. A remedy stands beneath its check; what rules of a user added to the report comes
+last. Nothing is printed twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from o9.text.format import NOTHING, local_moment
 BAR_WIDTH = 20
 PART_WIDTH = max(map(len, PARTS)) + 2
 NAME_WIDTH = 34  # of a check; longer ones are folded
-ROOM_FOR_SCORES = 84  # what a list of reports needs beside the ids, to show the parts and whole moments
+ROOM_FOR_SCORES = 84  # columns of a list of reports without its ids, to show the parts and whole times
 _COLOURS = {
     HealthStatus.HEALTHY: "green",
     HealthStatus.WARNING: "yellow",

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import facts_table, indented, plain_table
+from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
 from o9.cli.session.follow import Crew, is_halted, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
@@ -27,9 +27,9 @@ from o9.store.optimizations.queries import Holding
 from o9.text.escape import shown
 from o9.text.format import duration, local_moment, number, percent, sentence, value_text
 
-WIDE = 118  # from here on, everything fits beside each other
+WIDE = 118  # from here on, all columns fit
 ROOM_FOR_IMPROVEMENT = 96
-NARROWEST_REST = 40  # what a list needs beside the ids
+NARROWEST_REST = 40  # columns of a list without its ids
 MOST_RESULTS = 10  # of which each has its reason; more have their grades in the table
 
 
@@ -60,23 +60,21 @@ def list_view(
     lost: ids of those that nobody works on, whatever their status says. verdicts: by id, of those that were judged;
     without any there is no column for them.
     """
-    wide = width >= WIDE
-    judged = ["result"] if verdicts else []
-    headings = ("id", "name", *(["type"] if wide else []), "status", "steps", "best", *judged)
-    table = plain_table(*headings, right=("steps", "best"))
-    if wide:
-        table.add_column("created")
-    for state in states:
-        table.add_row(
-            Text(shown(state.optimization_id)),
-            Text(shown(_name(state)), no_wrap=True, overflow="ellipsis"),
-            *([state.optimization_type.value] if wide else []),
-            words.status(state.status, doubtful=state.optimization_id in lost),
-            words.steps(state),
-            number(words.best_value(state)),
-            *([words.grade(verdicts.get(state.optimization_id))] if verdicts else []),
-            *([local_moment(state.created_at)] if wide else []),
-        )
+    hidden = [*([] if width >= WIDE else ["type", "created"]), *([] if verdicts else ["result"])]
+    rows: list[Cells] = [
+        {
+            "id": Text(shown(state.optimization_id)),
+            "name": Text(shown(_name(state)), no_wrap=True, overflow="ellipsis"),
+            "type": state.optimization_type.value,
+            "status": words.status(state.status, doubtful=state.optimization_id in lost),
+            "steps": words.steps(state),
+            "best": number(words.best_value(state)),
+            "result": words.grade((verdicts or {}).get(state.optimization_id)),
+            "created": local_moment(state.created_at),
+        }
+        for state in states
+    ]
+    table = table_of(rows, hidden, right=("steps", "best"))
     longest = max(cell_len(shown(state.optimization_id)) for state in states)
     for index, column in enumerate(table.columns):
         column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
@@ -118,24 +116,23 @@ _STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 def summary_view(records: Sequence[Details], width: int) -> Table:
     """How each of a run came out. On a narrow terminal the baseline gives way, then the improvement; never an id."""
-    wide, improved = width >= WIDE, width >= ROOM_FOR_IMPROVEMENT
-    judged = any(record.verdict for record in records)
-    headings = ["id", "status", *(["result"] if judged else []), "best", *(["baseline"] if wide else [])]
-    headings += [*(["improvement"] if improved else []), "trials", "time"]
-    table = plain_table(*headings, right=("best", "baseline", "improvement", "trials", "time"))
-    for record in records:
-        state = record.state
-        table.add_row(
-            Text(shown(state.optimization_id)),
-            words.status(state.status),
-            *([words.grade(record.verdict)] if judged else []),
-            number(words.best_value(state)),
-            *([number(baseline_of(state))] if wide else []),
-            *([words.improvement(state)] if improved else []),
-            words.of_trials(record.trial_counts),
-            duration(state.execution_time or None),
-        )
-    return table
+    hidden = ["result"] if not any(record.verdict for record in records) else []
+    hidden += [] if width >= WIDE else ["baseline"]
+    hidden += [] if width >= ROOM_FOR_IMPROVEMENT else ["improvement"]
+    rows: list[Cells] = [
+        {
+            "id": Text(shown(record.state.optimization_id)),
+            "status": words.status(record.state.status),
+            "result": words.grade(record.verdict),
+            "best": number(words.best_value(record.state)),
+            "baseline": number(baseline_of(record.state)),
+            "improvement": words.improvement(record.state),
+            "trials": words.of_trials(record.trial_counts),
+            "time": duration(record.state.execution_time or None),
+        }
+        for record in records
+    ]
+    return table_of(rows, hidden, right=("best", "baseline", "improvement", "trials", "time"))
 
 
 def results_view(records: Sequence[Details]) -> list[RenderableType]:
@@ -180,32 +177,30 @@ def record_view(record: Details) -> list[RenderableType]:
 
 def next_commands(record: Details) -> list[tuple[str, str]]:
     """What a reader of this record would type next."""
-
-    def typed(verb: str, meaning: str) -> tuple[str, str]:
-        return words.command(verb, [record.state.optimization_id], record.option), meaning
-
-    if is_watched(record.state):
-        return (
-            [typed("watch", "follows it")] if record.state.status not in ENDED else [typed("trials", "what was tried")]
-        )
-    status, holding, tried = record.state.status, record.holding, typed("trials", "what was tried")
-    if status is OptimizationStatus.COMPLETED:
-        return [tried]
-    if status in ENDED:
-        where = "behind its last step" if record.state.completed_steps else "from the beginning"
-        return [tried, typed("retry", f"queues it once more, as a new one, {where}")]
-    if holding is not None and Intent(holding.intent) in FINAL_INTENTS and not record.crew.lost(holding):
-        return [typed("watch", "follows it to its end"), tried]
-    if holding is not None and holding.intent == Intent.HOLD.value:
-        return [typed("start", "queues it"), tried]
-    if status is OptimizationStatus.CREATED:
-        return [typed("resume --here", "runs it now"), tried]
-    if is_halted(record.state):
-        again = [typed("resume", "queues it again")] if record.crew.takers(record.state.optimization_id) else []
-        return [*again, typed("resume --here", "goes on here, behind the last committed step"), tried]
-    if record.crew.lost(holding):
-        return [typed("resume --here", "goes on behind the last committed step"), tried]
-    return [typed("watch", "follows it"), typed("pause", "frees its slot behind the step that runs"), tried]
+    state, holding, lost = record.state, record.holding, record.crew.lost(record.holding)
+    status, watched = state.status, is_watched(state)
+    wanted = Intent(holding.intent) if holding is not None else Intent.RUN
+    commands = {"trials": "what was tried"}
+    if watched:
+        commands = commands if status in ENDED else {"watch": "follows it"}
+    elif status in ENDED:
+        if status is not OptimizationStatus.COMPLETED:
+            where = "behind its last step" if state.completed_steps else "from the beginning"
+            commands |= {"retry": f"queues it once more, as a new one, {where}"}
+    elif wanted in FINAL_INTENTS and not lost:
+        commands = {"watch": "follows it to its end"} | commands
+    elif wanted is Intent.HOLD:
+        commands = {"start": "queues it"} | commands
+    elif status is OptimizationStatus.CREATED:
+        commands = {"resume --here": "runs it now"} | commands
+    elif is_halted(state) or lost:
+        again = {"resume": "queues it again"} if is_halted(state) and record.crew.takers(state.optimization_id) else {}
+        commands = again | {"resume --here": "goes on here, behind the last committed step"} | commands
+    else:
+        commands = {"watch": "follows it", "pause": "frees its slot behind the step that runs"} | commands
+    return [
+        (words.command(verb, [state.optimization_id], record.option), meaning) for verb, meaning in commands.items()
+    ]
 
 
 def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
@@ -246,12 +241,9 @@ def _objective(state: OptimizationState) -> str:
         parts[0] += f" (a placebo run of {state.metadata['placebo_of']})"
     elif strategy not in ("default", "optuna"):
         return f"strategy {strategy}"
-    parts.append(str(state.metadata.get("direction", "maximize")))
-    parts.append(f"sampler {state.metadata.get('sampler', 'tpe')}")
-    if "seed" in state.metadata:
-        parts.append(f"seed {state.metadata['seed']}")
-    if "hold_out" in state.metadata:
-        parts.append(f"hold-out {value_text(state.metadata['hold_out'])}")
+    parts += [str(state.metadata.get("direction", "maximize")), f"sampler {state.metadata.get('sampler', 'tpe')}"]
+    for name, label in (("seed", "seed"), ("hold_out", "hold-out")):
+        parts += [f"{label} {value_text(state.metadata[name])}"] if name in state.metadata else []
     return ", ".join(parts)
 
 
@@ -305,10 +297,5 @@ def _history(events: Sequence[Event]) -> Table:
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
         if remark := ": ".join(part for part in (attempt, words.cause(row["message"])) if part):
             remarks.append(("\n" if remarks else "") + shown(remark), style="dim")
-        table.add_row(
-            when,
-            words.status(OptimizationStatus(row["to_status"])),
-            row["cause"],
-            remarks,
-        )
+        table.add_row(when, words.status(OptimizationStatus(row["to_status"])), row["cause"], remarks)
     return table

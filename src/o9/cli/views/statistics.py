@@ -119,7 +119,9 @@ def _groups(data: Figures, width: int) -> Table:
             table.add_row()
         table.add_row(Text(by, style="bold"))
         for name in ordered[:GROUPS_SHOWN]:
-            table.add_row(f"  {shown(name)}", f"{counts[name]:,}", *_group(data["ended"][by].get(name), columns))
+            ended = data["ended"][by].get(name, {"count": 0})
+            cells = [percent(ended["success_rate"]), *(shape(ended) for _, shape in columns)] if ended["count"] else []
+            table.add_row(f"  {shown(name)}", f"{counts[name]:,}", f"{ended['count']:,}", *cells)
         if hidden := len(ordered) - GROUPS_SHOWN:
             table.add_row(f"  … and {hidden} more, with --json", style="dim") if hidden > 0 else None
     return table
@@ -130,12 +132,6 @@ _GROUP_COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("wait\n(median)", lambda ended: duration(ended["waiting_seconds"]["median"])),
     ("improved\n(mean)", lambda ended: _signed_percent(ended["performance_improvement"]["mean"])),
 )
-
-
-def _group(ended: Figures | None, columns: Sequence[tuple[str, Callable[[Figures], str]]]) -> list[str]:
-    if ended is None or not ended["count"]:
-        return ["0"]
-    return [f"{ended['count']:,}", percent(ended["success_rate"]), *(shape(ended) for _, shape in columns)]
 
 
 def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
@@ -233,13 +229,12 @@ def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
 
 
 def _range_of(windows: Sequence[Figures], window: str, days: float) -> str:
-    first, last = (starts.replace("T", " ") + (":00" if "T" in starts else "") for starts in _ends(windows))
+    first, last = (
+        each["starts"].replace("T", " ") + (":00" if "T" in each["starts"] else "")
+        for each in (windows[0], windows[-1])
+    )
     reach = "The last day" if days == 1 else f"The last {days:g} days"
     return f"{reach}, by {window} (UTC): {first}" + (f" to {last}" if last != first else "")
-
-
-def _ends(windows: Sequence[Figures]) -> tuple[str, str]:
-    return windows[0]["starts"], windows[-1]["starts"]
 
 
 def _scale(name: str, known: Sequence[float]) -> tuple[float, float]:
@@ -259,44 +254,42 @@ def _direction(trend: Figures, change: Callable[[float], tuple[str, str]], windo
 
 # Rankings
 
-_SHAPES: dict[str, Callable[[float], str]] = {
-    "performance_improvement": _signed_percent,
-    "execution_time": duration,
-    "waited_seconds": duration,
-    "completed_steps": brief,
-    "cpu_usage": lambda value: f"{value:.0f}%",
-    "memory_usage": lambda value: f"{value:,.0f} MiB",
-}
-_MEANINGS = {
-    "current_performance": "the best value of the objective",
-    "performance_improvement": "over the baseline",
-    "execution_time": "seconds of running",
-    "waited_seconds": "seconds in the queue",
-    "completed_steps": "steps",
-    "cpu_usage": "percent of one core",
-    "memory_usage": "MiB",
+# What is not measured by an objective: how it reads, and what it is.
+_OWN: dict[str, tuple[Callable[[float], str], str]] = {
+    "current_performance": (number, "the best value of the objective"),
+    "performance_improvement": (_signed_percent, "over the baseline"),
+    "execution_time": (duration, "seconds of running"),
+    "waited_seconds": (duration, "seconds in the queue"),
+    "completed_steps": (brief, "steps"),
+    "cpu_usage": (lambda value: f"{value:.0f}%", "percent of one core"),
+    "memory_usage": (lambda value: f"{value:,.0f} MiB", "MiB"),
 }
 
 
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
     """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
-    shape, wide = _SHAPES.get(metric, number), width >= ROOM_FOR_NAMES
+    shape, wide = _OWN.get(metric, (number, ""))[0], width >= ROOM_FOR_NAMES
     table = plain_table("rank", "id", *(["name", "status"] if wide else []), "value", "", right=("rank", "value"))
     most = max(abs(row["value"]) for row in rows)
     for row in rows:
-        share = abs(row["value"]) / most if most else 0.0
+        name = Text(shown(row["name"]), no_wrap=True, overflow="ellipsis")
+        length = bar(abs(row["value"]) / most if most else 0.0, BAR_WIDTH)
         table.add_row(
             f"{row['rank']}{'=' if row['tied'] > 1 else ''}",
             Text(shown(row["optimization_id"])),
-            *([_name(row), words.status(OptimizationStatus(row["status"]))] if wide else []),
+            *([name, words.status(OptimizationStatus(row["status"]))] if wide else []),
             shape(row["value"]),
-            Text(bar(share, BAR_WIDTH), style="cyan" if row["value"] >= 0 else "red"),
+            Text(length, style="cyan" if row["value"] >= 0 else "red"),
         )
     for column in table.columns:
         column.no_wrap = column.header in ("rank", "status", "value", "")
-    title = f"The best {len(rows):,} by {metric}. {_better(rows)}" if len(rows) > 1 else f"By {metric}. {_better(rows)}"
-    below_zero = any(row["value"] < 0 for row in rows)
-    notes = [*_ties(rows), *(["Bars are as long as a value is far from 0."] if below_zero else [])]
+    ways = {row["direction"] for row in rows}
+    better = "More is better." if MAXIMIZE in ways else "Less is better."
+    if len(ways) > 1:
+        better = "Some are maximized, some minimized: each by its own direction."
+    title = f"The best {len(rows):,} by {metric}. {better}" if len(rows) > 1 else f"By {metric}. {better}"
+    notes = ["= is a rank that several share."] if any(row["tied"] > 1 for row in rows) else []
+    notes += ["Bars are as long as a value is far from 0."] if any(row["value"] < 0 for row in rows) else []
     below: list[RenderableType] = ["", Text(" ".join(notes), style="dim")] if notes else []
     return [Text(shown(title), style="bold"), "", table, *below]
 
@@ -305,42 +298,16 @@ def best_view(best: Mapping[str, Sequence[Figures]], measured: Sequence[str]) ->
     """The best few by each of O9's own figures, and what objectives measured, which can be asked for."""
     page: list[RenderableType] = []
     for metric, rows in best.items():
-        shape = _SHAPES.get(metric, number)
+        shape, meaning = _OWN[metric]
         table = Table.grid(padding=(0, 2))
         for justify in ("right", "left", "right"):
             table.add_column(justify=justify, overflow="fold")
         for row in rows:
             table.add_row(f"  {row['rank']}", shown(row["optimization_id"]), shape(row["value"]))
-        page += [Text.assemble((metric, "bold"), (f"  {_MEANINGS[metric]}", "dim")), table, ""]
+        page += [Text.assemble((metric, "bold"), (f"  {meaning}", "dim")), table, ""]
     if names := ", ".join(dict.fromkeys(map(metric_of, measured))):
         page += [Text.assemble(("Measured by objectives: ", "bold"), shown(names)), ""]
     return [*page, words.Next([("o9 rankings METRIC", "ranks by one of them")])]
-
-
-def _name(row: Figures) -> Text:
-    return Text(shown(row["name"]), no_wrap=True, overflow="ellipsis")
-
-
-def _better(rows: Sequence[Figures]) -> str:
-    ways = {row["direction"] for row in rows}
-    if len(ways) > 1:
-        return "Some are maximized, some minimized: each by its own direction."
-    return "More is better." if MAXIMIZE in ways else "Less is better."
-
-
-def _ties(rows: Sequence[Figures]) -> list[str]:
-    """Only where not all that share a rank are on the page."""
-    shared: dict[int, tuple[int, bool]] = {row["rank"]: (row["tied"], row["tied_or_more"]) for row in rows}
-    here = {rank: sum(row["rank"] == rank for row in rows) for rank in shared}
-    lines = [
-        f"Rank {rank} is shared by {'more than ' if more else ''}{tied:,}."
-        for rank, (tied, more) in shared.items()
-        if more or tied > here[rank]
-    ]
-    return lines or (["= is a rank that several share."] if any(tied > 1 for tied, _ in shared.values()) else [])
-
-
-# Words
 
 
 def _from_to(known: Sequence[float], shape: Callable[[float], str]) -> str:

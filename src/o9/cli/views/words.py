@@ -52,7 +52,7 @@ def parameters(values: Mapping[str, Any]) -> str:
 
 
 def status(value: OptimizationStatus, *, doubtful: bool = False) -> Text:
-    """`running?` where the record says so and nobody is there to run it."""
+    """`running?` if it is recorded as running and its node is gone."""
     return Text(f"{value.value}?" if doubtful else value.value, style="yellow" if doubtful else _STYLES[value])
 
 
@@ -122,14 +122,9 @@ def of_trials(counts: Mapping[str, int]) -> str:
     return f"{total} ({bad})" if bad else str(total)
 
 
-def has_improvement(state: OptimizationState) -> bool:
-    """Whether there is a best value, and a baseline that it is held against."""
-    return best_value(state) is not None and baseline_of(state) is not None
-
-
 def improvement(state: OptimizationState) -> str:
     """Over the baseline, `+12.3%`; of a baseline of 0 no share, `+0.65`; nothing where there is none, or no value."""
-    if not has_improvement(state):
+    if best_value(state) is None or baseline_of(state) is None:
         return NOTHING
     if not state.baseline_performance:
         return f"{state.performance_improvement:+.4g}"

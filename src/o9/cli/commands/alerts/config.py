@@ -13,25 +13,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from o9.alerts.channels.redaction import redacted
-from o9.alerts.config.loader import read_within
-from o9.alerts.config.schema import Configuration, Read, load, read
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.groups import Held
-from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns, load_script
-from o9.alerts.pipeline.simulation import simulate as entries_of
-from o9.cli.console import complain, say, show, write_json, write_json_list
+from o9.cli import failures
 from o9.cli.failures import DONE, ERROR
 from o9.cli.options import Json
-from o9.cli.views.alert_config import configuration_view
-from o9.config import FAULTS_SHOWN, DocumentError, Fault
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.settings import settings
-from o9.text.format import count
+
+if not failures.help_only:
+    from rich.table import Table
+    from rich.text import Text
+
+    from o9.alerts.channels.redaction import redacted
+    from o9.alerts.config.loader import read_within
+    from o9.alerts.config.schema import Configuration, Read, load, read
+    from o9.alerts.pipeline.alert import Alert
+    from o9.alerts.pipeline.groups import Held
+    from o9.alerts.pipeline.notice import Notice
+    from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns, load_script
+    from o9.alerts.pipeline.simulation import simulate as entries_of
+    from o9.cli.console import complain, say, show, write_json, write_json_list
+    from o9.cli.views.alert_config import configuration_view
+    from o9.config import FAULTS_SHOWN, DocumentError, Fault
+    from o9.model.settings import settings
+    from o9.text.format import count
+
 
 _STYLES = {"→": "bold", "✗": "yellow"}
 

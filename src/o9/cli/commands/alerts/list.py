@@ -1,6 +1,6 @@
 """`alerts list`, `show` and `history`: read the record of alerts, print a page or JSON.
 
-Contract. What is said of an alert comes from the store alone, and so is the same for everybody who shares it. Listing
+Contract. All is read from the store, and so is the same for everybody who shares it. Listing
 costs what fires, showing one what was sent since it began. Nothing here imports Prefect, or the channels.
 """
 
@@ -15,34 +15,38 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.alerts.pipeline.groups import held_in
-from o9.alerts.pipeline.reasons import NotifyReason
-from o9.alerts.service import repository
-from o9.alerts.service.leader import LEASE
-from o9.cli import console
-from o9.cli.commands.inspect import LIST_LIMIT
-from o9.cli.console import page_width, results, say, write_json, write_json_list
+from o9.cli import failures
 from o9.cli.failures import DONE
-from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick, place_of
 from o9.cli.options import Json, Limit, StoreUrl
-from o9.cli.views.alerts import (
-    Listed,
-    Notifications,
-    Notified,
-    Shown,
-    alert_view,
-    alerts_view,
-    history_view,
-    over_at,
-)
-from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
-from o9.store import queries
-from o9.store.alerts.queries import Episode
-from o9.store.core.column_types import moment
-from o9.store.core.reading import PAGE_LIMIT
-from o9.store.core.unit import Row
-from o9.store.store import Store
+
+if not failures.help_only:
+    from o9.alerts.pipeline.groups import held_in
+    from o9.alerts.pipeline.reasons import NotifyReason
+    from o9.alerts.service import repository
+    from o9.alerts.service.leader import LEASE
+    from o9.cli import console
+    from o9.cli.commands.inspect import LIST_LIMIT
+    from o9.cli.console import page_width, results, say, write_json, write_json_list
+    from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick, place_of
+    from o9.cli.views.alerts import (
+        Listed,
+        Notifications,
+        Notified,
+        Shown,
+        alert_view,
+        alerts_view,
+        history_view,
+        over_at,
+    )
+    from o9.model.optimization import utc_now
+    from o9.store import queries
+    from o9.store.alerts.queries import Episode
+    from o9.store.core.column_types import moment
+    from o9.store.core.reading import PAGE_LIMIT
+    from o9.store.core.unit import Row
+    from o9.store.store import Store
+
 
 LAST_NOTICES = 4  # of a group, that are searched for receivers: escalations go to others
 NOBODY_DECIDES = "no node delivers alerts now: new ones wait for `o9 serve`, an aggregator or the flow deliver_alerts"
@@ -127,7 +131,7 @@ def show(
 
 def history(
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, max=PAGE_LIMIT, metavar="N", help="Print N at most.")
+        int | None, typer.Option("--limit", "-n", min=1, max=1_000, metavar="N", help="Print N at most.")
     ] = None,
     store: StoreUrl = None,
     json: Json = False,

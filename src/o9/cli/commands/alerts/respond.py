@@ -1,29 +1,48 @@
-"""`alerts ack` and `resolve`: record what a person says; the leader reads it.
+"""`alerts ack`, `alerts resolve` and `alerts silence`: record what a person says; the leader reads it.
 
-Nothing here imports Prefect, or the channels.
+A mistyped matcher fits nothing: what no alert can match is refused, and what is likely a mistake is warned of. Nothing
+here imports Prefect, or the channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from o9.cli.answers import Answer, Outcome, conclude, tell, who
-from o9.cli.commands.alerts.list import existing_alert
-from o9.cli.open_store import existing_store
-from o9.cli.options import Json, StoreUrl
-from o9.model.errors import OptimizationError
-from o9.store import queries
-from o9.store.alerts.episodes import AcknowledgeAlert, ResolveAlert
-from o9.store.store import Store
-from o9.text.format import local_moment
+from o9.cli import failures
+from o9.cli.failures import DONE
+from o9.cli.options import By, Json, StoreUrl, moment_of
+from o9.model.errors import OptimizationError, OptimizationStoreError, OptimizationValidationError
+
+if not failures.help_only:
+    from o9.alerts.config.builtin_rules import BUILT_IN
+    from o9.alerts.config.fields import span_of
+    from o9.alerts.config.schema import OF_O9, likely_label
+    from o9.alerts.pipeline.alert import Alert
+    from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
+    from o9.alerts.pipeline.silences import Silence, new_silence
+    from o9.alerts.service.repository import add_silence, alert_in
+    from o9.cli.answers import Answer, Outcome, conclude, tell, who
+    from o9.cli.commands.alerts.list import existing_alert, fires
+    from o9.cli.console import complain, say, show, write_json
+    from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick
+    from o9.cli.views.alerts import silences_view
+    from o9.cli.views.words import command
+    from o9.model.optimization import utc_now
+    from o9.store import queries
+    from o9.store.alerts.episodes import AcknowledgeAlert, ResolveAlert
+    from o9.store.alerts.silences import EndSilence
+    from o9.store.store import Store
+    from o9.text.format import local_moment
+    from o9.text.suggest import suggestion
+
 
 AlertIds = Annotated[
     list[str], typer.Argument(metavar="ID", help="Ids, as `o9 alerts list` shows them, or their beginnings.")
 ]
-By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Name of the person.  [default: you]")]
 
 
 def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False) -> int:
@@ -72,3 +91,154 @@ def _over(store: Store, name: str) -> Answer:
     row = store.read(queries.alert, name)
     at = f", since {local_moment(row['resolved_at'])}" if row and row["resolved_at"] else ""
     return Answer(name, Outcome.ALREADY, f"{name}: over already{at}")
+
+
+_OPTIONS = {"starts_at": "'--from'", "ends_at": "'--from' and '--for'", "author": "'--by'", "comment": "'--comment'"}
+NAMED = 3
+
+
+def add(
+    matchers: Annotated[
+        list[str], typer.Argument(metavar="MATCHER", help="""Such as 'title="Drawdown"' or 'level=~"info|warning"'.""")
+    ],
+    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h.")],
+    begins: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", parser=moment_of, metavar="TIME", help="Start, in local time: '2026-01-31 18:00'.  [default: now]"
+        ),
+    ] = None,
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Reason.")] = "",
+    by: By = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Matchers are Alertmanager's: = != =~ !~ on labels; the case of a level does not matter. Prints the silence's id,
+    and the firing alerts that it matches. Refuses matchers that no alert can match, and warns of unknown labels and
+    rules.
+    """
+    now = utc_now()
+    silence = made_silence(matchers, begins or now, lasts, now, comment=comment, author=by or who())
+    with existing_store(store) as opened:
+        opened.write(add_silence(silence))
+        row = next(each for each in opened.read(queries.silences) if each["silence_id"] == silence.silence_id)
+        firing = [alert_in(episode) for episode in fires(opened, now)]
+        seen = _labels_seen(opened, firing)
+    matching = [alert for alert in firing if silence.fits(alert)]
+    warnings = list(warnings_of(silence.matchers, seen))
+    for warning in warnings:
+        complain(f"warning: {warning}")
+    if json:
+        write_json(row | {"matches": [alert.alert_id for alert in matching], "warnings": warnings})
+        return DONE
+    print(silence.silence_id)
+    begin = "" if silence.starts_at <= now else f"from {local_moment(silence.starts_at)} "
+    span = f"{begin}until {local_moment(silence.ends_at)}"
+    say(f"{silence} is silent {span}; {matches(matching)}")
+    say(f"`{command('alerts silence expire', [silence.silence_id], option_for(store))}` ends it early")
+    return DONE
+
+
+def list_(store: StoreUrl = None, json: Json = False) -> int:
+    """The one that ends first comes first, each with how many firing alerts it matches."""
+    with existing_store(store) as opened:
+        rows = opened.read(queries.silences)
+        firing = [] if json or not rows else fires(opened, utc_now())
+    if json:
+        write_json(rows)
+    elif rows:
+        show(silences_view(rows, firing, utc_now()))
+    else:
+        say("nothing is silenced, and will not be; `o9 alerts silence add 'title=\"…\"' --for 2h` does it")
+    return DONE
+
+
+def expire(
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", help="Ids, as `o9 alerts silence list` shows them, or their beginnings."),
+    ],
+    by: By = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Firing alerts that it held back are sent from then on."""
+    answers = []
+    with existing_store(store) as opened:
+        known = {row["silence_id"]: row["comment"] for row in opened.read(queries.silences)}
+        for typed in dict.fromkeys(ids):
+            answers.append(_expired(opened, typed, known, by or who()))
+            tell(answers[-1], as_json=json)
+    return conclude(answers, as_json=json)
+
+
+def made_silence(
+    matchers: Sequence[str], starts_at: datetime, lasts: str, now: datetime, *, comment: str = "", author: str = ""
+) -> Silence:
+    """Raises a usage error for a duration or matchers that mean nothing, or that mean everything."""
+    try:
+        span = span_of(lasts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--for'") from None
+    try:
+        found = parse_all(matchers)
+        if not found:
+            raise typer.BadParameter("it is empty; say what shall be silent", param_hint="MATCHER")
+        return new_silence(now, span, found, starts_at=starts_at, author=author, comment=comment)
+    except OptimizationValidationError as error:
+        wrong = next((text for n, text in enumerate(matchers) if error.field == f"matchers[{n}]"), None)
+        advice = "; write a matcher as 'title=\"Drawdown\"' or 'level=~\"warning|error\"'"
+        problem = error.problem if wrong is None else f"{wrong!r:.200}: {error.problem}{advice}"
+        raise typer.BadParameter(problem, param_hint=_OPTIONS.get(error.field, "MATCHER")) from None
+
+
+def warnings_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """What is likely a mistake: labels, and rules, that neither O9 has nor any alert in `seen`: values by label."""
+    labels = {*OF_O9, *seen}
+    rules = {*(rule.name for rule in BUILT_IN), *seen.get("rule", ())}
+    for matcher in matchers:
+        if matcher.name not in labels:
+            likely = likely_label(matcher.name, labels)
+            hint = f"; did you mean {likely}?" if likely else ""
+            yield f"no alert so far has the label {matcher.name!r:.80}, and O9 sets none of that name{hint}"
+        elif matcher.name == "rule":
+            for name in written_out(matcher):
+                if name not in {"", *rules}:
+                    yield f"no alert so far is of the rule {name!r:.80}{suggestion(name, rules)}"
+
+
+def matches(alerts: Sequence[Alert]) -> str:
+    """`it matches 2 firing alerts: A, B`"""
+    if not alerts:
+        return "no firing alert matches it"
+    titles = list(dict.fromkeys(alert.title for alert in alerts))
+    more = f", and {len(titles) - NAMED:,} more" if len(titles) > NAMED else ""
+    count = f"{len(alerts):,} firing alerts" if len(alerts) > 1 else "one firing alert"
+    return f"it matches {count}: {', '.join(titles[:NAMED])}{more}"
+
+
+def _labels_seen(store: Store, firing: Iterable[Alert]) -> dict[str, set[str]]:
+    """The values of all labels, of what fires and of the newest alerts."""
+    newest = store.read(queries.episodes, [row["episode"] for row in store.read(queries.alerts, limit=NEAR_AMONG)])
+    seen: dict[str, set[str]] = {}
+    for alert in (*firing, *(alert_in(episode) for episode, _ in newest.values())):
+        for name, value in alert.labels.items():
+            seen.setdefault(name, set()).add(value)
+    return seen
+
+
+def _expired(store: Store, typed: str, known: Mapping[str, str], by: str) -> Answer:
+    name, problem = typed, ""
+    try:
+        name = pick(typed, known, "silence", "o9 alerts silence list", store)
+    except OptimizationError as error:  # or it is over already, and is not listed any more
+        problem = str(error)
+    try:
+        stood = store.write(EndSilence(name, by))
+    except OptimizationStoreError:
+        raise
+    except OptimizationError:
+        return Answer(typed, Outcome.UNKNOWN, problem)
+    if not stood:
+        return Answer(name, Outcome.ALREADY, f"{name}: over already")
+    return Answer(name, Outcome.DONE, f"{name}: ended; firing alerts that it held back are sent from now on")

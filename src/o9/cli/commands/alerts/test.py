@@ -12,27 +12,30 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.alerts.channels.builtin import FileChannel
-from o9.alerts.channels.outcome import Channel, Failed, Sent
-from o9.alerts.channels.redaction import redacted
-from o9.alerts.channels.registry import built_in_channels, channel_name, channel_of
-from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
-from o9.alerts.messages.render import Messages
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.cli import failures
-from o9.cli.answers import who
 from o9.cli.commands.alerts.config import ConfigFile, configuration_in
-from o9.cli.console import complain, show, write_json
 from o9.cli.failures import DONE, ERROR
 from o9.cli.options import Json
 from o9.model.errors import OptimizationError
-from o9.model.logs import configure_logging
-from o9.model.optimization import utc_now
-from o9.model.settings import settings
 from o9.model.states import AlertLevel
-from o9.text.format import duration
-from o9.text.suggest import did_you_mean, near
+
+if not failures.help_only:
+    from o9.alerts.channels.builtin import FileChannel
+    from o9.alerts.channels.outcome import Channel, Failed, Sent
+    from o9.alerts.channels.redaction import redacted
+    from o9.alerts.channels.registry import built_in_channels, channel_name, channel_of
+    from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
+    from o9.alerts.messages.render import Messages
+    from o9.alerts.pipeline.alert import Alert
+    from o9.alerts.pipeline.notice import Notice, NoticeKind
+    from o9.cli.answers import who
+    from o9.cli.console import complain, show, write_json
+    from o9.model.logs import configure_logging
+    from o9.model.optimization import utc_now
+    from o9.model.settings import settings
+    from o9.text.format import duration
+    from o9.text.suggest import did_you_mean, near
+
 
 TITLE = "Test of a channel"
 LEFT_OUT = "left out"

@@ -1,0 +1,177 @@
+"""`health` and `placebo`: judge an optimization now, list the last reports, run the search on data without an edge.
+
+A report of health is kept. Prefect is imported for `placebo --here` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from o9.cli import failures
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
+from o9.cli.options import Id, Json, Limit, OptionalId, StoreUrl
+from o9.model.states import ENDED, HealthStatus
+
+if not failures.help_only:
+    from o9.cli.batch import import_from_here
+    from o9.cli.commands.inspect import LIST_LIMIT
+    from o9.cli.console import page_width, results, say, show, write_json
+    from o9.cli.open_store import existing_optimization, existing_store, option_for
+    from o9.cli.views.health import health_view, reports_view
+    from o9.cli.views.words import Next, command, result
+    from o9.health.checker import OptimizationHealthChecker
+    from o9.health.grades import REPEATABLE, Placebo, Verdict, verdict_of
+    from o9.health.placebo import placebo_of_runs
+    from o9.health.verdict import LEAST_PLACEBO_RUNS, PLACEBO_LEVEL
+    from o9.health.wording import document
+    from o9.lifecycle.control import control_of
+    from o9.lifecycle.effect import direction_of
+    from o9.lifecycle.placebos import RUNS, waiting
+    from o9.model.optimization import OptimizationHealthReport
+    from o9.store import queries
+    from o9.store.optimizations.placebos import PlaceboRuns
+    from o9.store.store import Store
+
+
+def health(
+    optimization_id: OptionalId = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="First evaluate the best parameters again, here.")
+    ] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 if it is critical, else 0.")] = False,
+    limit: Limit = None,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Judges it now, and keeps the report: the verdict, the checks behind it and the remedies. Without ID: the last
+    reports of all, newest first.
+    """
+    if optimization_id is None:
+        if exit_code or evaluate:
+            raise typer.BadParameter(f"--{'exit-code' if exit_code else 'evaluate'} is about one: give its ID")
+        return _list_reports(store, limit, as_json=json)
+    if limit is not None:
+        raise typer.BadParameter("--limit is for the list of reports: leave it or the ID out")
+    if evaluate:
+        import_from_here()
+    with existing_store(store) as opened:
+        state = existing_optimization(opened, optimization_id)
+        report, checks = asyncio.run(_judged(opened, state.optimization_id, evaluate))
+    if json:
+        write_json(report.to_dict() | document(verdict_of(checks)) | {"checks": checks})
+    else:
+        show(*health_view(state, report, checks), "", width=page_width())
+        unknown = any(each["name"] == REPEATABLE and each["unknown"] for each in checks)
+        if unknown and state.status in ENDED and not evaluate:
+            again = command("health --evaluate", [state.optimization_id], option_for(store))
+            show(Next([(again, "lets its objective evaluate the best once more")]))
+    return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE
+
+
+def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
+    wanted = limit or LIST_LIMIT
+    with existing_store(url) as store:
+        reports = asyncio.run(
+            OptimizationHealthChecker(store=store).get_all_health_reports(limit if as_json else wanted + 1)
+        )
+        rows = store.read(queries.health_verdicts, [report.optimization_id for report in reports])
+        newest = store.read(queries.page, limit=1).items
+    judged = {name: Verdict.from_dict(row["verdict"]) for name, row in rows.items() if row["verdict"]}
+    if as_json:
+        write_json([report.to_dict() | document(judged.get(report.optimization_id)) for report in reports])
+    elif reports:
+        show(reports_view(reports[:wanted], results().width, judged))
+        if len(reports) > wanted:
+            say(f"the newest {wanted}; there are more: --limit N shows them")
+    elif newest:
+        judge = command("health", [newest[0].optimization_id], option_for(url))
+        say(f"none was judged yet; `{judge}` judges one now, the flow check_health all that need it")
+    else:
+        say("none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+    return DONE
+
+
+async def _judged(
+    store: Store, optimization_id: str, evaluate: bool
+) -> tuple[OptimizationHealthReport, list[dict[str, Any]]]:
+    checker = OptimizationHealthChecker(store=store)
+    if evaluate:
+        from o9.health.reevaluation import evaluate_again
+
+        seconds = checker.evaluation_seconds
+        await evaluate_again(store, await checker.existing(optimization_id), seconds=seconds, allowed_imports=None)
+    report = await checker.check_optimization_health(optimization_id)
+    return report, await checker.get_health_checks(optimization_id)
+
+
+def placebo(
+    optimization_id: Id,
+    runs: Annotated[
+        int | None,
+        typer.Option("--runs", min=1, metavar="K", help="How many; p is 1 / (K + 1) at the least.  [default: 19]"),
+    ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run them in this process, with progress, then judge the optimization.")
+    ] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> int:
+    """Queues the search K times, each with its own seed, on data resampled so that no edge is left. The p-value is how
+    often the best of such a search is at least as good. Called again, it queues the missing runs only. The objective
+    must declare its data: @objective(…, data=load).
+    """
+    import_from_here()
+    with existing_store(store) as opened:
+        name = existing_optimization(opened, optimization_id).optimization_id
+        queued = waiting(asyncio.run(control_of(opened).placebo(name, runs or RUNS)))
+    interrupted = False
+    if here and queued:
+        from o9.cli.session.session import run_session  # imports Prefect
+
+        interrupted = run_session(store, queued, prints=False)
+    with existing_store(store) as opened:
+        origin = existing_optimization(opened, name)
+        judged = here and not interrupted
+        verdict = verdict_of(asyncio.run(_judged(opened, name, False))[1]) if judged else None
+        found = opened.read(queries.placebos, name)
+        left = waiting(
+            [state for each in found.run_ids.values() if (state := opened.read(queries.get, each)) is not None]
+        )
+    known = placebo_of_runs(origin.current_performance, found, direction_of(origin))
+    if json:
+        write_json(_document(found, known, verdict, left))
+    else:
+        option, number = option_for(store), len(found.run_ids)
+        commands = [(command("show", [name], option), "the result and its history")]
+        if left:
+            again = command("placebo", [name], f" --runs {number} --here{option}")
+            commands.insert(0, (again, f"runs the {len(left)} that wait, here; so does any node that serves"))
+        show("", _words(name, number, known), *([result(verdict)] if verdict else []), "", Next(commands))
+    return INTERRUPTED if interrupted else NOT_COMPLETED if here and left else DONE
+
+
+def _document(found: PlaceboRuns, placebo: Placebo | None, verdict: Verdict | None, left: list[str]) -> dict[str, Any]:
+    return {
+        "runs": [
+            {"number": number, "optimization_id": name, "value": found.values[number]}
+            for number, name in sorted(found.run_ids.items())
+        ],
+        "finished": len(found.finished),
+        "waiting": len(left),
+        "p_value": placebo.p_value if placebo else None,
+        "grade": verdict.grade.value if verdict else None,
+    }
+
+
+def _words(name: str, queued: int, placebo: Placebo | None) -> str:
+    if placebo is None:
+        return f"{name}: {queued} placebo runs, none of which has finished"
+    without = queued - placebo.runs
+    failed = f", and {without} without a result count as such" if without else ""
+    least = f"; it takes {LEAST_PLACEBO_RUNS} for p to be {PLACEBO_LEVEL}"
+    few = least if placebo.runs < LEAST_PLACEBO_RUNS else ""
+    as_good = f"of {placebo.runs} placebo runs {placebo.as_good} are at least as good"
+    return f"{name}: {as_good}{failed}: p = {placebo.p_value:.3f}{few}"
