@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,8 +23,10 @@ from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.states import AlertLevel, TrialState
 from o9.model.states import OptimizationStatus as S
-from o9.model.states import TrialState
+from o9.monitor.findings import Finding
+from o9.monitor.monitor import OptimizationMonitor, alert_of
 from o9.store import queries
 from o9.store.alerts.rule_state import KeepRuleStates
 from o9.store.optimizations.commit_step import CommitStep
@@ -470,6 +473,25 @@ async def test_a_store_and_a_prefect_that_were_away(store: Store, watch: Watch) 
     await judge.look()
     assert ("prefect_away", "node", True) in told(store)
     assert ("store_away", "node", False) in told(store)  # for a while yet
+
+
+async def test_what_the_monitor_finds_is_repeated_until_it_is_gone(store: Store, watch: Watch, clock: Clock) -> None:
+    monitor = OptimizationMonitor(store=store)
+    judge = await watch(monitor=monitor)
+    found = alert_of("a", Finding("stalled", AlertLevel.ERROR, "no step for 9 s", "look at its log", {}))
+    await monitor.emit("alert", found)
+    assert told(store) == [("stalled", "a", False)]
+    (before,) = store.read(queries.open_episodes)
+    clock.now += timedelta(minutes=1)
+    judge._sent_at = -math.inf
+    await judge.look()
+    (after,) = store.read(queries.open_episodes)
+    assert str(after.ends_at) > str(before.ends_at)
+    await monitor.emit("resolved", found)
+    assert told(store) == [("stalled", "a", True)]
+    judge._sent_at = -math.inf
+    await judge.look()
+    assert told(store) == [("stalled", "a", True)]
 
 
 async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch: Watch) -> None:

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, Self
 
 from o9.aggregator.late_runs import late_runs
-from o9.aggregator.monitor_alerts import MonitorAlerts
 from o9.aggregator.node import Node
 from o9.aggregator.prefect_events import emit_to_prefect
 from o9.aggregator.prefect_server import ensure_prefect_server, prefect_client_settings
@@ -104,10 +103,10 @@ class OptimizationStateAggregator(ControlVerbs):
             self.alert_system,
             lambda: self._node.server if self._node is not None else None,
         )
-        self._monitor_alerts = MonitorAlerts(self.monitor, self.alert_system)
         self._suspender = Suspender(self.health_checker, self._interval)
         self._rules = RuleService(
             self.alert_system,
+            self.monitor,
             interval=min(PASS_SECONDS, 5 * self._interval),
             schedules={schedule.name: schedule.lease for schedule in self._schedules},
         )
@@ -317,7 +316,6 @@ class OptimizationStateAggregator(ControlVerbs):
         with prefect_client_settings(node.server):  # blocks of the alerts' file are loaded under these
             await self.alert_system.start()
         await self._rules.start(node.name, lambda: node.server.alive(), lambda now: late_runs(node.server, now))
-        self._monitor_alerts.start()
         await self.monitor.start()
         await self.api.start()
 
@@ -330,7 +328,6 @@ class OptimizationStateAggregator(ControlVerbs):
             for component in self._following:
                 await component.stop()
             await self.monitor.stop()
-            await self._monitor_alerts.stop()
             await self._rules.stop()
             await asyncio.gather(node.stop(), self.alert_system.stop())
             await self.coordinator.stop()

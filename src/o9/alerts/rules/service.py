@@ -1,8 +1,10 @@
 """Alert rules on a node: it evaluates them for all nodes while it holds the lease, and those about itself in any case.
 
 Contract. Owned by one event loop, but for `node_died`. A store that is away is logged once; rules are evaluated again
-when it is back. Alerts about this node and those that died beside it are repeated while they hold, and expire when this
-node dies: no other node could resolve them.
+when it is back. Alerts about this node, nodes that died beside it and what its monitor finds are repeated while they
+hold, and expire after OVER_AFTER when this node dies: no other node could resolve them. Every node's monitor finds the
+same and sends it under its own id; equal labels make one alert of them. What a person has resolved is not sent again
+until it has been gone once. The rule of a finding's name decides whether it is sent at all.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from o9.alerts.pipeline.reasons import RuleReason
 from o9.alerts.rules.evaluator import OWN, RuleEvaluator
 from o9.alerts.rules.facts import deaths_notified, living
 from o9.alerts.rules.metrics import Scope
-from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn
+from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn, with_rule
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.model.errors import OptimizationStoreError
+from o9.model.errors import OptimizationError, OptimizationStoreError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationAlert, utc_now
+from o9.monitor.monitor import OptimizationMonitor
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ class RuleService:
     def __init__(
         self,
         alerts: AlertNotificationSystem,
+        monitor: OptimizationMonitor | None = None,
         *,
         interval: float = PASS_SECONDS,
         schedules: Mapping[str, str] | None = None,
@@ -50,12 +54,16 @@ class RuleService:
         self._rules: tuple[Rule, ...] = ()
         self._board = Board()
         self._firing: dict[str, OptimizationAlert] = {}
+        self._found: dict[str, OptimizationAlert] = {}  # by the monitor
         self._sent_at = -inf
         self._dead: list[str] = []
         self._prefect_gone: float | None = None
         self._store_gone: tuple[float, str] | None = None
         self._late: list[SubjectFacts] | None = None  # runs that Prefect waits for; None: it was not asked
         self._tasks: list[asyncio.Task[None]] = []
+        if monitor is not None:
+            monitor.register_callback("alert", self._on_found)
+            monitor.register_callback("resolved", self._on_gone)
 
     async def use(self, store: Store, lease_seconds: float) -> None:
         """Evaluate what is in `store`; if no node ever did, from now on."""
@@ -96,6 +104,7 @@ class RuleService:
     async def stop(self) -> None:
         tasks, self._tasks = self._tasks, []
         await cancelled(*tasks)
+        self._found.clear()
         await self._evaluator.leave()
 
     def node_died(self, names: Iterable[str]) -> None:
@@ -145,11 +154,32 @@ class RuleService:
             elif self._firing.pop(turn.ended, None) is not None:
                 await self._evaluator.end(turn)
         if at - self._sent_at >= AGAIN.total_seconds():
-            for name, alert in list(self._firing.items()):
-                if not await self._evaluator.send(replace(alert, timestamp=now), OVER_AFTER):
-                    del self._firing[name]
+            for alerts in (self._firing, self._found):
+                for alert in list(alerts.values()):
+                    await self._send(replace(alert, timestamp=now), alerts)
             self._sent_at = at
         del self._dead[: len(dead)]
+
+    async def _send(self, alert: OptimizationAlert, alerts: dict[str, OptimizationAlert]) -> None:
+        """Raises OptimizationStoreError."""
+        if not await self._evaluator.send(alert, OVER_AFTER):
+            alerts.pop(alert.alert_id, None)
+
+    async def _on_found(self, alert: OptimizationAlert) -> None:
+        named = (rule for rule in self._alerts.configuration.rules if rule.name == alert.metadata["finding"])
+        if (rule := next(named, None)) is not None:
+            found = self._found[alert.alert_id] = with_rule(rule, alert)
+            try:
+                await self._send(found, self._found)
+            except OptimizationStoreError as error:
+                logger.warning("could not send the alert %s; trying again: %s", alert.title, error)
+
+    async def _on_gone(self, alert: OptimizationAlert) -> None:
+        if self._found.pop(alert.alert_id, None) is not None:
+            try:
+                await self._alerts.resolve_alert(alert.alert_id, "monitor")
+            except OptimizationError as error:
+                logger.warning("could not resolve the alert %s; it expires by itself: %s", alert.title, error)
 
     async def _probe(
         self,
