@@ -1,13 +1,11 @@
 """CPU and memory of the processes that evaluate for one optimization, measured between its steps.
 
-Contract. A Meter belongs to one attempt and its event loop; `measure` never raises and never blocks for longer than
-reading a few files under /proc takes. What is measured, and what is not:
+Contract. A Meter belongs to one attempt and its event loop; `measure` never raises, and reads a few files under /proc.
 
-- Sync objectives and strategies run in child processes of their own (`o9.workers.team`). Those, and everything
-  that they have started, are measured: `memory_mib` is their resident memory at this moment, summed (pages that they
-  share count once for each), `cpu_percent` their CPU time since the last measurement, in percent of one core.
-- Async objectives and coroutines run in the node's event loop, beside whatever else that runs. No part of its CPU or
-  memory can be said to be theirs, so nothing is said.
+- Sync objectives and strategies run in child processes (`o9.workers.team`), which are measured with their descendants:
+  `memory_mib` is their resident memory, summed (shared pages count for each), `cpu_percent` their CPU time since the
+  last measurement, in percent of one core.
+- Async objectives and coroutines share the node's event loop, so nothing is measured.
 - The kernel counts CPU in ticks of 10 ms, so two measurements lie at least WINDOW_SECONDS apart; a step that ends
   sooner goes without. CPU needs two measurements of the same children: none is given where one has died or joined
   meanwhile, because what it used is unknown.

@@ -33,7 +33,7 @@ from o9.model.files import private
 from o9.model.settings import settings
 from o9.store.core.engine import Durability, describe, open_engine, schema_revision, store_error
 from o9.store.core.group_commit import GroupCommit
-from o9.store.core.unit import Areas, Operation
+from o9.store.core.unit import Operation
 from o9.store.statistics.rollups import mark_changed, write_rollups
 
 P = ParamSpec("P")
@@ -46,7 +46,7 @@ class Store:
     def __init__(self, url: str | None = None, *, durability: Durability | None = None) -> None:
         """`url` is a path, sqlite:///… or postgresql://…; None takes both from the settings."""
         self._engine = open_engine(url or settings().store_url, durability or settings().store_durability)
-        self._commits = GroupCommit(self._engine, Areas(mark_changed, write_rollups))
+        self._commits = GroupCommit(self._engine, (mark_changed, write_rollups))
 
     def __enter__(self) -> Self:
         return self

@@ -33,7 +33,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
 from o9.store.core.engine import BEGIN, describe, store_error, writer_cursor
 from o9.store.core.statements import Statements
-from o9.store.core.unit import Areas, Operation, UnitOfWork
+from o9.store.core.unit import Hooks, Operation, UnitOfWork
 
 if TYPE_CHECKING:
     from o9.store.core.postgres import Token
@@ -59,9 +59,9 @@ class _Waiting:
 class GroupCommit:
     """The one writer of a store in this process."""
 
-    def __init__(self, engine: Engine, areas: Areas) -> None:
+    def __init__(self, engine: Engine, hooks: Hooks) -> None:
         self._engine = engine
-        self._areas = areas
+        self._hooks = hooks
         self._statements = Statements(engine)
         self._queue: deque[_Waiting] = deque()
         self._turn = threading.Lock()
@@ -182,7 +182,7 @@ class GroupCommit:
     ) -> list[Any]:
         driver, committing = connection.connection.driver_connection, False
         try:
-            unit = UnitOfWork(connection, cursor, self._statements, self._areas)
+            unit = UnitOfWork(connection, cursor, self._statements, self._hooks)
             if len(operations) > 1:
                 unit.read_ahead({target for operation in operations for target in operation.targets})
             answers: list[Any] = []

@@ -6,7 +6,6 @@ A write is an `Operation`: its `apply` decides first and changes afterwards; one
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable, Table
@@ -19,6 +18,8 @@ from o9.store.schema.optimizations import CHANGE, OPTIMIZATION
 Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+# Called before columns of an optimization change, which may add some; and before COMMIT, to write a unit's parts.
+Hooks = tuple[Callable[["UnitOfWork", Row, Row], None], Callable[["UnitOfWork"], None]]
 
 
 class Operation(Protocol[R_co]):
@@ -42,24 +43,12 @@ class OnOptimization(Operation[R_co], Protocol[R_co]):
         return (self.optimization_id,)
 
 
-@dataclass(frozen=True)
-class Areas:
-    """What the areas of the record do of their own in every unit.
-
-    `changing` may add to the columns of an optimization that are about to change; `finish` writes what was kept in
-    parts of the unit, just before COMMIT.
-    """
-
-    changing: Callable[[UnitOfWork, Row, Row], None]
-    finish: Callable[[UnitOfWork], None]
-
-
 class UnitOfWork:
     """One transaction's rows: read once, changed in memory, written by a few statements at the end."""
 
-    def __init__(self, connection: Connection, cursor: Any, statements: Statements, areas: Areas) -> None:
+    def __init__(self, connection: Connection, cursor: Any, statements: Statements, hooks: Hooks) -> None:
         """`connection` and `cursor` are of one database connection: the cursor is for the hot statements."""
-        self._areas = areas
+        self._changing, self._finishing = hooks
         self.connection = connection
         self._cursor = cursor
         self.now = now_text()
@@ -103,7 +92,7 @@ class UnitOfWork:
     def update(self, row: Row, **changes: Any) -> None:
         """Change columns of the optimization that `row` stands for; its version moves by one for each unit."""
         target = row["optimization_id"]
-        self._areas.changing(self, row, changes)
+        self._changing(self, row, changes)
         changed = self._changed.get(target)
         if changed is None:
             changes["version"] = row["version"] + 1
@@ -138,7 +127,7 @@ class UnitOfWork:
     def finish(self) -> None:
         """Write all that is left to write, before COMMIT."""
         self.flush()
-        self._areas.finish(self)
+        self._finishing(self)
 
     def flush(self) -> None:
         """Write what is pending; needed before a statement of one's own reads the tables."""

@@ -41,7 +41,6 @@ from sqlalchemy import (
     update,
 )
 
-from o9.model.states import ENDED
 from o9.store.core.base import metadata
 from o9.store.core.column_types import to_json
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
@@ -60,7 +59,7 @@ from o9.store.schema.optimizations import (
 )
 from o9.store.statistics.families import SharpeRatios, count_pruned_trials
 from o9.store.statistics.rankings import COUNTED
-from o9.store.statistics.rollups import count_pruned, write_rollups
+from o9.store.statistics.rollups import ENDED_STATUSES, count_pruned, write_rollups
 
 SECONDS = 0.05  # of one transaction; writers of all processes wait for it
 PIECE = 100  # rows deleted between two looks at the clock
@@ -106,7 +105,7 @@ class Pruned:
 
 def decide(row: Mapping[Any, Any], before: str) -> Because:
     """`row`: of `_candidates`. `before`: an ISO moment; what ended earlier is pruned."""
-    if row["status"] not in _ENDED or row["completed_at"] is None:
+    if row["status"] not in ENDED_STATUSES or row["completed_at"] is None:
         return Because.NOT_ENDED
     if row["completed_at"] >= before:
         return Because.TOO_YOUNG
@@ -274,7 +273,7 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
     awaited = (
         select(literal_column("1"))
         .select_from(DEPENDENCY.join(dependent, dependent.c.optimization_id == DEPENDENCY.c.optimization_id))
-        .where(DEPENDENCY.c.after_id == own, dependent.c.status.not_in(_ENDED))
+        .where(DEPENDENCY.c.after_id == own, dependent.c.status.not_in(ENDED_STATUSES))
         .exists()
     )
     is_open = PREFECT_RUN.c.is_open == literal_column("1")
@@ -323,7 +322,6 @@ def _delete(unit: UnitOfWork, row: Mapping[Any, Any]) -> None:
     unit.change(name, "pruned")
 
 
-_ENDED = frozenset(status.value for status in ENDED)
 _NEVER = "9999"  # every end was before that
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, case, func, literal, literal_column, or_, select, tuple_
 
 from o9.model.optimization import OptimizationState
-from o9.model.states import ENDED, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
+from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.store.alerts.episodes import STATE_OF
 from o9.store.core.column_types import STATE_FIELDS, row_to_state, row_to_trial
@@ -37,6 +37,7 @@ from o9.store.schema.optimizations import (
     TRIAL,
 )
 from o9.store.schema.statistics import STATUS_COUNTER
+from o9.store.statistics.rollups import ENDED_STATUSES
 
 MOST_AMONG = 1000  # ids that one statement names
 
@@ -212,11 +213,10 @@ def last_transition(connection: Connection) -> int:
 
 def awaiting(connection: Connection, optimization_id: str) -> list[str]:
     """The ids of those that have not ended and are to run after it."""
-    ended = [status.value for status in ENDED]
     statement = (
         select(DEPENDENCY.c.optimization_id)
         .join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == DEPENDENCY.c.optimization_id)
-        .where(DEPENDENCY.c.after_id == optimization_id, OPTIMIZATION.c.status.not_in(ended))
+        .where(DEPENDENCY.c.after_id == optimization_id, OPTIMIZATION.c.status.not_in(ENDED_STATUSES))
         .order_by(DEPENDENCY.c.optimization_id)
     )
     return list(connection.execute(statement).scalars())

@@ -42,7 +42,7 @@ SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
 PRUNED_HOUR, PRUNED_DAY = "pruned hour", "pruned day"  # the sums of what is not in the record any more
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN, _RESTING = "running", ("paused", "suspended")
-_ENDED = frozenset(status.value for status in ENDED)
+ENDED_STATUSES = frozenset(status.value for status in ENDED)
 SUMS = ("count", "ran", "improved", "waited", "steps_sum", "duration_sum", "improvement_sum", "wait_sum")
 HISTOGRAMS = ("durations", "improvements", "waits")
 
@@ -140,7 +140,7 @@ class _Counts:
 
 def mark_changed(unit: UnitOfWork, row: Row, changes: Row) -> None:
     """What has ended is ranked and judged anew after each change."""
-    if changes.get("status", row["status"]) in _ENDED:
+    if changes.get("status", row["status"]) in ENDED_STATUSES:
         unit.part(_Counts).rested.add(row["optimization_id"])
         changes["health_due"] = 1
 
