@@ -225,9 +225,7 @@ def _global(store: Store) -> dict[str, Any]:
     result = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
     since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
     by_day = summary.by_window(store.read(queries.windows, "day", since, "9999"))
-    by_status: Counter[str] = Counter()  # with placebo runs, which take their turn in the queue
-    for row in counts:
-        by_status[row["status"]] += row["count"]
+    by_status = Counter(summary.summed(counts, "status"))  # with placebo runs, which take their turn in the queue
     oldest = {
         status: store.read(queries.time_in_status, status, limit=LOOKED_AT) for status in _NOW if by_status[status]
     }

@@ -46,15 +46,15 @@ def global_summary(
     """
     placebo_runs = sum(row["count"] for row in counts if row["strategy"] == PLACEBO)
     counts = [row for row in counts if row["strategy"] != PLACEBO]
-    by_status = _summed(counts, "status")
+    by_status = summed(counts, "status")
     by_key = _grouped(totals := [(key, sums) for key, sums in totals if key.strategy != PLACEBO])
     ended = {status: sums.count for status, sums in by_key["status"].items()}
     return {
         "total_optimizations": sum(by_status.values()),
         "placebo_runs": placebo_runs,
         "by_status": by_status,
-        "by_type": _summed(counts, "optimization_type"),
-        "by_strategy": _summed(counts, "strategy"),
+        "by_type": summed(counts, "optimization_type"),
+        "by_strategy": summed(counts, "strategy"),
         "by_priority": {priority_name(row["priority"]): row["count"] for row in priorities},
         "active_optimizations": sum(by_status.get(status, 0) for status in ACTIVE),
         "completed_optimizations": by_status.get(COMPLETED, 0),
@@ -213,7 +213,7 @@ def _ended_by(by: str, grouped: Mapping[Any, Sums], totals: Sequence[tuple[Key, 
     }
 
 
-def _summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
+def summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
     summed: Counter[str] = Counter()
     for row in counts:
         summed[row[key]] += row["count"]

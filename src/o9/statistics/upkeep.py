@@ -17,7 +17,7 @@ from typing import Any
 from o9.model.states import OptimizationStatus
 from o9.model.validation import validate_whole
 from o9.store import queries
-from o9.store.statistics.mending import FoldPruned, ForgetHours, Mend
+from o9.store.statistics.mending import ForgetHours, Mend
 from o9.store.statistics.rankings import RefreshRankings
 from o9.store.store import Store
 
@@ -61,9 +61,8 @@ async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progr
     await _mend(store, "all", "", upkeep)
     upkeep.refreshed_rankings = await _refresh(store)
     forgotten = (now - HOURS_KEPT).strftime("%Y-%m-%dT%H")
-    upkeep.forgotten_hours = await store.write_async(ForgetHours(forgotten))
-    while await store.write_async(FoldPruned(forgotten)):
-        pass
+    while count := await store.write_async(ForgetHours(forgotten)):
+        upkeep.forgotten_hours += count
     if progress is not None:
         await progress(1.0)
     return upkeep

@@ -26,7 +26,7 @@ from o9.store.statistics.rollups import (
     write_rollups,
 )
 
-FOLDED_HOURS = 24
+FORGOTTEN_AT_ONCE = 24
 # What ends a bound of a window ends in digits: in some of PostgreSQL's locales signs do not count.
 _ENDS = {"hour": ":99", "day": "T99", "month": "-99"}
 _MENDED_BY = {"day": "hour", "month": "day", "all": "month"}  # each is the sum of the next smaller ones
@@ -108,33 +108,20 @@ class Mend(Operation[dict[Key, Sums]]):
 
 @dataclass(frozen=True)
 class ForgetHours(Operation[int]):
-    """Delete the windows of single hours that began before `before`, `YYYY-MM-DDTHH`. Answers how many."""
+    """Delete the first windows of single hours before `before`, `YYYY-MM-DDTHH`; their days keep what was pruned.
 
-    before: str
-
-    def apply(self, unit: UnitOfWork) -> int:
-        old = delete(ROLLUP).where(ROLLUP.c.span == "hour", ROLLUP.c.starts < self.before)
-        return int(unit.connection.execute(old).rowcount)
-
-
-@dataclass(frozen=True)
-class FoldPruned(Operation[int]):
-    """Add what was pruned of the first hours before `before`, `YYYY-MM-DDTHH`, to that of their days.
-
-    Answers how many hours there were; none when all is done.
+    Answers how many rollups there were; 0 when all is done.
     """
 
     before: str
 
     def apply(self, unit: UnitOfWork) -> int:
-        old = (ROLLUP.c.span == PRUNED_HOUR) & (ROLLUP.c.starts < self.before)
-        first = select(ROLLUP.c.starts).where(old).distinct().order_by(ROLLUP.c.starts).limit(FOLDED_HOURS)
-        hours = list(unit.connection.execute(first).scalars())
-        these = (ROLLUP.c.span == PRUNED_HOUR) & ROLLUP.c.starts.in_(hours)
+        by_hour = ROLLUP.c.span.in_(("hour", PRUNED_HOUR))
+        first = select(ROLLUP.c.starts).where(by_hour, ROLLUP.c.starts < self.before).distinct()
+        hours = list(unit.connection.execute(first.order_by(ROLLUP.c.starts).limit(FORGOTTEN_AT_ONCE)).scalars())
         days: dict[Key, Sums] = {}
-        for key, sums in rollups(unit.connection, these):
+        for key, sums in rollups(unit.connection, ROLLUP.c.span == PRUNED_HOUR, ROLLUP.c.starts.in_(hours)):
             day = key._replace(span=PRUNED_DAY, starts=key.starts[: SPANS["day"]])
             days.setdefault(day, Sums()).add(sums)
         add_to_rollups(unit, days)
-        unit.connection.execute(delete(ROLLUP).where(these))
-        return len(hours)
+        return int(unit.connection.execute(delete(ROLLUP).where(by_hour, ROLLUP.c.starts.in_(hours))).rowcount)
