@@ -6,7 +6,6 @@ belongs to the run alone.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 from uuid import UUID
@@ -14,11 +13,9 @@ from uuid import UUID
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
-from o9.blocks.store import current_store
 from o9.flows.events import emit_health
-from o9.flows.process import run_begins
 from o9.flows.run_view import show_result
-from o9.flows.scheduled import SCHEDULED, progress_shown
+from o9.flows.scheduled import SCHEDULED, progress_shown, store_of_run
 from o9.health.check_round import LIMIT, check_round, markdown, table
 from o9.health.checker import checker_for
 from o9.model.optimization import OptimizationHealthReport
@@ -37,8 +34,7 @@ async def check_health(limit: int = LIMIT) -> dict[str, Any]:
     OptimizationHealthError where no check could be made, OptimizationStoreError where the store is away,
     OptimizationValidationError for an invalid limit.
     """
-    run_begins()
-    store = await asyncio.to_thread(current_store)
+    store = await store_of_run()
     progress = await progress_shown("Optimizations checked")
     done = await check_round(checker_for(store), limit, progress)
     await progress(1.0)

@@ -6,7 +6,6 @@ Artifacts: `o9-statistics` (a table by type and status), `o9-statistics-summary`
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import asdict
 from typing import Any
@@ -14,9 +13,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
-from o9.blocks.store import current_store
-from o9.flows.process import run_begins
-from o9.flows.scheduled import SCHEDULED, progress_shown
+from o9.flows.scheduled import SCHEDULED, progress_shown, store_of_run
 from o9.model.optimization import utc_now
 from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
@@ -33,8 +30,7 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     A larger number mends older days as well: `days=36600` recounts all that there is, a day at a time. Raises
     OptimizationStoreError where the store is away, OptimizationValidationError for a number of days below 1.
     """
-    run_begins()
-    store = await asyncio.to_thread(current_store)
+    store = await store_of_run()
     upkeep = await keep_up(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
     await _publish(OptimizationStatistics(store=store), upkeep)
     logger.info(

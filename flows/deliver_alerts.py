@@ -6,7 +6,6 @@ or the store is away.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 from typing import Any
@@ -17,10 +16,8 @@ from prefect.runtime import flow_run
 from o9.alerts.rules.evaluator import RuleEvaluator
 from o9.alerts.service.system import system_for
 from o9.blocks.alert_channel import load_block
-from o9.blocks.store import current_store
 from o9.flows.events import emit_alert
-from o9.flows.process import run_begins
-from o9.flows.scheduled import SCHEDULED
+from o9.flows.scheduled import SCHEDULED, store_of_run
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 
@@ -38,8 +35,7 @@ async def deliver_alerts() -> dict[str, Any]:
     the built-in ones, and those of O9_ALERTS_FILE. Channels that a program registers exist in that program only.
     Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """
-    run_begins()
-    store = await asyncio.to_thread(current_store)
+    store = await store_of_run()
     system = system_for(store, load_block)
     await system.initialize()
     for event in ("alert", "resolved"):

@@ -5,21 +5,17 @@ Artifacts: `o9-prune-summary` (words), and a progress that belongs to the run al
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 
-from o9.blocks.store import current_store
-from o9.flows.process import run_begins
-from o9.flows.scheduled import SCHEDULED, progress_shown
+from o9.flows.scheduled import SCHEDULED, progress_shown, store_of_run
 from o9.lifecycle.retention import Removed, horizon, prune
 from o9.mirror.removal import remove_flow_runs, remove_scheduled_runs
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
-from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -32,27 +28,21 @@ async def prune_history(days: float | None = None) -> dict[str, Any]:
     None: O9_RETENTION_DAYS; where that is 0, nothing is deleted here. Raises OptimizationStoreError where the store is
     away, OptimizationValidationError for an invalid number of days.
     """
-    run_begins()
+    store = await store_of_run()
     if days is None and not settings().retention_days:
         logger.info("O9_RETENTION_DAYS is 0: the history is kept for ever")
         removed = Removed("")
-        await _remove_runs(await asyncio.to_thread(current_store), removed)
-        return removed.figures()
-    before = horizon(settings().retention_days if days is None else days, utc_now())
-    from o9.health.statistics.pruned import (
-        sharpe_ratios_of,  # brings numpy and scipy, which no other part of a node's start needs
-    )
+    else:
+        # Brings numpy and scipy, which no other part of a node's start needs.
+        from o9.health.statistics.pruned import sharpe_ratios_of
 
-    store = await asyncio.to_thread(current_store)
-    removed = await prune(store, before, sharpe_ratios_of, await progress_shown("Optimizations pruned"))
-    await _remove_runs(store, removed)
-    await acreate_markdown_artifact(markdown(removed), key="o9-prune-summary", description="O9: pruned")
-    return removed.figures()
-
-
-async def _remove_runs(store: Store, removed: Removed) -> None:
+        before = horizon(settings().retention_days if days is None else days, utc_now())
+        removed = await prune(store, before, sharpe_ratios_of, await progress_shown("Optimizations pruned"))
     removed.flow_runs = await remove_flow_runs(store)
     removed.scheduled_runs = await remove_scheduled_runs(utc_now())
+    if removed.before:
+        await acreate_markdown_artifact(markdown(removed), key="o9-prune-summary", description="O9: pruned")
+    return removed.figures()
 
 
 def markdown(removed: Removed) -> str:

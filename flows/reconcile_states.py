@@ -9,9 +9,7 @@ from typing import Any
 
 from prefect import flow
 
-from o9.blocks.store import current_store
-from o9.flows.process import run_begins
-from o9.flows.scheduled import SCHEDULED
+from o9.flows.scheduled import SCHEDULED, store_of_run
 from o9.lifecycle.control import control_of
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.reconciler import reconcile
@@ -29,8 +27,7 @@ async def reconcile_states() -> dict[str, Any]:
 
     Raises OptimizationStoreError where the store is away, PrefectAwayError where Prefect's server is.
     """
-    run_begins()
-    store, node = await asyncio.to_thread(current_store), settings().node_id
+    store, node = await store_of_run(), settings().node_id
     # The sweep comes last: of a flow that is only watched, its spool or Prefect may know how it ended, though nobody
     # holds it any more.
     delivered = await asyncio.to_thread(deliver, store)

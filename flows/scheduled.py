@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+from o9.blocks.store import current_store
+from o9.flows.process import run_begins
+from o9.store.store import Store
 
 # For `@flow(name=…, **SCHEDULED)`.
 SCHEDULED: dict[str, Any] = {
@@ -16,6 +21,12 @@ SCHEDULED: dict[str, Any] = {
     "result_storage": PREFECT_LOCAL_STORAGE_PATH.value(),
 }
 SHOWN_STEP = 0.01  # each move is a request to Prefect's server
+
+
+async def store_of_run() -> Store:
+    """What each of these flows begins with: prepare the process, and open the store."""
+    run_begins()
+    return await asyncio.to_thread(current_store)
 
 
 async def progress_shown(description: str) -> Callable[[float], Awaitable[None]]:
