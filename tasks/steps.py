@@ -16,7 +16,7 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.runtime import flow_run
 from sqlalchemy import Connection
 
 from o9.lifecycle.effect import (
@@ -213,7 +213,7 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
 
 async def record_end(attempt: Attempt, how: Continuation) -> None:
     """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
-    name, fence, run_id = attempt.claimed.optimization_id, attempt.claimed.fence, str(_flow_run_id())
+    name, fence, run_id = attempt.claimed.optimization_id, attempt.claimed.fence, str(flow_run.id)
     if how is Continuation.REQUEUE:
         await attempt.write(Requeue(name, fence, "its node could not go on", attempt.node, run_id))
         return
@@ -358,14 +358,4 @@ def _existing(connection: Connection, optimization_id: str) -> OptimizationState
 
 
 def _attempt() -> Attempt:
-    return attempt_of(_flow_run_id())
-
-
-def _flow_run_id() -> Any:
-    context = TaskRunContext.get()
-    if context is not None:
-        return context.task_run.flow_run_id
-    flow_context = FlowRunContext.get()
-    assert flow_context is not None
-    assert flow_context.flow_run is not None
-    return flow_context.flow_run.id
+    return attempt_of(flow_run.id)
