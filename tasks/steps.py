@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from prefect import task
@@ -250,9 +249,7 @@ async def _commit(
         checkpoint=result.checkpoint,
         metrics=metrics,
         current_step=f"step {step + 1}" + (f" of {state.total_steps}" if state.total_steps else ""),
-        performance=best.value if best else None,
-        improvement=improvement(best.value, state.baseline_performance, direction) if best else None,
-        optimized_parameters=best.parameters if best else None,
+        **_effect(best, state),
         cpu_usage=usage.get(CPU),
         memory_usage=usage.get(MEMORY),
         output=result.output,
@@ -297,18 +294,18 @@ async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Seq
 
 async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
     """Write what a step that was cut off for good had come to."""
-    direction = direction_of(state)
-    best = best_of(trials, direction, attempt.best)
-    cut_off = CutOff(state.optimization_id, attempt.claimed.fence, trials)
-    if best is not None and best is not attempt.best:
-        cut_off = replace(
-            cut_off,
-            performance=best.value,
-            improvement=improvement(best.value, state.baseline_performance, direction),
-            optimized_parameters=best.parameters,
-        )
-    await attempt.write(cut_off)
+    best = best_of(trials, direction_of(state), attempt.best)
+    new = best if best is not attempt.best else None
+    await attempt.write(CutOff(state.optimization_id, attempt.claimed.fence, trials, **_effect(new, state)))
     attempt.best = best
+
+
+def _effect(best: Best | None, state: OptimizationState) -> dict[str, Any]:
+    """What a commit records of the best."""
+    if best is None:
+        return {}
+    gain = improvement(best.value, state.baseline_performance, direction_of(state))
+    return {"performance": best.value, "improvement": gain, "optimized_parameters": best.parameters}
 
 
 async def _reported_step(
