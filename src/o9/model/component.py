@@ -23,7 +23,7 @@ CALLBACK_SECONDS = 30.0
 
 
 class Registered:
-    """A registration that has taken effect; awaiting it is allowed and does nothing."""
+    """A registration that has taken effect. Awaiting it does nothing."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -31,7 +31,7 @@ class Registered:
 
 
 class Component:
-    """Subclasses override `_open`, `_begin`, `_end` and `_close`, each called once at its time."""
+    """Subclasses override `_open`, `_begin`, `_end` and `_close`; each is called once in a life."""
 
     events: ClassVar[tuple[str, ...]] = ()
 
@@ -48,20 +48,20 @@ class Component:
         return self._started
 
     async def initialize(self) -> None:
-        """Open what it works on: its questions are answered from here on."""
+        """Open what it works on. From here on it answers questions."""
         if not self._initialized:
             await self._open()
             self._initialized = True
 
     async def start(self) -> None:
-        """Initialize it, and begin what it does by itself."""
+        """Initialize it, and start its background work."""
         await self.initialize()
         if not self._started:
             await self._begin()
             self._started, self._loop = True, asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """End what it does by itself; `start` begins it again."""
+        """Stop its background work; `start` resumes it."""
         if self._started:
             check_loop(self._loop, type(self).__name__)
             self._started = False
@@ -92,7 +92,7 @@ class Component:
         return bool(self._callbacks.get(event))
 
     def callbacks_of(self, event: str) -> list[Callable[..., Any]]:
-        """Those of `event`, in the order of their registration."""
+        """The callbacks of `event`, in the order of their registration."""
         return list(self._callbacks.get(event, ()))
 
     async def emit(self, event: str, *args: Any) -> None:

@@ -17,7 +17,7 @@ KINDS = "dates, datetimes, datetime64 or ISO 8601 texts"
 
 
 def seconds_of(labels: Any) -> array[float]:
-    """One number for each label. Raises ValueError."""
+    """The seconds of each label. Raises ValueError."""
     seconds = array("d", _vector(labels) if _is_datetime64(labels) else _each(labels))
     for place in range(1, len(seconds)):
         if not seconds[place] > seconds[place - 1]:
@@ -28,7 +28,7 @@ def seconds_of(labels: Any) -> array[float]:
 
 
 def second_of(label: Any) -> float:
-    """Of one date, datetime or text, such as `2019-01-01`. Raises ValueError."""
+    """The seconds of one date, datetime or text such as `2019-01-01`. Raises ValueError."""
     return seconds_of([label])[0]
 
 

@@ -14,7 +14,7 @@ class OptimizationNotFoundError(OptimizationError):
 
 
 class OptimizationStateError(OptimizationError):
-    """A transition that the table forbids. Says the present status and what is possible from it."""
+    """A transition that the table forbids. The message names the present status and what is possible from it."""
 
 
 class OptimizationValidationError(OptimizationError, ValueError):
@@ -79,11 +79,11 @@ class OptimizationStoreError(OptimizationError):
 
 
 class StoreUnavailableError(OptimizationStoreError):
-    """The store is away for now: unreachable, locked, or out of space. The same again may work later."""
+    """The store is unavailable for now: unreachable, locked, or out of space. Trying again may succeed."""
 
 
 class StaleAttemptError(OptimizationStoreError):
-    """The attempt lost its lease, and another has taken over: nothing of this one was written."""
+    """The attempt lost its lease to another one: nothing of it was written."""
 
 
 class OptimizationStrategyError(OptimizationError):
@@ -119,4 +119,4 @@ class OptimizationSyncError(OptimizationError):
 
 
 class OptimizationAlertError(OptimizationError):
-    """An alert, rule or channel that cannot be taken or delivered."""
+    """An alert, rule or channel that cannot be accepted or delivered."""

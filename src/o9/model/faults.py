@@ -50,18 +50,18 @@ T = TypeVar("T")
 
 
 class Typed(BaseModel):
-    """The base of models of what people write: unknown fields are faults, and what was read does not change."""
+    """The base of models of what people write: unknown fields are faults, and instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
     @classmethod
     def remedy_of_unknown(cls, name: str) -> str | None:
-        """What to do with a field that there is not; None: the fields that there are are named."""
+        """What to do about an unknown field; None: the message names the known ones."""
         return None
 
 
 class KeptAsGiven:
-    """Annotates a mapping that is checked as `model` and described by its schema, and stays what it was."""
+    """Annotates a mapping that is checked as `model` and described by its schema, but not converted."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
@@ -210,7 +210,7 @@ def _faults_of(
 
 
 def _path_of(detail: ErrorDetails, data: Any) -> Path:
-    """Where in `data` the fault is: Pydantic's own path has names of alternatives in it, too."""
+    """Where in `data` the fault is. Pydantic's own path also has the names of alternatives."""
     path: list[str | int] = []
     inside: Any = data if isinstance(data, (list, tuple, Mapping)) else ()
     for part in detail["loc"]:
@@ -224,7 +224,7 @@ def _path_of(detail: ErrorDetails, data: Any) -> Path:
 
 
 def _models_at(model: Any, path: Path, location: Path) -> list[type[BaseModel]]:
-    """The models that may stand at `path`: of a union that which Pydantic's own path names, else all alternatives."""
+    """The models possible at `path`: of a union the one that Pydantic's own path names, else all alternatives."""
     models = list(_models_in(model))
     for part in path:
         fields = [_fields(each)[part] for each in models if part in _fields(each)]

@@ -124,7 +124,7 @@ JsonList = Annotated[list[Any], _json(list)]
 
 
 class _Walk:
-    """Looks at each value inside one field, and stops once there are too many to fit."""
+    """Checks each value inside one field, and stops when there are too many to fit."""
 
     def __init__(self) -> None:
         self._left = JSON_LIMIT_BYTES

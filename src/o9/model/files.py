@@ -7,10 +7,10 @@ import os
 
 
 def private(path: str, flags: int) -> int:
-    """For `open(…, opener=private)`: what it creates has the mode 0600; what is there keeps its own.
+    """For `open(…, opener=private)`: a file that it creates has the mode 0600; an existing one keeps its own.
 
-    Run by root, it gives what it creates in somebody's folder to the folder's owner, as SQLite does with the files
-    beside a database: else `sudo o9 …` would lock a user out of his own folder.
+    Run by root, it gives what it creates to the folder's owner, as SQLite does with the files beside a database: else
+    `sudo o9 …` would lock users out of their own folders.
     """
     try:
         descriptor = os.open(path, flags | os.O_EXCL, 0o600)

@@ -27,7 +27,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the best and its baseline earned on the periods held out, and the dates; or `error`, why it is not known."""
+    """What the best and its baseline earned on held-out periods, with dates; or `error`, why that is unknown."""
 
     returns: tuple[float, ...] | None = None
     baseline: tuple[float, ...] | None = None
@@ -41,7 +41,7 @@ class CutError(Exception):
 
 @dataclass(frozen=True)
 class HoldOut:
-    """The last part of the periods: a share of them, those from a day on (ISO), or the last years. One is given."""
+    """The last part of the periods: a share of them, those from a day on (ISO), or the last years. One is set."""
 
     share: float | None = None
     since: str | None = None
@@ -83,7 +83,7 @@ class HoldOut:
 
 
 def parse_hold_out(raw: Any) -> HoldOut | None:
-    """None for none. Raises ValueError with what is allowed."""
+    """The hold-out that was typed; None for none. Raises ValueError with what is allowed."""
     if raw is None or isinstance(raw, HoldOut):
         return raw
     kind, value = "share", raw

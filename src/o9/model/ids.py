@@ -15,7 +15,7 @@ _ids: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("o9_log_id
 
 @contextmanager
 def bound(**ids: Any) -> Iterator[None]:
-    """Add ids to all that is logged inside."""
+    """Add ids to all log records made inside."""
     token = _ids.set({**_ids.get(), **ids})
     try:
         yield
@@ -24,5 +24,5 @@ def bound(**ids: Any) -> Iterator[None]:
 
 
 def bound_ids() -> dict[str, Any]:
-    """The ids that are bound here; to log with them from another thread: `extra={"o9": ids}`."""
+    """The ids bound here. To log with them from another thread: `extra={"o9": ids}`."""
     return _ids.get()

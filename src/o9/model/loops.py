@@ -43,7 +43,7 @@ class ErrorBoundary:
         return error is not None
 
     def note(self, error: Exception, failures: int = 1) -> None:
-        """Log it as that of a pass; the same kind as the one before only at DEBUG."""
+        """Log it as a pass's failure; at DEBUG where the one before was of the same kind."""
         if type(error) is type(self.error):
             self._logger.debug("%s still fails: %s", self._what, error)
         elif isinstance(error, OptimizationError):
@@ -117,7 +117,7 @@ async def retried(
     backoff: Backoff,
     on_failure: Callable[[Exception, int], object],
 ) -> T:
-    """What `access` answers, as often as it raises `error`; any other failure is raised at once.
+    """The answer of `access`, which is called again while it raises `error`; any other failure is raised at once.
 
     `on_failure` is called with the error, and how many there have been, before each pause.
     """

@@ -36,7 +36,7 @@ from o9.model.strategy import DEMONSTRATION, PLACEBO
 
 
 def utc_now() -> datetime:
-    """The present, aware, in UTC."""
+    """The present time, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -135,7 +135,7 @@ class OptimizationState(_Record):
 
 
 def strategy_of(metadata: Mapping[str, Any]) -> str:
-    """The name under which lists and statistics have it; a demonstration and placebo runs stand apart."""
+    """The strategy's name in lists and statistics; demonstrations and placebo runs have names of their own."""
     if is_placebo(metadata):
         return PLACEBO
     return DEMONSTRATION if metadata.get(DEMONSTRATION) is True else str(metadata.get("strategy", "default"))
@@ -147,7 +147,7 @@ def is_placebo(metadata: Mapping[str, Any]) -> bool:
 
 
 def baseline_of(state: OptimizationState) -> float | None:
-    """Its `baseline_performance`; None where it has none, of which 0.0 is the field's default."""
+    """Its `baseline_performance`; None where it has none, since 0.0 is only the field's default."""
     return _figure(state, "baseline_performance")
 
 
@@ -206,7 +206,7 @@ class OptimizationAlert(_Record):
 class OptimizationHealthReport(_Record):
     """Four judgements with their scores (0.0 to 1.0), and what to do.
 
-    suspend: why it must not run now; a health rule sets it, and takes the optimization off by that.
+    suspend: why it must not run now; a health rule sets it, and thereby suspends the optimization.
     """
 
     optimization_id: str

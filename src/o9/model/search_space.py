@@ -130,7 +130,7 @@ class FloatParameter(_Range):
         return self
 
     def grid_size(self) -> int | None:
-        """How many values it has; None where it has no step and therefore a continuum."""
+        """How many values it has; None where it has no step and is continuous."""
         if self.step is None:
             return 1 if self.low == self.high else None
         return self._steps + 1
@@ -297,7 +297,7 @@ class SearchSpace:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
     def contains(self, parameters: Mapping[str, Any]) -> bool:
-        """Is this a full set of parameters, each inside its bounds and on its grid?"""
+        """Whether this is a full set of parameters, each inside its bounds and on its grid."""
         return parameters.keys() == set(self.names) and all(
             parameter.contains(parameters[parameter.name]) for parameter in self.parameters
         )
@@ -348,15 +348,15 @@ def as_json(value: Any) -> str:
 
 
 def storable(text: str) -> bool:
-    """Has it no NUL and no half of a surrogate pair?"""
+    """Whether it has neither a NUL nor half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def is_int(value: Any) -> bool:
-    """A whole number; True and False are none."""
+    """Whether it is a whole number; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """An int or a float; True and False are none."""
+    """Whether it is an int or a float; True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

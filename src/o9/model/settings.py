@@ -19,12 +19,12 @@ STORE_BLOCK = "block:"  # before the name of a Prefect block that holds the URL
 
 
 def default_node_id() -> str:
-    """Host and process."""
+    """The host and the process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Settings(BaseSettings):
-    """What can be set from outside; every field is `O9_` and its name in capitals."""
+    """What can be set from outside; each field's variable is `O9_` and its name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="O9_", env_file=".env", extra="ignore")
 

@@ -54,7 +54,7 @@ UNKNOWN_SHOWN = 20
 
 
 class Role(Enum):
-    """What a key of the metadata has a say in, which decides when it may change and what a retry keeps."""
+    """What a key of the metadata affects, which decides when it may change and what a retry keeps."""
 
     SEARCH = "what the trials depend on: another value, and they would be another search's"
     SUBMISSION = "fixed at submission"
@@ -184,7 +184,7 @@ def read_metadata(metadata: Mapping[str, Any], optimization_id: str = "") -> Met
 
 
 def unknown_keys(metadata: Mapping[str, Any], declared: Collection[str] = ()) -> Iterator[OptimizationValidationError]:
-    """A fault for each key that means nothing, of many the first; `declared` are those of a user's strategy."""
+    """A fault for each unknown key, UNKNOWN_SHOWN at most; `declared` are those of a user's strategy."""
     unknown = [key for key in metadata if key not in Metadata.model_fields and key not in declared]
     typed = [*(Metadata.model_fields.keys() - keys_of(Role.RECORDED)), *declared] if unknown else []
     for key in unknown[:UNKNOWN_SHOWN]:
@@ -239,7 +239,7 @@ _Moment = SkipJsonSchema[Annotated[Moment, BeforeValidator(moment_of)] | None]
 
 
 class OptimizationSpec(Typed):
-    """An optimization as somebody asks for it; what it becomes O9 records."""
+    """An optimization as it is asked for; O9 records what becomes of it."""
 
     model_config = ConfigDict(title="Optimization")
 
@@ -270,7 +270,7 @@ class OptimizationSpec(Typed):
 
     @classmethod
     def parse(cls, given: Any) -> Self:
-        """The specification that somebody typed. Raises OptimizationValidationError with all faults."""
+        """The specification in typed fields. Raises OptimizationValidationError with all faults."""
         faults = Faults()
         with faults:
             spec = validated(cls, given)
@@ -289,7 +289,7 @@ class OptimizationSpec(Typed):
     @model_validator(mode="before")
     @classmethod
     def _was_written_out(cls, data: Any) -> Any:
-        """Of a state that was written out before it began, what O9 records says nothing, nor does a figure of 0.0."""
+        """A state that was written out before it began is accepted, too: ignore what O9 records, and figures of 0.0."""
         if not isinstance(data, Mapping):
             return data
         silent = dict(_RECORDED)
@@ -305,7 +305,7 @@ class OptimizationSpec(Typed):
         return self
 
     def to_state(self) -> OptimizationState:
-        """The state to submit: what was left out filled in, of the figures noted which are 0 and meant."""
+        """The state to submit: defaults filled in, and figures of 0 that were given noted as such."""
         now = utc_now()
         objective = self.metadata.get("objective")
         name = self.name if self.name is not None else objective or "optimization"
@@ -332,7 +332,7 @@ class OptimizationSpec(Typed):
 
 
 def new_optimization(given: Any) -> OptimizationState:
-    """The state to submit, from the fields that somebody typed. Raises OptimizationValidationError with all faults."""
+    """The state to submit, from typed fields. Raises OptimizationValidationError with all faults."""
     return OptimizationSpec.parse(given).to_state()
 
 

@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 
 
 class OptimizationStatus(str, Enum):
-    """Where an optimization is in its life."""
+    """The stages of an optimization's life."""
 
     CREATED = "created"
     INITIALIZING = "initializing"
@@ -44,7 +44,7 @@ class OptimizationPriority(IntEnum):
 
 
 class AlertLevel(str, Enum):
-    """How urgent an alert is, from a remark to what cannot wait."""
+    """How urgent an alert is."""
 
     INFO = "info"
     WARNING = "warning"
@@ -85,7 +85,7 @@ class Intent(str, Enum):
 
 
 class SuspendedFor(str, Enum):
-    """Why O9 itself takes an optimization off."""
+    """Why O9 itself suspends an optimization."""
 
     MEMORY = "memory"
     DISK = "disk"
@@ -94,7 +94,7 @@ class SuspendedFor(str, Enum):
 
     @property
     def by(self) -> str:
-        """Who then wants it, for the record."""
+        """The author of the intent, for the record."""
         return f"o9:{self.value}"
 
 
@@ -155,7 +155,7 @@ def decide_transition(
     version: int | None = None,
     held_version: int = 0,
 ) -> Decision:
-    """May an optimization that is `current` become `target`?
+    """Whether an optimization that is `current` may become `target`.
 
     `fence` and `version` are what the caller believes (None: it does not care); `held_…` what the store has.
     A fence is checked first: an attempt that was replaced may do nothing, whatever the table says.
@@ -179,7 +179,7 @@ def decide_transition(
 
 
 def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> Decision:
-    """May somebody want `wanted` of an optimization that is `current`, and of which `held` is wanted now?"""
+    """Whether the intent `wanted` may replace `held` of an optimization that is `current`."""
     if current in ENDED:
         if INTENDED_END.get(wanted) is current:
             return Decision(False, _R.ALREADY_THERE, f"it is already {current.value}")

@@ -27,7 +27,7 @@ AT_ONCE = 4
 
 
 class Unanswered(Exception):
-    """A call whose result is dropped, or that was not begun. `seconds`: how long it might have taken."""
+    """A call whose result is dropped, or that was not begun. `seconds`: its time limit."""
 
     def __init__(self, why: str, seconds: float) -> None:
         super().__init__(why)
@@ -35,11 +35,11 @@ class Unanswered(Exception):
 
 
 class Busy(Unanswered):
-    """Nothing was begun: every place is held by a call that hangs."""
+    """The call was not begun: every place is held by a call that hangs."""
 
 
 class TooLong(Unanswered):
-    """The call was begun, and did not come back in time."""
+    """The call was begun, and did not return in time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s", seconds)

@@ -16,7 +16,7 @@ from o9.text.suggest import hint_of
 
 
 class ImportPathError(Exception):
-    """The path names nothing that may be used; says why."""
+    """The path does not name anything that may be used; says why."""
 
 
 def find(path: str, is_allowed: Callable[[str], bool] = lambda module: True) -> Any:

@@ -34,7 +34,7 @@ EXPECTED = "an objective returns one finite number or an Evaluation"
 
 
 class BadAnswer(Exception):
-    """The objective returned something that is no result."""
+    """The objective returned something that is not a result."""
 
 
 def plain_answer(answer: Any) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _returns(name: str, values: Any) -> array[float] | None:
 
 
 def _dates(answer: Any, returns: Numbers | None, hold_out: Numbers | None) -> dict[str, Numbers | None]:
-    """Those that were given, for the returns alone or for the hold-out too; else those of the Series."""
+    """The dates that were given, for the returns alone or for the hold-out too; else those of the Series."""
     if returns is None:
         return {}
     given = answer.dates

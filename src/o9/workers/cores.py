@@ -50,7 +50,7 @@ class Cores:
 
     @asynccontextmanager
     async def hold(self, owner: object, used: Callable[[], float | None] = lambda: None) -> AsyncIterator[None]:
-        """A place for one evaluation of `owner`, which is whatever shares fairly with others."""
+        """Hold a place for one evaluation of `owner`; owners share fairly."""
         place = _Place(owner, used, asyncio.get_running_loop().create_future())
         with self._lock:
             self._waiting.append(place)
@@ -68,7 +68,7 @@ class Cores:
 
     @property
     def held(self) -> int:
-        """How many places are taken, without those that were lent."""
+        """How many places are taken, not counting those that were lent."""
         with self._lock:
             return self._busy()
 

@@ -20,7 +20,7 @@ _lock = threading.Lock()
 
 
 def is_kind(kind: Any) -> bool:
-    """May it stand in `@objective(…, placebo=…)`?"""
+    """Whether it is valid in `@objective(…, placebo=…)`."""
     return callable(kind) or (isinstance(kind, str) and _KIND.fullmatch(kind) is not None)
 
 
@@ -37,7 +37,7 @@ class Given:
     seed: int = 0
 
     def data(self) -> Any:
-        """Raises what the loading function raises, and DataError where the data cannot be resampled."""
+        """The data. Raises what the loading function raises, and DataError where the data cannot be resampled."""
         with _lock:
             if self.token in _kept:
                 _kept.move_to_end(self.token)

@@ -44,7 +44,7 @@ class PrintedLines:
         self._cut = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what was printed next."""
+        """Take the next output."""
         if self._logged >= LINES_PER_EVALUATION and self._room <= 0:
             self._dropped_bytes += len(data)
             self._cut += len(data)
@@ -59,7 +59,7 @@ class PrintedLines:
             self._take(line)
 
     def end(self) -> Output | None:
-        """Log what is left, and how much was not shown. What is kept; None where nothing was printed."""
+        """Log the rest, and how much was not shown. Returns what is kept; None where nothing was printed."""
         if self._pending:
             self._take(self._pending)
             self._pending = bytearray()
@@ -96,18 +96,18 @@ class PrintedLines:
 
 
 def _last_written(line: bytearray) -> bytearray:
-    """What the last carriage return in it leaves of a line; one at its end ends the line, or begins it anew."""
+    """What is left of a line after its last carriage return; one at its end does not count."""
     return line[line.rfind(b"\r", 0, len(line.rstrip(b"\r"))) + 1 :]
 
 
 def pass_on(wanted: bool) -> None:
-    """Whether what is captured in the event loop goes to the streams, too; it does from the beginning."""
+    """Whether what is captured in the event loop also goes to the streams; by default it does."""
     _Stream.passes_on = wanted
 
 
 @contextmanager
 def captured(label: str | None) -> Iterator[PrintedLines]:
-    """What is printed and logged inside, in this task."""
+    """Capture what is printed and logged inside, in this task."""
     lines = PrintedLines(label)
     _streams.take()
     token = _lines.set(lines)

@@ -46,7 +46,7 @@ class ChildDied(Exception):
 
 
 class BrokenAnswer(ChildDied):
-    """What it wrote is no answer: its process is not to be relied on any more."""
+    """What it wrote is not an answer: its process cannot be relied on any more."""
 
     def __init__(self, written: Any, problem: object) -> None:
         super().__init__(
@@ -138,7 +138,7 @@ class Child:
             self.printed = self._lines.end()
 
     def kill(self) -> None:
-        """End it and everything that it started, now. Waiting for the ends is left to a thread."""
+        """End it and everything that it started, now. A thread waits for their ends."""
         if self.killed:
             return
         self.killed = True
@@ -160,7 +160,7 @@ class Child:
         return None if self.killed else cpu_seconds(self.process.pid)
 
     def usable(self) -> bool:
-        """Is it alive, as far as can be seen?"""
+        """Whether it is alive, as far as can be seen."""
         return not self.killed and not self._ended and self.process.poll() is None
 
     def _see_it_end(self) -> None:
@@ -255,7 +255,7 @@ class Pool:
         self._lock = threading.Lock()
 
     def lease(self, key: str = "", *, single_threaded: bool = False) -> Child:
-        """A child in the running event loop, best one that has `key` loaded."""
+        """A child attached to the running event loop, preferably one that has `key` loaded."""
         with self._lock:
             alive = [child for child in self._idle if child.usable()]
             ended = [child for child in self._idle if child not in alive]
@@ -273,7 +273,7 @@ class Pool:
         return child
 
     def release(self, child: Child) -> None:
-        """Give it back; surplus ones are ended, those first that were idle for longest."""
+        """Return it; surplus children are ended, the longest idle first."""
         child.detach()
         with self._lock:
             self._idle.append(child)
@@ -310,7 +310,7 @@ async def tell_context(child: Child) -> None:
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

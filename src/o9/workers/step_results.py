@@ -45,7 +45,7 @@ def check_result(result: Any, what: str, next_number: int) -> StepResult:
 
 
 def step_to_json(result: Any, what: str) -> dict[str, Any]:
-    """`result` as plain values. Raises OptimizationStrategyError for what is no StepResult that can be sent."""
+    """`result` as plain values. Raises OptimizationStrategyError where it cannot be sent."""
     _check_shape(result, what)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(StepResult)}
     trials = [_trial_to_json(trial, what) for trial in result.trials]

@@ -64,7 +64,7 @@ class Team:
         return child
 
     def rest(self, child: Child) -> None:
-        """It is done for now."""
+        """Keep it for the next `join`."""
         self._resting.append(child)
 
     async def exchange(self, child: Child, *request: Any, label: str | None) -> list[Any]:
@@ -96,7 +96,7 @@ class Team:
 class Shipment:
     """How users' code gets into a child: by import path, by pickled reference, or, for `__main__` and closures, whole.
 
-    Raises OptimizationStrategyError where it can be sent in no way.
+    Raises OptimizationStrategyError where it cannot be sent.
     """
 
     def __init__(self, what: str, thing: Any, locator: str | None = None, module: str | None = None) -> None:
@@ -110,7 +110,7 @@ class Shipment:
         self.key = hashlib.blake2b(content, digest_size=16).hexdigest()
 
     async def load(self, child: Child) -> None:
-        """Make `child` have it under `key`."""
+        """Load it into `child` under `key`."""
         reply = await child.exchange("load", self.key, self._locator, self._pickled, label=self._what)
         module = self._module
         if reply[0] == "missing" and module in sys.modules and f"{module}.".startswith(f"{reply[1]}."):
@@ -158,7 +158,7 @@ class Hosted:
 
     @property
     def started(self) -> bool:
-        """Is there an object, alive?"""
+        """Whether there is an object, alive."""
         return self._child is not None and self._child.usable()
 
     async def call(self, method: str, *arguments: Any) -> Any:

@@ -160,7 +160,7 @@ _OPERATIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
 
 
 def _show_records() -> None:
-    """Where users' code logs and has said nothing of how: what it logs from INFO on is printed."""
+    """Print what users' code logs from INFO on, unless it configured logging itself."""
     logging = sys.modules.get("logging")
     if logging is not None and not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
