@@ -46,7 +46,7 @@ async def emit_status(
     message: str = "",
     at: datetime | None = None,
 ) -> None:
-    """That it has come to `status` in `attempt`; None: to the one that it has now. Some statuses have no event."""
+    """Emit that it has come to `status` in `attempt`; None: to its present one. Some statuses have no event."""
     if status is not None and status not in NAMES:
         return
     found = await asyncio.to_thread(_subject, store, optimization_id)
@@ -65,7 +65,7 @@ async def emit_status(
 
 
 async def emit_improved(store: Store, optimization_id: str) -> None:
-    """That it has a new best."""
+    """Emit that it has a new best."""
     found = await asyncio.to_thread(_subject, store, optimization_id)
     if found is not None:
         state, run_id, attempt, _ = found
@@ -74,7 +74,7 @@ async def emit_improved(store: Store, optimization_id: str) -> None:
 
 
 async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
-    """What a health report says of the whole; nothing where that is unknown."""
+    """Emit the overall status of a health report; nothing where that is unknown."""
     if report.overall_status is HealthStatus.UNKNOWN:
         return
     found = await asyncio.to_thread(_subject, store, report.optimization_id)
@@ -87,7 +87,7 @@ async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
 
 
 async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
-    """That it fires, or is resolved."""
+    """Emit that it fires, or is resolved."""
     event = "o9.alert.resolved" if alert.resolved else "o9.alert.firing"
     found = await asyncio.to_thread(_subject, store, alert.optimization_id) if alert.optimization_id else None
     state, run_id = (found[0], found[1]) if found is not None else (None, None)

@@ -55,7 +55,7 @@ class AsForm:
 
 
 def _drawable(node: dict[str, Any]) -> None:
-    """One schema, in place, without what it holds."""
+    """Reshape one schema in place, without those inside it."""
     if "oneOf" in node and "discriminator" in node:
         node["anyOf"] = node.pop("oneOf")
         del node["discriminator"]
@@ -90,7 +90,7 @@ _BY_O9 = {"properties": {"strategy": {"enum": list(BUILT_IN_STRATEGIES)}}, "not"
 
 
 def _options(given: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of nested alternatives each, without null."""
+    """Nested alternatives one by one, without null."""
     for option in given:
         if option.keys() - {"description", "examples", "title"} == {"anyOf"}:
             yield from _options(option["anyOf"])

@@ -65,7 +65,8 @@ HEAR_SECONDS = 1.0
 
 async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
     """The state hook of ends. A crashed run that Prefect started is queued again: its process may live on, and would
-    keep its lease for ever."""
+    keep its lease.
+    """
     await mirror_flow_state(flow, flow_run, state)
     live = _ends_here(flow_run.id)
     if live is None:
@@ -78,7 +79,7 @@ async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 def _ends_here(flow_run_id: Any) -> LiveRun | None:
-    """The end of a run that Prefect started; the dispatcher sees to the end of its own."""
+    """The end of a run that Prefect started; the dispatcher handles its own."""
     live = RUNS.find(flow_run_id)
     return RUNS.end(flow_run_id) if live is not None and live.by_prefect else None
 
@@ -172,7 +173,7 @@ async def _suspended_from_outside(attempt: Attempt, flow_run: FlowRun) -> None:
 
 
 def _end_state(following: Continuation, asked_by: str) -> State[Any]:
-    """Prefect's state for an attempt that ended otherwise than done."""
+    """Prefect's state for an attempt that ended, but is not done."""
     cancelled, used_up = StateType.CANCELLED, "metadata.timeout_seconds were used up"
     kind, name, message = {
         Continuation.PAUSE: (cancelled, "Paused", "paused; a resume goes on from here"),
@@ -185,7 +186,7 @@ def _end_state(following: Continuation, asked_by: str) -> State[Any]:
 
 
 async def _taken_from(attempt: Attempt) -> State[Any]:
-    """The end of an attempt that lost its hold: by hand the optimization was ended, or another attempt runs it."""
+    """The end of an attempt that lost its claim: the optimization was ended by hand, or another attempt runs it."""
     holding = await attempt.read(queries.holding, attempt.claimed.optimization_id)
     assert holding is not None
     status = OptimizationStatus(holding.status)

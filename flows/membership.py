@@ -37,7 +37,7 @@ def join_store(store: Store) -> str:
 
 
 def node_name() -> str:
-    """The name under which this process's flows hold what they hold."""
+    """The node name of the claims of this process's flows."""
     return f"{settings().node_id}#flows"
 
 

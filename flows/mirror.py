@@ -211,7 +211,7 @@ async def _begin(words: _Words, flow: Any, flow_run: Any, writer: SpoolingWriter
 
 
 def _history(flow_run: Any) -> concurrent.futures.Future[list[ObservedState]]:
-    """What Prefect has recorded of the run, asked on a thread: the flow waits for no request of ours."""
+    """What Prefect has recorded of the run, asked on a thread, so that the flow does not wait."""
     answer: concurrent.futures.Future[list[ObservedState]] = concurrent.futures.Future()
     context = contextvars.copy_context()  # Prefect's settings are in it
 
@@ -246,7 +246,7 @@ def _to_record(history: list[ObservedState], observed: ObservedState) -> list[Ob
 
 
 def _open_joined() -> Store:
-    """The store, on which this process has said that it lives: its leases are renewed from now on."""
+    """The store, with a heartbeat of this process: its leases are renewed from now on."""
     store = current_store()
     join_store(store)
     return store

@@ -62,7 +62,7 @@ def run_begins() -> None:
 
 
 def watchdog_for(store: Store, node: str) -> Watchdog:
-    """It also records an alert of what holds the loop, from its own thread: nothing else in this process can."""
+    """A watchdog that also records an alert, from its own thread: nothing else in this process can run."""
     boundary = ErrorBoundary(logger, "recording an alert of what holds the event loop")
 
     def on_blocked(blocked: Blocked) -> None:

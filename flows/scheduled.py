@@ -30,7 +30,7 @@ async def store_of_run() -> Store:
 
 
 async def progress_shown(description: str) -> Callable[[float], Awaitable[None]]:
-    """A progress artifact of the run that is at work; what is answered moves it, 0 to 1."""
+    """Create a progress artifact of the current run; call what is returned with 0 to 1 to move it."""
     artifact = await acreate_progress_artifact(progress=0.0, description=description)
     shown = 0.0
 

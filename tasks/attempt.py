@@ -115,12 +115,12 @@ class Attempt:
         return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
 
     def live_run(self, flow_run_id: Any, *, by_prefect: bool = False) -> LiveRun:
-        """It is this flow run, whose states are recorded once it is in the registry of runs."""
+        """The entry for the registry of runs, after which the flow run's states are recorded."""
         run = Run(str(flow_run_id), self.claimed.optimization_id, self.claimed.attempt)
         return LiveRun(run, self.node, self, writer_of(self.store), by_prefect)
 
     async def write(self, operation: Operation[T]) -> T:
-        """Durably. While the store is away, the attempt waits for it: what was computed is not to be lost."""
+        """Write durably. While the store is away, the attempt waits for it, so that no result is lost."""
         return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)
 
     async def amend(self, **changes: Any) -> Acknowledged:
@@ -178,12 +178,12 @@ class Attempt:
             task.add_done_callback(RUNS.left_behind.discard)
 
     async def end_reported(self) -> None:
-        """Cut a coroutine strategy off behind what it has assigned, if it still runs."""
+        """Cut a coroutine strategy off after what it has assigned, if it still runs."""
         if self.reported is not None:
             await self.end(self.reported.running)
 
     async def close(self) -> None:
-        """Once, however it ended: leaves nothing of its strategy at work."""
+        """End what its strategy started; called once, however the attempt ended."""
         await self.end_reported()
         if self.strategy is not None and self.strategy.kind == "steps":
             await self.strategy.close()
@@ -199,12 +199,12 @@ async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
 
 
 def anything_left_behind() -> bool:
-    """Whether users' code runs on in this process's event loops that would not let itself be cancelled."""
+    """Whether users' code that swallowed its cancellation still runs in this process's event loops."""
     return bool(RUNS.left_behind)
 
 
 def attempt_of(flow_run_id: Any) -> Attempt:
-    """Raises OptimizationCoordinationError where the flow run has none in this process."""
+    """The attempt of this flow run. Raises OptimizationCoordinationError where this process has none."""
     live = RUNS.find(flow_run_id)
     if live is None or not isinstance(live.work, Attempt):
         raise OptimizationCoordinationError(f"flow run {flow_run_id} has no attempt in this process")

@@ -264,7 +264,7 @@ async def _commit(
 
 
 def _advance(state: OptimizationState, commit: CommitStep, completed_steps: int) -> None:
-    """Make `state` what the commit has made of the record, so that no step reads it whole."""
+    """Apply the commit to `state`, so that no step reads the record whole."""
     state.completed_steps, state.current_step, state.metrics = completed_steps, commit.current_step, {**commit.metrics}
     if state.total_steps:
         state.progress = min(1.0, completed_steps / state.total_steps)
@@ -280,7 +280,7 @@ def _advance(state: OptimizationState, commit: CommitStep, completed_steps: int)
 
 
 async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
-    """Where no baseline is given, what its returns are worth takes its place, if their score is known."""
+    """Where no baseline is given, take the score of the baseline's returns, if it is known."""
     if baseline_of(state) is not None:
         return
     for trial in trials:
@@ -293,7 +293,7 @@ async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Seq
 
 
 async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
-    """Write what a step that was cut off for good had come to."""
+    """Write the trials of a step that was cut off for good."""
     best = best_of(trials, direction_of(state), attempt.best)
     new = best if best is not attempt.best else None
     await attempt.write(CutOff(state.optimization_id, attempt.claimed.fence, trials, **_effect(new, state)))

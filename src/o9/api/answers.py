@@ -46,7 +46,7 @@ class Success(BaseModel, Generic[T]):
 
 
 class Page(BaseModel, Generic[T]):
-    """A part of a list. `next_cursor` is the `cursor` of the next part; null: there is none."""
+    """A part of a list. `next_cursor` is the `cursor` of the next part; null where this is the last."""
 
     items: list[T]
     next_cursor: str | None
@@ -157,7 +157,7 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods_of(request: Request) -> set[str]:
-    """All that this path can be asked; Starlette names those of the first route alone."""
+    """All methods of this path; Starlette names those of the first route only."""
     scope = dict(request.scope)
     fitting = (route for route in request.app.routes if route.matches(scope)[0] is not Match.NONE)
     return {method for route in fitting for method in getattr(route, "methods", None) or ()}

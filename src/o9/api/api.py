@@ -110,7 +110,7 @@ class OptimizationAPI(Component):
         return Registered()
 
     def get_api_stats(self) -> dict[str, Any]:
-        """How many requests were answered, by status code and by endpoint; what the limit is and who answers what."""
+        """How many requests were answered, by status code and by endpoint; the rate limit, and your own handlers."""
         return {
             "api_version": self.api_version,
             "requests": sum(self._codes.values()),
@@ -152,7 +152,7 @@ class OptimizationAPI(Component):
 
 
 def _request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
-    """The request to the application. Raises OptimizationAPIError where what was given makes none."""
+    """The request to the application. Raises OptimizationAPIError for arguments that make none."""
     for name, value in (("endpoint", endpoint), ("method", method)):
         if not isinstance(value, str):
             raise OptimizationAPIError(f"{name}: expected text, got {type(value).__name__}", 400)

@@ -46,7 +46,7 @@ class DescribedBy:
 
 
 def parsed(body: bytes) -> Any:
-    """None for an empty one. Raises HTTPException for what is no JSON, and for a field that is given twice."""
+    """The body's JSON; None for an empty one. Raises HTTPException for other bodies, and a field given twice."""
     try:
         return json.loads(body, object_pairs_hook=_each_once) if body else None
     except (ValueError, RecursionError) as error:  # not UTF-8, an integer of thousands of digits, nested too deep

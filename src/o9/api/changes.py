@@ -54,7 +54,7 @@ _WHY_KEPT = {
 async def change(
     backend: Backend, optimization_id: str, fields: Mapping[str, Any], *, cancel: bool, version: int | None
 ) -> OptimizationState:
-    """The state with `fields` in the place of what it has. `version`: what it was read at, None: any.
+    """Change these fields; returns the new state. `version`: that at which it was read; None: any.
 
     Raises OptimizationValidationError for a field that cannot be changed or a value that it cannot have,
     OptimizationStateError where the present state forbids it.
@@ -95,7 +95,7 @@ async def change(
 
 
 async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> None:
-    """It, its placebo runs, and all that is recorded of them.
+    """Delete it, its placebo runs, and all that is recorded of them.
 
     Raises OptimizationStateError where the present state forbids it.
     """
@@ -177,7 +177,7 @@ def _asked(
 
 
 def _check_whole(before: OptimizationState, after: OptimizationState, changed: frozenset[str], attempt: int) -> None:
-    """Raises OptimizationStateError for metadata that lack a key which may not change any more: likely forgotten."""
+    """Raises OptimizationStateError for metadata without a key that may not change any more: likely forgotten."""
     fixed = changed - (WORDS if before.status in ENDED else LATER)
     left_out = sorted(key for key in before.metadata if f"metadata.{key}" in fixed and key not in after.metadata)
     if left_out and (attempt or before.status in ENDED):
@@ -198,9 +198,9 @@ def _differ(old: Mapping[str, Any], new: Mapping[str, Any], key: str, *, exact: 
 
 
 def _form(value: Any, *, exact: bool) -> Any:
-    """`value` so that true is not 1, as it is in Python; and with `exact` 1.0 is not 1 either.
+    """`value` in a form in which true differs from 1 and, with `exact`, 1.0 from 1.
 
-    An objective may count on that; but there are programs that send 1 where they have read 1.0.
+    An objective may depend on that; but some programs send 1 where they have read 1.0.
     """
     if isinstance(value, Mapping):
         return {key: _form(each, exact=exact) for key, each in value.items()}

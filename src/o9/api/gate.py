@@ -113,7 +113,7 @@ def _client(scope: Scope) -> str:
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """All of it; None where it is too large. What a client says of its length spares reading it."""
+    """The whole body; None where it is too large, which a header may say before it is read."""
     length = Headers(scope=scope).get("content-length", "")
     if length.isdecimal() and (len(length) > LONGEST_LENGTH or int(length) > BODY_LIMIT_BYTES):
         return None

@@ -32,7 +32,7 @@ class PrefectCheck:
         self._asking: asyncio.Task[bool] | None = None
 
     async def alive(self) -> bool:
-        """Waits for PREFECT_SECONDS at most."""
+        """Whether it answers within PREFECT_SECONDS."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._backend.prefect_alive(), name="o9-prefect-check")
         asking = self._asking
@@ -78,7 +78,7 @@ def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
 
 
 def _channel(name: str, row: Row, offered: bool) -> dict[str, Any]:
-    """offered: whether a living node can send through it."""
+    """offered: whether a running node can send through it."""
     shown = {key: row.get(key) for key in ("last_sent_at", "failing_since", "error")}
     return {"channel": name, "offered": offered, **shown}
 

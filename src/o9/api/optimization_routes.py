@@ -52,7 +52,7 @@ class TrialAnswer(BaseModel):
 
 
 class PlaceboBody(BaseModel):
-    """How many placebo runs there are to be."""
+    """How many placebo runs to have."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class PlaceboBody(BaseModel):
 
 
 class PlaceboAnswer(BaseModel):
-    """One placebo run; GET /optimizations/{id} has the whole of it."""
+    """One placebo run; GET /optimizations/{id} has all of it."""
 
     optimization_id: str
     status: OptimizationStatus
@@ -89,7 +89,7 @@ class Deleted(BaseModel):
 def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState])
     async def create_optimization(fields: Fields, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Submit one. The same id with the same content once more answers with the first, and creates nothing.
+        """Submit one. The same id with the same content again answers with the first, and creates nothing.
 
         `run_by`: the nodes that start it when its turn comes; empty where none runs now.
         """
@@ -100,7 +100,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[JudgedOptimization]])
     async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
-        """The newest first; all filters that are given hold."""
+        """The newest first; all given filters apply."""
         store = backend.store
         found = await store.read_async(queries.page, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
         verdicts = await asyncio.to_thread(kept_verdicts, store, found.items)
@@ -137,7 +137,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.post(f"{ONE}/placebo", response_model=Success[list[PlaceboAnswer]])
     async def run_placebos(optimization_id: str, asked: PlaceboBody, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Queue its search on data without an edge, `runs` times; those that are there already are not queued again."""
+        """Queue its search on data without an edge, until there are `runs` of them."""
         await existing(backend, optimization_id)
         allowed = settings().allowed_imports
         queued = await backend.control.placebo(optimization_id, asked.runs, allowed_imports=allowed)
@@ -145,7 +145,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
     async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
-        """What was tried, by number."""
+        """The trials, by number."""
         await existing(backend, optimization_id)
         after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else -1
         store = backend.store
@@ -177,7 +177,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.get(f"{ONE}/transitions", response_model=Success[Page[dict[str, Any]]])
     async def list_transitions(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
-        """Every change of its status so far, with its cause."""
+        """Every change of its status, with its cause."""
         await existing(backend, optimization_id)
         after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else 0
         store = backend.store
@@ -214,7 +214,7 @@ def _grade(verdict: Verdict | None) -> dict[str, str | None]:
 
 
 async def _without_grade(backend: Backend, optimization_id: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """What GET answers may be sent back as it was read."""
+    """The fields without the grade, which GET answers: a client may send back what it read."""
     state = await existing(backend, optimization_id)
     verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
     if fields["grade"] != _grade(verdict)["grade"]:

@@ -48,7 +48,7 @@ def _add_statistics(app: FastAPI, backend: Backend) -> None:
 
     @app.get(f"{PREFIX}/statistics/trends", response_model=Success[dict[str, Any]])
     async def get_trends(asked: Annotated[TrendQuery, Query()]) -> JSONResponse:
-        """Whether it gets better: windows, and slopes with their 95 % intervals."""
+        """Whether results improve: windows, and slopes with their 95 % intervals."""
         return success(await backend.statistics.get_performance_trends(timedelta(days=asked.days)))
 
     @app.get(f"{PREFIX}/statistics/rankings", response_model=Success[Page[dict[str, Any]]])
@@ -78,7 +78,7 @@ def _add_health(app: FastAPI, backend: Backend) -> None:
 def _add_alerts(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{PREFIX}/alerts", response_model=Success[Page[OptimizationAlert]])
     async def list_alerts(asked: Annotated[AlertQuery, Query()]) -> JSONResponse:
-        """Those that were sent, newest first by their own time."""
+        """Alerts, newest first by their own time."""
         store = backend.store
         before = read_cursor(asked.cursor, str, 2) if asked.cursor is not None else None
         found = await store.read_async(
@@ -96,7 +96,7 @@ def _add_alerts(app: FastAPI, backend: Backend) -> None:
     async def resolve_alert(
         alert_id: str, _: Annotated[NoQuery, Query()], body: ResolveBody | None = None
     ) -> JSONResponse:
-        """End the episode that it belongs to. One that was over stays as it was."""
+        """End the episode that it belongs to. A resolved alert stays as it is."""
         await _existing_alert(backend, alert_id)
         await backend.alert_system.resolve_alert(alert_id, (body or ResolveBody()).by)
         return success(_alert(await _existing_alert(backend, alert_id)))
@@ -105,12 +105,12 @@ def _add_alerts(app: FastAPI, backend: Backend) -> None:
 def _add_probes(app: FastAPI, backend: Backend) -> None:
     @app.get(ROOT, response_model=Success[dict[str, list[str]]])
     async def get_versions() -> JSONResponse:
-        """Which versions of this API there are."""
+        """The versions of this API."""
         return success({"versions": [*VERSIONS]})
 
     @app.get("/healthz", response_model=Success[dict[str, str]])
     async def lives() -> JSONResponse:
-        """This process lives."""
+        """This process is alive."""
         return success({"status": "alive"})
 
     @app.get("/readyz", response_model=Success[dict[str, str]])

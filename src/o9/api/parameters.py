@@ -26,19 +26,19 @@ Omitted = SkipJsonSchema[None]  # a query has no null
 
 
 def each_once(request: Request) -> None:
-    """A dependency of every route: of a parameter that is given twice one would be ignored."""
+    """A dependency of every route: refuse a parameter that is given twice, of which one would be ignored."""
     refuse_repeated([name for name, _ in request.query_params.multi_items()])
 
 
 def refuse_repeated(names: Sequence[str]) -> None:
-    """Raise OptimizationValidationError for a name that is there more than once."""
+    """Raise OptimizationValidationError for a name that occurs more than once."""
     if len(set(names)) < len(names):
         [(twice, _)] = Counter(names).most_common(1)
         raise OptimizationValidationError(twice, "it is given more than once; give it once")
 
 
 class NoQuery(BaseModel):
-    """Of a route that has no parameters."""
+    """The query of a route without parameters."""
 
     model_config = ConfigDict(extra="forbid")
 

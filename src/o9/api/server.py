@@ -26,7 +26,7 @@ START_POLL_SECONDS = 0.01
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on which requests wait until they are served. Raises OptimizationError, naming the setting."""
+    """A listening socket; requests wait until they are served. Raises OptimizationError, naming the setting."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=0 if host else socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -85,7 +85,7 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the program that started it."""
+    """Leaves signals to the program that started it."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -93,7 +93,7 @@ class _Server(uvicorn.Server):
 
 
 class ThisMachineOnly:
-    """ASGI: refuses what browsers send for other sites (`Origin`), and for names of theirs that lead here (`Host`)."""
+    """ASGI: refuses requests from pages of other sites (`Origin`), and for their host names (`Host`)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

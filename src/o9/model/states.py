@@ -71,9 +71,9 @@ class TrialState(str, Enum):
 
 
 class Intent(str, Enum):
-    """What a person wants of an optimization; it rides on the answer to every step's commit.
+    """What a person wants of an optimization; the answer to every step's commit carries it.
 
-    HOLD is what one has that was created and not started yet: it is not queued. SUSPEND is O9's own.
+    HOLD: created, but not queued before it is started. SUSPEND is O9's own.
     """
 
     HOLD = "hold"
@@ -135,7 +135,7 @@ class TransitionReason(str, Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """`reason` is always given; `message` is the sentence for a person where it was refused."""
+    """`message` says to a person why it was refused; empty where it was allowed."""
 
     allowed: bool
     reason: TransitionReason

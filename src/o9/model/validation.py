@@ -25,7 +25,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 def validate_new(state: OptimizationState) -> Metadata:
-    """Its metadata. Raises OptimizationValidationError for all that keeps it from being submitted by any strategy."""
+    """Its metadata. Raises OptimizationValidationError for all that no strategy could submit."""
     faults, asked = Faults(), None
     with faults:
         _validate_record(OptimizationState, state, "optimization")
@@ -40,7 +40,7 @@ def validate_new(state: OptimizationState) -> Metadata:
 
 
 def validate_changes(changes: Mapping[str, Any]) -> None:
-    """Raise OptimizationValidationError for these fields of an optimization that cannot be stored."""
+    """Raise OptimizationValidationError for fields of an optimization that cannot be stored."""
     validated(_model(OptimizationState), changes)
 
 
@@ -63,7 +63,7 @@ def validate_node_id(field: str, value: Any) -> None:
 
 
 def validate_whole(field: str, value: Any, most: int | None = None) -> int:
-    """A whole number from 1 to `most`. Raises OptimizationValidationError for what is none."""
+    """A whole number from 1 to `most`. Raises OptimizationValidationError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
         kind = "of 1 or more" if most is None else f"between 1 and {most:,}"
         raise OptimizationValidationError(field, f"{value!r:.80} is not a whole number {kind}")
@@ -71,7 +71,7 @@ def validate_whole(field: str, value: Any, most: int | None = None) -> int:
 
 
 def validate_seconds(field: str, value: Any) -> float:
-    """A finite number of seconds above 0. Raises OptimizationValidationError for what is none."""
+    """A finite number of seconds above 0. Raises OptimizationValidationError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise OptimizationValidationError(field, f"{value!r:.80} is not a number of seconds above 0")
     return float(value)

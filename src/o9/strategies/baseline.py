@@ -15,7 +15,7 @@ SAME = 1e-6  # relative; an objective may compute in another order
 
 
 def _sharpe_of_all(returns: Sequence[float], periods_per_year: float | None) -> float:
-    """With the standard deviation over n, as numpy has it unless it is asked."""
+    """With the standard deviation over n, numpy's default."""
     return sharpe(returns, periods_per_year) * math.sqrt(len(returns) / (len(returns) - 1))
 
 

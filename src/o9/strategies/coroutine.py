@@ -83,7 +83,7 @@ def _asks_for_pause(own: OptimizationState, begun_as: Any, name: str) -> bool:
 
 
 async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: OptimizationState, name: str) -> None:
-    """Inside the task, because sys.exit would go through a task and end the event loop."""
+    """In the task, where sys.exit would otherwise end the event loop."""
     task = asyncio.current_task()
     assert task is not None
     try:
@@ -95,7 +95,7 @@ async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: O
 
 
 def _snapshot(state: OptimizationState, name: str) -> str:
-    """The state as text. As values, one NaN would look like a change for ever, and an array like an error."""
+    """The state as text: compared as values, a NaN would always look changed, and an array would raise."""
     try:
         return json.dumps(state.to_dict(), default=repr)
     except (TypeError, ValueError, RecursionError) as error:

@@ -84,7 +84,7 @@ class _TooLong(Exception):
 
 
 class _Child(Enum):
-    """What an evaluation left its child as."""
+    """The state of a child after an evaluation."""
 
     READY = "ready"
     WORN_OUT = "worn out"
@@ -259,7 +259,7 @@ class Evaluator:
 
 
 def _read(number: int, reply: list[Any]) -> tuple[TrialOutcome, _Child]:
-    """What the child says of an evaluation. Raises BrokenAnswer where that is not what O9's code in it writes."""
+    """The outcome that the child reports. Raises BrokenAnswer where O9's code in it did not write that."""
     try:
         match reply:
             case ["value", float(began), float(duration), answer, *texts]:

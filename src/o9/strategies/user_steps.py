@@ -55,7 +55,7 @@ class UserSteps:
         return checked
 
     def interrupted(self) -> tuple[Trial, ...]:
-        """Nothing: what a user's step was evaluating is known only to itself."""
+        """Nothing: only the strategy knows what its step was evaluating."""
         return ()
 
     @property
@@ -67,7 +67,7 @@ class UserSteps:
         raise OptimizationStrategyError(f"{self._what} evaluates by itself, and nothing is held out")
 
     async def close(self) -> None:
-        """Close the strategy if it has been started and wants to be, and end its child."""
+        """Close the strategy if it was started and has `close`, and end its child."""
         try:
             if self._host.started and callable(getattr(self._target, "close", None)):
                 await self._host.call("close")
@@ -102,7 +102,7 @@ class _Here:
         return await result if inspect.isawaitable(result) else result
 
     async def close(self) -> None:
-        """Nothing of ours to end."""
+        """There is nothing to end."""
 
 
 def step_count(strategy: ResolvedStrategy, state: OptimizationState) -> int:
