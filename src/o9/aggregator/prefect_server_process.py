@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
+    import uvicorn
     from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
     from starlette.requests import Request
     from starlette.routing import Route
@@ -63,8 +64,8 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
     lock = (folder / SERVER_LOCK).open("ab")
     if not _locked_within(lock, _PROBE_SECONDS):
         return _NOBODY_ELSE
-    watch = _UsersWatch(folder)
-    watch.start()
+    serving: list[uvicorn.Server] = []
+    threading.Thread(target=_end_with_last_user, args=(folder, serving), daemon=True, name="o9-users").start()
     listener = _listener(port)
     bound = listener.getsockname()[1]
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = _auth_string(folder, same_port=bound == port)
@@ -100,7 +101,7 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
             timeout_graceful_shutdown=1,
         )
     )
-    watch.shut_down = lambda: setattr(server, "should_exit", True)
+    serving.append(server)
     server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 
@@ -159,28 +160,17 @@ async def _last_events_are_taken() -> None:
         await asyncio.sleep(0.02)
 
 
-class _UsersWatch(threading.Thread):
-    """Ends this process once nobody holds `users.lock`: in good order if it serves, at once if it still starts."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(daemon=True, name="o9-users-watch")
-        self.shut_down: Callable[[], None] | None = None
-        self._lock = (folder / USERS_LOCK).open("ab")
-
-    def run(self) -> None:
-        while not try_lock(self._lock, fcntl.LOCK_EX):
-            _bound_log()
-            time.sleep(_POLL_SECONDS)
-        if self.shut_down is not None:
-            self.shut_down()
-            time.sleep(_SHUTDOWN_SECONDS)
-        os._exit(0)
-
-
-def _bound_log() -> None:
-    output = sys.stdout.fileno()
-    if os.fstat(output).st_size > _LOG_LIMIT_BYTES:
-        os.ftruncate(output, 0)
+def _end_with_last_user(folder: Path, serving: list[uvicorn.Server]) -> None:
+    """End this process once nobody holds `users.lock`: in good order where it serves, at once where it still starts."""
+    lock = (folder / USERS_LOCK).open("ab")
+    while not try_lock(lock, fcntl.LOCK_EX):
+        if os.fstat(sys.stdout.fileno()).st_size > _LOG_LIMIT_BYTES:
+            os.ftruncate(sys.stdout.fileno(), 0)
+        time.sleep(_POLL_SECONDS)
+    for server in serving:
+        server.should_exit = True
+        time.sleep(_SHUTDOWN_SECONDS)
+    os._exit(0)
 
 
 def _publish(folder: Path, name: str, text: str) -> None:

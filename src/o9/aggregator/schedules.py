@@ -27,7 +27,7 @@ DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `
 class Schedule:
     """`entrypoint`: the dotted path of a flow, as a worker imports it from any folder.
 
-    every: None where it runs when somebody asks for it.
+    every: None where it runs on request.
     name: of its own; left out, the flow's name with the parameters: `check-health`, `check-health limit=50`.
     after: how long after its start a node looks for the first time whether it is due.
     """

@@ -42,7 +42,7 @@ class Leadership:
         return self.fence is not None
 
     def renewal(self, node: str) -> AcquireLeadership:
-        """What keeps the lease where somebody else writes it; give the answer to `renewed`."""
+        """The write that renews the lease, for another to carry out; give its answer to `renewed`."""
         return AcquireLeadership(self._lease, node, self._lease_seconds)
 
     def renewed(self, fence: int | None) -> None:

@@ -138,12 +138,12 @@ async def submit(
         state, steps = await asyncio.to_thread(_again, store, state)
         older = frozenset(state.metadata.keys() - asked.metadata.keys())
     strategy, kind = str(state.metadata.get("strategy", "default")), str(getattr(state.optimization_type, "value", ""))
-    new, content = copy.copy(state), content_hash(asked)
+    new = copy.copy(state)
     while True:
         policies = _policies.get(store, {})
         new.metadata = with_defaults(policies, kind, strategy, state.metadata)
         settled = prepared(new, allowed_imports, older=older)
-        create = Create(settled, settings().node_id, content, hold, policies)
+        create = Create(settled, settings().node_id, content_hash(asked), hold, policies)
         operation: Operation[tuple[OptimizationState, bool]] = create
         if "retry_of" in asked.metadata:
             operation = Retry(create, asked.metadata["retry_of"], steps)

@@ -19,7 +19,7 @@ class RunReason(str, Enum):
     RESTS = "the flow that is watched rests"
     HOLDER_LIVES = "its process lives, though its lease was lost"
     RECENT = "it may be about to end by itself"
-    WANTED_CANCELLED = "somebody asked O9 to cancel it, and only Prefect can"
+    WANTED_CANCELLED = "its cancellation was requested in O9, and only Prefect can carry it out"
     CANCELLED = "its optimization was cancelled"
     ENDED = "its optimization has ended without it"
     REPLACED = "a later attempt has taken its place"
@@ -28,7 +28,7 @@ class RunReason(str, Enum):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of one run. `prefect_type` is the type of its present state, None where Prefect has no such run.
+    """One run. `prefect_type` is the type of its present state; None where Prefect has no such run.
 
     leased: somebody holds the optimization. settled: nothing more is to come after its last state. quiet: nothing has
     happened to the optimization for a while. holder_lives: the process that ran it gives a heartbeat.

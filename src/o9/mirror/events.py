@@ -51,7 +51,7 @@ class _Waiting:
 
 
 class EventListener:
-    """`request` records what somebody wants, see `o9.mirror.ingest`."""
+    """`request` records an intent, see `o9.mirror.ingest`."""
 
     def __init__(self, store: Store, node: str, *, request: Request) -> None:
         self._store = store
@@ -59,7 +59,7 @@ class EventListener:
         self._request = request
         self._listening: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
-        # From when on a flow run is foreign unless somebody has registered it; never, for those that are known.
+        # From when on a flow run that is not registered counts as foreign; never, for those that are registered.
         self._foreign_from: OrderedDict[str, float] = OrderedDict()
         self._waiting: dict[str, _Waiting] = {}
         self._count = 0
@@ -76,7 +76,7 @@ class EventListener:
         await cancelled(*tasks)
 
     async def connected(self) -> None:
-        """Returns once it hears events."""
+        """Returns once it receives events."""
         await self._connected.wait()
 
     async def _listen(self) -> None:

@@ -74,9 +74,9 @@ class Why(str, Enum):
     HISTORY = "the run has gone on since"
     OWN_REST = "O9 has recorded this end before Prefect heard of it"
     RESTS = "the optimization rests already"
-    CANCEL = "somebody cancelled it in Prefect"
-    PAUSE = "somebody paused it in Prefect"
-    RESUME = "somebody resumed it in Prefect"
+    CANCEL = "it was cancelled in Prefect"
+    PAUSE = "it was paused in Prefect"
+    RESUME = "it was resumed in Prefect"
     LOST = "its process is gone"
 
 
@@ -84,7 +84,7 @@ class Why(str, Enum):
 class Interpretation:
     """What to do about a state. It is recorded in any case; where `moves` is False, it moves nothing.
 
-    intent: what somebody wants by it. lost: the attempt has lost its life.
+    intent: that the state carries. lost: the attempt is dead.
     """
 
     why: Why
@@ -127,7 +127,7 @@ def interpret(run: RunStatus, state_type: str, state_name: str) -> Interpretatio
             else Interpretation(Why.FACT, moves=True)
         )
     if run.run_attempt != run.attempt and not run.suspended:
-        # Only a person asks a run to end; its worker may have killed it before O9 heard, and the next attempt begun.
+        # Only a person asks a run to end; its worker may have killed it, and the next attempt begun, before.
         return Interpretation(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Interpretation(Why.REPLACED)
     if not may_ask("flow", state_type, state_name):
         return Interpretation(Why.FACT, moves=True)

@@ -60,7 +60,7 @@ class Report:
     cancelled: int = 0
     errors: int = 0
     missing: list[str] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)  # the optimizations of which somebody wanted something
+    heard: list[str] = field(default_factory=list)  # the optimizations with an intent from Prefect
     swept: list[str] = field(default_factory=list)
     delivered: int = 0
 

@@ -25,7 +25,7 @@ _recording: set[asyncio.Task[None]] = set()
 async def record_state(store: Store, live: LiveRun, flow_run: Any, state: Any, source: Cause) -> None:
     """Write one state of the flow run (Prefect's client objects). Raises OptimizationError."""
     observed = observed_state(FLOW, flow_run, state)
-    # An end that O9 itself chose was recorded before Prefect heard of it; somebody may have resumed it since.
+    # An end that O9 itself chose was recorded before; it may have been resumed since.
     moves = not is_own_rest(observed.state_type, observed.state_name)
     await store.write_async(operation_for(observed, live.run, source, live.node, moves=moves))
     RUNS.remember(observed.state_id)

@@ -91,6 +91,6 @@ async def _delete(client: PrefectClient, which: FlowRunFilter, *, artifacts: boo
                 with suppress(ObjectNotFound):
                     await client.delete_artifact(artifact.id)
     for flow_run in found:
-        with suppress(ObjectNotFound):  # somebody else was quicker
+        with suppress(ObjectNotFound):  # another process was quicker
             await client.delete_flow_run(flow_run.id)
     return len(found)

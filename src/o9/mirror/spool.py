@@ -154,7 +154,7 @@ class Spool:
             new = path.with_suffix(".new")
             file = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                # Under its name only once it is locked: else somebody could take it for one that was left behind.
+                # Renamed once it is locked: else another process could take it for one that was left behind.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 new.rename(path)
                 _sync_folder(self._folder)
