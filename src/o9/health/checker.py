@@ -263,7 +263,7 @@ _in_use: WeakKeyDictionary[Store, OptimizationHealthChecker] = WeakKeyDictionary
 
 
 def checks_of(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> list[Check]:
-    """All checks; a part whose own check fails is unknown. `evidence`: as for `validity`, where somebody has it."""
+    """All checks; a part whose own check fails is unknown. `evidence`: as for `validity`, where it is known."""
     from o9.health.checks.validity import (
         validity,  # brings numpy and scipy, half a second that most processes never need
     )

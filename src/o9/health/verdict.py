@@ -63,7 +63,7 @@ class Evidence:
     kept: how many of them have returns that took part in what follows.
     best: of the chosen trial's returns in sample, over the benchmark where there is one.
     luck: the Sharpe ratio per period that luck gives the best of `counted` (`expected_maximum_sharpe`).
-    deflated: the deflated Sharpe ratio with N = counted; `deflated_effective` with N = effective, beside it.
+    deflated: the deflated Sharpe ratio with N = counted; `deflated_effective` with N = effective.
     effective: how many independent trials the counted ones amount to.
     out_of_sample: of the chosen trial's returns on data that had no part in any choice.
     over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts

@@ -105,7 +105,7 @@ def article(found: OneFacts, now: datetime) -> Article:
 
 
 def _made_of(found: OneFacts) -> list[tuple[str, str]]:
-    """What was asked for, and how it was searched."""
+    """The facts below the title: what was searched, and how."""
     state = found.state
     strategy = strategy_of(state.metadata)
     rows = [("Strategy", strategy)] if strategy not in ("default", "optuna") else []

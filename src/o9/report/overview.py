@@ -29,7 +29,7 @@ _QUEUE = {
     "queued": "Waiting for a slot",
     "claimed": "Claimed, and about to begin",
     "waiting_for_others": "Waiting for others to complete",
-    "held": "Held back until somebody starts them",
+    "held": "Held back until they are started",
 }
 
 

@@ -2,7 +2,7 @@
 
 Contract. Pure but for reading this package's templates and plotly.js from its own package. Every value that a template
 prints passes `plain` and is escaped. The page's Content-Security-Policy forbids every request, and every script
-but the two whose hashes it names, so that nothing that somebody wrote into a name can become one.
+but the two whose hashes it names, so that no name can become one.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def value_text(value: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """Any figure that somebody measured: `0.1235`, `yes`, `unknown`; at most five values of a list."""
+    """Any measured figure: `0.1235`, `yes`, `unknown`; at most five values of a list."""
     if value is None or isinstance(value, bool):
         return {None: "unknown", True: "yes", False: "no"}[value]
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""What somebody probably meant by a name that does not exist. Pure."""
+"""What is probably meant by a name that does not exist. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORD = re.compile(r"[\s._]+")
 
 
 def near(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
-    """At most `n` of `known`, best first: spelled nearly so, whatever the case, or with `name` as one of its words."""
+    """At most `n` of `known`, best first: spelled alike but for case, or with `name` as one of its words."""
     wanted = str(name).lower()
     by_lower = {each.lower(): each for each in known}
     found = get_close_matches(wanted, by_lower, n=n, cutoff=cutoff)

@@ -4,7 +4,7 @@ Contract. `sp500()` reads the file that skfolio ships (no download) once per pro
 from any thread. Without skfolio it raises OptimizationStrategyError that names the extra to install.
 
 The 20 were chosen by skfolio's authors from companies that are large today, so the data has survivorship bias: every
-long strategy on it looks better than it could have looked to somebody who did not know in 1990 who would survive.
+long strategy on it looks better than it could have in 1990, when nobody knew which would survive.
 Baselines on the same stocks carry the same bias, which is why results are to be read against them and not alone.
 There is no cash rate in it: Sharpe ratios are of returns over zero, cash earns nothing and borrowing costs nothing.
 """
@@ -69,7 +69,7 @@ class Prices:
         return f"{self.name}-{fingerprint(content)[:12]}"
 
     def until(self, days: int) -> Prices:
-        """The first `days` days alone, as somebody had them then."""
+        """The first `days` days alone, as they were known then."""
         return Prices(self.closes[:days].copy(), self.dates[:days].copy(), self.tickers, self.name)
 
 

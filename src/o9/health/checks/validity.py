@@ -29,7 +29,7 @@ PEAK = 0.7  # below the threshold: a warning, by itself no verdict
 
 
 def validity(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> list[Check]:
-    """All checks of the part; `evidence` is that of `evidence_of`, where somebody has it already."""
+    """All checks of the part; `evidence` is that of `evidence_of`, where it was computed before."""
     verdict = verdict_on(facts, evidence)
     if not facts.trials:
         return [verdict_check(verdict)]

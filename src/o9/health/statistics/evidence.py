@@ -2,8 +2,7 @@
 
 Contract. Pure and deterministic. Whatever cannot be computed is an `Unknown` inside the evidence, with its reason; only
 a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`), or
-of another length than those of the judged one, is left out and counts as a trial without edge,
-like one without returns.
+of another length than those of the judged one, is left out and counts as a trial without edge, as one without returns.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from o9.health.grades import GradeReason, Placebo
 from o9.health.statistics.forecast import Mixture, concavity, edge_of, hints_at_a_crash, variance_ratio
 from o9.health.statistics.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies, unusable
 from o9.health.statistics.overfitting import (
@@ -49,15 +47,10 @@ def examine(
     out_of_sample_benchmark: ArrayLike | None = None,
     periods_per_year: float | None = None,
     pruned: PrunedTrials = NOTHING_PRUNED,
-    void: GradeReason | None = None,
-    adaptive: bool = True,
-    market_neutral: bool = False,
-    looks: int = 1,
-    seen: int = 0,
-    placebo: Placebo | None = None,
     blocks: int = 16,
     replications: int = REPLICATIONS,
     seed: int = 0,
+    **given: Any,
 ) -> Evidence:
     """What the returns of a family say.
 
@@ -70,16 +63,13 @@ def examine(
     out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark; unknown
         where one of the two has a benchmark and the other has none, for they say different things then.
     pruned: what is left of trials that are counted, and whose returns are gone: they tell of the spread between trials.
-    void, adaptive, market_neutral, looks, seen, placebo: as in `Evidence`.
+    given: void, adaptive, market_neutral, looks, seen and placebo of the `Evidence`, which no return says.
 
     Memory: the returns that are given, one copy of them, and what the tests need. 10,000 trials of 2,520 periods
     (202 MB): 1.1 GiB at the highest, 30 s of processor time; 2,000: 460 MiB, 5 s.
     """
     tried = len(returns) if counted is None else counted
-    given: dict[str, Any] = {
-        "void": void, "adaptive": adaptive, "market_neutral": market_neutral, "looks": looks, "seen": seen,
-        "placebo": placebo, "periods_per_year": periods_per_year,
-    }  # fmt: skip
+    given["periods_per_year"] = periods_per_year
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
     with np.errstate(all="ignore"):  # what is not finite is made unknown, with its reason

@@ -141,7 +141,7 @@ def never_varies(series: Floats) -> bool:
 
 
 def unusable(series: Floats) -> str | None:
-    """Why `series` is none of returns; None where it is one."""
+    """Why `series` cannot be returns; None where it can."""
     if series.ndim != 1:
         return f"the returns have {series.ndim} dimensions, not one"
     if not len(series):

@@ -79,12 +79,12 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str,
     } | more
 
 
-# Above the plot, and as wide as it: beside it there is no room on a telephone.
+# Above the plot, at full width: a phone has no room at the side.
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
 
 
 def label(text: str, limit: int = LABEL_LIMIT) -> str:
-    """What somebody wrote, for a place where Plotly would read it as its own small HTML."""
+    """Text of a user, where Plotly would read HTML."""
     return escape(shortened(plain(text), limit), quote=False)
 
 

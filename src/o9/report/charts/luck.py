@@ -1,4 +1,4 @@
-"""How much of the best is luck: the trials' Sharpe ratios beside it, and its ranks over split samples. Pure."""
+"""How much of the best is luck: the Sharpe ratios of all trials, and the best's ranks over split samples. Pure."""
 
 from __future__ import annotations
 
