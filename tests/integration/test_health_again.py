@@ -220,7 +220,7 @@ async def test_another_value_each_time_is_critical_and_no_leak(health: Optimizat
     found = await checks(health, "chance")
     assert (found[REPEATABLE]["score"], found[LOOK_AHEAD]["score"]) == (0.5, None)
     assert "another each time" in found[REPEATABLE]["words"]
-    assert "cannot be told from chance" in found[LOOK_AHEAD]["words"]
+    assert "cannot be distinguished from chance" in found[LOOK_AHEAD]["words"]
     assert (verdict_in(found).grade, verdict_in(found).reason) == (Grade.VOID, GradeReason.NOT_REPEATABLE)
 
 
