@@ -35,6 +35,7 @@ from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resu
 from o9.flows.form import AsForm
 from o9.flows.membership import join_store
 from o9.flows.process import run_begins, watchdog_for
+from o9.flows.recurrence import begins
 from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import requested
@@ -215,6 +216,8 @@ async def _begin(
         given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
         scheduled_for = flow_run.expected_start_time or utc_now()
         state = requested(filled(given, scheduled_for), allowed)
+        if (skipped := await begins(store, flow_run, state.metadata.get("series"))) is not None:
+            return skipped
         if "series" in state.metadata and flow_run.auto_scheduled:
             state.metadata.setdefault("scheduled_at", scheduled_for.isoformat())
         await control_of(store).submit(state, allowed_imports=allowed, hold=True)

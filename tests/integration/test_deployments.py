@@ -99,13 +99,21 @@ def test_dates_of_a_name_move_in_the_schedule_s_zone_and_the_series_keeps_what_s
         ("schedule", ["--cron", "0 22 * * *", "--every", "1h"]),
         ("every", ["--every", "often"]),
         ("timezone", ["--every", "1h", "--timezone", "Mars/Olympus"]),
-        ("overlap", ["--every", "1h", "--overlap", "replace"]),
+        ("overlap", ["--every", "1h", "--overlap", "never"]),
+        ("missed", ["--every", "1h", "--missed", "twice"]),
     ],
 )
 def test_a_schedule_that_is_none_is_refused(field: str, options: list[str], o9: O9Command) -> None:
     Path("nightly.yaml").write_text(NIGHTLY)
     told = o9("deploy", "nightly.yaml", *options, "--print")
     assert (told.code, told.err.startswith(f"o9: {field}: ")) == (1, True), told.err
+
+
+def test_policies_that_prefect_does_not_know_are_tags(o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(NIGHTLY)
+    told = o9("deploy", "nightly.yaml", "--every", "1h", "--overlap", "replace", "--missed", "once", "--print")
+    (made,) = yaml.safe_load(told.out)["deployments"]
+    assert (sorted(made["tags"]), "concurrency_limit" in made) == (["missed:once", "o9", "overlap:replace"], False)
 
 
 def test_a_fixed_id_is_refused_on_a_schedule_alone() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import o9_testing
+import pytest
 import zygote
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
@@ -22,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.model.states import OptimizationStatus
 from o9.store import queries
+from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 
 SERVE = """
@@ -67,6 +70,94 @@ async def test_a_schedule_creates_runs_and_each_is_an_optimization(
         state = store.read(queries.get, run["optimization_id"])
     assert (state.status, state.completed_steps) == (OptimizationStatus.COMPLETED, 2)
     assert state.name == f"Carry {flow_run.expected_start_time:%Y-%m-%d}"
+
+
+POLICIES = """
+import time
+from o9.flows.lifecycle import optimization_lifecycle
+from o9.strategies.registry import objective
+from prefect.deployments.runner import EntrypointType
+
+optimization_lifecycle.serve(
+    "recurring",
+    parameters={
+        "spec": {"name": "Carry", "total_steps": 40, "metadata": {"objective": "desk:slow", "series": "carry"}}
+    },
+    tags=["missed:once", "overlap:replace"],
+    print_starting_message=False,
+    entrypoint_type=EntrypointType.MODULE_PATH,
+)
+"""
+DESK = """
+import asyncio
+
+from OptimizationStateAggregator import objective
+
+@objective("slow", search_space={"x": {"type": "float", "low": 0, "high": 1}})
+async def slow(parameters):
+    await asyncio.sleep(1)
+    return parameters["x"]
+"""
+
+
+@pytest.mark.long
+async def test_missed_runs_run_once_and_the_next_replaces_the_one_before(
+    tmp_path: Path, store_url: str, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    write(tmp_path / "desk.py", DESK)
+    with o9_testing.no_process_left() as environment, prefect_client_settings(o9_testing.session_server()):
+        environment |= o9_testing.prefect_environment()
+        environment |= {
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1", "O9_STORE_URL": store_url, "O9_ALLOWED_IMPORTS": "desk",
+            "PYTHONPATH": str(tmp_path),
+        }  # fmt: skip
+        with open_log(tmp_path / "log") as log:
+            serve = partial(
+                zygote.start, ["-c", POLICIES], cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+            serving = serve()
+            async with get_client() as client:
+                deployment = await async_wait_until(lambda: served(client), 60)
+                serving.kill()
+                serving.wait(30)
+                await client.resume_deployment(deployment.id)  # while nobody serves it, runs are due and missed
+                every = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(seconds=20)))
+                await client.create_deployment_schedules(deployment.id, [every])
+                try:
+                    await async_wait_until(lambda: due(client, deployment.id, 3), 120)
+                    serving = serve()
+                    with Store(store_url) as store:
+
+                        def of_series() -> list[str]:
+                            found = store.read(queries.page, Filter(series="carry")).items
+                            return [state.status.value for state in reversed(found)]
+
+                        await async_wait_until(lambda: of_series()[:2] == ["cancelled", "running"], 120)
+                    skipped = [run for run in await runs_of(client, deployment.id) if run.state_name == "Skipped"]
+                finally:
+                    serving.terminate()
+                    serving.wait(60)
+                    await client.delete_deployment(deployment.id)
+    assert len(skipped) >= 2
+
+
+async def due(client: PrefectClient, deployment_id: Any, count: int) -> bool:
+    now = datetime.now(UTC)
+    starts = [run.expected_start_time for run in await runs_of(client, deployment_id)]
+    return sum(start is not None and start <= now for start in starts) >= count
+
+
+async def runs_of(client: PrefectClient, deployment_id: Any) -> list[FlowRun]:
+    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
+    return await client.read_flow_runs(flow_run_filter=mine)
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def open_log(path: Path) -> Any:
+    return path.open("w")
 
 
 async def served(client: PrefectClient) -> Any:

@@ -21,6 +21,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
 from o9.flows.form import offer_objectives
+from o9.flows.recurrence import REPLACE, Missed
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.templates import in_zone, without
@@ -62,18 +63,27 @@ def all_flows() -> list[RunnerDeployment]:
 
 
 def of_optimization(
-    spec: Mapping[str, Any], when: schedules.Schedule | None, *, overlap: str = "queue", name: str | None = None
+    spec: Mapping[str, Any],
+    when: schedules.Schedule | None,
+    *,
+    overlap: str = "queue",
+    missed: str = "all",
+    name: str | None = None,
 ) -> RunnerDeployment:
     """The deployment of one optimization, with its specification as the parameters' default; it recurs at `when`.
 
-    overlap: a run that is due while the one before still runs waits (`queue`), is left out (`skip`) or runs
-    (`together`). name: of the deployment; None: the optimization's, in lower case. Raises OptimizationValidationError
-    for one that recurs with a fixed id, which every run would submit again.
+    overlap: a run that is due while the one before still runs waits (`queue`), is left out (`skip`), cancels the one
+    before (`replace`) or runs (`together`). missed: of runs that could not start when they were due, `all` start,
+    `once` the last one, or `none`. name: of the deployment; None: the optimization's, in lower case. Raises
+    OptimizationValidationError for one that recurs with a fixed id, which every run would submit again.
     """
     if when is not None:
         may_recur(spec)
-    if overlap not in (*OVERLAP, "together"):
-        raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip or together")
+    if overlap not in (*OVERLAP, "replace", "together"):
+        raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip, replace or together")
+    if missed not in (*Missed,):
+        raise OptimizationValidationError("missed", f"{missed!r} is not all, once or none")
+    policies = [Missed(missed).tag] * (missed != Missed.ALL) + [REPLACE] * (overlap == "replace")
     called = called_by(spec)
     limit = OVERLAP.get(overlap)
     return _deployment(
@@ -83,6 +93,7 @@ def of_optimization(
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
+        tags=[*TAGS, *policies],
     )
 
 
@@ -120,7 +131,8 @@ def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any
 
 
 def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
-    made = of.load().to_deployment(name=name, tags=list(TAGS), entrypoint_type=EntrypointType.MODULE_PATH, **more)
+    more = {"tags": list(TAGS)} | more
+    made = of.load().to_deployment(name=name, entrypoint_type=EntrypointType.MODULE_PATH, **more)
     assert isinstance(made, RunnerDeployment)
     offer_objectives(made._parameter_openapi_schema.definitions, names_of("objective"))
     return made

@@ -38,8 +38,12 @@ def deploy_(
     rrule: RRule = None,
     timezone: Timezone = "UTC",
     overlap: Annotated[
-        str, typer.Option("--overlap", metavar="POLICY", help="If the last run still runs: queue, skip or together.")
+        str,
+        typer.Option("--overlap", metavar="POLICY", help="If the last run still runs: queue, skip, replace, together."),
     ] = "queue",
+    missed: Annotated[
+        str, typer.Option("--missed", metavar="POLICY", help="Of runs that could not start in time: all, once, none.")
+    ] = "all",
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the deployment.")] = None,
     pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool.")] = "o9",
     serve: Annotated[bool, typer.Option("--serve", help="Run it in this process, without a pool.")] = False,
@@ -56,7 +60,7 @@ def deploy_(
         deployments = flows.all_flows()
     else:
         when = flows.recurrence(cron, interval_of(every), rrule, timezone)
-        deployments = [flows.of_optimization(_spec(file), when, overlap=overlap, name=name)]
+        deployments = [flows.of_optimization(_spec(file), when, overlap=overlap, missed=missed, name=name)]
     if as_yaml:
         print(flows.as_prefect_yaml(deployments, pool), end="")
         return 0

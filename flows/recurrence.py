@@ -1,0 +1,110 @@
+"""Whether the run of a schedule begins: policies for runs that are late, and for the run before it that still works.
+
+Contract. A deployment says its policies by tags, which its runs have too: `missed:once`, `missed:none`,
+`overlap:replace`. `decide_run` decides, purely; `begins` asks Prefect and the store, and carries it out. It concerns
+only runs that a schedule created. Queueing and skipping while one works is Prefect's own concurrency limit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled
+
+from o9.lifecycle.control import Verb, control_of
+from o9.model.optimization import utc_now
+from o9.model.states import OptimizationStatus
+from o9.store import queries
+from o9.store.optimizations.queries import Filter
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+SKIPPED = "Skipped"  # the name of the state, of type CANCELLED
+FOLLOWING = 50
+REPLACED = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
+BY = "schedule"
+
+
+class Missed(str, Enum):
+    """What becomes of runs that could not start when they were due."""
+
+    ALL = "all"
+    ONCE = "once"
+    NONE = "none"
+
+    @property
+    def tag(self) -> str:
+        return f"missed:{self.value}"
+
+
+REPLACE = "overlap:replace"
+
+
+class ScheduleReason(str, Enum):
+    """Why the run of a schedule begins, or does not."""
+
+    DUE = "it is due"
+    LATER_ONE_DUE = "a later run of the schedule is due already, and missed ones run once"
+    MISSED = "it is nearer to the next run than to its own time, and missed ones do not run"
+
+
+def decide_run(policy: Missed, expected: datetime, following: Sequence[datetime], now: datetime) -> ScheduleReason:
+    """`expected` is when the run was due, `following` when those after it are, begun or not."""
+    if policy is Missed.ALL or not following:
+        return ScheduleReason.DUE
+    following_first = min(following)
+    if policy is Missed.ONCE:
+        return ScheduleReason.LATER_ONE_DUE if following_first <= now else ScheduleReason.DUE
+    return ScheduleReason.MISSED if now - expected > (following_first - expected) / 2 else ScheduleReason.DUE
+
+
+async def begins(store: Store, flow_run: FlowRun, series: str | None) -> State[None] | None:
+    """None where it does; else the state in which it ends. What it replaces is cancelled."""
+    if not flow_run.auto_scheduled:
+        return None
+    policy = next((each for each in Missed if each.tag in flow_run.tags), Missed.ALL)
+    if policy is not Missed.ALL and flow_run.expected_start_time is not None:
+        following = await _following(flow_run, flow_run.expected_start_time)
+        reason = decide_run(policy, flow_run.expected_start_time, following, utc_now())
+        if reason is not ScheduleReason.DUE:
+            return Cancelled(name=SKIPPED, message=f"Nothing was submitted: {reason.value}")
+    if REPLACE in flow_run.tags and series is not None:
+        await _cancel_runs_of(store, series)
+    return None
+
+
+async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
+    later = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[flow_run.deployment_id] if flow_run.deployment_id else []),
+        expected_start_time=FlowRunFilterExpectedStartTime(after_=expected),
+    )
+    async with get_client() as client:
+        runs = await client.read_flow_runs(
+            flow_run_filter=later, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=FOLLOWING
+        )
+    return [
+        run.expected_start_time
+        for run in runs
+        if run.auto_scheduled and run.expected_start_time is not None and run.expected_start_time > expected
+    ]
+
+
+async def _cancel_runs_of(store: Store, series: str) -> None:
+    """Those that work or wait; one that somebody paused stays."""
+    control = control_of(store)
+    for status in REPLACED:
+        page = await store.read_async(queries.page, Filter(status=status, series=series))
+        for state in page.items:
+            logger.info("%s is cancelled: the next run of %r takes its place", state.optimization_id, series)
+            await control.carry_out(Verb.CANCEL, state.optimization_id, BY)
