@@ -23,6 +23,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled
 
 from o9.lifecycle.control import Verb, control_of
+from o9.mirror.interpretation import SKIPPED
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
 from o9.store import queries
@@ -30,7 +31,6 @@ from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-SKIPPED = "Skipped"  # the name of the state, of type CANCELLED
 FOLLOWING = 50
 REPLACED = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
 BY = "schedule"

@@ -30,6 +30,7 @@ PAUSED = "Paused"
 SUSPENDED = "Suspended"  # of type CANCELLED; Prefect's own Suspended is of type PAUSED
 REQUEUED = "Requeued"
 REPLACED = "Replaced"
+SKIPPED = "Skipped"  # of type CANCELLED: the run of a schedule that a policy left out; no optimization knows of it
 PREFECT = "prefect"  # who wanted it, where a person pressed a button of Prefect's
 
 

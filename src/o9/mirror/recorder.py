@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, is_own_rest
+from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, SKIPPED, is_own_rest
 from o9.mirror.observed_state import FLOW, TASK, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationError
@@ -42,7 +42,8 @@ class _PrefectTalk(logging.Filter):
 
 
 _NO_ERRORS = tuple(
-    f"Finished in state {name}(" for name in (PAUSED, REQUEUED, REPLACED, "Suspended", "Cancelled", "Cancelling")
+    f"Finished in state {name}("
+    for name in (PAUSED, REQUEUED, REPLACED, SKIPPED, "Suspended", "Cancelled", "Cancelling")
 )
 for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_PrefectTalk())
