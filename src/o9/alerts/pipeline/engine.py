@@ -87,7 +87,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """What was raised over these episodes; `receiver` is who was to be notified, where that is known."""
+    """What was raised over these episodes; `receiver`: the one to be notified, where it is known."""
 
     error: Exception
     alert_ids: tuple[str, ...]
@@ -209,7 +209,7 @@ class Engine:
         groups = []
         for key, (due_at, state) in snapshot.groups.items():
             route = routes.get(state["route"], configuration.route)
-            latest = now + max(route.group_wait, route.group_interval)  # the clock of who wrote it may be ahead
+            latest = now + max(route.group_wait, route.group_interval)  # it may come from a clock that is ahead
             group = Group.of(key, route, min(due_at, latest), state)
             groups.append(group)
             if group_key(group.route, group.labels) == key:

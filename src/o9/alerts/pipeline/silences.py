@@ -76,7 +76,7 @@ def checked(silence: Silence, now: datetime) -> Silence:
     if silence.matchers and match(silence.matchers, {}):
         raise OptimizationValidationError(
             "matchers",
-            f"{written(silence.matchers)} fits every alert, also one without labels; name one that has to be there",
+            f"{written(silence.matchers)} fits every alert, even without labels; name a label that an alert must have",
         )
     if (why := unfit(silence.matchers)) is not None:
         raise OptimizationValidationError("matchers", why)

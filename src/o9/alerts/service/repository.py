@@ -69,7 +69,7 @@ def _ended(given: OptimizationAlert) -> datetime:
     ends_at, now = as_utc(given.resolved_at or given.timestamp), utc_now()
     if ends_at > now + CLOCKS_DIFFER:
         raise OptimizationValidationError(
-            "resolved_at", f"it is given as resolved, at {ends_at}, which is to come; send that when it is over"
+            "resolved_at", f"{ends_at} is in the future; send the alert as resolved when it is over"
         )
     return min(ends_at, now)
 

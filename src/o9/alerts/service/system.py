@@ -94,18 +94,16 @@ class AlertNotificationSystem(StoreComponent):
     async def send_alert(
         self, alert: OptimizationAlert, *, resolve_timeout: timedelta | float | None = None
     ) -> str | None:
-        """Record an alert, durably; one with `resolved` set ends what it says fires. Returns the id of the episode
-        that it belongs to: of the first alert with the same labels since when they have been firing. None: a rule
-        dropped it, which the history says.
+        """Record an alert durably; one with `resolved` set resolves its episode. Returns the id of the episode: that of
+        its first alert. None: a rule dropped the alert, and the history says so.
 
-        Sent again under its id, with a later timestamp, it still fires: so sources repeat what goes on, and no receiver
-        is notified twice. It begins with the earliest timestamp. Sent again unchanged, it has no effect. With other
-        content it needs another id, and is the same alert by its labels; once it is resolved, it needs one to fire
-        again. The first 20,000 characters of a message are kept.
+        An alert that is sent again under its id, with a later timestamp, still fires, and no receiver is notified
+        twice. The earliest timestamp is the start. Sent again unchanged, it has no effect. Other content needs another
+        id, and belongs to the same episode if the labels are equal; a resolved alert needs a new id to fire again. The
+        first 20,000 characters of a message are kept.
 
-        resolve_timeout: it is over after so long unless it is sent again; else when it is resolved. Raises
-        OptimizationValidationError, naming the field, also for one that is said to be resolved in the future;
-        OptimizationConflictError for an id that had other content.
+        resolve_timeout: a timedelta or seconds, after which it is resolved unless it is sent again. Raises
+        OptimizationValidationError, naming the field; OptimizationConflictError for an id that had other content.
         """
         given = await self._to_ingest().add(alert, self._timeout(resolve_timeout))
         if given is None:
@@ -215,11 +213,11 @@ class AlertNotificationSystem(StoreComponent):
         return await self.store.read_async(queries.silences)
 
     async def get_notification_history(self, limit: int = 100) -> list[dict[str, Any]]:
-        """What was sent, and why what was not, newest first; `limit` is 1 to 1000.
+        """Notifications, and why others were suppressed, newest first; `limit` is 1 to 1000.
 
-        `status`: sent, pending, failed (all three with their `tries`, whose `outcome` is sent, failed, unknown where it
-        may have arrived, possible_double where it was sent again after that, None while it goes on), or suppressed:
-        then with the `alert_id`, the `reason` (a code of `NotifyReason`), and what it was `by`.
+        `status`: sent, pending or failed, with the `tries`, whose `outcome` is sent, failed, unknown (it may have
+        arrived), possible_double (sent again after that) or None while one goes on; or suppressed, with the `alert_id`,
+        the `reason` (a code of `NotifyReason`), and what it was `by`.
         """
         return await asyncio.to_thread(history, self.store, limit)
 
@@ -227,10 +225,8 @@ class AlertNotificationSystem(StoreComponent):
         """Counts over all time, and what fires now.
 
         `received`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several may be one that began.
-        `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived,
-        and after which it was sent again: no answer came in time, or the node died or was stopped. `suppressed`: by
-        reason.
-        `channels`: how each does. `leader`: the node that decides; None if there is none.
+        `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived, and were
+        repeated. `suppressed`: by reason. `channels`: the state of each. `leader`: the node that decides, or None.
         """
         return await asyncio.to_thread(_statistics, self.store)
 
@@ -252,7 +248,7 @@ class AlertNotificationSystem(StoreComponent):
     async def _open(self) -> None:
         self._file.look()
         await super()._open()
-        self._ingest = None  # who sent while it was closed wrote to the former store
+        self._ingest = None  # it wrote to the former store
         self._owner = asyncio.get_running_loop()
 
     async def _begin(self) -> None:

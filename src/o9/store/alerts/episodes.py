@@ -324,7 +324,7 @@ def _episode(unit: UnitOfWork, alert_id: str) -> Mapping[Any, Any]:
     statement = select(ALERT).join_from(ALERT, given, given.c.episode == ALERT.c.alert_id)
     found = unit.connection.execute(statement.where(given.c.alert_id == alert_id)).mappings().first()
     if found is None:
-        raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; `o9 alerts list` lists those that there are")
+        raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; `o9 alerts list` lists them")
     return found
 
 
