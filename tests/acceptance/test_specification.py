@@ -101,7 +101,7 @@ def test_the_two_examples_over_http(tmp_path: Path, wait_until: Callable[..., An
         environment |= {**o9_testing.prefect_environment(), "O9_API_PORT": "0", "O9_API_RATE_LIMIT": "100000/minute"}
         server = zygote.start([*O9, "serve"], cwd=tmp_path, env=environment, stdout=written, stderr=written)
         try:
-            wait_until(lambda: "Ctrl-C ends it" in out.read_text() or server.poll() is not None, 60)
+            wait_until(lambda: "Ctrl-C shuts it down" in out.read_text() or server.poll() is not None, 60)
             url = re.search(r"^HTTP: +(\S+),", out.read_text(), re.MULTILINE)[1]  # type: ignore[index]
             with httpx.Client(base_url=url, timeout=60) as client:
                 _over_http(client, wait_until)

@@ -83,7 +83,7 @@ def test_it_works_the_queue_keeps_the_schedules_and_hands_what_runs_to_the_next(
 ) -> None:
     with Store(str(served.folder / "store.db")) as store:
         first = served.start()
-        wait_until(lambda: "Ctrl-C ends it" in served.out(0), 60)
+        wait_until(lambda: "Ctrl-C shuts it down" in served.out(0), 60)
         for word in ("store.db", "Prefect:", *(f"{name} (every {every})" for name, every in KEPT.items())):
             assert word in served.out(0)
         wait_until(lambda: served.has_said(0, "completed after", KEPT), 90)

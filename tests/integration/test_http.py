@@ -270,7 +270,7 @@ def test_serve_answers_and_ends_with_what_it_serves(tmp_path: Path, wait_until: 
                 [*O9, "serve", "--store", "store.db"], cwd=tmp_path, env=environment, stdout=stdout, stderr=stderr
             )
         try:
-            wait_until(lambda: "Ctrl-C ends it" in out.read_text(), 60)
+            wait_until(lambda: "Ctrl-C shuts it down" in out.read_text(), 60)
             assert f"{url}/api/v1" in out.read_text()
             with httpx.Client(base_url=f"{url}/api/v1", timeout=60) as client:
                 metadata = {"objective": "desk:slow", "search_space": o9_testing.LINE, "seed": 1}
