@@ -157,7 +157,7 @@ _CONFIRMED = (
 ERRORS = {
     GradeReason.HOLD_OUT_AND_FAMILY: _CONFIRMED,
     GradeReason.HOLD_OUT_AND_PLACEBO: _CONFIRMED,
-    GradeReason.FAMILY: f"Measured: {MEASURED['plausible without an edge']}% of families without an edge pass it.",
+    GradeReason.FAMILY: f"Measured: {MEASURED['plausible without an edge']}% of families without an edge pass too.",
     GradeReason.PLACEBO: "By construction at most 5% of searches without an edge pass this test.",
 }
 
