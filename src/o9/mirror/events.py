@@ -26,7 +26,7 @@ from o9.mirror.ingest import Request, ingest
 from o9.mirror.interpretation import may_ask
 from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
-from o9.model.errors import OptimizationStoreError
+from o9.model.errors import OptimizationNotFoundError, OptimizationStoreError
 from o9.model.loops import Backoff, cancelled
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
@@ -136,6 +136,9 @@ class EventListener:
                 logger.warning("could not record states of flow run %s, trying again: %s", flow_run_id, error)
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
+            except OptimizationNotFoundError as error:  # it was deleted meanwhile
+                logger.debug("states of flow run %s concern nobody any more: %s", flow_run_id, error)
+                done = True
             except Exception:  # whatever it was, what comes behind it is to be taken
                 logger.exception("could not ingest states of flow run %s", flow_run_id)
                 done = True

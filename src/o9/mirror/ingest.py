@@ -10,7 +10,12 @@ from typing import Any
 from o9.mirror.interpretation import PREFECT, RunStatus, interpret, may_ask, on_the_way
 from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
-from o9.model.errors import OptimizationError, OptimizationLifecycleError, OptimizationStateError, StaleAttemptError
+from o9.model.errors import (
+    OptimizationLifecycleError,
+    OptimizationNotFoundError,
+    OptimizationStateError,
+    StaleAttemptError,
+)
 from o9.model.states import Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.core.column_types import moment
@@ -86,7 +91,7 @@ class _Ingestion:
         run = self.run
         holding = await self.store.read_async(queries.holding, run.optimization_id)
         if holding is None:
-            raise OptimizationError(f"there is no optimization {run.optimization_id!r} any more")
+            raise OptimizationNotFoundError(f"there is no optimization {run.optimization_id!r} any more")
         run_status = RunStatus(
             owner=run.owner,
             status=OptimizationStatus(holding.status),
