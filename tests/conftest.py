@@ -144,36 +144,39 @@ class UsedDatabase:
     """A store on PostgreSQL that one test uses after the other."""
 
     def __init__(self, server: str) -> None:
-        import psycopg
-
         from o9.store.store import Store
 
         self._made = _database(server, "template1")
         self.url = self._made.__enter__()
         Store(self.url).close()
-        self._connection = psycopg.connect(self.url, autocommit=True)
-        self._schema = self._connection.execute(_SCHEMA).fetchone()
-        names = self._connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        counters = self._connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
-        kept = {VERSION_TABLE}
+        with self._connected() as connection:
+            self._schema = connection.execute(_SCHEMA).fetchone()
+            names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            counters = connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
         self._empty = "; ".join([
-            *(f'DELETE FROM "{name}"' for (name,) in names if name not in kept),
+            *(f'DELETE FROM "{name}"' for (name,) in names if name != VERSION_TABLE),
             *(f"SELECT setval('{name}', 1, false)" for (name,) in counters),
         ])  # fmt: skip
 
+    def _connected(self) -> Any:
+        """Anew each time, as some tests end all connections."""
+        import psycopg
+
+        return psycopg.connect(self.url, autocommit=True)
+
     def emptied(self) -> bool:
         """Empty it for the next test; False where this one has changed more than rows."""
-        self._connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-        if self._connection.execute(_SCHEMA).fetchone() != self._schema:
-            return False
-        self._connection.execute(self._empty)
+        with self._connected() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            if connection.execute(_SCHEMA).fetchone() != self._schema:
+                return False
+            connection.execute(self._empty)
         return True
 
     def close(self) -> None:
-        self._connection.close()
         self._made.__exit__(None, None, None)
 
 

@@ -173,6 +173,7 @@ def swept_from_a_ghost(floor: Floor, optimization_id: str) -> str:
     return str(floor.store.read(queries.transitions, optimization_id)[-1]["node"])
 
 
+@pytest.mark.long  # the store's contract has the queue's order as well
 def test_the_queue_goes_by_the_clock_of_whoever_queued_it(tmp_path: Path) -> None:
     """An hour is six levels of priority: from a clock ahead, the most urgent waits behind all; from one behind, it is
     the other way round. Neither waits for longer than until the others have begun."""

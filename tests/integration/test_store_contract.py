@@ -58,8 +58,8 @@ def test_hot_queries_go_by_an_index_on_sqlite(store_url: str) -> None:
     assert not [line for name, plan in plans.items() for line in plan if "TEMP B-TREE" in line]
 
 
-def test_hot_queries_go_by_an_index_on_postgresql(postgres_url: str) -> None:
-    with Store(postgres_url) as store:
+def test_hot_queries_go_by_an_index_on_postgresql(new_postgres_url: str) -> None:
+    with Store(new_postgres_url) as store:
         plans = explained(store, "SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN ")
     assert_indexed(plans, scan="Seq Scan")
     assert not [line for name, plan in plans.items() for line in plan if "Sort" in line.split("  (")[0]]
