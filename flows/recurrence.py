@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 
@@ -24,6 +25,7 @@ from prefect.states import Cancelled
 
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.interpretation import SKIPPED
+from o9.model.errors import OptimizationStateError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus
 from o9.store import queries
@@ -32,7 +34,7 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 FOLLOWING = 50
-REPLACED = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
+REPLACEABLE = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
 BY = "schedule"
 
 
@@ -63,10 +65,10 @@ def decide_run(policy: Missed, expected: datetime, following: Sequence[datetime]
     """`expected` is when the run was due, `following` when those after it are, begun or not."""
     if policy is Missed.ALL or not following:
         return ScheduleReason.DUE
-    following_first = min(following)
+    first = min(following)
     if policy is Missed.ONCE:
-        return ScheduleReason.LATER_ONE_DUE if following_first <= now else ScheduleReason.DUE
-    return ScheduleReason.MISSED if now - expected > (following_first - expected) / 2 else ScheduleReason.DUE
+        return ScheduleReason.LATER_ONE_DUE if first <= now else ScheduleReason.DUE
+    return ScheduleReason.MISSED if now - expected > (first - expected) / 2 else ScheduleReason.DUE
 
 
 async def begins(store: Store, flow_run: FlowRun, series: str | None) -> State[None] | None:
@@ -103,8 +105,9 @@ async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
 async def _cancel_runs_of(store: Store, series: str) -> None:
     """Those that work or wait; one that somebody paused stays."""
     control = control_of(store)
-    for status in REPLACED:
+    for status in REPLACEABLE:
         page = await store.read_async(queries.page, Filter(status=status, series=series))
         for state in page.items:
-            logger.info("%s is cancelled: the next run of %r takes its place", state.optimization_id, series)
-            await control.carry_out(Verb.CANCEL, state.optimization_id, BY)
+            with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
+                await control.carry_out(Verb.CANCEL, state.optimization_id, BY)
+                logger.info("%s is cancelled: the next run of %r takes its place", state.optimization_id, series)

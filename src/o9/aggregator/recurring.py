@@ -126,7 +126,7 @@ async def _described(client: PrefectClient, deployment: DeploymentResponse) -> R
     return Recurring(
         name=deployment.name,
         series=dict(spec.get("metadata") or {}).get("series"),
-        when=tuple(in_words(each) for each in deployment.schedules),
+        when=tuple(_in_words(each) for each in deployment.schedules),
         active=any(each.active for each in deployment.schedules) and not deployment.paused,
         next_at=waiting.next_scheduled_start_time if waiting else None,
         last=newest.state_name if newest else None,
@@ -145,7 +145,7 @@ async def _run(
     return runs[0] if runs else None
 
 
-def in_words(of: DeploymentSchedule) -> str:
+def _in_words(of: DeploymentSchedule) -> str:
     """`0 22 * * 1-5 America/New_York`, `every 15m`, or an RRULE; a paused one says so."""
     schedule = of.schedule
     if isinstance(schedule, CronSchedule):
