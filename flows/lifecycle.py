@@ -45,7 +45,7 @@ from o9.mirror.recorder import mirror_flow_state
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationValidationError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
-from o9.model.ids import bound
+from o9.model.logs import bound
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings

@@ -34,7 +34,7 @@ from o9.lifecycle.effect import (
 )
 from o9.mirror.recorder import mirror_task_state
 from o9.model.errors import OptimizationStrategyError
-from o9.model.ids import bound
+from o9.model.logs import bound
 from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import Intent, OptimizationStatus, TrialState
 from o9.model.strategy import StepResult

@@ -8,49 +8,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from o9.aggregator.aggregator import OptimizationStateAggregator
-    from o9.alerts.service.system import AlertNotificationSystem
-    from o9.api.api import OptimizationAPI
-    from o9.health.checker import OptimizationHealthChecker
-    from o9.lifecycle.coordinator import OptimizationCoordinator
-    from o9.lifecycle.manager import OptimizationLifecycleManager
+    from o9.aggregator.aggregator import OptimizationStateAggregator as OptimizationStateAggregator
+    from o9.alerts.service.system import AlertNotificationSystem as AlertNotificationSystem
+    from o9.api.api import OptimizationAPI as OptimizationAPI
+    from o9.health.checker import OptimizationHealthChecker as OptimizationHealthChecker
+    from o9.lifecycle.coordinator import OptimizationCoordinator as OptimizationCoordinator
+    from o9.lifecycle.manager import OptimizationLifecycleManager as OptimizationLifecycleManager
     from o9.model.errors import (
-        OptimizationAlertError,
-        OptimizationAPIError,
-        OptimizationConflictError,
-        OptimizationCoordinationError,
-        OptimizationError,
-        OptimizationHealthError,
-        OptimizationLifecycleError,
-        OptimizationNotFoundError,
-        OptimizationStateError,
-        OptimizationStatisticsError,
-        OptimizationStoreError,
-        OptimizationStrategyError,
-        OptimizationSyncError,
-        OptimizationValidationError,
+        OptimizationAlertError as OptimizationAlertError,
+        OptimizationAPIError as OptimizationAPIError,
+        OptimizationConflictError as OptimizationConflictError,
+        OptimizationCoordinationError as OptimizationCoordinationError,
+        OptimizationError as OptimizationError,
+        OptimizationHealthError as OptimizationHealthError,
+        OptimizationLifecycleError as OptimizationLifecycleError,
+        OptimizationNotFoundError as OptimizationNotFoundError,
+        OptimizationStateError as OptimizationStateError,
+        OptimizationStatisticsError as OptimizationStatisticsError,
+        OptimizationStoreError as OptimizationStoreError,
+        OptimizationStrategyError as OptimizationStrategyError,
+        OptimizationSyncError as OptimizationSyncError,
+        OptimizationValidationError as OptimizationValidationError,
     )
     from o9.model.optimization import (
-        OptimizationAlert,
-        OptimizationHealthReport,
-        OptimizationMetrics,
-        OptimizationState,
+        OptimizationAlert as OptimizationAlert,
+        OptimizationHealthReport as OptimizationHealthReport,
+        OptimizationMetrics as OptimizationMetrics,
+        OptimizationState as OptimizationState,
     )
-    from o9.model.specification import OptimizationSpec, new_optimization
+    from o9.model.specification import OptimizationSpec as OptimizationSpec, new_optimization as new_optimization
     from o9.model.states import (
-        AlertLevel,
-        HealthStatus,
-        OptimizationPriority,
-        OptimizationStatus,
-        OptimizationType,
-        TrialState,
+        AlertLevel as AlertLevel,
+        HealthStatus as HealthStatus,
+        OptimizationPriority as OptimizationPriority,
+        OptimizationStatus as OptimizationStatus,
+        OptimizationType as OptimizationType,
+        TrialState as TrialState,
     )
-    from o9.model.strategy import StepResult
-    from o9.model.trial import Evaluation, Infeasible, Trial
-    from o9.monitor.monitor import OptimizationMonitor
-    from o9.statistics.statistics import OptimizationStatistics
-    from o9.strategies.registry import objective, register_score, register_strategy
-    from o9.synchronizer.synchronizer import AsyncStateSynchronizer
+    from o9.model.strategy import StepResult as StepResult
+    from o9.model.trial import Evaluation as Evaluation, Infeasible as Infeasible, Trial as Trial
+    from o9.monitor.monitor import OptimizationMonitor as OptimizationMonitor
+    from o9.statistics.statistics import OptimizationStatistics as OptimizationStatistics
+    from o9.strategies.registry import (
+        objective as objective,
+        register_score as register_score,
+        register_strategy as register_strategy,
+    )
+    from o9.synchronizer.synchronizer import AsyncStateSynchronizer as AsyncStateSynchronizer
 
     __version__: str
 
@@ -101,50 +105,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "AlertLevel",
-    "AlertNotificationSystem",
-    "AsyncStateSynchronizer",
-    "Evaluation",
-    "HealthStatus",
-    "Infeasible",
-    "OptimizationAPI",
-    "OptimizationAPIError",
-    "OptimizationAlert",
-    "OptimizationAlertError",
-    "OptimizationConflictError",
-    "OptimizationCoordinationError",
-    "OptimizationCoordinator",
-    "OptimizationError",
-    "OptimizationHealthChecker",
-    "OptimizationHealthError",
-    "OptimizationHealthReport",
-    "OptimizationLifecycleError",
-    "OptimizationLifecycleManager",
-    "OptimizationMetrics",
-    "OptimizationMonitor",
-    "OptimizationNotFoundError",
-    "OptimizationPriority",
-    "OptimizationSpec",
-    "OptimizationState",
-    "OptimizationStateAggregator",
-    "OptimizationStateError",
-    "OptimizationStatistics",
-    "OptimizationStatisticsError",
-    "OptimizationStatus",
-    "OptimizationStoreError",
-    "OptimizationStrategyError",
-    "OptimizationSyncError",
-    "OptimizationType",
-    "OptimizationValidationError",
-    "StepResult",
-    "Trial",
-    "TrialState",
-    "new_optimization",
-    "objective",
-    "register_score",
-    "register_strategy",
-]
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

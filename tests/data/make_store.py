@@ -10,10 +10,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from o9.model.provenance import Ran
 from o9.model.states import OptimizationPriority, OptimizationType, TrialState
 from o9.model.states import OptimizationStatus as S
-from o9.model.trial import Output
+from o9.model.trial import Output, Ran
 from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, NewAlert, RaiseAlerts
 from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed

@@ -18,11 +18,10 @@ from o9.health import reevaluation as again
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.grades import Grade, GradeReason, Verdict, verdict_of
 from o9.model.errors import OptimizationError, OptimizationStrategyError
-from o9.model.provenance import Ran
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.model.trial import Trial
+from o9.model.trial import Ran, Trial
 from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.provenance import RecordProvenance

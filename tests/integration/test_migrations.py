@@ -19,9 +19,9 @@ from contract_steps import assert_counts_are_true, put, status_of, trial
 from sqlalchemy import Connection, create_engine, inspect, select, text
 
 from o9.model.errors import OptimizationStoreError
-from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
+from o9.model.trial import Ran
 from o9.store import queries
 from o9.store.alerts.outbox import BeginTry
 from o9.store.core import engine

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from contract_steps import new, wait_for
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.flows.process import watchdog_for
 from o9.model.errors import OptimizationStrategyError
-from o9.model.ids import bound
+from o9.model.logs import bound
 from o9.model.optimization import OptimizationState
 from o9.model.states import AlertLevel, TrialState
 from o9.store import queries
@@ -39,11 +38,6 @@ from o9.user_code.watchdog import Watchdog, run_user_code
 WARN, GIVE_UP = 0.1, 0.3
 LONG = 3.0  # of work: it ends by then, so that a broken watchdog fails its test and hangs nothing
 HANGS = 60.0  # by the clock: what has not happened by then never will
-
-
-def system_tells() -> bool:
-    path = Path("/proc/self/schedstat")
-    return path.exists() and path.read_text().split()[:2] != ["0", "0"]
 
 
 @pytest.fixture
@@ -176,8 +170,8 @@ async def test_what_holds_the_loop_for_too_long_raises_an_alert_meanwhile(
 
 async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     async def awaits() -> str:
-        for _ in range(6):
-            hold(GIVE_UP / 3)
+        for _ in range(20):
+            hold(GIVE_UP / 10)
             await asyncio.sleep(0)
         return "whole"
 
@@ -189,37 +183,13 @@ async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogC
 async def test_many_that_hold_it_in_turn_do_not_block_it(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     async def a_while() -> None:
         await asyncio.sleep(0)
-        hold(GIVE_UP / 2)
+        hold(GIVE_UP / 6)
 
-    await asyncio.gather(*[run_user_code(f"number {n}", a_while) for n in range(5)])
+    await asyncio.gather(*[run_user_code(f"number {n}", a_while) for n in range(12)])
     said = [record.getMessage() for record in caplog.records]
     assert any("holds the event loop" in message for message in said)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
     await settled(watchdog)
-
-
-@pytest.mark.skipif(not system_tells(), reason="only Linux tells how long a thread has waited for a CPU")
-async def test_a_wait_for_a_cpu_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
-    """Users' code that is merely slow, and code that does hold the loop, on a CPU that others keep busy."""
-    watchdog = Watchdog(WARN, GIVE_UP)
-
-    async def honest() -> float:
-        began = time.monotonic()
-        hold(GIVE_UP / 2)
-        return time.monotonic() - began
-
-    with one_busy_cpu(others=4):
-        watchdog.start()
-        try:
-            assert await run_user_code("this", honest) > GIVE_UP
-            assert not [record for record in caplog.records if record.levelno > logging.WARNING]
-            observer = Observer(watchdog)
-            observer.start()
-            await run_user_code("this", holds)
-            observer.join()
-            assert observer.blocked_seconds >= GIVE_UP
-        finally:
-            watchdog.stop()
 
 
 async def test_it_may_start_and_stop_at_any_time() -> None:
@@ -296,25 +266,6 @@ class Observer(threading.Thread):
             time.sleep(0.01)
         self.blocked_seconds = self._watchdog.blocked_seconds
         self._unseen.release()
-
-
-@contextlib.contextmanager
-def one_busy_cpu(others: int) -> Iterator[None]:
-    """This thread, those that it starts, and `others` that always work have one CPU together."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.sched_setaffinity, 0, allowed)
-        for _ in range(others):
-            busy = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
-                )
-            )
-            stack.callback(busy.kill)
-            assert busy.stdout is not None
-            assert busy.stdout.readline()
-        yield
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from contract_steps import OpenStore, at_work, new, trial
 from sqlalchemy import func, select
 
-from o9.model.provenance import Ran
 from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
-from o9.model.trial import Output, Trial
+from o9.model.trial import Output, Ran, Trial
 from o9.store import queries
 from o9.store.core.column_types import pack_returns
 from o9.store.optimizations.commit_step import CommitStep, CutOff

@@ -14,8 +14,7 @@ from verdicts import verdict
 from o9.cli.commands.demo import demo_view
 from o9.cli.session.progress import Display, progress_line, progress_table, visible
 from o9.cli.views import words
-from o9.cli.views.optimizations import Details, list_view, record_view, results_view, summary_view, trials_view
-from o9.demo.demonstration import DemoRow
+from o9.cli.views.optimizations import Details, list_view, record_view, summary_view, trials_view
 from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
@@ -172,28 +171,28 @@ DAYS = ("1994 to 2013", "2013 to 2022")
 
 
 def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ratio() -> None:
-    rows = [
-        DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__) | {"trials": 1, "strategy": name, "figure": figure})  # type: ignore[arg-type]
-        for name, figure in (("Trend", "sharpe"), ("Risk limits", "calmar"))
+    records = [
+        Details(state(name, metadata={"objective": objective}))
+        for name, objective in (("Trend", "sp500_trend"), ("Risk limits", "sp500_risk_limits"))
     ]
-    drawn_rows = "".join(drawn(part) for part in demo_view(rows, [], {}, DAYS))
+    drawn_rows = "".join(drawn(part) for part in demo_view(records, DAYS))
     assert "Risk limits *" in drawn_rows
     assert "Trend *" not in drawn_rows
     assert "Searched for the best Calmar ratio" in drawn_rows
-    assert "*" not in "".join(drawn(part) for part in demo_view(rows[:1], [], {}, DAYS))
+    assert "*" not in "".join(drawn(part) for part in demo_view(records[:1], DAYS))
 
 
 def test_the_demonstration_has_each_result_first_and_its_figures_in_a_table() -> None:
-    whose: dict[str, Any] = {"optimization_id": "a", "strategy": "Trend", "figure": "sharpe", "trials": 9}
-    row = DemoRow(**dict.fromkeys(DemoRow.__dataclass_fields__, 0.5) | whose)
-    other: dict[str, Any] = {"optimization_id": "b", "strategy": "Broken", "figure": "sharpe", "trials": 0}
-    nothing: dict[str, Any] = dict.fromkeys(DemoRow.__dataclass_fields__)
-    unknown, made = DemoRow(**nothing | other), verdict()
+    measured = ("", "out_of_sample_", "equal_weight_", "out_of_sample_equal_weight_")
+    best = trial(3, 0.5, metrics={f"{prefix}sharpe": 0.5 for prefix in measured})
+    made = verdict()
     records = [
-        Details(state("Trend", "completed", optimization_id="a"), verdict=made),
+        Details(
+            state("Trend", "completed", optimization_id="a"), trial_counts={"completed": 9}, best=best, verdict=made
+        ),
         Details(state("Broken", "failed")),
     ]
-    page = demo_view([row, unknown], results_view(records), {"a": made}, DAYS)
+    page = demo_view(records, DAYS)
     text = "".join(drawn(part) for part in page)
     assert all(cell_len(line) <= 80 for line in text.splitlines())
     assert " ".join(text.split()).startswith(f"Trend {headline(made)} {made.words}")

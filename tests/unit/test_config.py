@@ -88,11 +88,9 @@ def test_yaml_is_that_of_version_1_2() -> None:
     ]  # fmt: skip
 
 
-def test_mappings_merge_and_a_key_of_its_own_wins() -> None:
-    text = "desks:\n- &usual {name: a, limit: 2}\n- {<<: *usual, name: b}\n- {<<: [{name: c}, *usual], share: 2}\n"
-    book = read(Book, Document.parse(text, "x"))
-    assert [(desk.name, desk.limit) for desk in book.desks] == [("a", 2), ("b", 2), ("c", 2)]
-    assert faults(text.replace("limit: 2", "limit: 0")) == [(2, f"desks[{number}].limit") for number in range(3)]
+def test_an_anchor_stands_for_its_value() -> None:
+    text = "desks: [{name: a, tags: &usual [x]}, {name: b, tags: *usual}]"
+    assert [desk.tags for desk in read(Book, Document.parse(text, "x")).desks] == [["x"], ["x"]]
 
 
 def test_all_faults_are_known_at_once_each_with_its_line() -> None:
@@ -140,7 +138,7 @@ boook: 1
         ("", "expected a mapping, got nothing"),
         ("desks: [", "node content"),
         ("desks: !!python/object:os.system ls", "means nothing here"),
-        ("desks: [{name: a, limit: !!int x}]", "no whole number"),
+        ("desks: [{name: a, limit: !!int x}]", "'x' is no int"),
         ("a: 1\n---\nb: 1", "2 documents"),
         ("desks: [{name: a b: c}]", "in quotes"),
         ("a: &a [*a]", "an alias that contains itself"),
@@ -156,13 +154,10 @@ def test_a_problem_says_what_is_wrong_and_what_is_right(text: str | bytes, remed
     [
         (lambda: "a: " + "[" * 101 + "]" * 101, "nested deeper than 100"),
         (lambda: "a: " + "[" * 100_000, "nest"),
-        (lambda: "a: 1" + "0" * 5000, "digits"),
+        (lambda: "a: 1" + "0" * 5000, "is no int"),
         (lambda: "x" * (1 << 20) + "x", "larger than 1 MiB"),
-        (lambda: "l0: &l0 [x, x]\n" + "".join(
-            f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 10)
-        ), "aliases stand for more than 1,000,000 values"),
     ],
-    ids=["nested", "nested without end", "digits", "large", "aliases"],
+    ids=["nested", "nested without end", "digits", "large"],
 )  # fmt: skip
 def test_what_is_too_much_is_refused(size: Callable[[], str], remedy: str) -> None:
     with pytest.raises(DocumentError) as refused:

@@ -6,8 +6,6 @@ import errno
 import importlib.util
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -50,57 +48,6 @@ def test_it_is_found_where_a_library_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ImportError) as absent:
         importlib.import_module("a_module_that_nobody_has")
     assert not is_exhausted(absent.value)
-
-
-WITHOUT_DESCRIPTORS = """
-import resource
-from scipy.stats import qmc
-from o9.model.exhaustion import is_exhausted
-from o9.strategies.samplers import _load
-
-limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-_load("random")
-resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-try:
-    _load("qmc")
-except OSError as error:
-    print(is_exhausted(error))
-resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-_load("qmc")
-print(qmc.Sobol(1, scramble=False).random(2)[1, 0])
-"""
-
-
-@pytest.mark.slow
-def test_without_descriptors_sobol_numbers_are_an_error_and_not_zeros() -> None:
-    told = subprocess.run([sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, timeout=120)
-    assert told.stdout.split() == ["True", "0.5"], told.stderr
-
-
-IN_THE_MIDDLE = """
-import errno, sys
-from o9.strategies.samplers import _load
-
-class Once:
-    def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
-            sys.meta_path.remove(self)
-            raise OSError(errno.EMFILE, "Too many open files")
-
-sys.meta_path.insert(0, Once())
-try:
-    _load("tpe")
-except OSError:
-    _load("tpe")
-    print("loaded")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["numpy.polynomial.laguerre", "colorlog.wrappers"])
-def test_optuna_is_loaded_again_where_that_failed_in_the_middle(module: str) -> None:
-    told = subprocess.run([sys.executable, "-c", IN_THE_MIDDLE, module], capture_output=True, text=True, timeout=120)
-    assert told.stdout.split() == ["loaded"], told.stderr
 
 
 def test_other_errors_are_none() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from contract_steps import new
 
-from o9.model.provenance import Ran
 from o9.model.search_space import SearchSpace
+from o9.model.trial import Ran
 from o9.strategies import registry
 from o9.strategies.factory import provenance_of, search_space_of
 from o9.strategies.fingerprints import code_fingerprint

@@ -20,10 +20,9 @@ from o9.health.checks.validity import validity
 from o9.health.facts import HealthFacts, family_of
 from o9.health.grades import Grade, GradeReason, verdict_of
 from o9.health.unknown import Unknown
-from o9.model.provenance import Ran
 from o9.model.search_space import SearchSpace
 from o9.model.states import HealthStatus, OptimizationStatus, TrialState
-from o9.model.trial import Trial
+from o9.model.trial import Ran, Trial
 from o9.store.core.column_types import pack_returns
 from o9.store.optimizations.queries import Holding
 from o9.store.statistics.families import FamilyTrials, PrunedTrials

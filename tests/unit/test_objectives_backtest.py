@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 
 from o9.demo.market import backtest as accounting
-from o9.demo.market.backtest import Backtest, Mask, backtest, every
-from o9.demo.market.figures import (
+from o9.demo.market.backtest import (
+    VOLATILITY_FLOOR,
+    Backtest,
+    Mask,
     annual_return,
     annual_volatility,
+    backtest,
     calmar_ratio,
+    every,
     figures,
     maximum_drawdown,
+    rolling_mean,
+    rolling_volatility,
     sharpe_ratio,
 )
-from o9.demo.market.prices import Floats
-from o9.demo.market.rolling import VOLATILITY_FLOOR, rolling_mean, rolling_volatility
-from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
+from o9.demo.market.prices import WARM_UP_DAYS, Floats, split_days
 from o9.model.errors import OptimizationStrategyError
 
 

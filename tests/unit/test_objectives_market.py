@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from skfolio.datasets import load_sp500_dataset
 
 from o9.demo.catalogue import BUILTIN, SP500_DATA
-from o9.demo.market import cross_section, portfolio, prices, risk, trend
-from o9.demo.market.backtest import Backtest, backtest, every
-from o9.demo.market.baselines import baseline_figures, baseline_returns
-from o9.demo.market.figures import calmar_ratio, sharpe_ratio
-from o9.demo.market.judge import judge
-from o9.demo.market.prices import Prices, sp500
-from o9.demo.market.rolling import rolling_volatility
-from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
+from o9.demo.market import portfolio, prices, rules
+from o9.demo.market.backtest import Backtest, backtest, calmar_ratio, every, rolling_volatility, sharpe_ratio
+from o9.demo.market.judge import baseline_figures, baseline_returns, judge
+from o9.demo.market.prices import WARM_UP_DAYS, Prices, sp500, split_days
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.trial import Evaluation
 from o9.strategies.registry import resolve_objective
@@ -48,22 +45,22 @@ def draw(space: Any, generator: random.Random) -> dict[str, Any]:
 
 def runs() -> dict[str, Run]:
     """Every strategy, in variants that take different paths through the code."""
-    both = {**trend.DEFAULTS, **COST, "side": "both", "band": 0.01, "rebalance_days": 3}
-    spread = {**cross_section.DEFAULTS, **COST, "side": "long_short", "weighting": "inverse_volatility"}
-    newest = {**cross_section.DEFAULTS, **COST, "signal": "reversal", "lookback": 5, "skip": 0, "rebalance_days": 5}
-    stopped = {**risk.DEFAULTS, **COST, "drawdown_stop": 0.06, "maximum_leverage": 1.8, "volatility_target": 0.25}
+    both = {**rules.TREND, **COST, "side": "both", "band": 0.01, "rebalance_days": 3}
+    spread = {**rules.CROSS_SECTION, **COST, "side": "long_short", "weighting": "inverse_volatility"}
+    newest = {**rules.CROSS_SECTION, **COST, "signal": "reversal", "lookback": 5, "skip": 0, "rebalance_days": 5}
+    stopped = {**rules.RISK_LIMITS, **COST, "drawdown_stop": 0.06, "maximum_leverage": 1.8, "volatility_target": 0.25}
     ratio = {**portfolio.DEFAULTS, **COST, "estimator": "maximum_ratio", "refit_days": 504}
     parity = {**portfolio.DEFAULTS, **COST, "estimator": "hierarchical_risk_parity", "refit_days": 504}
     return {
-        "trend": lambda p: trend.trend_backtest(p, {**trend.DEFAULTS, **COST}),
-        "trend, both sides": lambda p: trend.trend_backtest(p, both),
-        "momentum": lambda p: cross_section.cross_section_backtest(p, {**cross_section.DEFAULTS, **COST}),
-        "spread": lambda p: cross_section.cross_section_backtest(p, spread),
-        "reversal": lambda p: cross_section.cross_section_backtest(p, newest),
-        "risk": lambda p: risk.risk_backtest(p, {**risk.DEFAULTS, **COST}),
-        "risk, stopped often": lambda p: risk.risk_backtest(p, stopped),
-        "portfolio, ratio": lambda p: portfolio.portfolio_backtest(p, ratio)[0],
-        "portfolio, parity": lambda p: portfolio.portfolio_backtest(p, parity)[0],
+        "trend": lambda p: rules.trend_backtest(p, {**rules.TREND, **COST}),
+        "trend, both sides": lambda p: rules.trend_backtest(p, both),
+        "momentum": lambda p: rules.cross_section_backtest(p, {**rules.CROSS_SECTION, **COST}),
+        "spread": lambda p: rules.cross_section_backtest(p, spread),
+        "reversal": lambda p: rules.cross_section_backtest(p, newest),
+        "risk": lambda p: rules.risk_backtest(p, {**rules.RISK_LIMITS, **COST}),
+        "risk, stopped often": lambda p: rules.risk_backtest(p, stopped),
+        "portfolio, ratio": lambda p: portfolio.portfolio_backtest(p, ratio),
+        "portfolio, parity": lambda p: portfolio.portfolio_backtest(p, parity),
     }
 
 
@@ -74,7 +71,7 @@ def leaky_runs() -> dict[str, Run]:
     """Strategies that peek, each in another way."""
 
     def tomorrow(p: Prices) -> Backtest:
-        weights = trend.trend_weights(p, trend.DEFAULTS)
+        weights = rules.trend_weights(p, rules.TREND)
         return backtest(p.closes, np.concatenate((weights[1:], weights[-1:])), every(len(weights), 1, WARM_UP_DAYS))
 
     def whole_sample_volatility(p: Prices) -> Backtest:
@@ -164,11 +161,11 @@ def test_baselines() -> None:
 
 def test_the_stop_sells_everything_and_comes_back() -> None:
     closes = sp500().closes
-    weekly = every(len(closes), risk.REBALANCE_DAYS, WARM_UP_DAYS - 1)
-    chosen = {**risk.DEFAULTS, **COST, "drawdown_stop": 0.10}
-    unstopped = backtest(closes, risk.limited_weights(sp500(), chosen), weekly)
-    invested = risk._invested(unstopped, 0.10, 21, 10.0)
-    run = risk.risk_backtest(sp500(), chosen)
+    weekly = every(len(closes), rules.RISK_REBALANCE_DAYS, WARM_UP_DAYS - 1)
+    chosen = {**rules.RISK_LIMITS, **COST, "drawdown_stop": 0.10}
+    unstopped = backtest(closes, rules.limited_weights(sp500(), chosen), weekly)
+    invested = rules._invested(unstopped, 0.10, 21, 10.0)
+    run = rules.risk_backtest(sp500(), chosen)
     assert not run.held[~invested].any()
     # Divided by the other's capital once more, since it is bought back and drifts on: equal but for rounding.
     np.testing.assert_allclose(run.held[invested], unstopped.held[invested], rtol=1e-9, atol=1e-15)
@@ -183,8 +180,8 @@ def test_the_stop_sells_everything_and_comes_back() -> None:
 
 
 def test_limits_hold_on_the_days_of_trading() -> None:
-    limits = {**risk.DEFAULTS, "position_cap": 0.08, "maximum_leverage": 0.7}
-    weights = risk.limited_weights(sp500(), limits)[WARM_UP_DAYS:]
+    limits = {**rules.RISK_LIMITS, "position_cap": 0.08, "maximum_leverage": 0.7}
+    weights = rules.limited_weights(sp500(), limits)[WARM_UP_DAYS:]
     assert weights.max() <= 0.08 + 1e-12
     assert weights.sum(axis=1).max() <= 0.7 + 1e-12
     assert weights.min() >= 0.0
@@ -194,11 +191,11 @@ def test_cross_sectional_weights_by_hand() -> None:
     days = np.array([2_000])
     score = sp500().closes[1_979] / sp500().closes[1_979 - 231]
     best, worst = np.argsort(-score)[:5], np.argsort(score)[:5]
-    long = cross_section.cross_section_weights(sp500(), cross_section.DEFAULTS, days)[0]
+    long = rules.cross_section_weights(sp500(), rules.CROSS_SECTION, days)[0]
     assert set(np.flatnonzero(long)) == set(best)
     assert long.sum() == pytest.approx(1.0)
-    spread = {**cross_section.DEFAULTS, "side": "long_short", "signal": "reversal"}
-    weights = cross_section.cross_section_weights(sp500(), spread, days)[0]
+    spread = {**rules.CROSS_SECTION, "side": "long_short", "signal": "reversal"}
+    weights = rules.cross_section_weights(sp500(), spread, days)[0]
     assert set(np.flatnonzero(weights > 0)) == set(worst)
     assert set(np.flatnonzero(weights < 0)) == set(best)
     assert weights.sum() == pytest.approx(0.0)
@@ -206,12 +203,12 @@ def test_cross_sectional_weights_by_hand() -> None:
 
 
 def test_trend_weights_by_hand() -> None:
-    day, chosen = 3_000, {**trend.DEFAULTS, "side": "both", "volatility_target": 0.1}
-    closes, weights = sp500().closes, trend.trend_weights(sp500(), chosen)[3_000]
+    day, chosen = 3_000, {**rules.TREND, "side": "both", "volatility_target": 0.1}
+    closes, weights = sp500().closes, rules.trend_weights(sp500(), chosen)[3_000]
     fast, slow = closes[day - 19 : day + 1].mean(axis=0), closes[day - 199 : day + 1].mean(axis=0)
     volatility = rolling_volatility(sp500().returns, 60)[day]
     np.testing.assert_allclose(weights, np.sign(fast - slow) * 0.1 / volatility / 20, rtol=1e-9)
-    assert np.abs(trend.trend_weights(sp500(), {**chosen, "volatility_target": 0.6})).sum(axis=1).max() <= 1 + 1e-12
+    assert np.abs(rules.trend_weights(sp500(), {**chosen, "volatility_target": 0.6})).sum(axis=1).max() <= 1 + 1e-12
 
 
 @pytest.mark.parametrize("estimator", BUILTIN["sp500_portfolio"].search_space["estimator"]["choices"])
@@ -241,8 +238,8 @@ def test_a_refit_that_fails_keeps_the_weights_before_it(monkeypatch: pytest.Monk
         return lambda window: answers.pop(0) if len(answers) > 1 else answers[0]
 
     monkeypatch.setattr(portfolio, "fitted_weights", fit)
-    run, failed = portfolio.portfolio_backtest(sp500(), {**portfolio.DEFAULTS, **COST})
-    assert failed == 1
+    run = portfolio.portfolio_backtest(sp500(), {**portfolio.DEFAULTS, **COST})
+    assert run.metrics == {"failed_refits": 1.0}
     np.testing.assert_allclose(run.held[WARM_UP_DAYS - 1 + 252], 0.05)
     assert run.held[WARM_UP_DAYS - 1 + 504, 0] == 1.0
     answers[:] = [None]
@@ -302,8 +299,9 @@ def test_a_wrong_parameter_is_named(given: dict[str, Any], field: str) -> None:
 
 
 def test_every_default_lies_in_its_search_space() -> None:
-    for name, module in zip(MARKET, (trend, cross_section, risk, portfolio), strict=True):
-        assert set(module.DEFAULTS) == set(BUILTIN[name].search_space)
+    of_all = (rules.TREND, rules.CROSS_SECTION, rules.RISK_LIMITS, portfolio.DEFAULTS)
+    for name, defaults in zip(MARKET, of_all, strict=True):
+        assert set(defaults) == set(BUILTIN[name].search_space)
 
 
 @pytest.mark.slow
@@ -317,30 +315,13 @@ assert sp500().closes.shape == (8313, 20) and str(sp500().dates[-1]) == "2022-12
 assert not {"skfolio", "pandas", "sklearn"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    official = prices._official()
-    assert np.array_equal(official.closes, sp500().closes)
-    assert official.fingerprint == sp500().fingerprint == SP500_DATA
-
-
-def test_another_layout_of_skfolio_falls_back_to_its_own_loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prices, "_shipped_file", lambda: None)
-    assert sp500.__wrapped__().fingerprint == SP500_DATA
+    official = load_sp500_dataset()
+    assert np.array_equal(official.to_numpy(), sp500().closes)
+    assert tuple(official.columns) == sp500().tickers
+    assert sp500().fingerprint == SP500_DATA
 
 
 def test_without_skfolio_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prices, "find_spec", lambda name: None)
     with pytest.raises(OptimizationStrategyError, match=r"pip install 'prefect-o9\[quant\]'"):
         sp500.__wrapped__()
-
-
-def test_prices_with_gaps_or_disorder_are_refused() -> None:
-    closes, dates = sp500().closes[:5].copy(), sp500().dates[:5].copy()
-    tickers = sp500().tickers
-    gap = closes.copy()
-    gap[2, 3] = np.nan
-    with pytest.raises(ValueError, match="gaps"):
-        Prices(gap, dates, tickers, "x")
-    with pytest.raises(ValueError, match="ascend"):
-        Prices(closes.copy(), dates[::-1].copy(), tickers, "x")
-    with pytest.raises(ValueError, match="tickers"):
-        Prices(closes.copy(), dates, tickers[1:], "x")

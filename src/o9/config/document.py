@@ -1,15 +1,14 @@
 """YAML that people write: its values, the line of each, and the model that is made of it.
 
 Contract. YAML 1.2: what looks like a date or says `yes` is text, `1e-3` is a number, `010` is ten. One document a file.
-`Document.parse` raises DocumentError for what is no YAML, is too large, or stands for too much once aliases are
-written out; a key that is given twice, or a value that its tag forbids, is a fault in `Document.faults` beside those
-that a model finds, so that all are known at once. `<<` merges; a key that stands there itself wins.
+`Document.parse` raises DocumentError for what is no YAML or is too large; a key that is given twice, or a value that
+its tag forbids, is a fault in `Document.faults` beside those that a model finds, so that all are known at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,7 +21,6 @@ from o9.model.faults import Path, validated, written_path
 
 M = TypeVar("M", bound=BaseModel)
 SIZE_LIMIT_BYTES = 1 << 20
-VALUES_LIMIT = 1_000_000  # once aliases are written out
 NESTING_LIMIT = 100
 FAULTS_SHOWN = 100
 
@@ -119,73 +117,44 @@ def _composed(text: str | bytes, source: str) -> Node | None:
 
 
 class _Reader:
-    """From nodes to values. An alias is the same value again, and counts each time."""
+    """From nodes to values."""
 
     def __init__(self, source: str) -> None:
         self.faults: list[Fault] = []
         self._source = source
-        self._known: dict[int, tuple[Any, int]] = {}  # by the node: its value, and how many values it stands for
 
     def value(self, node: Node, path: Path, above: tuple[int, ...]) -> Any:
-        return self._read(node, path, above)[0]
-
-    def _read(self, node: Node, path: Path, above: tuple[int, ...]) -> tuple[Any, int]:
         if isinstance(node, ScalarNode):
-            return self._scalar(node, path), 1
-        if id(node) in self._known:
-            return self._known[id(node)]
+            return self._scalar(node, path)
         if id(node) in above:
             raise self._error(node, path, "an alias that contains itself")
         if len(above) >= NESTING_LIMIT:
             raise self._error(node, path, f"nested deeper than {NESTING_LIMIT}")
-        inside = (*above, id(node))
         if node.tag not in (_MAP, _SEQUENCE):
             self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
-        read = (
-            self._sequence(node, path, inside) if isinstance(node, SequenceNode) else self._mapping(node, path, inside)
-        )
-        if read[1] > VALUES_LIMIT:
-            raise self._error(node, path, f"its aliases stand for more than {VALUES_LIMIT:,} values")
-        self._known[id(node)] = read
-        return read
-
-    def _sequence(self, node: Node, path: Path, inside: tuple[int, ...]) -> tuple[list[Any], int]:
-        items = [self._read(item, (*path, index), inside) for index, item in enumerate(node.value)]
-        return [value for value, _ in items], 1 + sum(count for _, count in items)
-
-    def _mapping(self, node: Node, path: Path, inside: tuple[int, ...]) -> tuple[dict[str, Any], int]:
-        own: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+        inside = (*above, id(node))
+        if isinstance(node, SequenceNode):
+            return [self.value(item, (*path, index), inside) for index, item in enumerate(node.value)]
+        values: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        total = 1
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
                 self._fault(key, path, "a field's name has to be text")
-                continue
-            name, line = key.value, key.start_mark.line + 1
-            read, count = self._read(value, (*path, name), inside)
-            total += count
-            if key.tag == _MERGE:
-                sources = read if isinstance(read, list) else [read]
-                if not all(isinstance(each, dict) for each in sources):
-                    self._fault(key, (*path, name), "only mappings can be merged")
-                    continue
-                for each in reversed(sources):
-                    merged |= each
-            elif name in lines:
+            elif (name := key.value) in lines:
                 self._fault(key, (*path, name), f"it is given twice, first in line {lines[name]}")
             else:
-                own[name], lines[name] = read, line
-        return merged | own, total
+                values[name], lines[name] = self.value(value, (*path, name), inside), key.start_mark.line + 1
+        return values
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
+        if node.tag not in _SCALARS:
+            self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
+            return None
         try:
             return _SCALARS[node.tag](node.value)
-        except KeyError:
-            self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
-        except ValueError as error:
-            self._fault(node, path, str(error))
-        return None
+        except (KeyError, ValueError):
+            self._fault(node, path, f"{node.value!r:.80} is no {node.tag.removeprefix(_PREFIX)}")
+            return None
 
     def _fault(self, node: Node, path: Path, problem: str) -> None:
         self.faults.append(Fault(node.start_mark.line + 1, written_path(path), problem))
@@ -202,10 +171,6 @@ def _child(node: Node | None, part: str | int, line: int) -> tuple[Node | None, 
         for key, value in node.value:
             if key.value == part:
                 return value, key.start_mark.line + 1
-        for key, value in node.value:
-            for source in value.value if isinstance(value, SequenceNode) else [value]:
-                if key.tag == _MERGE and (found := _child(source, part, line))[0] is not None:
-                    return found
     return None, line
 
 
@@ -241,7 +206,7 @@ _REMEDIES = (
     ("expected <block end>", "check how the line is indented, and write a text that begins with { or [ in quotes"),
 )
 _PREFIX = "tag:yaml.org,2002:"
-_MAP, _SEQUENCE, _MERGE = f"{_PREFIX}map", f"{_PREFIX}seq", f"{_PREFIX}merge"
+_MAP, _SEQUENCE = f"{_PREFIX}map", f"{_PREFIX}seq"
 
 # The parser written in C is twenty times as fast; a build of PyYAML may lack it.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -260,39 +225,18 @@ for _name, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     ("int", _INT, [*"-+0123456789"]),
     ("float", _FLOAT, [*"-+0123456789."]),
-    ("merge", "<<", ["<"]),
 ):
     _Loader.add_implicit_resolver(f"{_PREFIX}{_name}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def _null(text: str) -> None:
-    if text.lower() not in ("", "~", "null"):
-        raise ValueError(f"{text!r:.80} is not null")
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r:.80} is not true or false")
-    return text.lower() == "true"
-
-
 def _whole(text: str) -> int:
-    if not re.fullmatch(_INT, text):
-        raise ValueError(f"{text!r:.80} is no whole number")
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
-def _number(text: str) -> float:
-    if not re.fullmatch(_FLOAT, text):
-        raise ValueError(f"{text!r:.80} is no number")
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_SCALARS: dict[str, Any] = {
-    f"{_PREFIX}null": _null,
-    f"{_PREFIX}bool": _flag,
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    f"{_PREFIX}null": lambda text: None,
+    f"{_PREFIX}bool": lambda text: {"true": True, "false": False}[text.lower()],
     f"{_PREFIX}int": _whole,
-    f"{_PREFIX}float": _number,
+    f"{_PREFIX}float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
     f"{_PREFIX}str": str,
-    f"{_PREFIX}merge": str,
 }

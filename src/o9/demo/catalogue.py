@@ -13,12 +13,6 @@ from typing import Any
 
 from o9.model.states import OptimizationType
 
-DEMONSTRATION_WARNING = (
-    "Neither an objective nor a search space was given, so the built-in demonstration objective '{name}' is running: "
-    "{description}. Its results say nothing about your strategy. To optimize your own, set "
-    "metadata={{'objective': 'package.module:function', 'search_space': {{...}}}}."
-)
-
 
 @dataclass(frozen=True)
 class BuiltinObjective:
@@ -46,7 +40,11 @@ class BuiltinObjective:
 
 def demonstration_warning(name: str) -> str:
     """The sentence for `warnings` when the demonstration objective `name` runs because nothing else was asked for."""
-    return DEMONSTRATION_WARNING.format(name=name, description=BUILTIN[name].description)
+    return (
+        f"Neither an objective nor a search space was given, so the built-in demonstration objective '{name}' is "
+        f"running: {BUILTIN[name].description}. Its results say nothing about your strategy. To optimize your own, set "
+        "metadata={'objective': 'package.module:function', 'search_space': {...}}."
+    )
 
 
 def _float(low: float, high: float, **more: Any) -> dict[str, Any]:
@@ -61,67 +59,61 @@ def _choice(*choices: Any) -> dict[str, Any]:
     return {"type": "categorical", "choices": list(choices)}
 
 
-_FUNCTIONS = "o9.demo.functions"
-_MARKET = "o9.demo.market"
+_RULES = "o9.demo.market.rules"
 # 20 large US stocks of the S&P 500, daily adjusted closes 1990-01-02 to 2022-12-28, shipped inside skfolio.
 # The hash is that of the parsed prices; a release of skfolio with other prices gets another fingerprint by itself.
 SP500_DATA = "skfolio-sp500-e25df62115c2"
 
+
+def _closed_form(
+    name: str, kind: OptimizationType, search_space: Mapping[str, Mapping[str, Any]], description: str
+) -> BuiltinObjective:
+    return BuiltinObjective(name, f"o9.demo.functions:{name}", kind, search_space, description, data=name)
+
+
 _DEMONSTRATIONS = (
-    BuiltinObjective(
-        name="branin",
-        path=f"{_FUNCTIONS}:branin",
-        optimization_type=OptimizationType.PARAMETER_TUNING,
-        search_space={"x": _float(-5.0, 10.0), "y": _float(0.0, 15.0)},
-        description="the Branin function as 1 / (1 + f - 0.397887), whose best value 1.0 is known",
-        data="branin",
+    _closed_form(
+        "branin",
+        OptimizationType.PARAMETER_TUNING,
+        {"x": _float(-5.0, 10.0), "y": _float(0.0, 15.0)},
+        "the Branin function as 1 / (1 + f - 0.397887), whose best value 1.0 is known",
     ),
-    BuiltinObjective(
-        name="hartmann6",
-        path=f"{_FUNCTIONS}:hartmann6",
-        optimization_type=OptimizationType.STRATEGY_OPTIMIZATION,
-        search_space={f"x{i}": _float(0.0, 1.0) for i in range(1, 7)},
-        description="the six-dimensional Hartmann function as a share of its minimum -3.32237; the best value is 1.0",
-        data="hartmann6",
+    _closed_form(
+        "hartmann6",
+        OptimizationType.STRATEGY_OPTIMIZATION,
+        {f"x{i}": _float(0.0, 1.0) for i in range(1, 7)},
+        "the six-dimensional Hartmann function as a share of its minimum -3.32237; the best value is 1.0",
     ),
-    BuiltinObjective(
-        name="tangency_portfolio",
-        path=f"{_FUNCTIONS}:tangency_portfolio",
-        optimization_type=OptimizationType.PORTFOLIO_OPTIMIZATION,
-        search_space={name: _float(0.01, 1.0) for name in ("stocks", "bonds", "credit", "gold", "property")},
-        description="the Sharpe ratio of five weights as a share of the highest attainable one, so that 1.0 is best",
-        data="tangency_portfolio",
+    _closed_form(
+        "tangency_portfolio",
+        OptimizationType.PORTFOLIO_OPTIMIZATION,
+        {name: _float(0.01, 1.0) for name in ("stocks", "bonds", "credit", "gold", "property")},
+        "the Sharpe ratio of five weights as a share of the highest attainable one, so that 1.0 is best",
     ),
-    BuiltinObjective(
-        name="minimum_variance_hedge",
-        path=f"{_FUNCTIONS}:minimum_variance_hedge",
-        optimization_type=OptimizationType.RISK_OPTIMIZATION,
-        search_space={"equity": _float(-1.0, 3.0), "rates": _float(-1.0, 3.0)},
-        description="the share of the removable variance that two hedges remove, so that 1.0 is best",
-        data="minimum_variance_hedge",
+    _closed_form(
+        "minimum_variance_hedge",
+        OptimizationType.RISK_OPTIMIZATION,
+        {"equity": _float(-1.0, 3.0), "rates": _float(-1.0, 3.0)},
+        "the share of the removable variance that two hedges remove, so that 1.0 is best",
     ),
-    BuiltinObjective(
-        name="ackley",
-        path=f"{_FUNCTIONS}:ackley",
-        optimization_type=OptimizationType.PERFORMANCE_OPTIMIZATION,
-        search_space={f"x{i}": _float(-5.0, 5.0) for i in range(1, 4)},
-        description="the Ackley function as 1 - f / 20, whose best value 1.0 is hidden among many local ones",
-        data="ackley",
+    _closed_form(
+        "ackley",
+        OptimizationType.PERFORMANCE_OPTIMIZATION,
+        {f"x{i}": _float(-5.0, 5.0) for i in range(1, 4)},
+        "the Ackley function as 1 - f / 20, whose best value 1.0 is hidden among many local ones",
     ),
-    BuiltinObjective(
-        name="worker_fleet",
-        path=f"{_FUNCTIONS}:worker_fleet",
-        optimization_type=OptimizationType.SYSTEM_OPTIMIZATION,
-        search_space={"workers": _int(1, 60), "size": _choice("small", "medium", "large")},
-        description="the least possible cost of a fleet of workers over the cost of the one tried, so that 1.0 is best",
-        data="worker_fleet",
+    _closed_form(
+        "worker_fleet",
+        OptimizationType.SYSTEM_OPTIMIZATION,
+        {"workers": _int(1, 60), "size": _choice("small", "medium", "large")},
+        "the least possible cost of a fleet of workers over the cost of the one tried, so that 1.0 is best",
     ),
 )
 
 _MARKETS = (
     BuiltinObjective(
         name="sp500_trend",
-        path=f"{_MARKET}.trend:trend",
+        path=f"{_RULES}:trend",
         optimization_type=OptimizationType.PARAMETER_TUNING,
         search_space={
             "fast": _int(5, 60),
@@ -139,7 +131,7 @@ _MARKETS = (
     ),
     BuiltinObjective(
         name="sp500_cross_section",
-        path=f"{_MARKET}.cross_section:cross_section",
+        path=f"{_RULES}:cross_section",
         optimization_type=OptimizationType.STRATEGY_OPTIMIZATION,
         search_space={
             "signal": _choice("momentum", "reversal"),
@@ -157,7 +149,7 @@ _MARKETS = (
     ),
     BuiltinObjective(
         name="sp500_portfolio",
-        path=f"{_MARKET}.portfolio:portfolio",
+        path="o9.demo.market.portfolio:portfolio",
         optimization_type=OptimizationType.PORTFOLIO_OPTIMIZATION,
         search_space={
             "estimator": _choice(
@@ -180,7 +172,7 @@ _MARKETS = (
     ),
     BuiltinObjective(
         name="sp500_risk_limits",
-        path=f"{_MARKET}.risk:risk_limits",
+        path=f"{_RULES}:risk_limits",
         optimization_type=OptimizationType.RISK_OPTIMIZATION,
         search_space={
             "volatility_target": _float(0.06, 0.25),

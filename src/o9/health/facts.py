@@ -15,11 +15,10 @@ from o9.health.kept import kept_verdict
 from o9.health.placebo import placebo_of_runs
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
-from o9.model.provenance import Ran
 from o9.model.search_space import SearchSpace
 from o9.model.settings import settings
 from o9.model.states import ENDED, TrialState
-from o9.model.trial import Trial
+from o9.model.trial import Ran, Trial
 from o9.store import queries
 from o9.store.core.column_types import moment, pack_returns
 from o9.store.core.unit import Row

@@ -22,9 +22,8 @@ from o9.health.grades import REPEATABLE
 from o9.model.errors import OptimizationError
 from o9.model.loops import cancelled
 from o9.model.optimization import OptimizationState
-from o9.model.provenance import Ran
 from o9.model.states import ENDED, TrialState
-from o9.model.trial import Trial
+from o9.model.trial import Ran, Trial
 from o9.store import queries
 from o9.store.core.column_types import to_json
 from o9.store.optimizations.provenance import RecordRepetition

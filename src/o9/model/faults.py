@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar, get_args
@@ -21,7 +22,6 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     Strict,
-    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
 )
@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from o9.model.errors import Faults, OptimizationValidationError
+from o9.text.escape import shown as on_one_line
 from o9.text.suggest import hint_of, suggestion
 
 
@@ -46,7 +47,6 @@ Flag = Annotated[bool, Strict()]
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
 
 class Typed(BaseModel):
@@ -74,23 +74,19 @@ class KeptAsGiven:
         return no_info_wrap_validator_function(check, handler.generate_schema(self.model))
 
 
-def validated(model: type[M], data: Any, *, field: str = "", context: Any = None) -> M:
-    """`data`, the value of `field`, as a `model`. Raises OptimizationValidationError with all faults."""
+@contextmanager
+def refusing(model: Any, data: Any, field: str = "") -> Iterator[None]:
+    """What Pydantic finds wrong inside, with `data`, is raised as `refusal_of` says it."""
     try:
-        return model.model_validate(data, context=context)
+        yield
     except ValidationError as error:
         raise refusal_of(error.errors(include_url=False), model, data, field) from None
 
 
-def checked(adapter: TypeAdapter[T], value: Any, field: str, model: Any = None) -> T:
-    """What the adapter makes of a field's value. Raises OptimizationValidationError with all that is wrong with it.
-
-    model: what the adapter was made of, where there are models in it.
-    """
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise refusal_of(error.errors(include_url=False), model, value, field) from None
+def validated(model: type[M], data: Any, *, field: str = "", context: Any = None) -> M:
+    """`data`, the value of `field`, as a `model`. Raises OptimizationValidationError with all faults."""
+    with refusing(model, data, field):
+        return model.model_validate(data, context=context)
 
 
 def refusal_of(details: Sequence[ErrorDetails], model: Any, data: Any, field: str = "") -> OptimizationValidationError:
@@ -120,8 +116,8 @@ def joined(field: str, inside: str) -> str:
 
 
 def written_path(path: Path) -> str:
-    """`metadata.after[2]`; a name that is no identifier stands as it is."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    """`metadata.after[2]`; a name that is no identifier stands as it is, on one line."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{on_one_line(part)}" for part in path)
     return text.removeprefix(".")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -33,19 +33,23 @@ _CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udf
 _NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
 
 
-def _without(forbidden: re.Pattern[str]) -> Callable[[str], str]:
+def _forbidden(text: str, characters: re.Pattern[str]) -> str:
+    """The problem, with the first of these characters that is in it; "" where there is none."""
+    if (found := characters.search(text)) is None:
+        return ""
+    name = f"U+{ord(found[0]):04X}"
+    is_surrogate = "\ud800" <= found[0] <= "\udfff"
+    what = f"half a character (the surrogate {name})" if is_surrogate else f"the control character {name}"
+    return f"it holds {what}; take that out"
+
+
+def _without(characters: re.Pattern[str]) -> AfterValidator:
     def check(text: str) -> str:
-        if found := forbidden.search(text):
-            raise ValueError(f"it holds {_named(found[0])}; take that out")
+        if problem := _forbidden(text, characters):
+            raise ValueError(problem)
         return text
 
-    return check
-
-
-def _named(character: str) -> str:
-    if "\ud800" <= character <= "\udfff":
-        return f"half a character (the surrogate U+{ord(character):04X})"
-    return f"the control character U+{ord(character):04X}"
+    return AfterValidator(check)
 
 
 def not_blank(text: str) -> str:
@@ -71,9 +75,15 @@ def _in_utc(at: datetime) -> datetime:
     return at
 
 
+def _too_long(value: int) -> str:
+    if INTEGER_LIMITS[0] <= value <= INTEGER_LIMITS[1]:
+        return ""
+    return f"{shown(value)} needs more than 64 bits; give a smaller number"
+
+
 def _whole_bits(value: Any) -> Any:
-    if isinstance(value, int) and not INTEGER_LIMITS[0] <= value <= INTEGER_LIMITS[1]:
-        raise ValueError(f"{shown(value)} needs more than 64 bits; give a smaller number")
+    if isinstance(value, int) and (problem := _too_long(value)):
+        raise ValueError(problem)
     return value
 
 
@@ -85,8 +95,8 @@ def _schema(pattern: str) -> Any:
     return Field(json_schema_extra={"pattern": pattern})
 
 
-_OneLine = AfterValidator(_without(_CONTROL))
-_Lines = AfterValidator(_without(_CONTROL_BUT_LINES))
+_OneLine, _Lines = _without(_CONTROL), _without(_CONTROL_BUT_LINES)
+Storable = _without(_NOT_IN_JSON)
 Name = Annotated[Text, Field(max_length=NAME_LIMIT), _OneLine, _schema(_LINE)]
 Key = Annotated[Text, Field(max_length=ID_LIMIT), AfterValidator(not_blank), _OneLine, _schema(_LINE)]
 Id = Annotated[
@@ -107,10 +117,10 @@ Amount = Annotated[Figure, Field(ge=0.0)]
 Moment = Annotated[datetime, Strict(), AfterValidator(_in_utc)]
 
 
-def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> BeforeValidator:
+def _json(*kinds: type) -> BeforeValidator:
     def check(value: Any) -> Any:
-        if isinstance(value, kind) and value:
-            _Walk().check("", value, 1)
+        if isinstance(value, kinds) and value:
+            _check_json("", value, 1, iter(range(JSON_LIMIT_BYTES)))
             size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
             if size > JSON_LIMIT_BYTES:
                 raise _too_large(f"{size:,} bytes")
@@ -120,55 +130,44 @@ def _json(kind: type[dict[str, Any]] | type[list[Any]]) -> BeforeValidator:
 
 
 JsonObject = Annotated[dict[str, Any], _json(dict)]
-JsonList = Annotated[list[Any], _json(list)]
+JsonList = Annotated[list[Any], _json(list, tuple)]
 
 
-class _Walk:
-    """Checks each value inside one field, and stops when there are too many to fit."""
+def _check_json(path: str, value: Any, depth: int, budget: Iterator[int]) -> None:
+    """Raises OptimizationValidationError for the first value inside that JSON cannot hold.
 
-    def __init__(self) -> None:
-        self._left = JSON_LIMIT_BYTES
+    budget: each value takes a byte at least, so that what refers to itself many times over ends, too.
+    """
+    if next(budget, None) is None:
+        raise _too_large(f"over {JSON_LIMIT_BYTES:,} values")
+    problem = ""
+    if isinstance(value, (dict, list, tuple)):
+        if depth > NESTING_LIMIT:
+            problem = f"nested deeper than {NESTING_LIMIT} levels; flatten it, or keep it in a file"
+            raise OptimizationValidationError("", problem)
+        for key, member in value.items() if isinstance(value, dict) else enumerate(value):
+            inner = _path_of_key(path, key) if isinstance(value, dict) else f"{path}[{key}]"
+            _check_json(inner, member, depth + 1, budget)
+    elif isinstance(value, str):
+        problem = _forbidden(value, _NOT_IN_JSON)
+    elif isinstance(value, int):  # True and False, too
+        problem = _too_long(value)
+    elif isinstance(value, float):
+        problem = "" if math.isfinite(value) else f"{value} is not a finite number; leave it out, or use null"
+    elif value is not None:
+        problem = f"JSON cannot hold {kind_of(value)}; {remedy_for(value)}"
+    if problem:
+        raise OptimizationValidationError(path, problem)
 
-    def check(self, path: str, value: Any, depth: int) -> None:
-        self._left -= 1  # each value takes a byte at least; so what refers to itself many times over ends, too
-        if self._left < 0:
-            raise _too_large(f"over {JSON_LIMIT_BYTES:,} values")
-        if value is None or isinstance(value, bool):
-            return
-        if isinstance(value, str):
-            self._text(path, value)
-        elif isinstance(value, int):
-            try:
-                _whole_bits(value)
-            except ValueError as error:
-                raise OptimizationValidationError(path, str(error)) from None
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                raise OptimizationValidationError(path, f"{value} is not a finite number; leave it out, or use null")
-        elif isinstance(value, (dict, list, tuple)):
-            if depth > NESTING_LIMIT:
-                problem = f"nested deeper than {NESTING_LIMIT} levels; flatten it, or keep it in a file"
-                raise OptimizationValidationError("", problem)
-            self._members(path, value, depth)
-        else:
-            raise OptimizationValidationError(path, f"JSON cannot hold {kind_of(value)}; {remedy_for(value)}")
 
-    def _members(self, path: str, value: Any, depth: int) -> None:
-        if not isinstance(value, dict):
-            for index, member in enumerate(value):
-                self.check(f"{path}[{index}]", member, depth + 1)
-            return
-        for key, member in value.items():
-            if not isinstance(key, str):
-                problem = f"the key is {kind_of(key)}, and JSON's keys are texts; give text"
-                raise OptimizationValidationError(f"{path}[{shown(key)}]", problem)
-            inner = f"{path}.{key}".removeprefix(".") if key.isidentifier() else f"{path}[{shown(key)}]"
-            self._text(inner, key)
-            self.check(inner, member, depth + 1)
-
-    def _text(self, path: str, value: str) -> None:
-        if found := _NOT_IN_JSON.search(value):
-            raise OptimizationValidationError(path, f"it holds {_named(found[0])}; take that out")
+def _path_of_key(path: str, key: Any) -> str:
+    if not isinstance(key, str):
+        problem = f"the key is {kind_of(key)}, and JSON's keys are texts; give text"
+        raise OptimizationValidationError(f"{path}[{shown(key)}]", problem)
+    inner = f"{path}.{key}".removeprefix(".") if key.isidentifier() else f"{path}[{shown(key)}]"
+    if problem := _forbidden(key, _NOT_IN_JSON):
+        raise OptimizationValidationError(inner, problem)
+    return inner
 
 
 def _too_large(size: str) -> OptimizationValidationError:

@@ -1,4 +1,4 @@
-"""Structured logs: text, or one JSON object a line, with the ids of `o9.model.ids`.
+"""Structured logs: text, or one JSON object a line, with the ids of what is being worked on.
 
 Passwords in URLs are hidden, also in what libraries raised. O9 logs under the logger `o9` and, as a library, shows
 nothing by itself: `configure_logging` is for programs.
@@ -6,18 +6,36 @@ nothing by itself: `configure_logging` is for programs.
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from o9.model.ids import bound_ids
 from o9.model.settings import settings
 from o9.model.urls import public_text
 
+_ids: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("o9_log_ids", default={})  # noqa: B039 - never changed in place
 ROOT = logging.getLogger("o9")
 ROOT.addHandler(logging.NullHandler())
+
+
+@contextmanager
+def bound(**ids: Any) -> Iterator[None]:
+    """Add ids, `optimization=…, attempt=…`, to all log records made inside, in this task or thread."""
+    token = _ids.set({**_ids.get(), **ids})
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
+
+def bound_ids() -> dict[str, Any]:
+    """The ids bound here. To log with them from another thread: `extra={"o9": ids}`."""
+    return _ids.get()
 
 
 def configure_logging(level: str | None = None, format: str | None = None, stream: IO[str] | None = None) -> None:

@@ -19,11 +19,11 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.faults import Flag, Text, Typed, Whole, checked, shown
-from o9.model.fields import Figure
+from o9.model.faults import Flag, Text, Typed, Whole, refusing
+from o9.model.fields import Figure, JsonList, Storable, not_blank
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -34,7 +34,7 @@ LARGEST_RATIO = 1e12  # beyond it float64 cannot tell the points of a step's gri
 
 
 class _Named(Typed):
-    name: Text = Field("", description="In a list of parameters; in a mapping the key is the name.")
+    name: Annotated[Text, Storable] = Field("", description="In a list; in a mapping the key is the name.")
 
     def to_dict(self) -> dict[str, Any]:
         """With every default written out."""
@@ -50,21 +50,13 @@ class _Range(_Named):
     def _check_range(self, low: float, high: float, step: float | None, log: bool) -> None:
         if low > high:
             raise OptimizationValidationError("low", f"{low!r} is above high, {high!r}; exchange them")
-        if step is not None and step <= 0:
-            raise OptimizationValidationError("step", f"{step!r} is not positive")
         if log and low <= 0:
             raise OptimizationValidationError("low", f"{low!r} has no logarithm; give a low above 0 or drop log")
         if log and step is not None and not (isinstance(low, int) and step == 1):
             raise OptimizationValidationError("step", "step and log exclude each other; drop one of them")
 
 
-def _in_float64(value: Any) -> Any:
-    if is_int(value) and abs(value) > LARGEST_INT:
-        raise ValueError(f"{shown(value)} is beyond ±2**53, where samplers cannot tell integers apart")
-    return value
-
-
-Bound = Annotated[Whole, BeforeValidator(_in_float64)]
+Bound = Annotated[Whole, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
 
 
 class IntParameter(_Range):
@@ -73,7 +65,7 @@ class IntParameter(_Range):
     type: Literal["int"]
     low: Bound
     high: Bound
-    step: Bound = Field(1, description="From one value to the next.")
+    step: Bound = Field(1, gt=0, description="From one value to the next.")
     log: Flag = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
@@ -117,7 +109,7 @@ class FloatParameter(_Range):
     type: Literal["float"]
     low: Figure
     high: Figure
-    step: Figure | None = Field(None, description="From one value to the next; left out, every value counts.")
+    step: Figure | None = Field(None, gt=0, description="From one value to the next; left out, every value counts.")
     log: Flag = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
@@ -174,24 +166,16 @@ class CategoricalParameter(_Named):
     """One of `choices`, distinguished by how JSON writes them."""
 
     type: Literal["categorical"]
-    choices: list[Any] = Field(min_length=1, description="Any JSON values.", examples=[["sma", "ema"]])
+    choices: JsonList = Field(min_length=1, description="Any JSON values.", examples=[["sma", "ema"]])
 
     @field_validator("choices")
     @classmethod
-    def _check_choices(cls, choices: list[Any]) -> list[Any]:
-        seen: set[str] = set()
-        for index, choice in enumerate(choices):
-            try:
-                text = as_json(choice)
-                same = json.loads(text) == choice
-            except (TypeError, ValueError, RecursionError) as error:
-                raise OptimizationValidationError(f"[{index}]", f"JSON cannot hold {choice!r:.60}: {error}") from None
-            if not same:
-                raise OptimizationValidationError(f"[{index}]", f"JSON gives {choice!r:.80} back as something else")
-            if text in seen:
-                raise OptimizationValidationError(f"[{index}]", f"{choice!r:.80} is there twice; drop one of them")
-            seen.add(text)
-        return [json.loads(as_json(choice)) for choice in choices]
+    def _each_once(cls, choices: list[Any]) -> list[Any]:
+        texts = [as_json(choice) for choice in choices]
+        for index, text in enumerate(texts):
+            if text in texts[:index]:
+                raise OptimizationValidationError(f"[{index}]", f"{text:.80} is there twice; drop one of them")
+        return [json.loads(text) for text in texts]
 
     def grid_size(self) -> int:
         return len(self.choices)
@@ -225,37 +209,21 @@ Parameter = IntParameter | FloatParameter | CategoricalParameter
 _Parameter = Annotated[Parameter, Field(discriminator="type")]
 
 
-def _check_names(raw: Any) -> Any:
-    """Before the parameters are read: the names of a mapping, or those that a list has in it."""
-    if not raw and isinstance(raw, (Mapping, list, tuple)):
+def _names(read: dict[str, Parameter] | list[Parameter]) -> dict[str, Parameter] | list[Parameter]:
+    if not read:
         raise ValueError("it is empty; give at least one parameter to search")
-    for name in raw if isinstance(raw, Mapping) else ():
-        if not isinstance(name, str):
-            raise ValueError(f"a parameter's name must be text, got {shown(name)}")
+    names = [each.name for each in read] if isinstance(read, list) else []
+    for index, name in enumerate(names):
         if not name.strip():
-            raise ValueError("a parameter has an empty name; give it one")
-        if not storable(name):
-            raise ValueError(f"the name {name!r} has characters that no store can hold")
-    seen: set[str] = set()
-    for index, each in enumerate(raw if isinstance(raw, (list, tuple)) else ()):
-        if not isinstance(each, Mapping):
-            continue
-        name, problem = each.get("name"), ""
-        if name is None:
-            problem = "it is missing; in a list each parameter has a name"
-        elif isinstance(name, str) and not name.strip():
-            problem = "it is empty; give the parameter a name"
-        elif str(name) in seen:
-            problem = f"there is another {name!r:.80}"
-        if problem:
-            raise OptimizationValidationError(f"[{index}].name", problem)
-        seen.add(str(name))
-    return raw
+            raise OptimizationValidationError(f"[{index}].name", "it is missing; in a list each parameter has a name")
+        if name in names[:index]:
+            raise OptimizationValidationError(f"[{index}].name", f"there is another {name!r:.80}")
+    return read
 
 
 SearchSpaceField = Annotated[
-    dict[str, _Parameter] | list[_Parameter],
-    BeforeValidator(_check_names),
+    dict[Annotated[Text, AfterValidator(not_blank), Storable], _Parameter] | list[_Parameter],
+    AfterValidator(_names),
     Field(
         description="The parameters to search, by name, or as a list of parameters with names.",
         examples=[{"fast": {"type": "int", "low": 2, "high": 60}}],
@@ -275,7 +243,8 @@ class SearchSpace:
     @classmethod
     def parse(cls, raw: Any, field: str = FIELD) -> SearchSpace:
         """Read `metadata.search_space`. Raises OptimizationValidationError with all that is wrong."""
-        return cls.of(checked(_SPACE, raw, field, Parameter))
+        with refusing(Parameter, raw, field):
+            return cls.of(_SPACE.validate_python(raw))
 
     @classmethod
     def of(cls, read: dict[str, Parameter] | list[Parameter]) -> SearchSpace:
@@ -340,16 +309,8 @@ class SearchSpace:
 
 
 def as_json(value: Any) -> str:
-    """The one way to write `value`. Raises TypeError or ValueError for what JSON, or a store, cannot hold."""
-    text = json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
-    if not storable(text) or "\\u0000" in text:
-        raise ValueError("it has characters that no store can hold (NUL, or half of a surrogate pair)")
-    return text
-
-
-def storable(text: str) -> bool:
-    """Whether it has neither a NUL nor half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    """The one way to write `value`. Raises TypeError or ValueError for what JSON cannot hold."""
+    return json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
 
 
 def is_int(value: Any) -> bool:

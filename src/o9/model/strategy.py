@@ -1,21 +1,20 @@
 """What a strategy is: asked for one step at a time, it returns what it evaluated and how to continue from there.
 
-Contract. O9 calls `step` with a copy of the optimization's state, the number of the step (from 0) and the checkpoint
-that the last committed step returned (None at first). Everything a step needs must follow from these and from the
-ledger given to `open`: after a death, a fresh process makes a fresh strategy, calls `open` with the committed trials,
-and continues with the step that was not committed, which is computed again. Trials continue the ledger's numbers.
+Contract. O9 calls `step`, sync or async, with a copy of the optimization's state, the number of the step (from 0) and
+the checkpoint that the last committed step returned (None at first). Everything a step needs must follow from these and
+from the ledger given to `open`: after a death, a fresh process makes a fresh strategy, calls `open` with the committed
+trials, and continues with the step that was not committed, which is computed again. Trials continue the ledger's
+numbers. Optional beside `step`: `total_steps: int` (used where the optimization says 0), `open(state, ledger)` once an
+attempt, before the first step, and `close()` once, however the attempt ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 from o9.model.trial import Output, Trial
-
-if TYPE_CHECKING:  # child processes that evaluate objectives import this module, and need no more of it
-    from o9.model.optimization import OptimizationState
 
 BUILT_IN_STRATEGIES = ("default", "optuna")
 DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
@@ -42,15 +41,3 @@ class StepResult:
     best_value: float | None = None
     best_parameters: dict[str, Any] | None = None
     output: Output | None = None
-
-
-@runtime_checkable
-class Strategy(Protocol):
-    """The one method that a user's class must have; sync or async.
-
-    Optional beside it: `total_steps: int` (used where the optimization says 0), `open(state, ledger)` once an
-    attempt, before the first step, and `async close()` once, however the attempt ended.
-    """
-
-    def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> Any:
-        """Do step number `step` and return a StepResult (or an awaitable of one)."""

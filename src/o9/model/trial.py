@@ -104,6 +104,20 @@ _PRINTED = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What an attempt ran: `objective` or strategy by name, and fingerprints of its code and data; "" is not known.
+
+    Attempt 0 is what a retry took over. search_space: what the built-in strategy searched, as JSON.
+    """
+
+    attempt: int
+    objective: str
+    code: str
+    data: str
+    search_space: str = ""
+
+
 def fingerprint(data: Any) -> str:
     """A short stable name for `data`: a string is its own name; bytes, arrays and frames are hashed.
 

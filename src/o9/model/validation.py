@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 from o9.model.errors import Faults, OptimizationValidationError
-from o9.model.faults import checked, validated
+from o9.model.faults import refusing, validated
 from o9.model.fields import JsonObject, Key
 from o9.model.optimization import OptimizationAlert, OptimizationState
 from o9.model.specification import Metadata, read_metadata
@@ -59,7 +59,8 @@ def validate_alert(alert: OptimizationAlert) -> None:
 
 
 def validate_node_id(field: str, value: Any) -> None:
-    checked(_KEY, value, field)
+    with refusing(None, value, field):
+        _KEY.validate_python(value)
 
 
 def validate_whole(field: str, value: Any, most: int | None = None) -> int:
@@ -79,7 +80,8 @@ def validate_seconds(field: str, value: Any) -> float:
 
 def validate_json(field: str, value: Any) -> None:
     """Raise OptimizationValidationError for what is no dict of JSON values."""
-    checked(_JSON, value, field)
+    with refusing(None, value, field):
+        _JSON.validate_python(value)
 
 
 def _validate_record(kind: type, record: Any, field: str) -> None:

@@ -11,19 +11,16 @@ from __future__ import annotations
 import copy
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
 
 from o9.demo.catalogue import DEMONSTRATIONS, demonstration_warning
 from o9.model.errors import Faults, OptimizationError, OptimizationStrategyError, OptimizationValidationError
-from o9.model.hold_out import HeldOut
 from o9.model.optimization import OptimizationState
-from o9.model.provenance import Ran
 from o9.model.search_space import SearchSpace
 from o9.model.specification import Direction, Metadata, read_metadata
-from o9.model.strategy import DEMONSTRATION, StepResult
-from o9.model.trial import Trial
+from o9.model.strategy import DEMONSTRATION
+from o9.model.trial import Ran
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Evaluator
 from o9.strategies.fingerprints import code_fingerprint
@@ -43,33 +40,7 @@ from o9.workers.measured import Measured
 from o9.workers.pool import processors
 from o9.workers.scores import Score
 
-
-class StepAttempt(Protocol):
-    """What is asked for one step at a time."""
-
-    @property
-    def kind(self) -> Literal["steps"]: ...
-
-    total_steps: int
-
-    def open(self, state: OptimizationState, ledger: Sequence[Trial]) -> None:
-        """Once, before the first step: the committed trials of earlier attempts, by number."""
-
-    async def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> StepResult:
-        """Evaluate one step. Cancelling it kills what it evaluates at once, and ends the attempt."""
-
-    def interrupted(self) -> tuple[Trial, ...]:
-        """After a step was cut off: its trials, as cancelled ones, as far as they are known."""
-
-    @property
-    def holds_out(self) -> bool:
-        """Whether `held_out` has anything to do."""
-
-    async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        """After the last step: evaluate the best on the periods that no trial was evaluated on."""
-
-    async def close(self) -> None:
-        """Once, however the attempt ended: leaves no process of this attempt busy."""
+StepAttempt = OptunaStrategy | UserSteps  # what is asked for one step at a time
 
 
 def create_strategy(

@@ -101,7 +101,10 @@ class OptunaStrategy:
         return self._plan.hold_out is not None and not self._plan.is_placebo
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        """As in StepAttempt. `best` is the trial with its returns, `checkpoint` that of the last step."""
+        """After the last step: evaluate the best on the periods that no trial was evaluated on.
+
+        `best` is the trial with its returns, `checkpoint` that of the last step.
+        """
         cut = self._cut or checkpoint.get("cut")
         if cut is None:
             return HeldOut(error="where the hold-out begins is not known")

@@ -35,6 +35,7 @@ from o9.workers.scores import SCORES, Score
 
 What = Literal["objective", "strategy", "score"]
 _GROUPS: dict[What, str] = {"objective": "o9.objectives", "strategy": "o9.strategies", "score": "o9.scores"}
+_TARGET: dict[What, str] = {"objective": "function", "strategy": "target", "score": ""}  # the attribute that has it
 _BUILT_IN: dict[What, Iterable[str]] = {"objective": BUILTIN, "strategy": BUILT_IN_STRATEGIES, "score": SCORES}
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -159,7 +160,7 @@ def objective(
     def register(function: F) -> F:
         if not callable(function):
             raise OptimizationStrategyError(f"objective {name!r}: expected a function, got {type(function).__name__}")
-        if truncatable and not _takes_periods(function):
+        if truncatable and not _has_parameter(function, "periods", or_any=True):
             raise OptimizationStrategyError(
                 f"objective {name!r}: a truncatable one takes the keyword `periods`: def {name}(parameters, *, "
                 "periods=None)"
@@ -204,47 +205,30 @@ def register_score(name: str, function: Score) -> None:
 
 def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Score | None:
     """The function of this name; None for a built-in one, which every process has. Raises as `resolve_objective`."""
-    _check_is_name(name, "score")
     if name in SCORES:
         return None
-    found = _find(name, "score", allowed_imports)
-    target: Score = found[0] if isinstance(found, tuple) else found
-    if not callable(target):
-        raise OptimizationStrategyError(f"score {name!r} is not a function but {type(target).__name__}")
-    return target
+    found: Score = _find(name, "score", allowed_imports)[0]
+    if not callable(found):
+        raise OptimizationStrategyError(f"score {name!r} is not a function but {type(found).__name__}")
+    return found
 
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
     """The objective of this name. Raises OptimizationStrategyError: unknown, refused, or its import failed."""
-    _check_is_name(name, "objective")
-    if name in BUILTIN and name not in _registered["objective"]:
-        return _from_catalogue(BUILTIN[name])
-    found = _find(name, "objective", allowed_imports)
+    found, locator = _find(name, "objective", allowed_imports)
     if isinstance(found, Objective):
-        return found
-    target, locator = found
-    if not callable(target):
-        raise OptimizationStrategyError(f"objective {name!r}: {locator} is not a function but {type(target).__name__}")
-    known: Objective  # what its decorator said goes with it, whatever it is called here
-    for known in list(_registered["objective"].values()):
-        if known.function is target:
-            return replace(known, name=name, locator=locator)
-    return Objective(name, target, locator=locator)
+        return found if locator is None else replace(found, name=name, locator=locator)
+    if not callable(found):
+        raise OptimizationStrategyError(f"objective {name!r}: {locator} is not a function but {type(found).__name__}")
+    return Objective(name, found, locator=locator)
 
 
 def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> ResolvedStrategy:
     """The strategy of this name. Raises OptimizationStrategyError: unknown, refused, or neither kind of strategy."""
-    _check_is_name(name, "strategy")
-    if name in BUILT_IN_STRATEGIES:
-        return ResolvedStrategy("optuna", StrategyKind.OPTUNA)
-    found = _find(name, "strategy", allowed_imports)
+    found, locator = _find(name, "strategy", allowed_imports)
     if isinstance(found, ResolvedStrategy):
-        return found
-    known: ResolvedStrategy  # what was declared goes with it, whatever it is called here
-    for known in list(_registered["strategy"].values()):
-        if known.target is found[0]:
-            return replace(known, name=name)
-    return _classify(name, found[0])
+        return found if locator is None else replace(found, name=name)
+    return _classify(name, found)
 
 
 def names_of(what: What) -> list[str]:
@@ -266,17 +250,21 @@ def is_async(function: Any) -> bool:
     )
 
 
-def _check_is_name(name: Any, what: str) -> None:
+def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> tuple[Any, str | None]:
+    """What was registered under the name, and None; or what its import path leads to, as registered or as it is, and
+    that path."""
     if not isinstance(name, str) or not name:
         raise OptimizationStrategyError(f"{what}: expected a name, got {name!r}")
-
-
-def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> Any:
-    """What was registered, or the pair (imported object, where it came from)."""
     if name in _registered[what]:
-        return _registered[what][name]
+        return _registered[what][name], None
+    if what == "strategy" and name in BUILT_IN_STRATEGIES:
+        return ResolvedStrategy("optuna", StrategyKind.OPTUNA), None
+    if what == "objective" and name in BUILTIN:
+        return _from_catalogue(BUILTIN[name]), None
     if name in (points := _entry_points(what)):
-        return _import(points[name].value.partition("[")[0].strip(), what, name)
+        path = points[name].value.partition("[")[0].strip()
+        target = _import(path, what, name)
+        return _registration_of(target, what) or target, path
     if ":" not in name:
         known = names_of(what)
         raise OptimizationStrategyError(
@@ -292,23 +280,25 @@ def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> Any
             f"{what} {name!r} may not be imported; the operator of O9 can allow it by adding "
             f"{module.partition('.')[0]!r} to O9_ALLOWED_IMPORTS, or register it by name"
         )
-    target, locator = _import(name, what, name, allowed)
-    if not import_allowed(home := module_of(target), allowed) and not _is_registered(target):
+    target = _import(name, what, name, allowed)
+    registration = _registration_of(target, what)
+    if registration is None and not import_allowed(home := module_of(target), allowed):
         raise OptimizationStrategyError(
             f"{what} {name!r} is defined in {home or 'another module'}, which O9_ALLOWED_IMPORTS does not allow; "
             f"let it be a function or class that {module} defines itself, or register it by name"
         )
-    return target, locator
+    return registration or target, name
 
 
-def _is_registered(target: Any) -> bool:
-    things = [each for known in _registered.values() for each in list(known.values())]
-    return any(target is getattr(each, "function", getattr(each, "target", each)) for each in things)
+def _registration_of(target: Any, what: What) -> Any:
+    """What its decorator or registration said of it, whatever it is called; None where it has none."""
+    known = list(_registered[what].values())
+    return next((each for each in known if target is getattr(each, _TARGET[what], each)), None)
 
 
-def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...] | None = None) -> tuple[Any, str]:
+def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...] | None = None) -> Any:
     try:
-        return find(locator, lambda module: import_allowed(module, allowed_imports)), locator
+        return find(locator, lambda module: import_allowed(module, allowed_imports))
     except ImportPathError as error:
         raise OptimizationStrategyError(f"{what} {name!r}: {error}") from error
     except Exception as error:
@@ -318,10 +308,10 @@ def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...]
 
 
 def _from_catalogue(entry: BuiltinObjective) -> Objective:
-    function, locator = _import(entry.path, "objective", entry.name)
     shared = {each.name for each in fields(entry)} & Objective.__dataclass_fields__.keys()
     declared = {name: getattr(entry, name) for name in shared}
-    return Objective(function=function, locator=locator, gives_value=True, **declared)
+    function = _import(entry.path, "objective", entry.name)
+    return Objective(function=function, locator=entry.path, gives_value=True, **declared)
 
 
 def _classify(name: str, thing: Any) -> ResolvedStrategy:
@@ -335,22 +325,13 @@ def _classify(name: str, thing: Any) -> ResolvedStrategy:
     )
 
 
-def _has_parameter(function: Callable[..., Any], name: str) -> bool:
+def _has_parameter(function: Callable[..., Any], name: str, *, or_any: bool = False) -> bool:
+    """or_any: a function that takes any keyword has it, too."""
     try:
-        return name in inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False  # one written in C says nothing of what it takes
-
-
-def _takes_periods(function: Any) -> bool:
-    try:
-        data = {"data": None} if _has_parameter(function, "data") else {}
-        inspect.signature(function).bind({}, periods=1, **data)
-    except TypeError:
-        return False
-    except ValueError:
-        return True  # one written in C says nothing of what it takes
-    return True
+    return name in parameters or (or_any and any(each.kind is each.VAR_KEYWORD for each in parameters.values()))
 
 
 def _check_name(name: Any, what: str) -> None:

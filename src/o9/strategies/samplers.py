@@ -14,12 +14,10 @@ asked again is not the one in the ledger, OptimizationStrategyError says so.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import itertools
 import logging
 import math
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -79,33 +77,8 @@ def _load(sampler: str) -> None:
     """Import all that will be needed, one thread at a time: two that import parts of scipy.stats at once would each
     find what the other has only half loaded."""
     with _imports:
-        try:
-            for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
-                importlib.import_module(name)
-        except BaseException:
-            _remove_orphans()
-            raise
-        if sampler == "qmc":
-            _load_sobol_numbers()
-
-
-def _remove_orphans() -> None:
-    """Forget the modules whose package is not loaded: of a package whose import failed in the middle, the parts that
-    were loaded by then stand in the way of each later import."""
-    for name in sorted(sys.modules):  # a package before its parts
-        if "." in name and name.rpartition(".")[0] not in sys.modules:
-            del sys.modules[name]
-
-
-def _load_sobol_numbers() -> None:
-    """SciPy reads them from a file when they are first needed. Where it cannot, it only prints that, and draws zeros.
-
-    Raises OSError, as of a file that cannot be opened.
-    """
-    from scipy.stats.qmc import Sobol
-
-    if Sobol(1, scramble=False).random(2)[1, 0] != 0.5:
-        raise OSError(errno.EMFILE, "SciPy could not read its Sobol numbers; has this process run out of descriptors?")
+        for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
+            importlib.import_module(name)
 
 
 def mix(*numbers: int) -> int:

@@ -9,11 +9,8 @@ same call holds it for `give_up_seconds`, it logs an error, calls `on_blocked` i
 minute, and `is_blocked` is true until the loop ticks: the process does not renew its leases meanwhile. Nothing is
 interrupted.
 
-Only time in which the loop's thread ran or was blocked counts. On Linux, time in which it waited for a CPU does not;
-the kernel reports that wait when it is over, and until then it counts. Elsewhere, and without scheduler statistics, all
-time counts. Waiting for the interpreter's lock counts like any lock, unless the watchdog holds it. Time is measured by
-the watchdog's own wake-ups, so a frozen process (SIGSTOP, a closed lid) is not blamed; neither is C code that keeps the
-interpreter's lock, which stops the watchdog, too.
+Time is measured by the watchdog's own wake-ups, so a frozen process (SIGSTOP, a closed lid) is not blamed; neither is C
+code that keeps the interpreter's lock, which stops the watchdog, too. On a busy machine it wakes late as well.
 """
 
 from __future__ import annotations
@@ -24,14 +21,13 @@ import logging
 import sys
 import sysconfig
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
-from o9.model.ids import bound_ids
+from o9.model.logs import bound_ids
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import utc_now
 
@@ -40,7 +36,6 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 AGAIN_SECONDS = 60.0
-OVERDUE = 0.1  # of the time between two ticks; nothing is read of a loop that ticks by then
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
@@ -51,45 +46,12 @@ async def run_user_code(what: str, function: Callable[P, Awaitable[R]], *args: P
 
 
 @dataclass(frozen=True)
-class HeldLoop:
-    """For how long the loop has been held, in seconds: its thread `ran`, or was `blocked`."""
-
-    ran: float = 0.0
-    blocked: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.ran + self.blocked
-
-    def after(self, *, elapsed: float, ran: float, queued: float, tick: float) -> HeldLoop:
-        """The same when no tick has come for `elapsed` seconds more, of which the loop's thread has run for `ran`.
-
-        `queued`: how long it waited for a CPU, and the watchdog, to which it may have left the interpreter's lock. What
-        is known late, and was taken for a block, is taken back.
-        """
-        # Not all that has passed: a process that was frozen comes back here, too.
-        most = 2 * tick
-        ran = min(ran, most)
-        return HeldLoop(self.ran + ran, max(0.0, self.blocked + min(elapsed - ran - queued, most - ran)))
-
-
-@dataclass(frozen=True)
 class Blocked:
     """What holds the loop, as a sentence, since when, and the log's ids where it was called."""
 
     message: str
     since: datetime
     ids: Mapping[str, str]
-
-
-def cpu_seconds(native_id: int) -> tuple[float, float]:
-    """How long this thread of the process has run, and waited for a CPU; zeros where the system does not say."""
-    try:
-        with open(f"/proc/self/task/{native_id}/schedstat") as file:
-            ran, queued, _ = file.read().split()
-    except OSError:
-        return 0.0, 0.0
-    return int(ran) / 1e9, int(queued) / 1e9
 
 
 class Watchdog:
@@ -113,7 +75,7 @@ class Watchdog:
     @property
     def blocked_seconds(self) -> float:
         """For how many seconds the loop has been held; 0.0 while it ticks."""
-        return self._held.seconds
+        return self._held
 
     @property
     def is_blocked(self) -> bool:
@@ -123,7 +85,7 @@ class Watchdog:
     def start(self) -> None:
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
-            self._loop_thread, self._loop_native_id = threading.get_ident(), threading.get_native_id()
+            self._loop_thread = threading.get_ident()
             self._stop.clear()
             self._thread = threading.Thread(target=self._watch, name="o9-watchdog", daemon=True)
             self._thread.start()
@@ -136,9 +98,7 @@ class Watchdog:
             self._forget()
 
     def _forget(self) -> None:
-        self._held = HeldLoop()
-        # The clocks up to which it is counted; None where no tick is overdue.
-        self._counted: tuple[float, float, float] | None = None
+        self._held = 0.0
         self._blocked: Blocked | None = None
         self._report_after = self._give_up_seconds
         self._warned = False
@@ -159,34 +119,18 @@ class Watchdog:
             self._loop.call_soon_threadsafe(self._ticked.set)
         except RuntimeError:
             return  # the loop is closed
-        while not self._waited_for_tick():
+        while not self._ticked.wait(self._tick_seconds):
             if self._stop.is_set() or self._loop.is_closed():
                 return
+            self._held += self._tick_seconds  # not what has passed: a process that was frozen comes back here, too
             self._look()
         if self._warned:
-            logger.warning("the event loop runs again, after %.1f s", self._held.seconds)
+            logger.warning("the event loop runs again, after %.1f s", self._held)
         self._forget()
-
-    def _waited_for_tick(self) -> bool:
-        if self._counted is None:
-            if self._ticked.wait(self._tick_seconds * OVERDUE):
-                return True
-            self._counted = self._clocks()
-        ticked = self._ticked.wait(self._tick_seconds)
-        before, self._counted = self._counted, self._clocks()
-        elapsed, ran, queued = (now - then for now, then in zip(self._counted, before, strict=True))
-        self._held = self._held.after(elapsed=elapsed, ran=ran, queued=queued, tick=self._tick_seconds)
-        return ticked
-
-    def _clocks(self) -> tuple[float, float, float]:
-        """What time it is, how long the loop's thread has run, and how long that or the watchdog waited for a CPU."""
-        ran, queued = cpu_seconds(self._loop_native_id)
-        _, own = cpu_seconds(threading.get_native_id())
-        return time.monotonic(), ran, queued + own
 
     def _look(self) -> None:
         """The loop has not ticked for one more interval."""
-        now, frame = self._held.seconds, sys._current_frames().get(self._loop_thread)
+        now, frame = self._held, sys._current_frames().get(self._loop_thread)
         if frame is None or now < min(self._warn_seconds, self._give_up_seconds) / 2:
             return
         call = _user_call(frame)

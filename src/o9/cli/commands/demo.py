@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,17 +22,13 @@ if not failures.help_only:
     from o9.cli.open_store import existing_store, option_for, place_of
     from o9.cli.session.session import exit_code, run_session, what_next
     from o9.cli.versions import install_command
-    from o9.cli.views.optimizations import results_view
+    from o9.cli.views.optimizations import Details, results_view
     from o9.cli.views.words import Next
     from o9.health.wording import sharpe
     from o9.report.write import report_of, write
     from o9.store.store import Store
     from o9.text.format import NOTHING
 
-
-if TYPE_CHECKING:
-    from o9.demo.demonstration import DemoRow
-    from o9.health.grades import Verdict
 
 LEGEND = (
     "20 large US stocks, daily; Sharpe ratios are annual, net of trading costs. Parameters were chosen in sample alone "
@@ -42,10 +38,10 @@ LEGEND = (
 
 REPORT = "o9-report-demo.html"
 
-# By what was optimized where that is no Sharpe ratio.
+# By the objective where its goal is no Sharpe ratio.
 OTHER_GOALS = {
-    "calmar": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the best value "
-    "that `o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
+    "sp500_risk_limits": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the "
+    "best value that `o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
 }
 
 
@@ -67,54 +63,45 @@ def demo(
     return _conclude(store, ids, run_session(store, ids, states))
 
 
-def demo_view(
-    rows: Sequence[DemoRow], results: Sequence[RenderableType], verdicts: Mapping[str, Verdict], days: tuple[str, str]
-) -> list[RenderableType]:
+def demo_view(records: Sequence[Details], days: tuple[str, str]) -> list[RenderableType]:
     """The results, a table of the figures, and how to read them. Fits 80 columns.
 
-    results: what `results_view` says. verdicts: by id. days: in sample and held out, `1994-01 to 2014-02`.
+    days: in sample and held out, `1994-01 to 2014-02`.
     """
     figures = ("Sharpe\nin sample", "Sharpe\nheld out", "alpha\nin sample", "alpha\nheld out", "alpha\nforecast")
     table = plain_table("strategy", "trials", *figures, right=("trials", *figures))
-    for row in rows:
-        verdict = verdicts.get(row.optimization_id)
-        forecast = verdict.forecast if verdict else None
+    goals = [record.state.metadata.get("objective", "") for record in records]
+    measured = [record.best.metrics if record.best else {} for record in records]
+    for record, goal, metrics in zip(records, goals, measured, strict=True):
+        forecast = record.verdict.forecast if record.verdict else None
         table.add_row(
-            f"{row.strategy} *" if row.figure in OTHER_GOALS else row.strategy,
-            str(row.trials),
-            _ratio(row.in_sample_sharpe),
-            _ratio(row.held_out_sharpe),
+            f"{record.state.name} *" if goal in OTHER_GOALS else record.state.name,
+            str(sum(record.trial_counts.values())),
+            _ratio(metrics.get("sharpe")),
+            _ratio(metrics.get("out_of_sample_sharpe")),
             _ratio(forecast.claimed if forecast else None),
             _ratio(forecast.held_out if forecast else None),
             _ratio(forecast.mean if forecast else None),
-            end_section=row is rows[-1],
+            end_section=record is records[-1],
         )
     # Every row was judged on the same prices, days and costs, so the baselines are the same for all.
-    known = rows[0]
-    for name, inside, outside in (
-        ("Equal weight (baseline)", known.equal_weight_sharpe, known.held_out_equal_weight_sharpe),
-        ("Buy and hold", known.buy_and_hold_sharpe, known.held_out_buy_and_hold_sharpe),
-    ):
-        table.add_row(name, "", _ratio(inside), _ratio(outside), style="dim")
+    for name, baseline in (("Equal weight (baseline)", "equal_weight"), ("Buy and hold", "buy_and_hold")):
+        inside, outside = f"{baseline}_sharpe", f"out_of_sample_{baseline}_sharpe"
+        table.add_row(name, "", _ratio(measured[0].get(inside)), _ratio(measured[0].get(outside)), style="dim")
     legend = LEGEND.format(in_sample=days[0], held_out=days[1])
-    notes = [OTHER_GOALS[figure] for figure in OTHER_GOALS if any(row.figure == figure for row in rows)]
-    return [*results, table, "", *(Text(note, style="dim") for note in [legend, *notes])]
+    notes = [note for goal, note in OTHER_GOALS.items() if goal in goals]
+    return [*results_view(records), table, "", *(Text(note, style="dim") for note in [legend, *notes])]
 
 
 def _conclude(url: str | None, ids: Sequence[str], interrupted: bool) -> int:
     from o9.cli.prefect_side import where_prefect_records
-    from o9.demo.demonstration import demo_table
 
     option = option_for(url)
     with existing_store(url) as store:
         records = [read_record(store, name, option) for name in ids]
-        best = {record.state.optimization_id: record.best for record in records}
-        trials = {record.state.optimization_id: sum(record.trial_counts.values()) for record in records}
-        rows = demo_table([record.state for record in records], best, trials)
         where = place_of(store)
         report = "" if interrupted else _report(store, ids)
-    verdicts = {record.state.optimization_id: record.verdict for record in records if record.verdict is not None}
-    show("", *demo_view(rows, results_view(records), verdicts, _periods()), "")
+    show("", *demo_view(records, _periods()), "")
     show(f"The record:       {where}", f"Prefect's record: {where_prefect_records()}")
     show(*([f"The report:       {report}"] if report else []), "")
     everything = [(f"o9 list{option}", "everything in the record"), *what_next(records, option)]
@@ -133,8 +120,7 @@ def _report(store: Store, ids: Sequence[str]) -> str:
 
 def _periods() -> tuple[str, str]:
     """The days in sample and those held out, `1994-01 to 2014-02`."""
-    from o9.demo.market.prices import sp500
-    from o9.demo.market.walk_forward import split_days
+    from o9.demo.market.prices import sp500, split_days
 
     dates = [str(day)[:7] for day in sp500().dates]
     split = split_days(len(dates))

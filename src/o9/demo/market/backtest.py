@@ -11,7 +11,9 @@ drifted[t] = held[t-1]·(1 + return[t]) / (1 + gross[t]). Costs and financing sh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,12 @@ from o9.model.errors import OptimizationStrategyError
 
 Mask = NDArray[np.bool_]
 
-COST_BASIS_POINTS = (
-    10.0  # of what is traded: half the spread, commission and impact in large US stocks, on the high side
-)
+COST_BASIS_POINTS = 10.0  # of what is traded: half the spread, commission and impact in large US stocks, a high guess
 BORROWING_RATE = 0.05  # a year, on what is invested beyond the capital; flat, since the data has no cash rate
 SHORT_FEE = 0.005  # a year, on what is sold short; easy-to-borrow large stocks
-TRADING_DAYS = 252
+TRADING_DAYS = 252.0  # a year has
+# Some quotes of the early 1990s stand still for weeks: without a floor a position in such a stock has no bound.
+VOLATILITY_FLOOR = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,14 @@ class Backtest:
     net, gross: the return booked on that day, after and before costs and financing; 0 on the first.
     turnover: what was traded at that day's close, purchases and sales together, as a fraction of the capital.
     held: shape (days, stocks), fractions of the capital after trading at that close; the rest is cash.
+    metrics: other figures worth keeping.
     """
 
     net: Floats
     gross: Floats
     turnover: Floats
     held: Floats
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def backtest(
@@ -98,3 +102,64 @@ def _financing(held: Floats) -> Floats:
     short = np.maximum(-held, 0.0).sum(axis=1)
     financing: Floats = (BORROWING_RATE * borrowed + SHORT_FEE * short) / TRADING_DAYS
     return financing
+
+
+# Rolling windows. Sums run from the front in order, so that later days change no earlier value, not by the last bit.
+
+
+def rolling_mean(values: Floats, days: int) -> Floats:
+    """Mean of the last `days` rows, this one included; of as many as there are at the beginning."""
+    total = np.cumsum(values, axis=0)
+    mean: Floats = total.copy()
+    mean[days:] -= total[:-days]
+    counts = np.minimum(np.arange(1, len(values) + 1), days).reshape((-1,) + (1,) * (values.ndim - 1))
+    mean /= counts
+    return mean
+
+
+def rolling_volatility(returns: Floats, days: int) -> Floats:
+    """Annualised root mean square of the last `days` daily returns, at least VOLATILITY_FLOOR."""
+    # The difference of two long sums can come out a hair below zero.
+    variance = np.maximum(rolling_mean(returns * returns, days), 0.0)
+    volatility: Floats = np.maximum(np.sqrt(variance * TRADING_DAYS), VOLATILITY_FLOOR)
+    return volatility
+
+
+# Figures of a series of daily returns. One that is undefined is NaN, never a guess.
+
+
+def sharpe_ratio(returns: Floats) -> float:
+    """Annualised: √252 · mean / standard deviation (n - 1) of daily returns over zero; NaN if they never vary."""
+    deviation = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+    return math.sqrt(TRADING_DAYS) * float(returns.mean()) / deviation if deviation > 0 else math.nan
+
+
+def annual_return(returns: Floats) -> float:
+    """The constant compound return a year that ends at the same wealth."""
+    return float(np.exp(np.log1p(returns).mean() * TRADING_DAYS) - 1.0) if len(returns) else math.nan
+
+
+def annual_volatility(returns: Floats) -> float:
+    """√252 · standard deviation (n - 1) of daily returns."""
+    return math.sqrt(TRADING_DAYS) * float(returns.std(ddof=1)) if len(returns) > 1 else math.nan
+
+
+def maximum_drawdown(returns: Floats) -> float:
+    """The largest loss from a high of wealth, the beginning counted as one; 0.25 is a loss of a quarter."""
+    wealth = np.concatenate(([1.0], np.cumprod(1.0 + returns)))
+    return float((1.0 - wealth / np.maximum.accumulate(wealth)).max())
+
+
+def calmar_ratio(returns: Floats) -> float:
+    """Annual return over the largest drawdown; NaN where nothing was ever lost. Source: Young 1991."""
+    drawdown = maximum_drawdown(returns)
+    return annual_return(returns) / drawdown if drawdown > 0 else math.nan
+
+
+def figures(returns: Floats, prefix: str = "") -> dict[str, float]:
+    """All of them by name, each name with `prefix` before it."""
+    named = (sharpe_ratio, annual_return, annual_volatility, maximum_drawdown, calmar_ratio)
+    return {
+        f"{prefix}{figure.__name__.removesuffix('_ratio').replace('maximum', 'max')}": figure(returns)
+        for figure in named
+    }

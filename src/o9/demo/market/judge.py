@@ -1,41 +1,51 @@
 """What every market objective begins and ends with: its parameters checked, and an Evaluation of its backtest.
 
-The catalogue's search space says what each parameter may be. The value is that of the in-sample days.
+The catalogue's search space says what each parameter may be. The value, and the returns that go with it, are those of
+the in-sample days; the hold-out runs on with the same parameters and positions. Two baselines traded the same stocks on
+the same days at the same costs: equal weight restores equal shares every 21 days, buy and hold never trades again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from o9.demo.catalogue import BUILTIN
-from o9.demo.market.backtest import COST_BASIS_POINTS, TRADING_DAYS, Backtest
-from o9.demo.market.baselines import baseline_figures, baseline_returns
-from o9.demo.market.figures import PERIODS_PER_YEAR, figures
-from o9.demo.market.prices import Prices, sp500
-from o9.demo.market.walk_forward import WARM_UP_DAYS, split_days
+from o9.demo.market.backtest import COST_BASIS_POINTS, TRADING_DAYS, Backtest, backtest, every, figures
+from o9.demo.market.prices import WARM_UP_DAYS, Floats, Prices, sp500, split_days
 from o9.model.errors import OptimizationValidationError
 from o9.model.trial import Evaluation
 
+BASELINES = ("equal_weight", "buy_and_hold")
+REBALANCE_DAYS = 21  # of equal weight
 
-def read(objective: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` over `defaults`, each within the search space of `objective`, and `cost_basis_points`.
 
-    Raises OptimizationValidationError, which names the parameter, for an unknown one or a value outside.
+def evaluate(
+    objective: str,
+    parameters: Mapping[str, Any],
+    backtest_of: Callable[[Prices, Mapping[str, Any]], Backtest],
+    periods: int | None,
+    *,
+    value: str = "sharpe",
+) -> Evaluation:
+    """The Evaluation of what `backtest_of` makes of the prices and of `parameters`, to which a cost may belong.
+
+    periods: with a number, the prices are those known when that many in-sample returns were there. Raises
+    OptimizationValidationError, which names the parameter, for an unknown one or a value outside the search space.
     """
     space = {**BUILTIN[objective].search_space, "cost_basis_points": {"type": "float", "low": 0.0, "high": 1000.0}}
     for name in parameters:
         if name not in space:
             raise OptimizationValidationError(f"parameters.{name}", f"unknown; there are {', '.join(space)}")
-    given = {"cost_basis_points": COST_BASIS_POINTS, **defaults, **parameters}
-    return {name: _checked(name, given[name], space[name]) for name in space}
-
-
-def known(periods: int | None) -> Prices:
-    """All prices, or those of the days until `periods` in-sample returns were there."""
-    prices = sp500()
-    return prices if periods is None else prices.until(WARM_UP_DAYS + periods)
+    given = {"cost_basis_points": COST_BASIS_POINTS, **parameters}
+    chosen = {name: _checked(name, given[name], axis) for name, axis in space.items()}
+    prices = sp500() if periods is None else sp500().until(WARM_UP_DAYS + periods)
+    run, cost = backtest_of(prices, chosen), chosen["cost_basis_points"]
+    return judge(prices, run, cost_basis_points=cost, value=value, periods=periods)
 
 
 def judge(
@@ -52,12 +62,13 @@ def judge(
     if periods is not None:
         inside = run.net[WARM_UP_DAYS:]
         dates = prices.dates[WARM_UP_DAYS:]
-        return Evaluation(figures(inside)[value], inside.tolist(), PERIODS_PER_YEAR, dates=dates)
+        return Evaluation(figures(inside)[value], inside.tolist(), TRADING_DAYS, metrics=run.metrics, dates=dates)
     split = split_days(len(prices.closes))
     in_sample, out_of_sample = run.net[split.in_sample], run.net[split.out_of_sample]
     equal_weight, equal_weight_later = baseline_returns(prices, "equal_weight", cost_basis_points)
     chosen = figures(in_sample)
     metrics = {
+        **run.metrics,
         **chosen,
         "turnover": float(run.turnover[split.in_sample].mean()) * TRADING_DAYS,
         **figures(out_of_sample, "out_of_sample_"),
@@ -68,7 +79,7 @@ def judge(
     return Evaluation(
         value=chosen[value],
         returns=in_sample.tolist(),
-        periods_per_year=PERIODS_PER_YEAR,
+        periods_per_year=TRADING_DAYS,
         metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
         data_fingerprint=prices.fingerprint,
         hold_out_returns=out_of_sample.tolist(),
@@ -79,17 +90,47 @@ def judge(
 
 
 def _checked(name: str, value: Any, axis: Mapping[str, Any]) -> Any:
-    field = f"parameters.{name}"
-    if axis["type"] == "categorical":
-        if value not in axis["choices"]:
-            raise OptimizationValidationError(field, f"{value!r} is not one of {axis['choices']}")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise OptimizationValidationError(field, f"expected a finite number, got {value!r}")
-    if not axis["low"] <= value <= axis["high"]:
-        raise OptimizationValidationError(field, f"{value} is outside {axis['low']} to {axis['high']}")
-    if axis["type"] == "float":
-        return float(value)
-    if value != int(value):
-        raise OptimizationValidationError(field, f"{value} is not a whole number")
-    return int(value)
+    kind = axis["type"]
+    if kind == "categorical":
+        is_inside = value in axis["choices"]
+    else:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_inside = is_number and axis["low"] <= value <= axis["high"] and (kind == "float" or value == int(value))
+    if not is_inside:
+        raise OptimizationValidationError(f"parameters.{name}", f"{value!r} is not one of {dict(axis)}")
+    return int(value) if kind == "int" else value
+
+
+@lru_cache(maxsize=8)
+def baseline_figures(prices: Prices, cost_basis_points: float = COST_BASIS_POINTS) -> dict[str, dict[str, float]]:
+    """Sharpe ratio, annual return and volatility, maximum drawdown and Calmar ratio of each baseline.
+
+    Keys: `equal_weight`, `buy_and_hold`, and the same with `out_of_sample_` before them. Computed once a process for
+    each prices and costs; not to be changed by the caller.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name in BASELINES:
+        inside, outside = baseline_returns(prices, name, cost_basis_points)
+        found[name] = figures(inside)
+        found[f"out_of_sample_{name}"] = figures(outside)
+    return found
+
+
+@lru_cache(maxsize=16)
+def baseline_returns(prices: Prices, name: str, cost_basis_points: float = COST_BASIS_POINTS) -> tuple[Floats, Floats]:
+    """Daily net returns of the baseline `name`, in sample and out of sample; not to be changed."""
+    split = split_days(len(prices.closes))
+    if name == "equal_weight":
+        net = _run(prices, split.first_decision, REBALANCE_DAYS, cost_basis_points).net
+        return net[split.in_sample], net[split.out_of_sample]
+    if name == "buy_and_hold":
+        never = len(prices.closes)
+        inside = _run(prices, split.first_decision, never, cost_basis_points).net
+        outside = _run(prices, split.holdout - 1, never, cost_basis_points).net
+        return inside[split.in_sample], outside[split.out_of_sample]
+    raise ValueError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
+
+
+def _run(prices: Prices, first: int, period: int, cost_basis_points: float) -> Backtest:
+    equal = np.full(prices.closes.shape, 1.0 / prices.closes.shape[1])
+    return backtest(prices.closes, equal, every(len(equal), period, first), cost_basis_points=cost_basis_points)

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from o9.demo.market.backtest import Backtest, backtest, every
-from o9.demo.market.judge import judge, known, read
-from o9.demo.market.prices import Floats, Prices
-from o9.demo.market.walk_forward import WARM_UP_DAYS
+from o9.demo.market.judge import evaluate
+from o9.demo.market.prices import WARM_UP_DAYS, Floats, Prices
 from o9.model.errors import OptimizationStrategyError
 from o9.model.trial import Evaluation
 
@@ -46,15 +45,11 @@ def portfolio(parameters: Mapping[str, Any], *, periods: int | None = None) -> E
     stock. lookback, refit_days, rebalance_days: in trading days. The metric `failed_refits` counts the fits whose
     solver reported an inaccurate solution; the weights before them were kept.
     """
-    chosen = read("sp500_portfolio", parameters, DEFAULTS)
-    prices = known(periods)
-    run, failed = portfolio_backtest(prices, chosen)
-    evaluation = judge(prices, run, cost_basis_points=chosen["cost_basis_points"], periods=periods)
-    return replace(evaluation, metrics={**evaluation.metrics, "failed_refits": float(failed)})
+    return evaluate("sp500_portfolio", DEFAULTS | dict(parameters), portfolio_backtest, periods)
 
 
-def portfolio_backtest(prices: Prices, chosen: Mapping[str, Any]) -> tuple[Backtest, int]:
-    """The backtest, and how many refits failed. Raises OptimizationStrategyError where the first one does."""
+def portfolio_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:
+    """Refit and trade. Raises OptimizationStrategyError where the first fit fails."""
     days = len(prices.closes)
     refit = every(days, chosen["refit_days"], WARM_UP_DAYS - 1)
     rebalance = every(days, chosen["rebalance_days"], WARM_UP_DAYS - 1) | refit
@@ -72,7 +67,7 @@ def portfolio_backtest(prices: Prices, chosen: Mapping[str, Any]) -> tuple[Backt
         else:
             failed += 1
     run = backtest(prices.closes, targets, rebalance, cost_basis_points=chosen["cost_basis_points"])
-    return run, failed
+    return replace(run, metrics={"failed_refits": float(failed)})
 
 
 def fitted_weights(chosen: Mapping[str, Any]) -> Callable[[Floats], Floats | None]:

@@ -1,7 +1,11 @@
 """Real prices: 20 large US stocks of the S&P 500, daily adjusted closes from 1990-01-02 to 2022-12-28.
 
 Contract. `sp500()` reads the file that skfolio ships (no download) once per process and returns read-only arrays; safe
-from any thread. Without skfolio it raises OptimizationStrategyError that names the extra to install.
+from any thread. Without skfolio it raises OptimizationStrategyError that names the extra to install. The days are cut
+once, for every objective alike, so that all are read against the same baselines:
+
+    | warm-up, 1,009 closes | in sample                             | hold-out, the last 30 % of all days |
+      nothing is earned yet   the value to optimize comes from here   reported beside it, never optimized
 
 The 20 were chosen by skfolio's authors from companies that are large today, so the data has survivorship bias: every
 long strategy on it looks better than it could have in 1990, when nobody knew which would survive.
@@ -25,6 +29,9 @@ from o9.model.trial import fingerprint
 
 Floats = NDArray[np.float64]
 Dates = NDArray[np.datetime64]
+WARM_UP_DAYS = 1_009  # closes: 1,008 returns, four years, the longest lookback of any objective here
+HOLDOUT_SHARE = 0.30
+LEAST_DAYS = 5 * 252  # in sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +50,6 @@ class Prices:
     name: str
 
     def __post_init__(self) -> None:
-        days, stocks = self.closes.shape
-        if len(self.dates) != days or len(self.tickers) != stocks:
-            raise ValueError(f"{self.closes.shape} closes need as many dates ({len(self.dates)}) and tickers")
-        if not (np.isfinite(self.closes).all() and (self.closes > 0).all()):
-            raise ValueError("closes must be finite and positive: fill or drop the gaps first")
-        if not (self.dates[1:] > self.dates[:-1]).all():
-            raise ValueError("dates must ascend without repetition")
         self.closes.setflags(write=False)
         self.dates.setflags(write=False)
 
@@ -76,42 +76,48 @@ class Prices:
 @lru_cache(maxsize=1)
 def sp500() -> Prices:
     """skfolio's S&P 500 prices: 8,313 days of 20 stocks."""
-    path = _shipped_file()
-    return _read(path) if path is not None else _official()
-
-
-_NAME = "skfolio-sp500"
-_MISSING = "real prices come with skfolio, which is not installed: pip install 'prefect-o9[quant]'"
-
-
-def _shipped_file() -> Path | None:
-    """Where skfolio keeps the file, without importing skfolio (that takes seconds); None if it lies elsewhere."""
-    spec = find_spec("skfolio")
-    if spec is None:
-        raise OptimizationStrategyError(_MISSING)
-    for folder in spec.submodule_search_locations or ():
-        path = Path(folder) / "datasets" / "data" / "sp500_dataset.csv.gz"
-        if path.is_file():
-            return path
-    return None
-
-
-def _read(path: Path) -> Prices:
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split()
-    first, *tickers = lines[0].split(",")
-    if first != "Date" or not tickers:
+    spec = find_spec("skfolio")  # importing it takes seconds
+    if spec is None or spec.origin is None:
         raise OptimizationStrategyError(
-            f"{path} does not begin with a Date column: install a release that is known to work, "
-            "pip install --force-reinstall 'prefect-o9[quant]'"
+            "real prices come with skfolio, which is not installed: pip install 'prefect-o9[quant]'"
         )
-    dates = np.array([line[:10] for line in lines[1:]], dtype="datetime64[D]")
-    closes = np.array(",".join(line[11:] for line in lines[1:]).split(","), dtype=np.float64)
-    return Prices(closes.reshape(len(dates), len(tickers)), dates, tuple(tickers), _NAME)
+    packed = (Path(spec.origin).parent / "datasets" / "data" / "sp500_dataset.csv.gz").read_bytes()
+    header, *lines = gzip.decompress(packed).decode("utf-8").split()
+    tickers = header.split(",")[1:]
+    dates = np.array([line[:10] for line in lines], dtype="datetime64[D]")
+    closes = np.array(",".join(line[11:] for line in lines).split(","), dtype=np.float64)
+    return Prices(closes.reshape(len(dates), len(tickers)), dates, tuple(tickers), "skfolio-sp500")
 
 
-def _official() -> Prices:
-    from skfolio.datasets import load_sp500_dataset
+@dataclass(frozen=True)
+class Split:
+    """Days by number: the first whose return counts, the first of the hold-out, and one past the last.
 
-    frame = load_sp500_dataset()
-    closes = np.ascontiguousarray(frame.to_numpy(dtype=np.float64))
-    return Prices(closes, frame.index.to_numpy().astype("datetime64[D]"), tuple(map(str, frame.columns)), _NAME)
+    Positions are first taken at the close of the day before `start`.
+    """
+
+    start: int
+    holdout: int
+    end: int
+
+    @property
+    def in_sample(self) -> slice:
+        return slice(self.start, self.holdout)
+
+    @property
+    def out_of_sample(self) -> slice:
+        return slice(self.holdout, self.end)
+
+    @property
+    def first_decision(self) -> int:
+        return self.start - 1
+
+
+def split_days(days: int) -> Split:
+    """The split of `days` daily closes. Raises ValueError where they are too few for the warm-up and LEAST_DAYS."""
+    holdout = days - int(days * HOLDOUT_SHARE)
+    if holdout - WARM_UP_DAYS < LEAST_DAYS:
+        raise ValueError(
+            f"{days} days are too few: {WARM_UP_DAYS} are for the warm-up, and at least {LEAST_DAYS} in sample"
+        )
+    return Split(WARM_UP_DAYS, holdout, days)

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, select
 
-from o9.model.provenance import Ran
-from o9.model.trial import Trial
+from o9.model.trial import Ran, Trial
 from o9.store.core.column_types import free_text, pack_returns
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.schema.optimizations import BASELINE, CALENDAR, PROVENANCE, REPETITION
