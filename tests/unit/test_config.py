@@ -156,8 +156,11 @@ def test_a_problem_says_what_is_wrong_and_what_is_right(text: str | bytes, remed
         (lambda: "a: " + "[" * 100_000, "nest"),
         (lambda: "a: 1" + "0" * 5000, "is no int"),
         (lambda: "x" * (1 << 20) + "x", "larger than 1 MiB"),
+        (lambda: "l0: &l0 [x, x]\n" + "".join(
+            f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 10)
+        ), "more than 250,000 values"),
     ],
-    ids=["nested", "nested without end", "digits", "large"],
+    ids=["nested", "nested without end", "digits", "large", "aliases"],
 )  # fmt: skip
 def test_what_is_too_much_is_refused(size: Callable[[], str], remedy: str) -> None:
     with pytest.raises(DocumentError) as refused:

@@ -21,6 +21,7 @@ from o9.model.faults import Path, validated, written_path
 
 M = TypeVar("M", bound=BaseModel)
 SIZE_LIMIT_BYTES = 1 << 20
+VALUES_LIMIT = 250_000  # once aliases are written out
 NESTING_LIMIT = 100
 FAULTS_SHOWN = 100
 
@@ -122,8 +123,12 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.faults: list[Fault] = []
         self._source = source
+        self._left = VALUES_LIMIT
 
     def value(self, node: Node, path: Path, above: tuple[int, ...]) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise self._error(node, path, f"more than {VALUES_LIMIT:,} values, each alias written out")
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if id(node) in above:
