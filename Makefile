@@ -1,7 +1,7 @@
 # The ways to look at O9's code from all sides; CONTRIBUTING.md says when to use which.
 
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
-BENCHMARKS = store tracking lifecycle control scale statistics pruning verdict alerts
+BENCHMARKS = store tracking submission lifecycle control scale statistics pruning verdict alerts
 
 .DEFAULT_GOAL := help
 .PHONY: help fast test check docs chaos openapi bench size coverage

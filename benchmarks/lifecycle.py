@@ -5,6 +5,9 @@ it has ended. Yardstick: a bare async Prefect flow with 20 tasks, in the same pr
 local one that the aggregator started), with the same work in each task. The bare flow keeps nothing and can neither be
 paused nor resumed. Work: an async objective of a few milliseconds, and a sync one of the same, which O9 evaluates in a
 child process (so does the bare flow, in a process pool). Both sides run once before the clock starts.
+
+Through a deployment: the process that a worker starts for each run, from its start to its end. The bare flow does sync
+work in its own process there, and both sides import what they need.
 `--only WORD` runs the lines whose name contains it. Figures are milliseconds; the ratio is O9 over Prefect.
 """
 
@@ -43,54 +46,20 @@ SPACE = {"x": {"type": "float", "low": -5.0, "high": 5.0}}
 numbers = itertools.count()
 
 
-def computation(x: float) -> float:
-    """A few milliseconds of arithmetic: about the least that is worth a Prefect task."""
-    total = 0.0
-    for n in range(1, 20_000):
-        total += (x - n) ** 2 / n**3
-    return total
-
-
-async def async_computation(parameters: dict[str, Any]) -> float:
-    return computation(parameters["x"])
-
-
-def sync_computation(parameters: dict[str, Any]) -> float:
-    return computation(parameters["x"])
-
-
 class Both:
     """Both sides, in one event loop, so that nothing but the work differs."""
 
     def __init__(self, aggregator: OptimizationStateAggregator, pool: ProcessPoolExecutor) -> None:
-        from prefect import flow, task
-        from prefect.cache_policies import NO_CACHE
+        import bare
 
-        from o9.strategies.registry import objective
-
-        objective("benchmark_async", direction="minimize", search_space=SPACE)(async_computation)
-        objective("benchmark_sync", direction="minimize", search_space=SPACE)(sync_computation)
+        bare.pool = pool
         self.aggregator = aggregator
         self.first_step_seconds: list[float] = []
-
-        @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
-        async def async_step(step: int) -> float:
-            return await async_computation({"x": float(step)})
-
-        @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
-        async def sync_step(step: int) -> float:
-            return await asyncio.get_running_loop().run_in_executor(pool, sync_computation, {"x": float(step)})
-
-        @flow(persist_result=False)
-        async def bare_flow(kind: str) -> None:
-            for step in range(STEPS):
-                await (async_step if kind == "async" else sync_step)(step)
-
-        self._flow = bare_flow
+        self._flow = bare.bare_flow
 
     async def ours(self, kind: str) -> None:
         name, now = f"{kind}-{next(numbers)}", datetime.now(UTC)
-        state = _state(name, f"benchmark_{kind}", now)
+        state = _state(name, kind, now)
         began = time.perf_counter()
         await self.aggregator.submit_optimization(state)
         store, begun = self.aggregator.store, False
@@ -110,16 +79,68 @@ class Both:
 
         assert self.aggregator._node is not None
         with prefect_client_settings(self.aggregator._node.server):
-            await self._flow(kind)
+            await self._flow(kind, STEPS)
 
 
-def _state(name: str, objective_name: str, now: datetime) -> Any:
+class Deployed:
+    """Both sides as deployments. A run is the process that a worker starts for it."""
+
+    def __init__(self, server: Any, folder: str) -> None:
+        self._server = server
+        self._ids: dict[str, Any] = {}
+        access = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.auth_string}
+        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._environment = {**os.environ, **access, "PYTHONPATH": path, "O9_STORE_URL": f"{folder}/deployed.db"}
+
+    async def deploy(self) -> None:
+        from bare import bare_flow
+        from prefect.types.entrypoint import EntrypointType
+
+        from o9.aggregator.prefect_server import prefect_client_settings
+        from o9.flows.lifecycle import optimization_lifecycle
+
+        with prefect_client_settings(self._server):
+            for name, flow in (("o9", optimization_lifecycle), ("bare", bare_flow)):
+                made: Any = await flow.ato_deployment(name, entrypoint_type=EntrypointType.MODULE_PATH)
+                self._ids[name] = await made.aapply()
+
+    async def ours(self, kind: str) -> float:
+        return await self._run("o9", {"spec": {"total_steps": STEPS, "metadata": _metadata(kind)}})
+
+    async def bare(self, kind: str) -> float:
+        return await self._run("bare", {"kind": kind, "steps": STEPS})
+
+    async def _run(self, name: str, parameters: dict[str, Any]) -> float:
+        from prefect import get_client
+
+        from o9.aggregator.prefect_server import prefect_client_settings
+
+        with prefect_client_settings(self._server):
+            async with get_client() as client:
+                run = await client.create_flow_run_from_deployment(self._ids[name], parameters=parameters)
+                began = time.perf_counter()
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "prefect.engine",
+                    env=self._environment | {"PREFECT__FLOW_RUN_ID": str(run.id)},
+                )  # fmt: skip
+                await process.wait()
+                took = time.perf_counter() - began
+                assert (await client.read_flow_run(run.id)).state_name == "Completed"
+                return took
+
+
+def _metadata(kind: str) -> dict[str, Any]:
+    objective = f"bare:{kind}_computation"
+    return {"objective": objective, "direction": "minimize", "search_space": SPACE, "sampler": "random", "seed": 1}
+
+
+def _state(name: str, kind: str, now: datetime) -> Any:
     from o9.model.optimization import OptimizationState
     from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 
     return OptimizationState(
         name, name, "", OptimizationType.PARAMETER_TUNING, OptimizationStatus.CREATED, OptimizationPriority.NORMAL,
-        now, now, total_steps=STEPS, metadata={"objective": objective_name, "sampler": "random", "seed": 1},
+        now, now, total_steps=STEPS, metadata=_metadata(kind),
     )  # fmt: skip
 
 
@@ -183,6 +204,23 @@ def run(folder: str, only: str) -> list[Result]:
                     results.append(await asyncio.to_thread(compare, pair, PAIRS))
                 if count == 1:
                     alone = list(both.first_step_seconds)
+            assert both.aggregator._node is not None
+            deployed = Deployed(both.aggregator._node.server, folder)
+            await deployed.deploy()
+
+            def process_of(side: Callable[[str], Awaitable[float]], kind: str) -> Callable[[], float]:
+                async def once() -> float:
+                    return await side(kind)
+
+                return lambda: asyncio.run_coroutine_threadsafe(once(), loop).result()
+
+            for kind in ("async", "sync"):
+                if only in (name := f"through a deployment, {kind} objective"):
+                    pair = Pair(
+                        name, process_of(deployed.ours, kind), process_of(deployed.bare, kind),
+                        target=1.25, at_least=False,
+                    )  # fmt: skip
+                    results.append(await asyncio.to_thread(compare, pair, PAIRS))
             print()
             if alone:
                 note("from submitting to the first step's commit", _milliseconds(alone))

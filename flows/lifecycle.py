@@ -59,6 +59,7 @@ from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import AbandonClaim, Claimed
 from o9.tasks.attempt import Attempt, Continuation
 from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
+from o9.tasks.trials import configured_runner, started_runner
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
@@ -128,6 +129,7 @@ async def optimization_lifecycle(
         at_end.push_async_callback(attempt.close)
         if live is None:
             await at_end.enter_async_context(_looked_after(attempt))
+        attempt.task_runner = await at_end.enter_async_context(started_runner(context.task_runner))
         try:
             prepared = await prepare(name)
             step, following = prepared["step"], Continuation(prepared["following"])
@@ -206,6 +208,7 @@ async def _begin(
     """
     if sum(map(bool, (optimization_id, spec, retry_of))) != 1:
         raise OptimizationValidationError("optimization_id", "give one of optimization_id, spec and retry_of")
+    configured_runner()  # refused before anything is claimed
     store = await asyncio.to_thread(current_store)
     node = await asyncio.to_thread(join_store, store)
     known = await store.read_async(queries.prefect_run, str(flow_run.id))

@@ -34,6 +34,8 @@ from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import StepAttempt
 
 if TYPE_CHECKING:
+    from prefect.task_runners import TaskRunner
+
     from o9.tasks.reported import ReportedSteps
 
 T = TypeVar("T")
@@ -102,6 +104,7 @@ class Attempt:
     observe_seconds: float = 1.0
     # Asked before the optimization takes a status; forbids it by raising.
     guard: Guard | None = None
+    task_runner: TaskRunner[Any] | None = None  # evaluates the trials; None: this process and its children
     reported: ReportedSteps | None = None  # of a coroutine strategy, once it runs
     next_step: int = 0  # no step before this one is left to run
     # The flow's own: what runs through all tasks must not belong to the one that began it.

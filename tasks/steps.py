@@ -53,6 +53,7 @@ from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
 from o9.tasks.attempt import INTENDED, Attempt, Continuation, StepInterrupted, attempt_of, continuation, deadline_of
 from o9.tasks.reported import ReportedSteps
+from o9.tasks.trials import TrialsOnRunner
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     attempt = _attempt()
     state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, optimization_id)
     attempt.state = state
-    attempt.strategy = create_strategy(state)
+    elsewhere = None if attempt.task_runner is None else TrialsOnRunner(attempt.task_runner, state)
+    attempt.strategy = create_strategy(state, elsewhere=elsewhere)
     attempt.meter = Meter(attempt.strategy)
     ran = await asyncio.to_thread(provenance_of, state, attempt.claimed.attempt)
     await attempt.write(RecordProvenance(optimization_id, ran))

@@ -141,8 +141,8 @@ def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
 async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str]:
     """Make them known to the Prefect server that the settings name; returns their names, `FLOW/NAME`.
 
-    Workers get O9_STORE_URL and O9_ALLOWED_IMPORTS as job variables, as far as those hold no password. Raises
-    OptimizationCoordinationError where there is no such pool, OptimizationValidationError where no store is named.
+    Workers get O9_STORE_URL, O9_ALLOWED_IMPORTS and O9_TASK_RUNNER as job variables, as far as those hold no password.
+    Raises OptimizationCoordinationError where there is no such pool, OptimizationValidationError without a store.
     """
     environment = worker_environment()
     async with get_client() as client:
@@ -180,8 +180,10 @@ def worker_environment() -> dict[str, str]:
             "O9_STORE_URL", "it is not set: name the store that workers use, such as postgresql://… or block:NAME"
         )
     needed = {"O9_STORE_URL": url} if url.startswith(STORE_BLOCK) or public_url(url) == url else {}
-    allowed = ",".join(settings().allowed_imports)
-    return needed | ({"O9_ALLOWED_IMPORTS": allowed} if allowed else {})
+    others = {
+        "O9_ALLOWED_IMPORTS": ",".join(settings().allowed_imports), "O9_TASK_RUNNER": settings().task_runner,
+    }  # fmt: skip
+    return needed | {name: value for name, value in others.items() if value}
 
 
 def _job_variables(pool: WorkPool, environment: Mapping[str, str]) -> dict[str, Any]:

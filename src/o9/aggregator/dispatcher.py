@@ -39,6 +39,7 @@ from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
 from o9.store.store import Store
 from o9.tasks.attempt import CUTS_OFF, Attempt, Continuation, Guard, patiently
+from o9.tasks.trials import configured_runner
 
 logger = logging.getLogger(__name__)
 # A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
@@ -99,7 +100,8 @@ class Dispatcher:
         return tuple(self._running)
 
     async def start(self) -> None:
-        """Prefect's settings must already name a server."""
+        """Prefect's settings must already name a server. Raises OptimizationValidationError for O9_TASK_RUNNER."""
+        configured_runner()
         self._cursor = await self.store.read_async(queries.last_change)
         await self._connect()
 

@@ -41,6 +41,9 @@ class RunRegistry:
         self._recorded: OrderedDict[str, None] = OrderedDict()
         self.left_behind: set[asyncio.Future[Any]] = set()  # users' code that does not let itself be cancelled
 
+    def __reduce__(self) -> str:
+        return "RUNS"  # flows that a task runner sends to its workers refer to that of their process
+
     def begin(self, live: LiveRun) -> None:
         self._runs[live.run.run_id] = live
 

@@ -39,6 +39,11 @@ class Settings(BaseSettings):
         (),
         description="module prefixes, separated by commas, that may be named; empty: none by a request, any by others",
     )
+    task_runner: str = Field(
+        "",
+        description="the import path of a Prefect task runner on which trials are evaluated, such as "
+        "prefect_dask:DaskTaskRunner; empty: this machine",
+    )
     lease_seconds: float = Field(30.0, ge=1.0, le=86_400.0, description="a lease's life; renewed every third of it")
     memory_reserve_mib: float = Field(
         128.0, ge=0.0, allow_inf_nan=False, description="MiB of memory that stay free, else O9 suspends; 0: none"

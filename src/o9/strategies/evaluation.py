@@ -1,4 +1,4 @@
-"""Who evaluates parameter sets: the event loop for async objectives, child processes for sync ones.
+"""Who evaluates parameter sets: the event loop for async objectives, child processes for sync ones, or other machines.
 
 Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. An
 objective that raises, answers nonsense, exits, crashes, is killed or takes longer than it may makes its own trial
@@ -18,7 +18,8 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.loops import cancelled
@@ -65,7 +66,7 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True)
-class _How:
+class How:
     """periods: how many returns the data are cut to. whole: nothing is held out. quiet: not as a trial of a step."""
 
     periods: int | None = None
@@ -74,6 +75,19 @@ class _How:
 
     def label(self, number: int) -> str | None:
         return None if self.quiet else f"trial {number}"
+
+
+Evaluated = tuple[TrialOutcome, Output | None]  # and what was printed
+
+
+class Elsewhere(Protocol):
+    """Evaluates on other machines, as an Evaluator there does."""
+
+    async def evaluate(self, number: int, parameters: Mapping[str, Any], how: How) -> Evaluated:
+        """Evaluate one trial. Cancelling it ends the evaluation there.
+
+        Raises OptimizationStrategyError where the objective cannot be had there, and where no worker has evaluated it.
+        """
 
 
 _Queue = Iterator[tuple[int, Mapping[str, Any]]]
@@ -96,7 +110,7 @@ class Evaluator:
 
     single_threaded: the numerical libraries in the children use one thread each, unless the environment says otherwise.
     measured: how its answers become values. periods: what a truncatable one is called with, once it is known how many
-    come before a hold-out. timeout_seconds: of a trial, which then has failed.
+    come before a hold-out. timeout_seconds: of a trial, which then has failed. elsewhere: who evaluates instead.
     """
 
     def __init__(
@@ -107,15 +121,17 @@ class Evaluator:
         single_threaded: bool = False,
         measured: Measured | None = None,
         timeout_seconds: float | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.periods: int | None = None
         self._objective = objective
         self._measured = measured or Measured(objective.function, objective.truncatable)
         self._workers = workers
         self._timeout_seconds = timeout_seconds
+        self._elsewhere = elsewhere
+        self._single_threaded = single_threaded
         self.finished: Mapping[int, TrialOutcome] = {}  # of those given last, by number
         self._team = Team(single_threaded=single_threaded)
-        self._shipment: Shipment | None = None
         self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also where it was cut off
 
     async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[TrialOutcome]:
@@ -123,7 +139,7 @@ class Evaluator:
         self.finished = outcomes = dict[int, TrialOutcome]()
         self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
-        work = [self._work(queue, outcomes, _How(self.periods)) for _ in range(min(self._workers, len(numbers)))]
+        work = [self._work(queue, outcomes, How(self.periods)) for _ in range(min(self._workers, len(numbers)))]
         await (work[0] if len(work) == 1 else _together(work))
         return [outcomes[number] for number in numbers]
 
@@ -135,26 +151,45 @@ class Evaluator:
         periods: on data that end with that many returns (`truncatable` alone). whole: on all data, held-out periods
         included; the value has no meaning then.
         """
+        how = How(None if whole else periods or self.periods, whole, quiet=True)
+        return (await self.evaluate_one(number, parameters, how))[0]
+
+    async def evaluate_one(self, number: int, parameters: Mapping[str, Any], how: How) -> Evaluated:
+        """Evaluate one trial."""
         outcomes: dict[int, TrialOutcome] = {}
-        how = _How(None if whole else periods or self.periods, whole, quiet=True)
         await self._work(iter([(number, parameters)]), outcomes, how)
-        return outcomes[number]
+        return outcomes[number], self.printed.get(number)
+
+    def another(self) -> Evaluator:
+        """The same for another event loop; what children are sent is made once for both."""
+        if not self._objective.is_async:
+            _ = self._shipment
+        made = copy.copy(self)
+        made.finished, made.printed, made._team = {}, {}, Team(single_threaded=self._single_threaded)
+        return made
 
     async def close(self) -> None:
         """Give the children back to the pool. None stays busy."""
         await self._team.close()
 
-    async def _work(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
-        await (self._work_here if self._objective.is_async else self._work_in_a_child)(queue, outcomes, how)
+    async def _work(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
+        here = self._work_here if self._objective.is_async else self._work_in_a_child
+        await (here if self._elsewhere is None else self._work_elsewhere)(queue, outcomes, how)
 
-    async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
+    async def _work_elsewhere(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
+        assert self._elsewhere is not None
+        for number, parameters in queue:
+            outcomes[number], output = await self._elsewhere.evaluate(number, parameters, how)
+            self._keep(number, output)
+
+    async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
         if self._measured.given is not None:
             with contextlib.suppress(Exception):  # the evaluation meets it again, and reports it
                 await asyncio.to_thread(self._measured.given.data)  # which may take long
         for number, parameters in queue:
             outcomes[number] = await self._await_objective(number, parameters, how)
 
-    async def _await_objective(self, number: int, parameters: Mapping[str, Any], how: _How) -> TrialOutcome:
+    async def _await_objective(self, number: int, parameters: Mapping[str, Any], how: How) -> TrialOutcome:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
@@ -201,8 +236,8 @@ class Evaluator:
     def _too_long(self) -> str:
         return f"cut off after {self._timeout_seconds:g} s, its metadata.trial_timeout_seconds"
 
-    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: _How) -> None:
-        self._shipment = shipment = self._shipment or self._new_shipment()
+    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
+        shipment = self._shipment
         child: Child | None = None
 
         def used() -> float | None:
@@ -225,7 +260,7 @@ class Evaluator:
             self._team.rest(child)
 
     async def _ask(
-        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], how: _How
+        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], how: How
     ) -> tuple[TrialOutcome, _Child]:
         started, clock = time.time(), time.perf_counter()
         request = ("evaluate", key, dict(parameters), how.periods, how.whole)
@@ -250,7 +285,8 @@ class Evaluator:
         if output is not None:
             self.printed[number] = output
 
-    def _new_shipment(self) -> Shipment:
+    @cached_property
+    def _shipment(self) -> Shipment:
         objective = self._objective
         what = f"objective {objective.name!r}"
         if self._measured.is_plain:

@@ -22,7 +22,7 @@ from o9.model.specification import Direction, Metadata, read_metadata
 from o9.model.strategy import DEMONSTRATION
 from o9.model.trial import Ran
 from o9.strategies.coroutine import CoroutineAttempt
-from o9.strategies.evaluation import Evaluator
+from o9.strategies.evaluation import Elsewhere, Evaluator
 from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
 from o9.strategies.plan import Plan, check_sampler, make_plan
@@ -44,15 +44,18 @@ StepAttempt = OptunaStrategy | UserSteps  # what is asked for one step at a time
 
 
 def create_strategy(
-    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None
+    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None, elsewhere: Elsewhere | None = None
 ) -> StepAttempt | CoroutineAttempt:
-    """The strategy that `state.metadata` asks for. Raises OptimizationValidationError, naming the field."""
+    """The strategy that `state.metadata` asks for. Raises OptimizationValidationError, naming the field.
+
+    elsewhere: who evaluates what the built-in strategy draws; None: this process and its children.
+    """
     strategy = strategy_of(state, allowed_imports)
     match strategy.kind:
         case StrategyKind.OPTUNA:
             objective = _objective(state, allowed_imports)
             plan = make_plan(state, objective)
-            return OptunaStrategy(plan, objective, _evaluator(objective, plan, allowed_imports))
+            return OptunaStrategy(plan, objective, _evaluator(objective, plan, allowed_imports, elsewhere=elsewhere))
         case StrategyKind.STEPS:
             return UserSteps(strategy, step_count(strategy, state))
         case StrategyKind.COROUTINE:
@@ -134,10 +137,11 @@ def provenance_of(state: OptimizationState, attempt: int) -> Ran:
 
 
 def evaluator_of(
-    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None
+    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None, token: str = ""
 ) -> tuple[Objective, Evaluator]:
     """What evaluates one more set of parameters as its strategy does; imports what it names, as far as allowed.
 
+    token: of the attempt, whose evaluators share the data that a process has loaded; each has its own without one.
     Raises OptimizationValidationError where that is not known or not allowed here, and where its strategy evaluates by
     itself.
     """
@@ -145,7 +149,7 @@ def evaluator_of(
     if strategy.kind is not StrategyKind.OPTUNA:
         raise OptimizationValidationError("metadata.strategy", f"strategy {strategy.name!r} evaluates by itself")
     objective = _objective(state, allowed_imports)
-    return objective, _evaluator(objective, make_plan(state, objective), allowed_imports)
+    return objective, _evaluator(objective, make_plan(state, objective), allowed_imports, token)
 
 
 def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> SearchSpace | None:
@@ -194,17 +198,25 @@ def _score_function(score: str, allowed_imports: tuple[str, ...] | None) -> Scor
         return resolve_score(score, allowed_imports=allowed_imports) if score else None
 
 
-def _evaluator(objective: Objective, plan: Plan, allowed_imports: tuple[str, ...] | None) -> Evaluator:
+def _evaluator(
+    objective: Objective,
+    plan: Plan,
+    allowed_imports: tuple[str, ...] | None,
+    token: str = "",
+    elsewhere: Elsewhere | None = None,
+) -> Evaluator:
     # An async objective waits more than it computes; a sync one needs a processor to itself. How many threads a
     # library uses decides how it rounds, so that follows from the plan and not from the machine.
     placebo = objective.placebo if plan.is_placebo else None
-    given = Given(objective.data, secrets.token_hex(8), placebo, plan.seed or 0) if objective.takes_data else None
+    token = token or secrets.token_hex(8)
+    given = Given(objective.data, token, placebo, plan.seed or 0) if objective.takes_data else None
     score = _score_function(plan.score, allowed_imports)
     measured = Measured(objective.function, objective.truncatable, given, plan.score, score, plan.hold_out)
     return Evaluator(
         objective,
-        workers=plan.trials_per_step if objective.is_async else min(plan.trials_per_step, processors()),
+        workers=plan.trials_per_step if objective.is_async or elsewhere else min(plan.trials_per_step, processors()),
         single_threaded=plan.trials_per_step > 1,
         measured=measured,
         timeout_seconds=plan.trial_timeout_seconds,
+        elsewhere=elsewhere,
     )
