@@ -88,8 +88,9 @@ async def test_a_flow_is_given_one_by_with_options(store_url: str, runner: Any, 
     far = optimization_lifecycle.with_options(task_runner=runner)
     with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, store_here(store):
         try:
-            await optimization_lifecycle(spec={**spec, "optimization_id": "here"})
-            await far(spec={**spec, "optimization_id": "there"})
+            await optimization_lifecycle(spec={**spec, "optimization_id": "here"}, return_state=True)
+            await far(spec={**spec, "optimization_id": "there"}, return_state=True)
+            assert len(ledger(store, "here")) == 8
             assert ledger(store, "here") == ledger(store, "there")
         finally:
             leave_store(store)
