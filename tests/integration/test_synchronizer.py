@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ import zygote
 from o9_testing import new
 from sqlalchemy import Connection, update
 
+from o9.lifecycle.processes import PROCESS, identity
 from o9.store import queries
 from o9.store.optimizations.transitions import Create
 from o9.store.queue.claims import Heartbeat
@@ -240,6 +242,16 @@ async def test_nodes_are_registered_by_hand_beside_those_that_run(store: Store, 
     assert await one.unregister_node("dead")
     assert not await one.unregister_node("planned")
     assert [node["node_id"] for node in await one.get_nodes()] == [one.node_id]
+
+
+async def test_one_whose_process_is_gone_lives_no_more_at_once(store: Store, join: Join) -> None:
+    one = await join()
+    here = {"lease_seconds": 60.0, PROCESS: identity(os.getpid())}
+    store.write(Heartbeat("alive", "host", os.getpid(), 0.0, 60.0, here))
+    store.write(Heartbeat("gone", "host", os.getpid(), 0.0, 60.0, here | {PROCESS: f"{here[PROCESS]}0"}))
+    store.write(Heartbeat("elsewhere", "host", 1, 0.0, 60.0, {"lease_seconds": 60.0}))
+    told = {node["node_id"]: node["living"] for node in await one.get_nodes()}
+    assert told == {"alive": True, "gone": False, "elsewhere": True, one.node_id: True}
 
 
 async def test_what_is_refused(store: Store, join: Join) -> None:

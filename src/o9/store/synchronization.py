@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from o9.model.optimization import utc_now
 from o9.store.core.column_types import to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
@@ -96,21 +98,6 @@ class Published:
     read_to: int
 
 
-@dataclass(frozen=True)
-class Gathering:
-    """All nodes as the store knows them. `at`: the database's time.
-
-    running: those that announced themselves. expected: by id, those that were registered by hand. unread_since: by
-    cursor, when the first change was written that a node there has not read.
-    """
-
-    at: float
-    last_change: int
-    running: list[Row]
-    expected: dict[str, Row]
-    unread_since: dict[int, str]
-
-
 def published(connection: Connection, after: int) -> Published:
     """What was published behind the change `after`. `update` is None where the state is meant."""
     last = max(after, last_change(connection))
@@ -125,11 +112,24 @@ def published(connection: Connection, after: int) -> Published:
     return Published(changes, found[-1]["id"] if len(found) == PAGE else last)
 
 
-def gathering(connection: Connection) -> Gathering:
-    at, last, running = database_time(connection), last_change(connection), nodes(connection)
-    expected = {row["node_id"]: row | {"info": json.loads(row["info"])} for row in rows(connection, select(EXPECTED))}
-    since: dict[int, str] = {}
-    for cursor in {row["cursor"] for row in running if 0 < row["cursor"] <= last}:
-        first = select(CHANGE.c.at).where(CHANGE.c.id >= cursor).order_by(CHANGE.c.id).limit(1)
-        since[cursor] = str(connection.execute(first).scalar_one())
-    return Gathering(at, last, running, expected, since)
+def gathering(connection: Connection) -> list[Row]:
+    """All nodes by id, those too that were registered by hand: see `AsyncStateSynchronizer.get_nodes`.
+
+    `living`: by its lease and the database's time. `info`: what it announced of itself.
+    """
+    at, last, now = database_time(connection), last_change(connection), utc_now()
+    expected = {row["node_id"]: json.loads(row["info"]) for row in rows(connection, select(EXPECTED))}
+    unknown: Row = dict.fromkeys(("host", "pid", "heartbeat_at", "read_to", "lag", "lag_seconds"))
+    found: dict[str, Row] = {name: {"node_id": name, "living": False, "info": {}, **unknown} for name in expected}
+    for row in nodes(connection):
+        cursor = row["cursor"]  # the change that it reads next; 0: it reads none
+        ends = row["heartbeat_at"] + float(row["info"].get("lease_seconds") or 0.0)
+        shown = {name: row[name] for name in ("node_id", "host", "pid", "heartbeat_at", "info")}
+        found[row["node_id"]] = unknown | shown | {"living": at < ends}
+        if cursor:
+            found[row["node_id"]] |= {"read_to": cursor - 1, "lag": max(0, last + 1 - cursor), "lag_seconds": 0.0}
+        if 0 < cursor <= last:
+            first = select(CHANGE.c.at).where(CHANGE.c.id >= cursor).order_by(CHANGE.c.id).limit(1)
+            since = datetime.fromisoformat(connection.execute(first).scalar_one())
+            found[row["node_id"]]["lag_seconds"] = max(0.0, (now - since).total_seconds())
+    return [found[name] | {"expected": expected.get(name)} for name in sorted(found)]

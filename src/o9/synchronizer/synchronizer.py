@@ -29,7 +29,7 @@ from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Gathering, Publish, ReadNext
+from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Publish, ReadNext
 
 logger = logging.getLogger(__name__)
 CONFIRM_SECONDS = 0.5  # between two looks while a caller waits for other nodes
@@ -60,8 +60,7 @@ class AsyncStateSynchronizer(StoreComponent):
         self._node: str | None = None
         self._heartbeat: NodeHeartbeat | None = None
         self._cursor = 0
-        self._due = -math.inf
-        self._roster = Roster()
+        self._due = self._excused_until = -math.inf
         self._readers: dict[str, Node] = {}
         self._counted: Counter[str] = Counter()
         self._last_sync: datetime | None = None
@@ -87,8 +86,7 @@ class AsyncStateSynchronizer(StoreComponent):
         lag (how many came since), lag_seconds (since how long the first of them waits), expected (the info of one that
         was registered by hand). None: not known, or not so; `read_to` of one that reads no changes.
         """
-        found, may_live = await asyncio.to_thread(gather, self.store)
-        return self._roster.look(found, may_live, time.monotonic(), utc_now())
+        return await asyncio.to_thread(_nodes, self.store)
 
     async def register_node(self, node_id: str, node_info: Mapping[str, Any]) -> bool:
         """Expect a node: it is listed, with `node_info`, whether it runs or not. Nodes that run need no registration.
@@ -229,9 +227,11 @@ class AsyncStateSynchronizer(StoreComponent):
         if not self._waiting and now < self._due:
             return
         await self._read_on()
-        if now - self._due > settings().lease_seconds / 3:  # the store was away, or this process stood still
-            self._roster.excuse(time.monotonic())
         before, self._readers = self._readers, await self._meet()
+        if now - self._due > settings().lease_seconds / 3:  # the store was away, for the others too
+            self._excused_until = now + settings().lease_seconds
+        if now < self._excused_until:
+            self._readers = before | self._readers
         self._last_sync = utc_now()
         self._due = now + self.sync_interval
         async with self._looked:
@@ -292,57 +292,10 @@ def _targets(names: Iterable[str] | None) -> frozenset[str] | None:
     return frozenset(targets)
 
 
-def gather(store: Store) -> tuple[Gathering, dict[str, bool]]:
-    """All nodes, and by id whether its process may live. Reads; for a thread."""
+def _nodes(store: Store) -> list[Node]:
+    """All nodes, in a thread. One whose process is gone from this machine lives no more, whatever its lease says."""
     found = store.read(queries.gathering)
-    return found, {row["node_id"]: lives(row) is not False for row in found.running}
-
-
-class Roster:
-    """Which nodes live, from every reading of them.
-
-    A node lives while its heartbeat comes within its lease, by this process's monotonic clock, which nobody can set.
-    One whose process is gone from this machine is dead at once.
-    """
-
-    def __init__(self) -> None:
-        self._beats: dict[str, tuple[float, float]] = {}
-
-    def look(self, found: Gathering, may_live: dict[str, bool], now: float, today: datetime) -> list[Node]:
-        """The nodes by id, as `AsyncStateSynchronizer.get_nodes` gives them. now: by the monotonic clock."""
-        self._beats = {row["node_id"]: self._beat(row, found.at, now) for row in found.running}
-        nodes = {}
-        for row in found.running:
-            name, lasts = row["node_id"], float(row["info"].get("lease_seconds") or 0.0)
-            is_living = may_live[name] and now - self._beats[name][1] < lasts
-            nodes[name] = {
-                "node_id": name, "host": row["host"], "pid": row["pid"], "heartbeat_at": row["heartbeat_at"],
-                "living": is_living, **_lag(row["cursor"], found, today),
-            }  # fmt: skip
-        absent = {"host": None, "pid": None, "heartbeat_at": None, "living": False, **_lag(0, found, today)}
-        for name in found.expected.keys() - nodes.keys():
-            nodes[name] = {"node_id": name, **absent}
-        for name, node in nodes.items():
-            node["expected"] = found.expected[name]["info"] if name in found.expected else None
-        return [nodes[name] for name in sorted(nodes)]
-
-    def excuse(self, now: float) -> None:
-        """This process saw nothing for a while: others may not have been able to give a heartbeat either."""
-        self._beats = {name: (beat, now) for name, (beat, _) in self._beats.items()}
-
-    def _beat(self, row: Row, at: float, now: float) -> tuple[float, float]:
-        """Its last heartbeat, and when that came, by the monotonic clock."""
-        beat = row["heartbeat_at"]
-        known = self._beats.get(row["node_id"])
-        if known is None:
-            return beat, now - max(0.0, at - beat)
-        return known if known[0] == beat else (beat, now)
-
-
-def _lag(cursor: int, found: Gathering, today: datetime) -> Node:
-    """`cursor` is the change that it reads next; 0: it reads none."""
-    if not cursor:
-        return dict.fromkeys(("read_to", "lag", "lag_seconds"))
-    since = found.unread_since.get(cursor)
-    seconds = 0.0 if since is None else max(0.0, (today - datetime.fromisoformat(since)).total_seconds())
-    return {"read_to": cursor - 1, "lag": max(0, found.last_change + 1 - cursor), "lag_seconds": seconds}
+    for node in found:
+        node["living"] = node["living"] and lives(node) is not False
+        del node["info"]
+    return found
