@@ -25,7 +25,6 @@ from o9.monitor.findings import (
     find_problems,
     memory_growing,
     nan_values,
-    oscillating,
     plateaued,
     slower_than_before,
     stalled,
@@ -136,42 +135,15 @@ def test_one_bad_turn_that_was_overcome_is_no_divergence() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["grid", "qmc"])
-def test_what_has_an_order_of_its_own_neither_diverges_nor_oscillates(sampler: str) -> None:
+def test_what_has_an_order_of_its_own_does_not_diverge(sampler: str) -> None:
     falling = [-float(n) for n in range(60)]
     assert diverging(window(falling, sampler=sampler)) is None
     assert diverging(window(falling, sampler="random")) is not None
-    waves = [math.sin(n) for n in range(60)]
-    assert oscillating(window(waves)) is not None
-    assert oscillating(window(waves, sampler=sampler)) is None
-
-
-# Oscillating
-
-
-@pytest.mark.parametrize("period", [2, 3, 5.5, 12])
-def test_oscillating_is_a_period_beyond_chance(period: float) -> None:
-    swinging = [math.cos(2 * math.pi * n / period) * 2 + value for n, value in enumerate(noise(80))]
-    finding = oscillating(window(swinging))
-    assert finding is not None
-    assert finding.evidence["period_trials"] == pytest.approx(period, rel=0.05)
-    faint = [math.cos(2 * math.pi * n / period) * 0.3 + value for n, value in enumerate(noise(80))]
-    assert oscillating(window(faint)) is None
-
-
-def test_a_swing_is_found_upon_a_trend() -> None:
-    climbing = [1.0 * n + 4 * math.cos(2 * math.pi * n / 7) + value for n, value in enumerate(noise(80))]
-    assert named(oscillating(window(climbing))) == "oscillating"
-
-
-def test_a_trend_and_one_wild_value_do_not_oscillate() -> None:
-    assert oscillating(window([float(n) for n in range(80)])) is None
-    assert oscillating(window([0.1 * n + value for n, value in enumerate(noise(80))])) is None
-    assert oscillating(window([*noise(40), 1e9, *noise(40, 2)])) is None
 
 
 def test_noise_is_hardly_ever_taken_for_a_problem() -> None:
     found = [finding for seed in range(300) for finding in find_problems(window(noise(100, seed)))]
-    assert sum(finding.name in ("diverging", "oscillating") for finding in found) <= 2
+    assert sum(finding.name == "diverging" for finding in found) <= 2
     # Of random values, one time in four the best lies in the oldest quarter.
     assert 40 <= sum(finding.name == "plateaued" for finding in found) <= 115
 
@@ -293,8 +265,7 @@ def test_no_edge_without_a_space_a_best_or_trials_enough() -> None:
 # All of them
 
 ALL: list[Callable[[Window], Finding | None]] = [
-    stalled, plateaued, diverging, oscillating, failing_trials, nan_values, best_at_edge, memory_growing,
-    slower_than_before,
+    stalled, plateaued, diverging, failing_trials, nan_values, best_at_edge, memory_growing, slower_than_before,
 ]  # fmt: skip
 
 

@@ -55,6 +55,12 @@ def improvement(value: float, baseline: float, direction: Direction) -> float:
     return gain / abs(baseline) if baseline else gain
 
 
+def target_share(value: float, baseline: float, target: float, direction: Direction) -> float | None:
+    """How much of the way from the baseline to the target is done; None where the target is not the better one."""
+    way = target - baseline
+    return (value - baseline) / way if is_better(target, baseline, direction) else None
+
+
 HOPELESS = 10  # failures in a row that end it where no trial has ever succeeded, and nothing else was asked for
 
 

@@ -78,31 +78,6 @@ def concordance(values: Sequence[float]) -> float:
     return float(np.sign(array[second] - array[first]).mean()) if len(first) else 0.0
 
 
-def rhythm(values: Sequence[float], least_cycles: int = 4) -> tuple[float, float, float]:
-    """(period, share, p) of the strongest cycle in the ranks: its length in positions, the share of all variance that
-    it has, and the probability of a share as large among values in random order (Fisher's g test).
-
-    The trend, a cubic, is taken out before, and cycles that fit fewer than `least_cycles` times into the series are
-    left out: they are trends, too. (0.0, 0.0, 1.0) where there is no other variance or too little to look at. Fisher,
-    "Tests of significance in harmonic analysis", 1929.
-    """
-    count = len(values)
-    if count // 2 < least_cycles + 5:
-        return 0.0, 0.0, 1.0
-    ranked, at = ranks(values), np.linspace(-1.0, 1.0, count)
-    rest = ranked - np.polynomial.polynomial.polyval(at, np.polynomial.polynomial.polyfit(at, ranked, 3))
-    power = np.abs(np.fft.rfft(rest)) ** 2
-    if count % 2 == 0:
-        power[-1] /= 2  # the alternation has one degree of freedom, the others two
-    considered = power[least_cycles:]
-    if considered.sum() <= 1e-9 * count * float((ranked**2).sum()):
-        return 0.0, 0.0, 1.0
-    strongest = int(considered.argmax())
-    share = float(considered[strongest] / considered.sum())
-    chance = min(1.0, len(considered) * (1.0 - share) ** (len(considered) - 1))
-    return count / (strongest + least_cycles), share, chance
-
-
 GROWING_READINGS = 10
 GROWING_TAU = 0.7
 GROWING_SHARE = 0.2

@@ -5,26 +5,28 @@ Pure, but for `metrics_page`, which reads the steps that it shows: a page costs 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict
+from statistics import fmean, median, stdev
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS, best_of
+from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS, best_of, improvement, target_share
+from o9.lifecycle.trends import spread, without_outliers
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
-from o9.model.states import TrialState
+from o9.model.states import ACTIVE, ENDED, TrialState
 from o9.model.trial import Trial
-from o9.monitor.effect import RECENT_STEPS, convergence_rate, effect_of, improvement_rate, stability_score
 from o9.monitor.findings import Finding, find_problems
-from o9.monitor.progress import progress_of
-from o9.monitor.window import REPORTED, Step, Window, read_steps
+from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, REPORTED, Step, Window, read_steps
 from o9.store.schema.optimizations import METRIC
 from o9.store.store import Store
 
 Place = tuple[int, int]  # where a page begins: the number of its first step, and of that step's first trial
 START: Place = (0, 0)
+LEAST_VALUES = 10
+NINE_TENTHS = 1.645  # standard deviations, within which nine tenths of a normal distribution lie
 NOT_MEASURED = (
     "no process was measured for it: async objectives share the node's process; child processes are measured once a "
     "second, their CPU from the second time on"
@@ -46,11 +48,120 @@ def snapshot(window: Window, findings: Sequence[Finding]) -> dict[str, Any]:
         "timestamp": window.now.isoformat(),
         "status": window.state.status.value,
         "step": window.steps[-1].number if window.steps else None,
-        "progress": asdict(progress_of(window)),
-        "effect": asdict(effect_of(window)),
+        "progress": progress_of(window),
+        "effect": effect_of(window),
         "resources": resources_of(window.steps),
         "findings": [finding.to_dict() for finding in findings],
     }
+
+
+def progress_of(window: Window) -> dict[str, Any]:
+    """The share that is done, 0.0 to 1.0, and an estimate of the rest from the times from commit to commit.
+
+    `share` is None where no number of steps is known. `remaining_seconds` lies, nine times out of ten, between
+    `low_seconds` and `high_seconds`; all three are None where `reason` says why. With m and s the mean and the standard
+    deviation of the last RECENT_STEPS times, outliers drawn in, and r steps to go: r·m, less what the step in flight
+    has had, within 1.645·√(r·s² + r²·s²/n): the scatter of the steps to come, and what n steps leave unknown of m. A
+    pause or a restart between two commits is an outlier, and does not move it.
+    """
+    state = window.state
+    known = state.total_steps > 0
+    found: dict[str, Any] = {
+        "share": min(1.0, state.completed_steps / state.total_steps) if known else (state.progress or None),
+        "completed_steps": state.completed_steps, "total_steps": state.total_steps, "remaining_seconds": None,
+        "low_seconds": None, "high_seconds": None, "reason": "",
+    }  # fmt: skip
+    times = window.step_times[-RECENT_STEPS:]
+    if state.status in ENDED:
+        return found | {"reason": f"it has ended: {state.status.value}"}
+    if state.status not in ACTIVE:
+        return found | {"reason": f"it is not running: {state.status.value}"}
+    if not known:
+        return found | {"reason": "it has no number of steps"}
+    if len(times) < LEAST_STEPS:
+        return found | {"reason": f"{len(times)} step times are known, and {LEAST_STEPS} are needed"}
+    left = max(0, state.total_steps - state.completed_steps)
+    usual = without_outliers(times)
+    mean, scatter = fmean(usual), stdev(usual)
+    had = min((window.now - window.steps[-1].at).total_seconds(), median(usual)) if left else 0.0
+    centre = max(0.0, left * mean - max(0.0, had))
+    reach = NINE_TENTHS * scatter * math.sqrt(left + left**2 / len(usual))
+    return found | {
+        "remaining_seconds": centre, "low_seconds": max(0.0, centre - reach), "high_seconds": centre + reach,
+    }  # fmt: skip
+
+
+def effect_of(window: Window) -> dict[str, Any]:
+    """What it has achieved. Each figure is None where `reasons` says why, by the figure's name.
+
+    current: the best value so far. improvement: its gain over the baseline as a share of the baseline's size; absolute
+    where the baseline is 0. target_share: how much of the way from the baseline to the target is done; above 1.0 is
+    beyond. improvement_rate, convergence_rate, stability_score: see the functions of these names.
+    """
+    state, reasons = window.state, dict[str, str]()
+    current = gain = share = None
+    if not window.bests and not state.optimized_parameters:
+        reasons = dict.fromkeys(("current", "improvement", "target_share"), "no trial has succeeded yet")
+    else:
+        current = state.current_performance
+        gain = improvement(current, state.baseline_performance, window.direction)
+        share = target_share(current, state.baseline_performance, state.target_performance, window.direction)
+        if share is None:
+            reasons["target_share"] = "no target is given that is better than the baseline"
+    rate, converged, stable = rates_of(window, window.bests, window.values)
+    if rate is None:
+        few = f"{len(window.bests)} steps have a best value, and {LEAST_STEPS} are needed"
+        reasons["improvement_rate"] = reasons["convergence_rate"] = few
+    if window.order_means_nothing:
+        reasons["stability_score"] = "a grid and qmc have an order of their own"
+    elif stable is None:
+        reasons["stability_score"] = f"{len(window.values)} trials have succeeded, and {LEAST_VALUES} are needed"
+    return {
+        "current": current, "baseline": state.baseline_performance, "target": state.target_performance,
+        "improvement": gain, "target_share": share, "improvement_rate": rate, "convergence_rate": converged,
+        "stability_score": stable, "reasons": reasons,
+    }  # fmt: skip
+
+
+def rates_of(
+    window: Window, bests: Sequence[float], values: Sequence[float]
+) -> tuple[float | None, float | None, float | None]:
+    """Improvement rate, convergence rate and stability score, of bests and values turned so that larger is better.
+
+    b(k) is the best value after step k; the window of these figures is the newest RECENT_STEPS steps that have one.
+    """
+    stable = None if window.order_means_nothing else stability_score(values)
+    return improvement_rate(bests), convergence_rate(bests), stable
+
+
+def improvement_rate(bests: Sequence[float]) -> float | None:
+    """Improvement a step: (b(k) - b(k - w)) / w over the window's w steps, in units of the objective; never below 0."""
+    recent = bests[-RECENT_STEPS:]
+    return None if len(recent) < LEAST_STEPS else (recent[-1] - recent[0]) / (len(recent) - 1)
+
+
+def convergence_rate(bests: Sequence[float]) -> float | None:
+    """The share of the window's gain that its older half brought: (b(k - w/2) - b(k - w)) / (b(k) - b(k - w)).
+
+    1.0: nothing more came lately, or nothing at all in the window; 0.5: it gains steadily; 0.0: all came lately.
+    """
+    recent = bests[-RECENT_STEPS:]
+    if len(recent) < LEAST_STEPS:
+        return None
+    gain = recent[-1] - recent[0]
+    return (recent[(len(recent) - 1) // 2] - recent[0]) / gain if gain > 0 else 1.0
+
+
+def stability_score(values: Sequence[float]) -> float | None:
+    """Whether the values settle: S(older) / (S(older) + S(newer)), S being the interquartile range of the values in a
+    half of the newest 2·RECENT_STEPS of them. 0.5: they scatter as before; towards 1.0: less; towards 0.0: more.
+    Where they do not scatter at all, 1.0.
+    """
+    recent = values[-2 * RECENT_STEPS :]
+    if len(recent) < LEAST_VALUES:
+        return None
+    older, newer = spread(recent[: len(recent) // 2]), spread(recent[len(recent) // 2 :])
+    return older / (older + newer) if newer > 0 else 1.0
 
 
 def resources_of(steps: Sequence[Step]) -> dict[str, Any]:
@@ -74,7 +185,7 @@ def throughput_of(step: Step) -> float | None:
 
 
 def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetrics]:
-    """One for each of `steps`, which are the window's newest; see `o9.monitor.effect` for the formulas.
+    """One for each of `steps`, which are the window's newest; see `rates_of` for the formulas.
 
     accuracy, precision, … efficiency_gain are what the strategy reported of the step, or the objective of the step's
     best trial, under these names; O9 measures none of them.
@@ -84,8 +195,8 @@ def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetric
     bests = [(step.number, sign * step.best) for step in window.steps if step.best is not None]
     answer: list[OptimizationMetrics] = []
     for step in steps:
-        recent_bests = _until(bests, step.number, RECENT_STEPS)
-        recent_values = _until(values, step.number, 2 * RECENT_STEPS)
+        recent = _until(bests, step.number, RECENT_STEPS), _until(values, step.number, 2 * RECENT_STEPS)
+        rate, converged, stable = rates_of(window, *recent)
         answer.append(
             OptimizationMetrics(
                 optimization_id=window.state.optimization_id,
@@ -94,9 +205,9 @@ def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetric
                 cpu_usage=step.figures.get(CPU),
                 memory_usage=step.figures.get(MEMORY),
                 throughput=throughput_of(step),
-                convergence_rate=convergence_rate(recent_bests),
-                improvement_rate=improvement_rate(recent_bests),
-                stability_score=None if window.order_means_nothing else stability_score(recent_values),
+                convergence_rate=converged,
+                improvement_rate=rate,
+                stability_score=stable,
                 **_reported(window, step, trials),
             )
         )

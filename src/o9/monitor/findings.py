@@ -17,8 +17,7 @@ from o9.lifecycle import trends
 from o9.lifecycle.effect import MEMORY, TRIALS
 from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import AlertLevel, OptimizationStatus, TrialState
-from o9.monitor.progress import LEAST_STEPS, RECENT_STEPS, times_between
-from o9.monitor.window import Window
+from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, Window
 from o9.text.cut import first_line
 from o9.text.format import duration, percent
 from o9.workers.answers import NAN
@@ -51,7 +50,7 @@ def stalled(window: Window) -> Finding | None:
     waits.
     """
     state = window.state
-    times = [time for time in times_between([step.at for step in window.steps]) if time > 0][-RECENT_STEPS:]
+    times = [time for time in window.step_times if time > 0][-RECENT_STEPS:]
     if state.status is not OptimizationStatus.RUNNING or len(times) < LEAST_STEPS:
         return None
     quiet = (window.now - max(state.updated_at, window.steps[-1].at)).total_seconds()
@@ -157,28 +156,6 @@ def diverging(window: Window) -> Finding | None:
     )
 
 
-OSCILLATING_CHANCE = 0.001
-OSCILLATING_SHARE = 0.25
-
-
-def oscillating(window: Window) -> Finding | None:
-    """The values of the trials swing with one period, which among values in random order has a chance below 0.001."""
-    values = window.values
-    if window.order_means_nothing or len(values) < LEAST_VALUES:
-        return None
-    period, share, chance = trends.rhythm(values)
-    if chance >= OSCILLATING_CHANCE or share < OSCILLATING_SHARE:
-        return None
-    return Finding(
-        "oscillating",
-        AlertLevel.WARNING,
-        f"the values swing with a period of {period:.1f} trials",
-        "look for an objective that depends on the trials before it, or a search that jumps between two regions; "
-        "another sampler or a smaller search space breaks the swing",
-        {"trials": len(values), "period_trials": period, "share_of_variance": share, "chance": chance},
-    )
-
-
 FAILING_TRIALS = 5
 FAILING_SHARE = 0.2
 FAILING_BADLY = 0.5
@@ -265,8 +242,7 @@ def edge_of(parameter: Parameter, value: Any) -> str | None:
 
 
 _CHECKS: Sequence[Callable[[Window], Finding | None]] = (
-    stalled, memory_growing, slower_than_before, failing_trials, nan_values, diverging, oscillating, plateaued,
-    best_at_edge,
+    stalled, memory_growing, slower_than_before, failing_trials, nan_values, diverging, plateaued, best_at_edge,
 )  # fmt: skip
 _WORST_FIRST = (AlertLevel.CRITICAL, AlertLevel.ERROR, AlertLevel.WARNING, AlertLevel.INFO)
 

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 
 from sqlalchemy import Connection, select
 
@@ -23,6 +24,8 @@ from o9.store.schema.optimizations import METRIC, TRIAL
 WINDOW_STEPS = 200
 WINDOW_TRIALS = 500
 MOST_TRIALS = 100_000
+RECENT_STEPS = 50  # what is judged by the newest steps alone
+LEAST_STEPS = 5
 # Fields of OptimizationMetrics that O9 cannot measure; filled where an objective or a strategy reports them itself.
 REPORTED = (
     "accuracy", "precision", "recall", "f1_score", "profit_improvement", "risk_reduction", "efficiency_gain",
@@ -78,8 +81,14 @@ class Window:
         return [self.sign * step.best for step in self.steps if step.best is not None]
 
     @property
+    def step_times(self) -> list[float]:
+        """Seconds from each commit to the next; never below 0, though clocks be set back."""
+        moments = [step.at for step in self.steps]
+        return [max(0.0, (after - before).total_seconds()) for before, after in pairwise(moments)]
+
+    @property
     def order_means_nothing(self) -> bool:
-        """A grid and a Sobol sequence have an order of their own: that their values rise or swing says nothing."""
+        """A grid and a Sobol sequence have an order of their own: that their values rise says nothing."""
         return self.state.metadata.get("sampler") in ("grid", "qmc")
 
     def after(self, steps: Sequence[Step], trials: Sequence[Trial], state: OptimizationState) -> Window:

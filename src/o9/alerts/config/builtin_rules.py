@@ -145,8 +145,8 @@ BUILT_IN: tuple[Rule, ...] = (
     *(
         Rule(name, "", Scope.FINDING, None)
         for name in (
-            "stalled", "failing_trials", "nan_values", "diverging", "oscillating", "memory_growing",
-            "slower_than_before", "plateaued", "best_at_edge",
+            "stalled", "failing_trials", "nan_values", "diverging", "memory_growing", "slower_than_before",
+            "plateaued", "best_at_edge",
         )
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from o9.health.checks.check import Check, unknown
 from o9.health.facts import HealthFacts
-from o9.lifecycle.effect import improvement, is_better
+from o9.lifecycle.effect import improvement, is_better, target_share
 from o9.model.optimization import baseline_of, target_of
 from o9.model.states import TrialState
 
@@ -45,11 +45,10 @@ def target(facts: HealthFacts) -> list[Check]:
     state, value = facts.state, facts.value
     if value is None or target_of(state) is None:
         return []
-    way = state.target_performance - state.baseline_performance
-    if way == 0 or (way > 0) != (facts.direction == "maximize"):
+    share = target_share(value, state.baseline_performance, state.target_performance, facts.direction)
+    if share is None:
         why = f"the target {state.target_performance:.6g} is not better than {state.baseline_performance:.6g}"
         return [unknown(TARGET, why, "give a target that is better than the baseline")]
-    share = (value - state.baseline_performance) / way
     words = f"the best is {value:.6g} on the way from {state.baseline_performance:.6g} to the target "
     words += f"{state.target_performance:.6g}: {share:.0%}"
     remedy = "try more, widen the search space, or lower the target"
