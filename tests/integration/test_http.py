@@ -170,6 +170,8 @@ def test_a_body_of_over_a_mebibyte_is_refused_however_it_comes(served: Served, m
     headers = {"content-type": "application/json"}
     large = body_of((1 << 20) + 1)
     for content in (large, iter([large[:1000], large[1000:]])):  # the second has no Content-Length
+        if method == "DELETE" and content is not large:
+            continue  # its body is not read
         answer = served.ask(path, method, content=content, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (413, 413)
     if method != "DELETE":

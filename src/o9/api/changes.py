@@ -68,7 +68,7 @@ async def change(
         ends = is_at_work(holding)
         if ends and not cancel:
             raise _at_work(before, "change")
-        after, changed = _asked(before, fields, exact=not holding.attempt)
+        after, changed = _asked(before, fields, has_begun=holding.attempt > 0)
         _check_whole(before, after, changed, holding.attempt)
         if ends and (fixed := changed - WORDS):
             raise OptimizationStateError(
@@ -146,15 +146,15 @@ def _at_work(state: OptimizationState, verb: str) -> OptimizationStateError:
 
 
 def _asked(
-    before: OptimizationState, fields: Mapping[str, Any], *, exact: bool
+    before: OptimizationState, fields: Mapping[str, Any], *, has_begun: bool
 ) -> tuple[OptimizationState, frozenset[str]]:
-    """The state with `fields`, and the names of those that differ; of the metadata, of the keys. `exact`: see `_form`.
+    """The state with `fields`, and the names of those that differ; of the metadata, of the keys.
 
     Raises OptimizationValidationError, and OptimizationStateError for what is fixed at submission.
     """
     typed = dict(fields)
     if typed.keys() < OptimizationState.__dataclass_fields__.keys():  # else it is a state as it was read
-        zeros = {name for name in FIGURES if typed.get(name) == 0 and (exact or getattr(before, name))}
+        zeros = {name for name in FIGURES if typed.get(name) == 0 and (not has_begun or getattr(before, name))}
         metadata = typed.get("metadata", before.metadata)
         if zeros and isinstance(metadata, Mapping):
             typed["metadata"] = {**metadata, GIVEN: sorted(zeros.union(metadata.get(GIVEN, ())))}
@@ -169,11 +169,12 @@ def _asked(
     for key in _AT_SUBMISSION:
         if old.get(key) != new.get(key):
             raise OptimizationStateError(f"metadata.{key}: it is fixed at submission; delete it, and submit it again")
-    changed = {f"metadata.{key}" for key in old.keys() | new.keys() if _differ(old, new, key, exact=exact)}
-    for name in REPLACEABLE - {"metadata"}:
-        if _differ(vars(before), vars(after), name, exact=exact and name == "parameters"):
-            changed.add(name)
-    return after, frozenset(changed)
+    keys = old.keys() | new.keys()
+    changed = {f"metadata.{key}" for key in keys if _form(old.get(key, _ABSENT)) != _form(new.get(key, _ABSENT))}
+    fields_changed = {
+        name for name in REPLACEABLE - {"metadata"} if _form(getattr(before, name)) != _form(getattr(after, name))
+    }
+    return after, frozenset(changed | fields_changed)
 
 
 def _check_whole(before: OptimizationState, after: OptimizationState, changed: frozenset[str], attempt: int) -> None:
@@ -193,20 +194,13 @@ def _not_theirs(optimization_id: str, name: str) -> OptimizationValidationError:
     return OptimizationValidationError(name, remedy)
 
 
-def _differ(old: Mapping[str, Any], new: Mapping[str, Any], key: str, *, exact: bool) -> bool:
-    return bool(_form(old.get(key, _ABSENT), exact=exact) != _form(new.get(key, _ABSENT), exact=exact))
-
-
-def _form(value: Any, *, exact: bool) -> Any:
-    """`value` in a form in which true differs from 1 and, with `exact`, 1.0 from 1.
-
-    An objective may depend on that; but some programs send 1 where they have read 1.0.
-    """
+def _form(value: Any) -> Any:
+    """`value` in a form in which true differs from 1. 1.0 does not: some programs send 1 where they have read 1.0."""
     if isinstance(value, Mapping):
-        return {key: _form(each, exact=exact) for key, each in value.items()}
+        return {key: _form(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_form(each, exact=exact) for each in value]
-    return (type(value), value) if isinstance(value, bool) or (exact and isinstance(value, float)) else value
+        return [_form(each) for each in value]
+    return (bool, value) if isinstance(value, bool) else value
 
 
 async def _settled(store: Store, before: OptimizationState, after: OptimizationState) -> OptimizationState:

@@ -13,6 +13,7 @@ from limits import parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +23,6 @@ from o9.api.versions import ROOT
 
 logger = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 1 << 20
-LONGEST_LENGTH = 12  # digits
 TOO_LARGE = f"body: it is larger than {BODY_LIMIT_BYTES:,} bytes (1 MiB); keep large data in a file, and name that"
 
 
@@ -65,8 +65,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, code = time.monotonic(), 0
-        body: bytes | None = b""
+        began, code, size = time.monotonic(), 0, 0
 
         async def sending(message: Message) -> None:
             nonlocal code
@@ -74,15 +73,16 @@ class Gate:
                 code = message["status"]
             await send(message)
 
+        async def receiving() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > BODY_LIMIT_BYTES:
+                raise HTTPException(413, TOO_LARGE)
+            return message
+
         try:
-            refused = self._refused(scope)
-            if refused is None:
-                body = await _body(scope, receive)
-                refused = refusal(TOO_LARGE, 413) if body is None else None
-            if refused is not None:
-                await refused(scope, receive, sending)
-            else:
-                await self.app(scope, _replayed(body or b"", receive), sending)
+            await (self._refused(scope) or self.app)(scope, receiving, sending)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -104,40 +104,11 @@ class Gate:
         if wait:
             message = f"over the rate limit: send it again in {wait} s, or raise O9_API_RATE_LIMIT"
             return refusal(message, 429, {"Retry-After": str(wait)}, retry_after=wait)
+        if int(Headers(scope=scope).get("content-length", 0)) > BODY_LIMIT_BYTES:
+            return refusal(TOO_LARGE, 413)
         return None
 
 
 def _client(scope: Scope) -> str:
     client: Any = scope.get("client")
     return str(client[0]) if client else ""
-
-
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body; None where it is too large, which a header may say before it is read."""
-    length = Headers(scope=scope).get("content-length", "")
-    if length.isdecimal() and (len(length) > LONGEST_LENGTH or int(length) > BODY_LIMIT_BYTES):
-        return None
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > BODY_LIMIT_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """`receive` for a body that was read already."""
-    given = False
-
-    async def receive_again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again

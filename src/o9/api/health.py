@@ -21,29 +21,20 @@ from o9.store.store import Store
 PREFECT_SECONDS = 1.0
 
 
-class PrefectCheck:
-    """Whether Prefect's server answers. Requests that come meanwhile share one check.
-
-    A check may hold a thread for longer than its request waits; one for each request would exhaust the thread pool.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._asking: asyncio.Task[bool] | None = None
-
-    async def alive(self) -> bool:
-        """Whether it answers within PREFECT_SECONDS."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._backend.prefect_alive(), name="o9-prefect-check")
-        asking = self._asking
-        answered, _ = await asyncio.wait({asking}, timeout=PREFECT_SECONDS)
-        return bool(answered) and asking.result()
+async def _prefect_alive(backend: Backend) -> bool:
+    try:
+        async with asyncio.timeout(PREFECT_SECONDS):
+            return await backend.prefect_alive()
+    except TimeoutError:
+        return False
 
 
-async def system_health(backend: Backend, prefect: PrefectCheck) -> dict[str, Any]:
+async def system_health(backend: Backend) -> dict[str, Any]:
     """`status` with its `issues`; `running`, `store`, `schema`, `prefect`, `nodes` and `channels`."""
     store = backend.store
-    alive, (schema, nodes, channels) = await asyncio.gather(prefect.alive(), asyncio.to_thread(store_health, store))
+    alive, (schema, nodes, channels) = await asyncio.gather(
+        _prefect_alive(backend), asyncio.to_thread(store_health, store)
+    )
     issues = []
     for node in nodes:
         name, at = node["node_id"], node["heartbeat_at"]

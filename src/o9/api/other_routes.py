@@ -13,10 +13,10 @@ from fastapi.responses import JSONResponse
 from o9.alerts.service.repository import alert_of_row
 from o9.api.answers import Page, Success, page, success
 from o9.api.backend import Backend, existing
-from o9.api.health import PrefectCheck, system_health
+from o9.api.health import system_health
 from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
 from o9.api.versions import PREFIX, ROOT, VERSIONS
-from o9.health.grades import Grade, Verdict, verdict_of
+from o9.health.grades import Grade, Verdict
 from o9.health.wording import document
 from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
@@ -58,21 +58,17 @@ def _add_statistics(app: FastAPI, backend: Backend) -> None:
 
 
 def _add_health(app: FastAPI, backend: Backend) -> None:
-    prefect = PrefectCheck(backend)
-
     @app.get(f"{PREFIX}/health", response_model=Success[dict[str, Any]])
     async def get_health(_: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Whether O9 itself is well: the store, Prefect, the nodes, the channels."""
-        return success(await system_health(backend, prefect))
+        return success(await system_health(backend))
 
-    @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[JudgedReport | None])
+    @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[JudgedReport])
     async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Whether a result can be trusted: the verdict on it, four scores, issues and recommendations."""
         await existing(backend, optimization_id)
         report = await backend.health_checker.recent_report(optimization_id)
-        kept = await backend.store.read_async(queries.health_report, optimization_id)
-        verdict = verdict_of(kept["checks"]) if kept else None
-        return success(report.to_dict() | document(verdict) if report else None)
+        return success(report.to_dict() | document(await backend.health_checker.get_verdict(optimization_id)))
 
 
 def _add_alerts(app: FastAPI, backend: Backend) -> None:

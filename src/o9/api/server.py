@@ -37,19 +37,14 @@ def listen(host: str, port: int) -> socket.socket:
             f"{host!r} ({strangers[0]}) can be reached by others, and this release has no keys to keep them out: "
             "listen on 127.0.0.1, and let others in through an SSH tunnel",
         )
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
+    family, *_, address = found[0]
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
+        return socket.create_server(address[:2], family=family)
     except OSError as error:
-        listener.close()
         raise OptimizationValidationError(
             "O9_API_PORT",
             f"{host} port {port} cannot be listened on ({error.strerror}); give another, or 0 for one that is free",
         ) from error
-    return listener
 
 
 def url_of(listener: socket.socket) -> str:
