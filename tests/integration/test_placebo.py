@@ -114,7 +114,7 @@ def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureF
         # Out of everybody's way:
         assert store.read(queries.family_trials, store.read(queries.trials, "edge")[0].family, "edge").counts == tried
         assert {state.optimization_id for state in store.read(queries.page).items} == {"edge", "none", "blind"}
-        ranked = store.read(queries.ranked, "current_performance", "maximize", 50, largest_first=True)
+        ranked = store.read(queries.ranked, "current_performance", "maximize", 50)
         assert {row["optimization_id"] for row in ranked} == {"edge", "none", "blind"}
         figures = store.read(queries.health_verdicts, ["edge"])["edge"]["verdict"]["figures"]
         names = ("p_value", "runs", "as_good", "without_result", "requests", "others")

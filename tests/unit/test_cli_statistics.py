@@ -240,7 +240,7 @@ def test_one_reason_for_all_is_told_once() -> None:
 def row(rank: int, value: float, name: str = "Trend", **fields: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "rank": rank, "optimization_id": f"trend-following-20260131-{rank:04}", "name": name, "value": value,
-        "status": "completed", "direction": "maximize", "tied": 1, "tied_or_more": False,
+        "status": "completed", "direction": "maximize",
     }  # fmt: skip
     return given | fields
 
@@ -257,7 +257,7 @@ def test_a_ranking_fits_and_keeps_ids_whole(width: int, name: str) -> None:
 
 
 def test_a_rank_that_several_share_is_marked() -> None:
-    pair = words_of(*rankings_view("sharpe", [row(1, 2.0, tied=2), row(1, 2.0, tied=2), row(3, 1.0)], 80))
+    pair = words_of(*rankings_view("sharpe", [row(1, 2.0), row(1, 2.0), row(3, 1.0)], 80))
     assert "= is a rank that several share." in pair
     assert pair.count("1= ") == 2
 

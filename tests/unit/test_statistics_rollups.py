@@ -30,7 +30,7 @@ from o9.model.errors import OptimizationError
 from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationType
 from o9.model.states import OptimizationStatus as S
 from o9.statistics.summary import global_summary
-from o9.statistics.upkeep import HOURS_SURE, keep_up
+from o9.statistics.upkeep import keep_up
 from o9.store import queries
 from o9.store.core import unit
 from o9.store.core.column_types import unpack_returns
@@ -40,7 +40,7 @@ from o9.store.optimizations.pruning import Prune
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import AbandonClaim, Claim
 from o9.store.statistics.mending import Mend
-from o9.store.statistics.rollups import PRUNED_DAY, PRUNED_HOUR, SPANS, Key, Sums, bucket_centre, bucket_of, quantiles
+from o9.store.statistics.rollups import SPANS, Key, Sums, bucket_centre, bucket_of, quantiles
 from o9.store.store import Store
 
 BEGAN = datetime(2026, 3, 30, 22, 0, tzinfo=UTC)
@@ -221,11 +221,11 @@ def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pyte
             "",
         }
         asyncio.run(keep_up(store, history.now, 400))
-        assert_rollups_are_true(store_url, hours_since=(history.now - HOURS_SURE).strftime("%Y-%m-%dT00"))
+        assert_rollups_are_true(store_url)
 
 
 @pytest.mark.slow
-def test_what_was_pruned_is_folded_into_days_and_stays_true(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_pruned_stays_true(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
         monkeypatch.setattr(unit, "now_text", history.now_text)
@@ -234,19 +234,14 @@ def test_what_was_pruned_is_folded_into_days_and_stays_true(store_url: str, monk
                 history.act(what, number, 1.5, seconds)
         history.act("prune", 2, 0.0, 1)
         assert 3 < len(history.gone) < 6
-        asyncio.run(keep_up(store, history.now, 2))
-        assert spans(store_url) == {*SPANS, PRUNED_HOUR}
         history.now += timedelta(days=40)
-        told = asyncio.run(keep_up(store, history.now, 400))  # recounts days whose hours are there still
-        assert (told.corrections, spans(store_url)) == ([], {"day", "month", "all", PRUNED_DAY})
         assert asyncio.run(keep_up(store, history.now, 400)).corrections == []
-        later = "9999"
-        assert_rollups_are_true(store_url, history.gone, later)
+        assert_rollups_are_true(store_url, history.gone)
         with sqlite3.connect(store_url) as direct:
             direct.execute("UPDATE rollup SET count = count + 1 WHERE span = 'day'")
             direct.execute("DELETE FROM rollup WHERE span = 'month'")
         assert asyncio.run(keep_up(store, history.now, 400)).corrections
-        assert_rollups_are_true(store_url, history.gone, later)
+        assert_rollups_are_true(store_url, history.gone)
 
 
 def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,14 +321,12 @@ def drift(path: str, store: Store, chance: Any) -> None:
         )
 
 
-def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None, hours_since: str = "") -> None:
+def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None) -> None:
     """`gone`: what was pruned, which stays counted."""
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in ended(path) + (gone or []):
         for span, length in SPANS.items():
-            starts = row["completed_at"][:length]
-            if span != "hour" or starts >= hours_since:
-                rows[span, starts, *(row[name] for name in BY)].append(row)
+            rows[span, row["completed_at"][:length], *(row[name] for name in BY)].append(row)
     with sqlite3.connect(path) as direct:
         direct.row_factory = sqlite3.Row
         held = direct.execute("SELECT * FROM rollup WHERE count <> 0 OR ran <> 0 OR improved <> 0 OR waited <> 0")
@@ -411,11 +404,6 @@ def windows(path: str) -> list[tuple[str, str]]:
     with sqlite3.connect(path) as direct:
         found = direct.execute("SELECT DISTINCT span, starts FROM rollup").fetchall()
     return [(span, starts) for span, starts in found if span in SPANS]
-
-
-def spans(path: str) -> set[str]:
-    with sqlite3.connect(path) as direct:
-        return {span for (span,) in direct.execute("SELECT DISTINCT span FROM rollup")}
 
 
 def priorities(path: str) -> list[dict[str, int]]:

@@ -21,9 +21,13 @@ def window(count: int, **more: Any) -> dict[str, Any]:
     return {"count": count, "by_status": {"completed": count}, **nothing, **more}
 
 
+def since_ever(span: str) -> str:
+    return {"hour": "1970-01-01T00", "day": "1970-01-01", "month": "1970-01"}[span]
+
+
 def days(values: list[Any], name: str) -> dict[str, Any]:
     """Trends over whole days with these values, and today's, which is not over."""
-    windows = windows_of(timedelta(days=len(values)), NOW)
+    windows = windows_of(timedelta(days=len(values)), NOW, since_ever)
     found = {
         starts: window(1, **({} if value is None else {name: value}))
         for starts, value in zip(windows.starts, values, strict=False)
@@ -34,7 +38,7 @@ def days(values: list[Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("time_range", [timedelta(0), timedelta(seconds=-1), timedelta.min, 7, None, "week", True])
 def test_a_range_that_is_none_names_its_field(time_range: Any) -> None:
     with pytest.raises(OptimizationValidationError, match=r"^time_range: ") as refused:
-        windows_of(time_range, NOW)
+        windows_of(time_range, NOW, since_ever)
     assert refused.value.field == "time_range"
 
 
@@ -51,14 +55,19 @@ def test_a_range_that_is_none_names_its_field(time_range: Any) -> None:
     ],
 )
 def test_a_range_has_windows_that_fit_it(time_range: timedelta, span: str, first: str, count: int) -> None:
-    windows = windows_of(time_range, NOW)
+    windows = windows_of(time_range, NOW, since_ever)
     assert (windows.span, windows.starts[0], len(windows.starts)) == (span, first, count)
     assert all(one < other for one, other in pairwise(windows.starts))
 
 
 def test_what_was_before_the_record_has_no_windows() -> None:
-    assert windows_of(timedelta(days=300), NOW, "2026-03-29").starts == ("2026-03-29", "2026-03-30", "2026-03-31")
-    assert windows_of(timedelta.max, NOW, "2026-02").starts == ("2026-02", "2026-03")
+    assert windows_of(timedelta(days=300), NOW, lambda _: "2026-03-29").starts == (
+        "2026-03-29",
+        "2026-03-30",
+        "2026-03-31",
+    )
+    assert windows_of(timedelta.max, NOW, lambda _: "2026-02").starts == ("2026-02", "2026-03")
+    assert windows_of(timedelta.max, NOW, lambda _: None).starts == ()
 
 
 def test_a_straight_line_has_its_slope_whatever_one_outlier_says() -> None:
@@ -77,7 +86,7 @@ def test_fewer_than_five_windows_have_no_slope_but_a_reason() -> None:
 
 
 def test_the_window_that_is_not_over_is_shown_and_counts_for_nothing() -> None:
-    windows = windows_of(timedelta(days=6), NOW)
+    windows = windows_of(timedelta(days=6), NOW, since_ever)
     found = {starts: window(10) for starts in windows.starts[:-1]} | {windows.starts[-1]: window(1)}
     told = trends(windows, found)
     assert [row["is_over"] for row in told["windows"]] == [True] * 6 + [False]
@@ -86,7 +95,7 @@ def test_the_window_that_is_not_over_is_shown_and_counts_for_nothing() -> None:
 
 
 def test_a_day_on_which_nothing_ended_counts_as_none_and_has_no_rate() -> None:
-    windows = windows_of(timedelta(days=6), NOW)
+    windows = windows_of(timedelta(days=6), NOW, since_ever)
     told = trends(windows, {windows.starts[0]: window(6, success_rate=1.0)})
     assert [row["count"] for row in told["windows"]] == [6, 0, 0, 0, 0, 0, 0]
     assert told["windows"][1]["success_rate"] is None
@@ -94,7 +103,7 @@ def test_a_day_on_which_nothing_ended_counts_as_none_and_has_no_rate() -> None:
 
 
 def test_months_are_as_far_apart_as_they_are_on_average() -> None:
-    windows = windows_of(timedelta(days=4000), NOW, "2025-01")
+    windows = windows_of(timedelta(days=4000), NOW, lambda _: "2025-01")
     told = trends(windows, {starts: window(10 * n) for n, starts in enumerate(windows.starts)})
     assert told["trends"]["count"]["slope"] == pytest.approx(10 / 30.436875)
 

@@ -62,9 +62,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "timestamp": MOMENT, "resolved": "boolean", "resolved_at": MOMENT, "metadata": "string",
     },
     "rankings": {
-        "rank": "Int64", "optimization_id": "string", "value": "float64", "tied": "Int64", "tied_or_more": "boolean",
-        "direction": "string", "name": "string", "optimization_type": "string", "strategy": "string",
-        "status": "string", "family": "string",
+        "rank": "Int64", "optimization_id": "string", "value": "float64", "direction": "string", "name": "string",
+        "optimization_type": "string", "strategy": "string", "status": "string", "family": "string",
     },
     "trends": {
         "starts": "string", "is_over": "boolean", "count": "Int64", "success_rate": "float64",

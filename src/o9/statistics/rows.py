@@ -6,8 +6,10 @@ of all else the newest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from o9.model.optimization import strategy_of, utc_now
@@ -16,8 +18,8 @@ from o9.model.trial import Trial
 from o9.statistics.frames import TRIALS
 from o9.store import queries
 from o9.store.core.column_types import moment, unpack_returns
-from o9.store.core.component import every
-from o9.store.core.reading import PAGE_LIMIT
+from o9.store.core.component import every, every_report
+from o9.store.core.reading import PAGE_LIMIT, paged
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
@@ -78,19 +80,11 @@ def transitions(store: Store, optimization_id: str, limit: int | None) -> list[R
 def health(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
     """The newest report of each, or all of one, newest first."""
 
-    def pages() -> Iterator[Row]:
-        if optimization_id is not None:
-            last: int | None = None
-            while page := store.read(queries.health_history, optimization_id, limit=PAGE_LIMIT, before=last):
-                yield from page
-                last = page[-1]["id"]
-            return
-        before: tuple[str, str] | None = None
-        while page := store.read(queries.health_reports, limit=PAGE_LIMIT, before=before):
-            yield from page
-            before = page[-1]["last_at"], page[-1]["optimization_id"]
-
-    return [{**row, **row["report"], **_verdict(row["verdict"])} for row in islice(pages(), limit)]
+    if optimization_id is None:
+        found = every_report(store)
+    else:
+        found = paged(partial(store.read, queries.health_history, optimization_id, PAGE_LIMIT), itemgetter("id"))
+    return [{**row, **row["report"], **_verdict(row["verdict"])} for row in islice(found, limit)]
 
 
 def _verdict(found: Mapping[str, Any] | None) -> Row:
@@ -107,15 +101,12 @@ def _verdict(found: Mapping[str, Any] | None) -> Row:
 def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
     """Newest first."""
     now = moment(utc_now())
-
-    def pages() -> Iterator[Row]:
-        before: tuple[str, str] | None = None
-        while page := store.read(queries.alerts, optimization_id=optimization_id, limit=PAGE_LIMIT, before=before):
-            yield from page
-            before = page[-1]["at"], page[-1]["alert_id"]
-
+    found = paged(
+        lambda before: store.read(queries.alerts, optimization_id=optimization_id, limit=PAGE_LIMIT, before=before),
+        itemgetter("at", "alert_id"),
+    )
     rows = []
-    for row in islice(pages(), limit):
+    for row in islice(found, limit):
         over = row["ends_at"] if row["ends_at"] and row["ends_at"] <= now else None
         ended = row["resolved_at"] or over
         rows.append({**row, "timestamp": row["at"], "resolved": ended is not None, "resolved_at": ended})

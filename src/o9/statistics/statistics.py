@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -115,20 +115,17 @@ class OptimizationStatistics(StoreComponent):
         """
         return await asyncio.to_thread(_trends, self.store, time_range)
 
-    async def get_optimization_rankings(
-        self, metric_name: str, limit: int = 10, direction: str | None = None
-    ) -> list[dict[str, Any]]:
-        """The best `limit` by a metric: rank, optimization_id, value, tied, direction, name, type, strategy, status.
+    async def get_optimization_rankings(self, metric_name: str, limit: int = 10) -> list[dict[str, Any]]:
+        """The best `limit` by a metric: rank, optimization_id, value, direction, name, type, strategy, status.
 
-        A figure of the state (`o9.store.statistics.rankings.STATE_FIGURES`) or any recorded metric. direction:
-        "maximize" or "minimize"; None: each optimization's own for what its objective gives, less is better for times
-        and resources, more for all else. Those that run are ranked as `compute_statistics` last found them. Ties share
-        a rank; `tied` says how many have it, and is counted to 100 (`tied_or_more`).
+        A figure of the state (`o9.store.statistics.rankings.STATE_FIGURES`) or any recorded metric. What its objective
+        gives is ranked by each optimization's own direction; less is better for times and resources, more for all else.
+        Those that run are ranked as `compute_statistics` last found them. Ties share a rank.
 
         What objectives measured themselves (`Evaluation.metrics`, of the best trial) is ranked within each family: the
         best `limit` of one, then those of the next; `family` says which.
         """
-        return await asyncio.to_thread(_rankings, self.store, metric_name, limit, direction)
+        return await asyncio.to_thread(_rankings, self.store, metric_name, limit)
 
     async def get_parameter_importance(self, optimization_id: str) -> dict[str, Any]:
         """Which parameters and pairs explain the values of one optimization's trials (the first 20,000)."""
@@ -179,7 +176,7 @@ class OptimizationStatistics(StoreComponent):
                 case "optimizations":
                     found = rows.optimizations(self.store, *wanted, limit)
                 case "rankings":
-                    found = _rankings(self.store, str(metric_name), limit or ranking.LIMIT, None)
+                    found = _rankings(self.store, str(metric_name), limit or ranking.LIMIT)
                 case "trends":
                     found = _trends(self.store, DEFAULT_RANGE if time_range is None else time_range)["windows"]
                 case "statistics":
@@ -258,38 +255,27 @@ def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
 
 
 def _trends(store: Store, time_range: timedelta) -> dict[str, Any]:
-    now = utc_now()
-    windows = windows_of(time_range, now)
-    first = store.read(queries.first_window, windows.span)
-    if first is None:  # what nothing is known of has no windows
-        result = trends(replace(windows, starts=()), {})
-    else:
-        windows = windows_of(time_range, now, first)
-        result = trends(
-            windows, summary.by_window(store.read(queries.windows, windows.span, windows.starts[0], "9999"))
-        )
-    return {"time_range_seconds": time_range.total_seconds(), **result}
+    windows = windows_of(time_range, utc_now(), lambda span: store.read(queries.first_window, span))
+    rows = store.read(queries.windows, windows.span, windows.starts[0], "9999") if windows.starts else ()
+    return {"time_range_seconds": time_range.total_seconds(), **trends(windows, summary.by_window(rows))}
 
 
-def _rankings(store: Store, metric: str, limit: int, direction: str | None) -> list[dict[str, Any]]:
-    ranking.check(metric, limit, direction)
+def _rankings(store: Store, metric: str, limit: int) -> list[dict[str, Any]]:
+    ranking.check(metric, limit)
     rows: list[dict[str, Any]] = []
     for own in (MAXIMIZE, MINIMIZE):
-        rows += store.read(queries.ranked, metric, own, limit, largest_first=ranking.largest_first(own, direction))
+        rows += store.read(queries.ranked, metric, own, limit)
     if not rows and metric not in STATE_FIGURES:
         recorded = store.read(queries.ranked_metrics)
         families = families_of(metric, recorded)
         if not families:
             raise ranking.unknown_metric(metric, recorded)
         for family in families:
-            found = _rankings(store, within(metric, family), limit, direction)
+            found = _rankings(store, within(metric, family), limit)
             rows += [row | {"family": family} for row in found]
         return rows
 
-    def tied(own: str, value: float) -> int:
-        return store.read(queries.tied, metric, own, value, ranking.TIES_COUNTED + 1)
-
-    return ranking.ranked(rows, limit, direction, tied)
+    return ranking.ranked(rows, limit)
 
 
 def _hour(at: datetime) -> datetime:

@@ -11,7 +11,7 @@ The current window is shown, but is not over, and counts for no slope.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,11 +37,11 @@ class Windows:
     starts: tuple[str, ...]
 
 
-def windows_of(time_range: timedelta, now: datetime, first: str | None = None) -> Windows:
+def windows_of(time_range: timedelta, now: datetime, first_of: Callable[[str], str | None]) -> Windows:
     """The whole windows that `time_range` reaches into, by the hour, the day or the month as it is short or long.
 
-    `first`: the earliest window that anything is recorded of; what was before that is unknown, and left out. Raises
-    OptimizationValidationError for a range of zero or less.
+    first_of: the earliest window of this span that anything is recorded of, None where nothing is; what was before that
+    is unknown, and left out. Raises OptimizationValidationError for a range of zero or less.
     """
     if not isinstance(time_range, timedelta):
         raise OptimizationValidationError("time_range", f"{time_range!r} is not a timedelta such as timedelta(days=7)")
@@ -52,9 +52,9 @@ def windows_of(time_range: timedelta, now: datetime, first: str | None = None) -
         begin = max(EARLIEST, now - time_range)
     except OverflowError:
         begin = EARLIEST
-    if first is not None:
-        begin = max(begin, _parse(first))
-    starts, at = [], _floor(begin, span)
+    if (first := first_of(span)) is None:
+        return Windows(span, ())
+    starts, at = [], _floor(max(begin, _parse(first)), span)
     while at <= now:
         starts.append(at.strftime(_NAMES[span]))
         at = _next(at, span)

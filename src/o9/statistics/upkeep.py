@@ -3,8 +3,7 @@
 The rollups are written in the transaction that ends an optimization. An amendment of a result after the end, or an edit
 of the database by hand, can still make them wrong. So the days that can still change are recounted from the record, an
 hour at a time, and what differs is added (`mending.Mend`); then days are compared with their hours, months with their
-days, all time with its months, at a cost that does not grow with history. Days whose hours are forgotten are recounted
-as a whole. Writers wait only for a window that is mended.
+days, all time with its months. The cost does not grow with history. Writers wait only for a window that is mended.
 """
 
 from __future__ import annotations
@@ -17,14 +16,12 @@ from typing import Any
 from o9.model.states import OptimizationStatus
 from o9.model.validation import validate_whole
 from o9.store import queries
-from o9.store.statistics.mending import ForgetHours, Mend
+from o9.store.statistics.mending import Mend
 from o9.store.statistics.rankings import RefreshRankings
 from o9.store.store import Store
 
 DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to
 MOST_DAYS = 36_600
-HOURS_KEPT = timedelta(days=35)
-HOURS_SURE = timedelta(days=33)  # another process, with another clock, may forget those between
 REFRESHED_LIMIT = 1_000
 BATCH = 200
 
@@ -39,40 +36,35 @@ class Upkeep:
     windows: int = 0
     corrections: list[dict[str, Any]] = field(default_factory=list)
     refreshed_rankings: int = 0
-    forgotten_hours: int = 0
 
 
 async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None) -> Upkeep:
-    """Mend the rollups of the last `days` days (today is one), refresh what runs in the rankings, forget old hours."""
+    """Mend the rollups of the last `days` days (today is one), and refresh what runs in the rankings."""
     validate_whole("days", days, MOST_DAYS)
     upkeep = Upkeep()
     first = await store.read_async(queries.first_ended)
     dates = [(now - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days - 1, -1, -1)]
     upkeep.days = [day for day in dates if (first is not None and day >= first[:10]) or day in dates[-DAYS:]]
     for number, day in enumerate(upkeep.days):
-        by_hour = day >= (now - HOURS_SURE).strftime("%Y-%m-%d")
-        for hour in await store.read_async(queries.hours_ended_in, day) if by_hour else ():
+        for hour in await store.read_async(queries.hours_ended_in, day):
             await _mend(store, "hour", hour, upkeep)
-        await _mend(store, "day", day, upkeep, recount=not by_hour)
+        await _mend(store, "day", day, upkeep)
         if progress is not None:
             await progress((number + 1) / (len(upkeep.days) + 1))
     for month in sorted({day[:7] for day in upkeep.days}):
         await _mend(store, "month", month, upkeep)
     await _mend(store, "all", "", upkeep)
     upkeep.refreshed_rankings = await _refresh(store)
-    forgotten = (now - HOURS_KEPT).strftime("%Y-%m-%dT%H")
-    while count := await store.write_async(ForgetHours(forgotten)):
-        upkeep.forgotten_hours += count
     if progress is not None:
         await progress(1.0)
     return upkeep
 
 
-async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep, *, recount: bool = False) -> None:
+async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep) -> None:
     upkeep.windows += 1
-    if not await store.read_async(queries.differences, span, starts, recount=recount):
+    if not await store.read_async(queries.differences, span, starts):
         return
-    for key, missing in (await store.write_async(Mend(span, starts, recount))).items():
+    for key, missing in (await store.write_async(Mend(span, starts))).items():
         figures = {
             "count": missing.count, "steps": missing.steps_sum, "duration_seconds": missing.duration_sum,
             "improvement": missing.improvement_sum, "waiting_seconds": missing.wait_sum,

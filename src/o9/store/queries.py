@@ -89,7 +89,6 @@ from o9.store.statistics.queries import (
     ranked,
     ranked_metrics,
     recordings,
-    tied,
     time_in_status,
     totals,
     windows,

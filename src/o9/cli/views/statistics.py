@@ -18,6 +18,7 @@ from o9.cli.console import plain_table
 from o9.cli.views import words
 from o9.cli.views.bars import bar, fitted, group_size, sparkline
 from o9.model.states import OptimizationStatus
+from o9.statistics.ranking import ranks_shown
 from o9.statistics.statistics import DAYS_SHOWN
 from o9.store.statistics.rankings import MAXIMIZE, metric_of
 from o9.text.escape import shown
@@ -271,11 +272,12 @@ def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[Rend
     shape, wide = _OWN.get(metric, (number, ""))[0], width >= ROOM_FOR_NAMES
     table = plain_table("rank", "id", *(["name", "status"] if wide else []), "value", "", right=("rank", "value"))
     most = max(abs(row["value"]) for row in rows)
-    for row in rows:
+    ranks = ranks_shown(rows)
+    for rank, row in zip(ranks, rows, strict=True):
         name = Text(shown(row["name"]), no_wrap=True, overflow="ellipsis")
         length = bar(abs(row["value"]) / most if most else 0.0, BAR_WIDTH)
         table.add_row(
-            f"{row['rank']}{'=' if row['tied'] > 1 else ''}",
+            rank,
             Text(shown(row["optimization_id"])),
             *([name, words.status(OptimizationStatus(row["status"]))] if wide else []),
             shape(row["value"]),
@@ -288,7 +290,7 @@ def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[Rend
     if len(ways) > 1:
         better = "Some are maximized, some minimized: each by its own direction."
     title = f"The best {len(rows):,} by {metric}. {better}" if len(rows) > 1 else f"By {metric}. {better}"
-    notes = ["= is a rank that several share."] if any(row["tied"] > 1 for row in rows) else []
+    notes = ["= is a rank that several share."] if any("=" in rank for rank in ranks) else []
     notes += ["Bars are as long as a value is far from 0."] if any(row["value"] < 0 for row in rows) else []
     below: list[RenderableType] = ["", Text(" ".join(notes), style="dim")] if notes else []
     return [Text(shown(title), style="bold"), "", table, *below]

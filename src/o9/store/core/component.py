@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
+from operator import itemgetter
 
 from o9.model.component import Component
 from o9.model.errors import OptimizationError, OptimizationNotFoundError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
 from o9.store import queries
-from o9.store.core.reading import PAGE_LIMIT
+from o9.store.core.reading import PAGE_LIMIT, paged
+from o9.store.core.unit import Row
 from o9.store.store import Store
 
 
@@ -25,6 +28,11 @@ def every(
         cursor = page.next_cursor
         if cursor is None:
             return
+
+
+def every_report(store: Store) -> Iterator[Row]:
+    """The last health report of each optimization that has one, newest first, read a page at a time: in a thread."""
+    return paged(partial(store.read, queries.health_reports, PAGE_LIMIT), itemgetter("last_at", "optimization_id"))
 
 
 class StoreComponent(Component):

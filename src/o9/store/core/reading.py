@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select
@@ -22,6 +22,14 @@ PAGE_LIMIT = 1_000
 def rows(connection: Connection, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Row]:
     """What `statement` finds, with `values` for its parameters."""
     return [dict(row) for row in connection.execute(statement, values).mappings()]
+
+
+def paged(read: Callable[[Any], list[Row]], place: Callable[[Row], Any]) -> Iterator[Row]:
+    """All rows of a query that answers page by page: `read(None)`, then what is behind the `place` of the last row."""
+    before = None
+    while page := read(before):
+        yield from page
+        before = place(page[-1])
 
 
 def page_size(limit: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, literal, literal_column, select, text
+from sqlalchemy import Connection, func, literal_column, select, text
 
 from o9.model.strategy import PLACEBO
 from o9.store.core.reading import rows
@@ -11,6 +11,7 @@ from o9.store.queue.claims import MIRRORED
 from o9.store.queue.order import queued_at
 from o9.store.schema.optimizations import OPTIMIZATION, RECORDED, TRANSITION, WAITING
 from o9.store.schema.statistics import PRIORITY_COUNTER, RANKING, ROLLUP
+from o9.store.statistics.rankings import MAXIMIZE
 from o9.store.statistics.rollups import Key, Sums, rollups
 
 METRICS_LIMIT = 1_000
@@ -88,8 +89,9 @@ def ended_since(connection: Connection, hour: str) -> list[Row]:
     return rows(connection, select(*by, func.sum(ROLLUP.c["count"]).label("count")).where(inside).group_by(*by))
 
 
-def ranked(connection: Connection, metric: str, direction: str, limit: int, *, largest_first: bool) -> list[Row]:
+def ranked(connection: Connection, metric: str, direction: str, limit: int) -> list[Row]:
     """The first `limit` of those whose metric has this direction of its own, with their values."""
+    largest_first = direction == MAXIMIZE
     order = (RANKING.c.value, RANKING.c.optimization_id)
     head = (
         select(RANKING.c.optimization_id.label("ranked_id"), RANKING.c.value, RANKING.c.direction)
@@ -102,14 +104,6 @@ def ranked(connection: Connection, metric: str, direction: str, limit: int, *, l
     columns = [OPTIMIZATION.c[name] for name in _SHOWN]
     found = rows(connection, select(*columns, head.c.value, head.c.direction).select_from(joined))
     return sorted(found, key=lambda row: (row["value"], row["optimization_id"]), reverse=largest_first)
-
-
-def tied(connection: Connection, metric: str, direction: str, value: float, limit: int) -> int:
-    """How many have exactly this value, counted no further than `limit`."""
-    same = select(literal(1)).where(
-        RANKING.c.metric == metric, RANKING.c.direction == direction, RANKING.c.value == value
-    )
-    return int(connection.execute(select(func.count()).select_from(same.limit(limit).subquery())).scalar_one())
 
 
 def ranked_metrics(connection: Connection) -> list[str]:

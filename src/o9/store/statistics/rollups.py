@@ -10,8 +10,8 @@ held against a baseline (`rankings.compared`) no improvement, though its state h
 A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
 from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
 
-What is pruned stays in the rollups. What it had added is kept under spans of its own, by the hour of its end and later
-by the day, so that the record and this together are still all that ever ended (`o9.store.statistics.mending`).
+What is pruned stays in the rollups. What it had added is kept under a span of its own, by the hour of its end, so that
+the record and this together are still all that ever ended (`o9.store.statistics.mending`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BUCKETS_PER_DECADE = 12
 RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
 # How much of an ISO moment names the window that it is in.
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
-PRUNED_HOUR, PRUNED_DAY = "pruned hour", "pruned day"  # the sums of what is not in the record any more
+PRUNED_HOUR = "pruned hour"  # the sums of what is not in the record any more
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN, _RESTING = "running", ("paused", "suspended")
 ENDED_STATUSES = frozenset(status.value for status in ENDED)
