@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o9.health.checks.neighbours import Neighbourhood, Terrain, distance, neighbourhood
+from o9.health.checks.neighbours import Neighbourhood, distance, neighbourhood
 from o9.health.unknown import Unknown
 from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
@@ -61,7 +61,7 @@ def ledger(score: Any, trials: int = 400) -> list[Trial]:
 
 def test_a_planted_spike_is_a_peak() -> None:
     found = looked(ledger(lambda point: 2.0 if point["fast"] == 50 and point["decay"] == 0.03 else 0.0), FLAT)
-    assert (found.terrain, found.best) == (Terrain.PEAK, 0)
+    assert (found.is_plateau, found.best) == (False, 0)
     assert abs(found.kept) < 0.1
     assert "a small change of the parameters loses most of it" in found.words
 
@@ -73,19 +73,19 @@ def test_a_planted_plateau_is_a_plateau() -> None:
         return 2.0 - away if point["side"] == "both" else 0.0
 
     found = looked(ledger(hill), FLAT)
-    assert found.terrain is Terrain.PLATEAU
+    assert found.is_plateau
     assert found.kept > 0.7
 
 
 def test_pure_noise_is_a_peak() -> None:
     found = looked(ledger(lambda point: 0.0), FLAT)
-    assert found.terrain is Terrain.PEAK
+    assert not found.is_plateau
 
 
 def test_minimizing_looks_at_the_other_end() -> None:
     values = {i / 50: float(abs(i - 20)) for i in range(51)}
     assert looked(on_line(values), maximize=False).best == 20
-    assert looked(on_line(values), maximize=False).terrain is Terrain.PLATEAU
+    assert looked(on_line(values), maximize=False).is_plateau
     # Upside down the best is the corner at 50, and its neighbours are nearly as high.
     assert looked(on_line(values)).best == 50
 
@@ -94,7 +94,7 @@ def test_copies_of_a_spike_do_not_make_it_a_plateau() -> None:
     """An adaptive sampler returns to where it was good."""
     crowd: dict[float, float | None] = {0.5 + i / 10_000: 1.0 - i / 10_000 for i in range(100)}
     found = looked(on_line(crowd | {i / 200 + 0.002: 0.0 for i in range(199)}))
-    assert found.terrain is Terrain.PEAK
+    assert not found.is_plateau
 
 
 def test_a_cliff_is_no_plateau() -> None:
@@ -102,7 +102,7 @@ def test_a_cliff_is_no_plateau() -> None:
     values: dict[float, float | None] = {0.5: 2.0, **{i / 100: 1.9 for i in range(41)}}
     values |= {0.5 + i / 100: None for i in range(4, 15)} | {0.5 - i / 100: math.nan for i in range(4, 9)}
     found = looked(on_line(values))
-    assert (found.terrain, found.kept) == (Terrain.PEAK, -math.inf)
+    assert (found.is_plateau, found.kept) == (False, -math.inf)
     assert "failed" in found.words
 
 
@@ -128,17 +128,26 @@ def test_the_unit_and_the_zero_of_the_value_do_not_matter(seed: int, unit: float
 
 
 def test_distances() -> None:
-    between = distance(FLAT)
     here = {"fast": 52, "decay": 0.01, "side": "long"}
-    assert between(here, here) == 0
-    assert between(here, here | {"fast": 62}) == pytest.approx(0.1 / 3)
-    assert between(here, here | {"decay": 0.1}) == pytest.approx(1 / 9)  # one decade of three
-    assert between(here, here | {"side": "both"}) == pytest.approx(1 / 3)
-    assert between({"fast": 2, "decay": 0.001, "side": "long"}, {"fast": 102, "decay": 1.0, "side": "both"}) == 1
+
+    def away(**there: Any) -> float:
+        return distance(FLAT.parameters, here, here | there)
+
+    assert away() == 0
+    assert away(fast=62) == pytest.approx(0.1 / 3)
+    assert away(decay=0.1) == pytest.approx(1 / 9)  # one decade of three
+    assert away(side="both") == pytest.approx(1 / 3)
+    low, high = {"fast": 2, "decay": 0.001, "side": "long"}, {"fast": 102, "decay": 1.0, "side": "both"}
+    assert distance(FLAT.parameters, low, high) == 1
+
+
+def test_a_parameter_that_cannot_vary_takes_no_part() -> None:
     fixed = SearchSpace.parse(
         {"x": {"type": "float", "low": 0.0, "high": 1.0}, "one": {"type": "int", "low": 3, "high": 3}}
     )
-    assert distance(fixed)({"x": 0.0, "one": 3}, {"x": 1.0, "one": 3}) == 1
+    trials = on_line({i / 50: float(abs(i - 20)) for i in range(51)})
+    also_fixed = [replace(trial, parameters=trial.parameters | {"one": 3}) for trial in trials]
+    assert looked(also_fixed, fixed) == looked(trials)
 
 
 def test_what_cannot_be_seen_says_why() -> None:

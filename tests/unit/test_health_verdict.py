@@ -48,7 +48,7 @@ test_of.__test__ = False  # type: ignore[attr-defined]
 
 def split(pbo: float, loss: float) -> BacktestOverfitting:
     some = np.zeros(2)
-    return BacktestOverfitting(pbo, some, some, some, loss, 200, DAYS, 0, 16)
+    return BacktestOverfitting(pbo, some, some, loss, 200, DAYS, 0, 16)
 
 
 def held_out(annual_sharpe: float, years: float = 5.0) -> dict[str, Any]:

@@ -230,7 +230,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
     text = await asyncio.to_thread(report_of_all, store)
     page = checked(text)
     has(
-        page, "4 optimizations; 1 is created.", "50%", "UNPROVEN", "not judged yet", CHINESE,
+        page, "By status, now completed 1 created 1 failed 1 running 1", "50%", "UNPROVEN", "not judged yet", CHINESE,
         "Waiting for a slot: 1, the longest for",
         "Improvement on the baseline", "All that has ended did so in one hour", "parameter tuning",
     )  # fmt: skip
@@ -253,7 +253,7 @@ def test_trends_are_drawn_where_there_are_windows(store: Store, monkeypatch: pyt
     monkeypatch.setattr("o9.report.write.utc_now", lambda: later)
     page = checked(report_of_all(store))
     has(page, "By the day, from", "a slope with a confidence interval")
-    assert len(page.plots) == 5
+    assert len(page.plots) == 4
 
 
 def test_what_is_left_out_of_the_list_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.health.statistics.evidence import examine
-from o9.health.statistics.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting
+from o9.health.statistics.overfitting import probability_of_backtest_overfitting
 from o9.health.unknown import Unknown
 from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
@@ -23,8 +23,8 @@ from o9.report.charts import search as search_plots
 from o9.report.charts.downsample import evenly, extremes_kept, significant
 from o9.report.charts.equity import MOST_POINTS, equity
 from o9.report.charts.figure import Plot, label
-from o9.report.charts.life import by_status, timeline, trend
-from o9.report.charts.luck import deflated_threshold, rank_logits, sharpe_distribution
+from o9.report.charts.life import timeline, trend
+from o9.report.charts.luck import rank_logits, sharpe_distribution
 from o9.report.charts.search import history, importance_bars, slices
 from o9.report.page import script_json
 from o9.statistics.importance import importance
@@ -276,8 +276,7 @@ def test_a_long_curve_keeps_its_peaks_and_falls() -> None:
     assert max(plot.data[0]["y"]) == significant(level.max())
     assert min(plot.data[1]["y"]) == significant(float((level / np.maximum.accumulate(level) - 1).min()))
     assert "of 100,001 points are drawn" in plot.note
-    ticks = plot.layout["yaxis"]["tickvals"]
-    assert 2 <= len(ticks) <= 8
+    assert plot.layout["yaxis"]["type"] == "log"
 
 
 # Luck
@@ -289,28 +288,12 @@ def family(trials: int = 60, days: int = 500, edge: float = 0.0, seed: int = 4) 
     return drawn_returns
 
 
-@pytest.mark.parametrize("edge", [0.0, 0.002])
 @pytest.mark.parametrize("year", [252.0, None])
-def test_the_deflated_threshold_is_where_the_deflated_ratio_is_95_percent(edge: float, year: float | None) -> None:
-    evidence = examine(list(family(edge=edge) ** 3 * 1e3), counted=200, best=0, periods_per_year=year)
-    threshold = deflated_threshold(evidence)
-    assert isinstance(threshold, float)
-    assert not isinstance(evidence.best, Unknown)
-    assert not isinstance(evidence.sharpes, Unknown)
-    ratio = deflated_sharpe_ratio(
-        threshold,
-        observations=evidence.best.observations,
-        trials=200,
-        variance=float(np.var(evidence.sharpes, ddof=1)),
-        skewness=evidence.best.skewness,
-        kurtosis=evidence.best.kurtosis,
-    )
-    assert ratio == pytest.approx(0.95)
+def test_the_best_and_luck_are_beside_all_sharpe_ratios(year: float | None) -> None:
+    evidence = examine(list(family(edge=0.002)), counted=200, best=0, periods_per_year=year)
     plot = drawn(sharpe_distribution(evidence))
     assert sum(plot.data[0]["y"]) == 60
-    assert [trace["name"].partition(":")[0] for trace in plot.data[1:]] == [
-        "best", "what luck gives the best", "deflated to 0.95",
-    ]  # fmt: skip
+    assert [trace["name"].partition(":")[0] for trace in plot.data[1:]] == ["best", "what luck gives the best"]
     assert ("a year" if year else "a period") in plot.finding
     assert "140 trials more, which count" in plot.note
 
@@ -327,7 +310,6 @@ def test_what_is_unknown_of_luck_says_why() -> None:
     returns = list(family(4))
     alone = examine([returns[0], None, None], counted=9)
     assert "their spread is unknown" in drawn(sharpe_distribution(alone)).finding
-    assert isinstance(deflated_threshold(alone), Unknown)
 
 
 def test_no_bar_of_the_ranks_holds_both_sides_of_the_median() -> None:
@@ -385,12 +367,7 @@ def test_a_timeline_that_has_not_ended_goes_on_until_now() -> None:
     assert len(plot.layout["yaxis"]["categoryarray"]) == 30
 
 
-def test_counts_by_status_and_trends() -> None:
-    plot = drawn(by_status({"completed": 3, "failed": 1}))
-    assert (plot.data[0]["y"], plot.data[0]["x"]) == (["failed", "completed"], [1, 3])
-    assert plot.finding == "4 optimizations; 3 are completed."
-    assert reason(by_status({})) == "there are no optimizations"
-
+def test_trends() -> None:
     windows = [
         {"starts": f"2026-01-0{day}", "count": day, "success_rate": day / 10, "mean_duration_seconds": None,
          "mean_improvement": 0.1 * day, "is_over": day < 7}

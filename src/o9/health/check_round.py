@@ -15,7 +15,7 @@ from typing import Any
 
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.checks.check import PARTS
-from o9.health.grades import Verdict, verdict_of
+from o9.health.grades import Verdict
 from o9.health.wording import forecast_sentence, headline
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError
 from o9.model.optimization import OptimizationHealthReport
@@ -79,14 +79,10 @@ async def check_round(
     done.more_due = len(due) > limit
     names = [*running, *due[:limit]]
     for number, name in enumerate(names, start=1):
-        report = await _checked(checker, name, done, evaluate=number > len(running))
-        if report is not None:
-            done.reports.append(report)
-            kept = await store.read_async(queries.health_report, name)
-            if kept is not None and (verdict := verdict_of(kept["checks"])) is not None:
-                done.verdicts[name] = verdict
-            done.under_way += number <= len(running)
-            done.ended += number > len(running)
+        has_ended = number > len(running)
+        if await _check(checker, name, done, evaluate=has_ended):
+            done.under_way += not has_ended
+            done.ended += has_ended
         if progress is not None:
             await progress(number / len(names))
     if done.failures and not done.reports:
@@ -95,18 +91,19 @@ async def check_round(
     return done
 
 
-async def _checked(
-    checker: OptimizationHealthChecker, name: str, done: Round, *, evaluate: bool
-) -> OptimizationHealthReport | None:
+async def _check(checker: OptimizationHealthChecker, name: str, done: Round, *, evaluate: bool) -> bool:
     try:
-        return await checker.check_optimization_health(name, evaluate=evaluate)
+        done.reports.append(await checker.check_optimization_health(name, evaluate=evaluate))
+        if (verdict := await checker.get_verdict(name)) is not None:
+            done.verdicts[name] = verdict
     except OptimizationStoreError:
         raise
     except Exception as error:
         if await checker.get_optimization_status(name) is not None:
             logger.exception("%s could not be checked", name)
             done.failures[name] = f"{type(error).__name__}: {error}"[:500]
-        return None
+        return False
+    return True
 
 
 def table(done: Round) -> list[dict[str, Any]]:

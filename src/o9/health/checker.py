@@ -14,6 +14,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -34,8 +35,7 @@ from o9.model.states import ENDED, HealthStatus
 from o9.model.validation import validate_seconds
 from o9.store import queries
 from o9.store.core.column_types import moment, to_json
-from o9.store.core.component import StoreComponent
-from o9.store.core.reading import PAGE_LIMIT
+from o9.store.core.component import StoreComponent, every_report
 from o9.store.optimizations.health_reports import KeepReport
 from o9.store.store import Store
 
@@ -178,16 +178,8 @@ class OptimizationHealthChecker(StoreComponent):
 
     async def get_all_health_reports(self, limit: int | None = None) -> list[OptimizationHealthReport]:
         """The last report of each optimization that has one, newest first; the newest `limit` of them."""
-        reports: list[OptimizationHealthReport] = []
-        before: tuple[str, str] | None = None
-        while limit is None or len(reports) < limit:
-            page = PAGE_LIMIT if limit is None else min(PAGE_LIMIT, limit - len(reports))
-            rows = await self.store.read_async(queries.health_reports, limit=page, before=before)
-            reports += [OptimizationHealthReport.from_dict(row["report"]) for row in rows]
-            if len(rows) < page:
-                break
-            before = rows[-1]["last_at"], rows[-1]["optimization_id"]
-        return reports
+        rows = await asyncio.to_thread(lambda: list(islice(every_report(self.store), limit)))
+        return [OptimizationHealthReport.from_dict(row["report"]) for row in rows]
 
     def set_health_threshold(self, name: str, value: float) -> Registered:
         """From which score on a part is healthy, 0 to 1, for the checks from now on; the names are in `THRESHOLDS`."""

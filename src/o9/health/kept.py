@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from o9.health.grades import Verdict
 from o9.model.optimization import OptimizationState
 from o9.store import queries
-from o9.store.core.unit import Row
 from o9.store.store import Store
 
 
@@ -21,11 +20,8 @@ def kept_verdict(store: Store, state: OptimizationState) -> Verdict | None:
 def kept_verdicts(store: Store, states: Sequence[OptimizationState]) -> dict[str, Verdict]:
     """By id, of those that have one; one query for a page of them."""
     rows = store.read(queries.health_verdicts, [state.optimization_id for state in states])
-    found = {state.optimization_id: _of(rows.get(state.optimization_id), state) for state in states}
-    return {name: verdict for name, verdict in found.items() if verdict is not None}
-
-
-def _of(row: Row | None, state: OptimizationState) -> Verdict | None:
-    if row is None or row["verdict"] is None or row["status"] != state.status.value:
-        return None
-    return Verdict.from_dict(row["verdict"])
+    return {
+        state.optimization_id: Verdict.from_dict(row["verdict"])
+        for state in states
+        if (row := rows.get(state.optimization_id)) and row["verdict"] and row["status"] == state.status.value
+    }

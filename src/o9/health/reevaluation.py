@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,12 +93,17 @@ class _Found:
 async def _checks(
     objective: Objective, evaluator: Evaluator, state: OptimizationState, best: Trial, changed: str, seconds: float
 ) -> list[Check]:
-    coming = _Found()
-    work = _evaluate(objective, evaluator, state.parameters | best.parameters, best, coming)
+    found = _Found()
+    work = asyncio.ensure_future(_evaluate(objective, evaluator, state.parameters | best.parameters, best, found))
     try:
-        found = await _in_time(work, coming, seconds)
+        await asyncio.wait({work}, timeout=seconds)
+        if work.done():
+            work.result()
+        found = _Found([*found.whole], [*found.truncated], found.cuts)  # what comes while it is cut off came too late
     except OptimizationError as error:  # it cannot be loaded in a child
         return _unknown(str(error))
+    finally:  # an async objective that swallows its cancellation is left behind
+        await cancelled(work, seconds=CUT_OFF_SECONDS)
     if not found.whole:
         return _unknown(f"it did not end within {seconds:.3g} s when it was evaluated once more")
     if not objective.truncatable:
@@ -124,18 +128,6 @@ async def _evaluate(
         found.cuts = cuts_of(len(returns))
         for periods in found.cuts:
             found.truncated.append((periods, await evaluator.evaluate_again(best.number, parameters, periods)))
-
-
-async def _in_time(work: Coroutine[Any, Any, None], coming: _Found, seconds: float) -> _Found:
-    """What came within `seconds`; an async objective that swallows its cancellation is left behind."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        if task.done():
-            task.result()
-        return _Found([*coming.whole], [*coming.truncated], coming.cuts)
-    finally:
-        await cancelled(task, seconds=CUT_OFF_SECONDS)
 
 
 def _why_not_cut(whole: list[TrialOutcome]) -> str:

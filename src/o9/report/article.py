@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from o9.health.checks.validity import unpacked
-from o9.health.grades import Verdict
 from o9.health.unknown import Unknown
-from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.optimization import strategy_of
 from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Trial
@@ -20,14 +18,8 @@ from o9.report.charts import search as search_plots
 from o9.report.charts.equity import equity
 from o9.report.charts.figure import Plot
 from o9.report.facts import OneFacts
-from o9.report.headline import (
-    Figure,
-    Score,
-    performance_figures,
-    scores,
-)
-from o9.report.verdict_section import Ground, forecast_plot, grounds
-from o9.store.core.unit import Row
+from o9.report.headline import performance_figures, scores
+from o9.report.verdict_section import forecast_plot, grounds
 from o9.text.escape import shortened
 from o9.text.format import NOTHING, count, duration, value_text
 
@@ -38,70 +30,40 @@ LONGEST_NAME = 200
 Drawn = Plot | Unknown
 
 
-@dataclass(frozen=True)
-class Article:
+def article(found: OneFacts, now: datetime) -> dict[str, Any]:
     """What `templates/optimizations.html` shows of one optimization, top to bottom."""
-
-    state: OptimizationState
-    name: str
-    made_of: Sequence[tuple[str, str]]
-    so_far: str
-    verdict: Verdict
-    grounds: Sequence[Ground]
-    forecast: Drawn
-    scores: Sequence[Score]
-    performance: Sequence[Figure]
-    counts: Mapping[str, int]
-    history: Drawn
-    history_note: str
-    importance: Drawn
-    slices: Sequence[tuple[str, Drawn]]
-    slices_note: str
-    equity: Drawn
-    sharpes: Drawn
-    logits: Drawn
-    timeline: Drawn
-    transitions: Sequence[Row]
-    transitions_left_out: int
-    parameters: Sequence[tuple[str, Any, str]]
-    errors: Sequence[Trial]
-
-    @property
-    def improvement(self) -> str:
-        return next((each.value for each in self.performance if each.title == "Improvement"), NOTHING)
-
-
-def article(found: OneFacts, now: datetime) -> Article:
     facts, state = found.facts, found.state
     best, evidence = facts.best, found.evidence
     number = best.number if best else None
     order = list(found.importance["parameters"] or ())
     slices = search_plots.slices(facts.trials, facts.space, order, number, facts.direction)
-    return Article(
-        state=state,
-        name=shortened(state.name or state.optimization_id, LONGEST_NAME),
-        made_of=_made_of(found),
-        so_far="" if state.status in ENDED else ", so far",
-        verdict=found.verdict,
-        grounds=grounds(found.verdict),
-        forecast=forecast_plot(found.verdict),
-        scores=scores(found.checks),
-        performance=performance_figures(state, facts.value, found.counts, best.metrics if best else {}),
-        counts=found.counts,
-        history=search_plots.history(facts.trials, facts.direction, facts.bests),
-        history_note=_history_note(found),
-        importance=search_plots.importance_bars(found.importance),
-        slices=slices,
-        slices_note=_slices_note(slices, facts.trials),
-        equity=_equity(found),
-        sharpes=evidence if isinstance(evidence, Unknown) else luck_plots.sharpe_distribution(evidence),
-        logits=evidence if isinstance(evidence, Unknown) else luck_plots.rank_logits(evidence.overfitting),
-        timeline=life_plots.timeline(facts.transitions, now),
-        transitions=facts.transitions[-SHOWN_TRANSITIONS:],
-        transitions_left_out=max(0, len(facts.transitions) - SHOWN_TRANSITIONS),
-        parameters=_parameters(found),
-        errors=[trial for trial in facts.trials if trial.state is TrialState.FAILED][-SHOWN_ERRORS:][::-1],
-    )
+    performance = performance_figures(state, facts.value, found.counts, best.metrics if best else {})
+    return {
+        "state": state,
+        "name": shortened(state.name or state.optimization_id, LONGEST_NAME),
+        "made_of": _made_of(found),
+        "so_far": "" if state.status in ENDED else ", so far",
+        "verdict": found.verdict,
+        "grounds": grounds(found.verdict),
+        "forecast": forecast_plot(found.verdict),
+        "scores": scores(found.checks),
+        "performance": performance,
+        "improvement": next((each.value for each in performance if each.title == "Improvement"), NOTHING),
+        "counts": found.counts,
+        "history": search_plots.history(facts.trials, facts.direction, facts.bests),
+        "history_note": _history_note(found),
+        "importance": search_plots.importance_bars(found.importance),
+        "slices": slices,
+        "slices_note": _slices_note(slices, facts.trials),
+        "equity": _equity(found),
+        "sharpes": evidence if isinstance(evidence, Unknown) else luck_plots.sharpe_distribution(evidence),
+        "logits": evidence if isinstance(evidence, Unknown) else luck_plots.rank_logits(evidence.overfitting),
+        "timeline": life_plots.timeline(facts.transitions, now),
+        "transitions": facts.transitions[-SHOWN_TRANSITIONS:],
+        "transitions_left_out": max(0, len(facts.transitions) - SHOWN_TRANSITIONS),
+        "parameters": _parameters(found),
+        "errors": [trial for trial in facts.trials if trial.state is TrialState.FAILED][-SHOWN_ERRORS:][::-1],
+    }
 
 
 def _made_of(found: OneFacts) -> list[tuple[str, str]]:

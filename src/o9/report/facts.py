@@ -18,6 +18,7 @@ from o9.health.checks.check import Check
 from o9.health.checks.validity import evidence_of, verdict_on
 from o9.health.facts import HealthFacts, read_facts
 from o9.health.grades import Verdict
+from o9.health.kept import kept_verdicts
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence
 from o9.model.errors import OptimizationError
@@ -25,7 +26,6 @@ from o9.model.optimization import OptimizationState
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
-from o9.store.core.unit import Row
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -59,13 +59,13 @@ class OneFacts:
 class AllFacts:
     """All optimizations: `summary` and `trends` as the statistics give them, the newest ones, rankings by metric.
 
-    judged: the last health report of those of the newest that have one, by id, with its checks.
+    verdicts: by id, of those of the newest that have one.
     """
 
     summary: Mapping[str, Any]
     trends: Mapping[str, Any]
     newest: Sequence[OptimizationState]
-    judged: Mapping[str, Row]
+    verdicts: Mapping[str, Verdict]
     rankings: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -92,9 +92,7 @@ def read_all(store: Store, now: datetime) -> AllFacts:
     age = now - _aware(first) if first else SHORTEST_TREND
     summary, trends, rankings = asyncio.run(_statistics(store, min(max(age, SHORTEST_TREND), LONGEST_TREND)))
     newest = store.read(queries.page, limit=NEWEST).items
-    reports = {state.optimization_id: store.read(queries.health_report, state.optimization_id) for state in newest}
-    judged = {name: row for name, row in reports.items() if row is not None}
-    return AllFacts(summary, trends, newest, judged, rankings)
+    return AllFacts(summary, trends, newest, kept_verdicts(store, newest), rankings)
 
 
 def _evidence(facts: HealthFacts) -> Evidence | Unknown:

@@ -7,37 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from o9.health.checks.check import PARTS, THRESHOLDS, Check, part_score, part_status
-from o9.health.grades import VERDICT
-from o9.health.unknown import Unknown
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, target_of
-from o9.model.states import ENDED, HealthStatus
+from o9.model.states import ENDED
 from o9.text.escape import shortened
-from o9.text.format import duration, number, percent, sentence
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """One check in words; `remedy` only where something is wrong or unknown."""
-
-    title: str
-    value: str
-    finding: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Score:
-    """One of the four parts with its checks; `score` is None where it is unknown, with the `reason`."""
-
-    part: str
-    score: float | None
-    reason: str
-    status: HealthStatus
-    threshold: float
-    checks: Sequence[CheckRow]
+from o9.text.format import duration, number, percent
 
 
 @dataclass(frozen=True)
@@ -47,25 +24,15 @@ class Figure:
     note: str = ""
 
 
-def scores(checks: Sequence[Check]) -> list[Score]:
+def scores(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Of each part: its `score`, a number or Unknown, `status`, `threshold` and `checks`."""
     found = []
     for part in PARTS:
         score, threshold = part_score(checks, part), THRESHOLDS[f"{part}_threshold"]
-        mine = [_check_row(check, threshold) for check in checks if check.part == part]
+        mine = [check for check in checks if check.part == part]
         status = part_status(score, threshold)
-        known = None if isinstance(score, Unknown) else score
-        reason = score.reason if isinstance(score, Unknown) else ""
-        found.append(Score(part, known, reason, status, threshold, mine))
+        found.append({"part": part, "score": score, "threshold": threshold, "status": status, "checks": mine})
     return found
-
-
-def _check_row(check: Check, threshold: float) -> CheckRow:
-    title = check.name.partition(".")[2].replace("_", " ")
-    finding = "The verdict above." if check.name == VERDICT else sentence(check.words)
-    if isinstance(check.score, Unknown):
-        return CheckRow(title, "unknown", finding, sentence(check.remedy))
-    remedy = sentence(check.remedy) if check.score < threshold else ""
-    return CheckRow(title, f"{check.score:.2f}", finding, remedy)
 
 
 METRICS_SHOWN = 12

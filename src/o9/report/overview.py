@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from o9.health.grades import Grade, verdict_of
-from o9.health.unknown import Unknown
-from o9.model.optimization import OptimizationState
 from o9.report.charts import life as life_plots
-from o9.report.charts.figure import Plot
 from o9.report.facts import AllFacts
 from o9.report.headline import Figure
+from o9.statistics.ranking import ranks_shown
 from o9.statistics.trends import FIGURES
-from o9.store.core.unit import Row
-from o9.text.format import NOTHING, duration, moment, number, percent
+from o9.text.format import duration, number, percent
 
 FEWEST_WINDOWS = 2  # of which something can be drawn
 # What a ranking is by, and how its values read.
@@ -33,64 +27,17 @@ _QUEUE = {
 }
 
 
-@dataclass(frozen=True)
-class EndedGroup:
-    """What has ended of one type, strategy or status."""
-
-    name: str
-    count: int
-    success: str
-    duration: str
-    improvement: str
-    waited: str
-
-
-@dataclass(frozen=True)
-class Newest:
-    """One of the newest; `grade` is None where it was not judged yet."""
-
-    state: OptimizationState
-    grade: Grade | None
-    judged: str
-    best: str
-    improvement: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What `templates/overview.html` shows, top to bottom."""
-
-    total: int
-    figures: Sequence[Figure]
-    statuses: Plot | Unknown
-    trends: Sequence[tuple[str, Plot | Unknown]]
-    trends_note: str
-    groups: Sequence[tuple[str, Sequence[EndedGroup]]]
-    rankings: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
-    queue: Sequence[str]
-    newest: Sequence[Newest]
-    left_out: int
-    quantile_error: str
-
-
-def overview(found: AllFacts, now: datetime) -> Overview:
-    summary, total = found.summary, found.summary["total_optimizations"]
-    windows = found.trends["windows"]
-    return Overview(
-        total=total,
-        figures=_figures(summary),
-        statuses=life_plots.by_status(summary["by_status"]),
-        trends=[(life_plots.TREND_TITLES[name], life_plots.trend(name, found.trends)) for name in FIGURES]
-        if len(windows) >= FEWEST_WINDOWS
-        else (),
-        trends_note=_trends_note(found.trends),
-        groups=[(by, [_group(by, *each) for each in groups.items()]) for by, groups in summary["ended"].items()],
-        rankings=[_ranking(metric, rows) for metric, rows in found.rankings.items()],
-        queue=_queue(summary["queue"]),
-        newest=[_newest(state, found.judged.get(state.optimization_id)) for state in found.newest],
-        left_out=max(0, total - len(found.newest)),
-        quantile_error=percent(summary["quantiles"]["relative_error"]),
-    )
+def overview(found: AllFacts) -> dict[str, Any]:
+    """What `templates/overview.html` shows beside the facts themselves."""
+    summary = found.summary
+    drawn = len(found.trends["windows"]) >= FEWEST_WINDOWS
+    return {
+        "figures": _figures(summary),
+        "trends": [(life_plots.TREND_TITLES[name], life_plots.trend(name, found.trends)) for name in FIGURES if drawn],
+        "trends_note": _trends_note(found.trends),
+        "rankings": [_ranking(metric, rows) for metric, rows in found.rankings.items()],
+        "queue": _queue(summary["queue"]),
+    }
 
 
 def _trends_note(trends: Mapping[str, Any]) -> str:
@@ -136,35 +83,10 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
     return found
 
 
-def _group(by: str, name: str, each: Mapping[str, Any]) -> EndedGroup:
-    return EndedGroup(
-        name=name.replace("_", " ") if by == "type" else name,
-        count=each["count"],
-        success=percent(each["success_rate"]),
-        duration=duration(each["duration_seconds"]["mean"]),
-        improvement=percent(each["performance_improvement"]["mean"], sign=True),
-        waited=duration(each["waiting_seconds"]["mean"]),
-    )
-
-
 def _ranking(metric: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Sequence[tuple[str, str, str]]]:
     title, in_words = _RANKINGS[metric]
-    ranks = [f"{row['rank']}{'=' if row['tied'] > 1 else ''}" for row in rows]
     names = [row["name"] or row["optimization_id"] for row in rows]
-    return title, list(zip(ranks, names, [in_words(row["value"]) for row in rows], strict=True))
-
-
-def _newest(state: OptimizationState, report: Row | None) -> Newest:
-    reached = bool(state.current_performance or state.optimized_parameters)
-    gained = reached and bool(state.baseline_performance)  # of one of 0 there is no share
-    verdict = verdict_of(report["checks"]) if report and report["status"] == state.status.value else None
-    return Newest(
-        state=state,
-        grade=verdict.grade if verdict else None,
-        judged=moment(report["last_at"]) if report else "",
-        best=number(state.current_performance) if reached else NOTHING,
-        improvement=percent(state.performance_improvement, sign=True) if gained else NOTHING,
-    )
+    return title, list(zip(ranks_shown(rows), names, [in_words(row["value"]) for row in rows], strict=True))
 
 
 def _queue(queue: Mapping[str, Any]) -> list[str]:

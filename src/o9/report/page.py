@@ -21,11 +21,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
+from o9.health.grades import VERDICT
 from o9.health.unknown import Unknown
 from o9.health.wording import GRADES, forecast_sentence
 from o9.report.charts.figure import STATUS_COLOURS, Plot
 from o9.text.escape import plain, shortened
-from o9.text.format import moment, sentence, value_text
+from o9.text.format import duration, moment, number, percent, sentence, value_text
 
 GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -37,8 +38,15 @@ _NEGATIVE = re.compile(r"(?<![\w.,)\]-])-(?=\d)")
 def render(template: str, title: str, now: datetime, source: str, **context: Any) -> str:
     """`template` with what every page has; `source` names the store, without a password."""
     plots: dict[str, Plot] = {}
+
+    def place(plot: Plot) -> str:
+        """The id of its own that each plot gets which a template puts into the page."""
+        name = f"plot-{len(plots) + 1}"
+        plots[name] = plot
+        return name
+
     environment = _environment()
-    body = environment.get_template(template).render(place=_Places(plots), title=title, **context)
+    body = environment.get_template(template).render(place=place, title=title, **context)
     scripts = [Markup(_normal(text)) for text in (get_plotlyjs(), _text("draw.js"))] if plots else []
     return environment.get_template("page.html").render(
         title=title,
@@ -62,18 +70,6 @@ def script_json(document: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-class _Places:
-    """Gives each plot that a template puts into the page an id of its own, and collects them."""
-
-    def __init__(self, plots: dict[str, Plot]) -> None:
-        self._plots = plots
-
-    def __call__(self, plot: Plot) -> str:
-        name = f"plot-{len(self._plots) + 1}"
-        self._plots[name] = plot
-        return name
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -85,10 +81,11 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters |= {
-        each.__name__: each for each in (forecast_sentence, moment, sentence, shortened, value_text)
+        each.__name__: each
+        for each in (duration, forecast_sentence, moment, number, percent, sentence, shortened, value_text)
     }
     environment.filters["with_code"] = _with_code
-    environment.globals["GRADES"] = GRADES
+    environment.globals |= {"GRADES": GRADES, "VERDICT": VERDICT}
     environment.tests["unknown"] = lambda value: isinstance(value, Unknown)
     return environment
 

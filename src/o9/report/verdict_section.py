@@ -6,15 +6,14 @@ grade and the forecast, and each row is one of its figures. What is not known sa
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from o9.health.grades import Forecast, Grade, Verdict
 from o9.health.unknown import Unknown
 from o9.health.verdict import DEFLATED_LEVEL, FAMILY_LEVEL, PLACEBO_LEVEL, WITH_HOLD_OUT
-from o9.health.wording import forecast_sentence, interval, placebo_limits, sharpe
+from o9.health.wording import Figures, forecast_sentence, interval, length_of, placebo_limits, sharpe, sharpe_of
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, Plot, axis, layout, range_around
 from o9.text.format import count, percent, sentence
@@ -37,8 +36,7 @@ def grounds(verdict: Verdict) -> list[Ground]:
     """
     if not verdict.figures:
         return []
-    found = _Figures(verdict.figures)
-    rows = [*_deciding(found), *_beside(found)]
+    rows = [*_deciding(verdict.figures), *_beside(verdict.figures)]
     return rows if verdict.grade is not Grade.VOID else [replace(row, decides=False) for row in rows]
 
 
@@ -91,105 +89,82 @@ def _point(name: str, at: float, colour: str, found: Forecast) -> dict[str, Any]
     } | spread  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Figures:
-    """The figures of a verdict, of which any may be missing."""
-
-    of: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.of.get(name)
-
-    def why(self, name: str) -> str:
-        return sentence(self.of.get("unknown", {}).get(name, "") or "it is not known")
-
-    def sharpe(self, name: str) -> str:
-        year = self["periods_per_year"]
-        return f"{self[name]:.4f} a period" if year is None else f"{sharpe(self[name] * math.sqrt(year))} a year"
-
-    def length(self, periods: float) -> str:
-        year = self["periods_per_year"]
-        return f"{periods / year:,.1f} years" if year else f"{periods:,.0f} returns"
+def _ground(
+    found: Figures, title: str, name: str, shown: Callable[[Any], str], *reading: str, decides: bool = True
+) -> Ground:
+    """The figure `name`, and the clauses that say how to read it; the reason where it is unknown."""
+    if found[name] is None:
+        return Ground(title, "unknown", sentence(found["unknown"].get(name) or "it is not known"), decides)
+    return Ground(title, shown(found[name]), sentence("; ".join(filter(None, reading))), decides)
 
 
-def _deciding(found: _Figures) -> Iterator[Ground]:
-    yield _in_sample(found)
-    yield _search(found)
-    p = found["p_value"]
-    if p is None:
-        yield Ground("Family test", "unknown", found.why("p_value"), True)
-    else:
-        reading = "the probability that the best of such a family without any edge looks as good; at most "
-        reading += f"{WITH_HOLD_OUT:g} is required beside a hold-out, {FAMILY_LEVEL:g} without one"
-        if found["adaptive"]:
-            reading += ". This search followed its results, so that p is too low, and proves nothing without other data"
-        yield Ground("Family test", f"p = {p:.3f}", sentence(reading), True)
-    yield _hold_out(found)
-    if found["placebo_p_value"] is not None:
-        runs = f"The same search, {found['placebo_runs']:,} times on data without an edge"
-        reading = " ".join([f"{runs}: at most {PLACEBO_LEVEL:g} is required.", *placebo_limits(found.of)])
-        yield Ground("Placebo runs", f"p = {found['placebo_p_value']:.3f}", reading, True)
-
-
-def _in_sample(found: _Figures) -> Ground:
-    if found["sharpe"] is None:
-        return Ground("Sharpe ratio in sample", "unknown", found.why("sharpe"), True)
+def _deciding(found: Figures) -> Iterator[Ground]:
+    over = "over zero or cash, so that the market's own rise counts as an edge"
     if found["beta"] is not None:
         over = f"alpha over the baseline, beta {sharpe(found['beta'])}"
     elif found["market_neutral"]:
         over = "over zero, as it is declared market-neutral"
-    else:
-        over = "over zero or cash, so that the market's own rise counts as an edge"
-    reading = f"from {found['observations']:,} returns ({found.length(found['observations'])}); {over}"
-    return Ground("Sharpe ratio in sample", found.sharpe("sharpe"), sentence(reading), True)
+    yield _ground(
+        found, "Sharpe ratio in sample", "sharpe", lambda _: sharpe_of(found),
+        f"from {_length(found, 'observations')} of returns", over,
+    )  # fmt: skip
+    effective, missing = round(found["effective"] or found["counted"]), found["counted"] - found["kept"]
+    yield _ground(
+        found, "Trials", "counted", "{:,}".format,
+        "chosen by the results of others" if found["adaptive"] else "not chosen by results",
+        "all that were ever tried on this objective and data count",
+        f"being correlated, they count as {count(effective, 'independent trial')}"
+        if effective < found["counted"] else "",
+        f"{missing:,} of them have no returns over the same periods, and count as trials without edge"
+        if missing else "",
+    )  # fmt: skip
+    yield _ground(
+        found, "Family test", "p_value", "p = {:.3f}".format,
+        "the probability that the best of such a family without any edge looks as good",
+        f"at most {WITH_HOLD_OUT:g} is required beside a hold-out, {FAMILY_LEVEL:g} without one",
+        "this search followed its results, so that p is too low" if found["adaptive"] else "",
+    )  # fmt: skip
+    yield _ground(
+        found, "Held out", "hold_out_sharpe", lambda _: sharpe_of(found, "hold_out_sharpe"),
+        f"over {_length(found, 'hold_out_observations')} that the search never saw",
+        f"above zero with probability {found['hold_out_above_zero']:.3f}"
+        if found["hold_out_above_zero"] is not None else "",
+        f"{found['hold_out_level'] or 0:.3f} is required",
+        f"this is look {found['looks']} at held-out data" if (found["looks"] or 1) > 1 else "",
+    )  # fmt: skip
+    if found["placebo_p_value"] is not None:
+        runs = f"The same search, {found['placebo_runs']:,} times on data without an edge"
+        reading = " ".join([f"{runs}: at most {PLACEBO_LEVEL:g} is required.", *placebo_limits(found)])
+        yield Ground("Placebo runs", f"p = {found['placebo_p_value']:.3f}", reading, True)
 
 
-def _search(found: _Figures) -> Ground:
-    how = "chosen by the results of others" if found["adaptive"] else "not chosen by results"
-    reading = f"{how}; all that were ever tried on this objective and data count"
-    if found["effective"] is not None and round(found["effective"]) < found["counted"]:
-        reading += f"; being correlated, they count as {count(round(found['effective']), 'independent trial')}"
-    if missing := (found["counted"] or 0) - (found["kept"] or 0):
-        reading += f"; {missing:,} of them have no returns over the same periods, and count as trials without edge"
-    return Ground("Trials", f"{found['counted'] or 0:,}", sentence(reading), True)
-
-
-def _hold_out(found: _Figures) -> Ground:
-    if found["hold_out_sharpe"] is None:
-        return Ground("Held out", "nothing", found.why("hold_out_sharpe"), True)
-    reading = f"over {found.length(found['hold_out_observations'])} that the search never saw"
-    if found["hold_out_above_zero"] is not None:
-        reading += f"; above zero with probability {found['hold_out_above_zero']:.3f}; "
-        reading += f"{found['hold_out_level']:.3f} is required"
-    if (found["looks"] or 1) > 1:
-        reading += f", because this is look {found['looks']} at held-out data"
-    return Ground("Held out", found.sharpe("hold_out_sharpe"), sentence(reading), True)
-
-
-def _beside(found: _Figures) -> Iterator[Ground]:
+def _beside(found: Figures) -> Iterator[Ground]:
     if found["counted"] == 1:  # nothing was chosen
         return
-    if found["deflated"] is None:
-        yield Ground("Deflated Sharpe ratio", "unknown", found.why("deflated"), False)
-    else:
-        luck = "what" if found["luck"] is None else f"the {found.sharpe('luck')} that"
-        reading = f"the probability that it is above {luck} luck gives the best of that many; above "
-        reading += f"{DEFLATED_LEVEL:g} is the custom"
-        if found["deflated_effective"] is not None:
-            reading += f". With the number of independent trials: {found['deflated_effective']:.3f}"
-        yield Ground("Deflated Sharpe ratio", f"{found['deflated']:.3f}", sentence(reading), False)
-    if found["pbo"] is None:
-        yield Ground("Probability of backtest overfitting", "unknown", found.why("pbo"), False)
-    else:
-        reading = "how often the best of one half of the time fell below the median of the other half, about one half "
-        reading += "where all are equally good; what was chosen lost money there in "
-        reading += percent(found["probability_of_loss"])
-        yield Ground("Probability of backtest overfitting", f"{found['pbo']:.2f}", sentence(reading), False)
-    if found["track_record_needed"] is not None and found["observations"] is not None:
-        reading = "until such a Sharpe ratio, were it the only one tried, differs from zero with 95%; there are "
-        reading += found.length(found["observations"])
-        yield Ground("Track record needed", found.length(found["track_record_needed"]), sentence(reading), False)
-    if found["backtest_years_needed"] is not None and found["observations"] is not None:
-        reading = "until the best of that many trials without edge no longer shows such a Sharpe ratio; there are "
-        reading += found.length(found["observations"])
-        yield Ground("Backtest needed", f"{found['backtest_years_needed']:,.1f} years", sentence(reading), False)
+    independent, there = found["deflated_effective"], f"there are {_length(found, 'observations')}"
+    yield _ground(
+        found, "Deflated Sharpe ratio", "deflated", "{:.3f}".format,
+        "the probability that it is above what luck gives the best of that many",
+        f"above {DEFLATED_LEVEL:g} is the custom",
+        "" if independent is None else f"with the number of independent trials: {independent:.3f}", decides=False,
+    )  # fmt: skip
+    yield _ground(
+        found, "Probability of backtest overfitting", "pbo", "{:.2f}".format,
+        "how often the best of one half of the time fell below the median of the other half, about one half where all "
+        "are equally good", f"what was chosen lost money there in {percent(found['probability_of_loss'])}",
+        decides=False,
+    )  # fmt: skip
+    if found["track_record_needed"] is not None:
+        yield _ground(
+            found, "Track record needed", "track_record_needed", lambda _: _length(found, "track_record_needed"),
+            "until such a Sharpe ratio, were it the only one tried, differs from zero with 95%", there, decides=False,
+        )  # fmt: skip
+    if found["backtest_years_needed"] is not None:
+        yield _ground(
+            found, "Backtest needed", "backtest_years_needed", "{:,.1f} years".format,
+            "until the best of that many trials without edge no longer shows such a Sharpe ratio", there, decides=False,
+        )  # fmt: skip
+
+
+def _length(found: Figures, name: str) -> str:
+    return "" if found[name] is None else length_of(found[name], found["periods_per_year"])

@@ -32,14 +32,15 @@ def report_of(store: Store, optimization_ids: Sequence[str]) -> str:
     """The page of one optimization, or of several below each other. Raises OptimizationError for an unknown id."""
     now = utc_now()
     articles = [article(read_one(store, name), now) for name in optimization_ids]
-    title = articles[0].name if len(articles) == 1 else count(len(articles), "optimization")
+    title = articles[0]["name"] if len(articles) == 1 else count(len(articles), "optimization")
     return render("optimizations.html", title, now, store.name, articles=articles)
 
 
 def report_of_all(store: Store) -> str:
     """The page of all: counts, trends, rankings, the queue, the newest."""
     now = utc_now()
-    return render("overview.html", "All optimizations", now, store.name, all=overview(read_all(store, now), now))
+    found = read_all(store, now)
+    return render("overview.html", "All optimizations", now, store.name, all=found, **overview(found))
 
 
 def file_name(optimization_ids: Sequence[str], what: str = "report", ending: str = "html") -> str:

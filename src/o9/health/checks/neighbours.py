@@ -11,9 +11,8 @@ can only have one value takes no part. Source: Gower 1971 (A General Coefficient
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from statistics import median
 from typing import Any
 
@@ -31,24 +30,36 @@ LEAST_NEIGHBOURS = 5
 KEPT_ON_A_PLATEAU = 0.5
 
 
-class Terrain(str, Enum):
-    PEAK = "peak"
-    PLATEAU = "plateau"
-
-
 @dataclass(frozen=True)
 class Neighbourhood:
     """`kept`: of the best's advantage over the median of all trials, the share that its median neighbour still has.
 
     1.0 is a plateau, 0.0 a spike, below 0 a hole around it; minus infinity where most neighbours failed. `neighbours`
-    are trial numbers, the nearest first; `words` is a sentence for a person.
+    are trial numbers, the nearest first.
     """
 
-    terrain: Terrain
     kept: float
     best: int
     neighbours: tuple[int, ...]
-    words: str
+
+    @property
+    def is_plateau(self) -> bool:
+        return self.kept >= KEPT_ON_A_PLATEAU
+
+    @property
+    def words(self) -> str:
+        """A sentence for a person."""
+        of = f"{len(self.neighbours)} neighbours of trial {self.best}"
+        if self.kept == -math.inf:
+            return f"Trial {self.best} stands alone: most of its {len(self.neighbours)} neighbours failed."
+        if self.kept <= -0.005:  # it would read as less than nothing
+            return f"{of} are worse than the median trial: a peak, a small change of the parameters loses all of it."
+        ground = (
+            "a plateau, small changes of the parameters do little harm"
+            if self.is_plateau
+            else ("a peak, a small change of the parameters loses most of it")
+        )
+        return f"{of} keep {self.kept:.0%} of its advantage over the median trial: {ground}."
 
 
 def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool) -> Neighbourhood | Unknown:
@@ -73,11 +84,11 @@ def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool
     advantage = values[best] - middle
     if not advantage > 0:
         return Unknown(f"all {len(good)} trials have about the same value: there is no best one to look around")
-    try:
-        between = distance(space)
-    except ValueError as error:
-        return Unknown(str(error))
-    away = {number: between(known[best].parameters, known[number].parameters) for number in known if number != best}
+    axes = [parameter for parameter in space.parameters if parameter.grid_size() != 1]
+    if not axes:
+        return Unknown("no parameter of the search space can vary")
+    there = known[best].parameters
+    away = {number: distance(axes, there, known[number].parameters) for number in known if number != best}
     near = sorted((number for number in away if NEAREST <= away[number] <= FARTHEST), key=lambda n: (away[n], n))
     if len(near) < LEAST_NEIGHBOURS:
         return Unknown(
@@ -85,20 +96,12 @@ def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool
             f"{LEAST_NEIGHBOURS} are needed; evaluate some of its neighbours"
         )
     kept = (median(values[number] for number in near) - middle) / advantage
-    terrain = Terrain.PLATEAU if kept >= KEPT_ON_A_PLATEAU else Terrain.PEAK
-    return Neighbourhood(terrain, kept, best, tuple(near), _words(terrain, kept, best, len(near)))
+    return Neighbourhood(kept, best, tuple(near))
 
 
-def distance(space: SearchSpace) -> Callable[[Mapping[str, Any], Mapping[str, Any]], float]:
-    """The distance between two sets of parameters of `space`, 0 to 1. Raises ValueError where nothing can vary."""
-    axes = [parameter for parameter in space.parameters if parameter.grid_size() != 1]
-    if not axes:
-        raise ValueError("no parameter of the search space can vary")
-
-    def between(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-        return sum(_apart(axis, one[axis.name], other[axis.name]) for axis in axes) / len(axes)
-
-    return between
+def distance(axes: Sequence[Parameter], one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Between two sets of parameters along `axes`, which can vary: 0 to 1."""
+    return sum(_apart(axis, one[axis.name], other[axis.name]) for axis in axes) / len(axes)
 
 
 def _apart(axis: Parameter, one: Any, other: Any) -> float:
@@ -111,15 +114,3 @@ def _apart(axis: Parameter, one: Any, other: Any) -> float:
 
 def _good(trial: Trial) -> bool:
     return trial.state is TrialState.COMPLETED and trial.value is not None and math.isfinite(trial.value)
-
-
-def _words(terrain: Terrain, kept: float, best: int, neighbours: int) -> str:
-    if kept == -math.inf:
-        return f"Trial {best} stands alone: most of its {neighbours} neighbours failed."
-    if kept <= -0.005:  # it would read as less than nothing
-        below = f"{neighbours} neighbours of trial {best} are worse than the median trial"
-        return f"{below}: a peak, a small change of the parameters loses all of it."
-    share = f"{neighbours} neighbours of trial {best} keep {kept:.0%} of its advantage over the median trial"
-    if terrain is Terrain.PLATEAU:
-        return f"{share}: a plateau, small changes of the parameters do little harm."
-    return f"{share}: a peak, a small change of the parameters loses most of it."

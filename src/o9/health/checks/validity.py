@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from o9.health.checks.check import Check, unknown
-from o9.health.checks.neighbours import Terrain, neighbourhood
+from o9.health.checks.neighbours import neighbourhood
 from o9.health.checks.repeatability import kept, void_of
 from o9.health.facts import Family, HealthFacts
 from o9.health.grades import VERDICT, Grade, Verdict
@@ -109,14 +109,12 @@ def neighbours(facts: HealthFacts) -> Check:
     found = neighbourhood(facts.trials, facts.space, maximize=facts.direction == "maximize")
     if isinstance(found, Unknown):
         return unknown(NEIGHBOURS, found)
-    peak = found.terrain is Terrain.PEAK
-    return Check(
-        NEIGHBOURS,
-        PEAK if peak else 1.0,
-        found.words,
-        "search around the best for a plateau, and prefer it to the peak" if peak else "",
-        evidence={"terrain": found.terrain.value, "best": found.best, "neighbours": list(found.neighbours)},
-    )
+    terrain = "plateau" if found.is_plateau else "peak"
+    evidence = {"terrain": terrain, "best": found.best, "neighbours": list(found.neighbours)}
+    if found.is_plateau:
+        return Check(NEIGHBOURS, 1.0, found.words, evidence=evidence)
+    remedy = "search around the best for a plateau, and prefer it to the peak"
+    return Check(NEIGHBOURS, PEAK, found.words, remedy, evidence=evidence)
 
 
 def _counted(family: Family) -> int:

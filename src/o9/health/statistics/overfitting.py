@@ -36,14 +36,13 @@ class BacktestOverfitting:
     pbo: the probability of backtest overfitting, 0 to 1: how often the best in sample was below the median out of
         sample. A logit of exactly zero (the median itself) counts as half.
     logits: of the relative rank out of sample of the best in sample; positive is above the median.
-    in_sample, out_of_sample: the best's Sharpe ratios per period in either half.
+    out_of_sample: of the best in sample, its Sharpe ratios per period in the other half.
     probability_of_loss: how often the best in sample had a Sharpe ratio below zero out of sample; zero counts as half.
     trials, periods: what was used; `dropped_periods` oldest ones were not, so that all blocks are equally long.
     """
 
     pbo: float
     logits: Floats = field(compare=False, repr=False)
-    in_sample: Floats = field(compare=False, repr=False)
     out_of_sample: Floats = field(compare=False, repr=False)
     probability_of_loss: float
     trials: int
@@ -216,7 +215,7 @@ def _cscv(matrix: Floats, blocks: int, dropped: int) -> BacktestOverfitting:
     squares = ((cut - pivot) ** 2).sum(axis=1)
     chosen = _splits(blocks)
     half = periods // 2
-    logits, inside, outside = (np.empty(len(chosen)) for _ in range(3))
+    logits, outside = np.empty(len(chosen)), np.empty(len(chosen))
     for start in range(0, len(chosen), SPLITS_AT_ONCE):
         part = slice(start, start + SPLITS_AT_ONCE)
         mine, rest = chosen[part], 1.0 - chosen[part]
@@ -224,7 +223,7 @@ def _cscv(matrix: Floats, blocks: int, dropped: int) -> BacktestOverfitting:
         in_sample = _sharpes(mine @ sums, mine @ squares, pivot, half)
         best = _earliest_best(in_sample)
         out_of_sample = _sharpes(rest @ sums, rest @ squares, pivot, half)
-        inside[part], outside[part] = in_sample[rows, best], out_of_sample[rows, best]
+        outside[part] = out_of_sample[rows, best]
         beside = out_of_sample - outside[part][:, None]
         below = (beside < -TIE).sum(axis=1)
         equal = (np.abs(beside) <= TIE).sum(axis=1)  # itself included
@@ -233,7 +232,6 @@ def _cscv(matrix: Floats, blocks: int, dropped: int) -> BacktestOverfitting:
     return BacktestOverfitting(
         pbo=_share_below(logits, 0.0),
         logits=logits,
-        in_sample=inside,
         out_of_sample=outside,
         probability_of_loss=_share_below(outside, TIE),
         trials=trials,

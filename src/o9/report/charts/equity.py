@@ -6,7 +6,6 @@ compound, and the page says which. `Unknown` where nothing can be drawn, with th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +22,6 @@ from o9.report.charts.figure import BLUE, GREY, LEGEND_ABOVE, Plot, axis, layout
 from o9.text.format import brief, count, percent, ratio, sentence
 
 MOST_POINTS = 2_000
-MOST_TICKS = 7
 LOGARITHMIC_FROM = 5.0  # times the smallest value: below it, a straight scale shows the same
 
 
@@ -71,7 +69,7 @@ def equity(
     per_year = periods_per_year or 1.0
     places = calendar or all_significant(place / per_year for place in range(there))
     shares = "" if summed else ".0%"
-    scale: dict[str, Any] = {"type": "log", "tickvals": _ticks(levels)} if logarithmic else {}
+    scale: dict[str, Any] = {"type": "log", "dtick": "D2"} if logarithmic else {}
     return Plot(
         _in_words(lines, periods_per_year, summed=summed),
         # Backwards, so that the best lies above the baseline.
@@ -228,17 +226,6 @@ def _how(*, summed: bool, logarithmic: bool, over: str) -> list[str]:
     where = "" if over == "dates" else f"; drawn over {over} from the start, since the record holds no dates"
     notes = [f"the returns are {text}{where}"]
     return [*notes, "the scale is logarithmic: equal steps are equal gains"] if logarithmic else notes
-
-
-def _ticks(levels: Floats) -> list[float]:
-    """Round values for a logarithmic axis, no more than a handful."""
-    low, high = float(levels.min()), float(levels.max())
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,)):
-        inside = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= high]
-        if len(inside) <= MOST_TICKS:
-            return all_significant(inside)
-    return all_significant(inside[:: math.ceil(len(inside) / MOST_TICKS)])
 
 
 def _calendar(line: _Line, dates: Sequence[float] | None, later: Sequence[float] | None) -> list[str]:

@@ -68,33 +68,6 @@ def timeline(transitions: Sequence[Mapping[str, Any]], now: datetime) -> Plot | 
     )  # fmt: skip
 
 
-def by_status(counts: Mapping[str, int]) -> Plot | Unknown:
-    """How many optimizations are in each status now."""
-    known = [status for status in OptimizationStatus if counts.get(status.value)]
-    if not known:
-        return Unknown("there are no optimizations")
-    total = sum(counts.values())
-    most = max(known, key=lambda status: counts[status.value])
-    top = counts[most.value]
-    data = {
-        "type": "bar", "orientation": "h", "y": [status.value for status in known][::-1],
-        "x": [counts[status.value] for status in known][::-1], "cliponaxis": False,
-        "marker": {"color": [STATUS_COLOURS[status] for status in known][::-1]},
-        "text": [f"{counts[status.value]:,}" for status in known][::-1], "textposition": "outside",
-        "hovertemplate": "%{y}: %{x}<extra></extra>",
-    }  # fmt: skip
-    return Plot(
-        f"{count(total, 'optimization')}; {top:,} {'is' if top == 1 else 'are'} {most.value}.",
-        [data],
-        layout(
-            axis(range=[0, significant(top * 1.15)], visible=False),  # each bar has its number
-            axis(type="category", ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)"),
-            bargap=0.35, height=50 + 28 * len(known),
-        ),
-        size="own",
-    )  # fmt: skip
-
-
 def trend(name: str, trends: Mapping[str, Any]) -> Plot | Unknown:
     """One figure of `OptimizationStatistics.get_performance_trends()` over its windows, with its slope in words."""
     windows = [row for row in trends["windows"] if row[name] is not None]

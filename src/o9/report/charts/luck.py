@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike
 from o9.health.statistics.moments import Floats
 from o9.health.statistics.overfitting import BacktestOverfitting
 from o9.health.unknown import Unknown
-from o9.health.verdict import DEFLATED_LEVEL, OVERFITTING_LEVEL, Evidence
+from o9.health.verdict import OVERFITTING_LEVEL, Evidence
 from o9.health.wording import sharpe
 from o9.report.charts.downsample import all_significant, significant
 from o9.report.charts.figure import BLUE, ORANGE, PURPLE, SKY, Plot, axis, layout, range_around
@@ -24,7 +23,7 @@ MOST_BINS = 40
 
 
 def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
-    """The Sharpe ratios of all trials of the family, and beside them the best, luck and what would be believed."""
+    """The Sharpe ratios of all trials of the family, and beside them the best and what luck gives it."""
     sharpes, best = evidence.sharpes, evidence.best
     if isinstance(sharpes, Unknown):
         return sharpes
@@ -32,18 +31,16 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
         return best
     scale = math.sqrt(evidence.periods_per_year) if evidence.periods_per_year else 1.0
     unit = "a year" if evidence.periods_per_year else "a period"
-    shown, luck, needed = best.sharpe * scale, evidence.luck, deflated_threshold(evidence)
+    shown, luck = best.sharpe * scale, evidence.luck
     lines: list[tuple[str, float, str, str]] = [("best", shown, BLUE, "solid")]
     over = " over the baseline" if evidence.over_market else ""
     finding = f"Of {count(evidence.counted, 'trial')} the best has a Sharpe ratio{over} of "
     finding += f"{sharpe(shown)} {unit}; "
-    if isinstance(luck, Unknown) or isinstance(needed, Unknown):
+    if isinstance(luck, Unknown):
         finding += f"what luck alone gives the best is {luck}."
     else:
         lines.append(("what luck gives the best", luck * scale, PURPLE, "dash"))
-        lines.append((f"deflated to {DEFLATED_LEVEL:g}", needed * scale, ORANGE, "dot"))
-        finding += f"luck alone is expected to give the best {sharpe(luck * scale)}. The deflated Sharpe ratio, "
-        finding += f"which decides nothing, is above {DEFLATED_LEVEL:g} from {sharpe(needed * scale)} on."
+        finding += f"luck alone is expected to give the best {sharpe(luck * scale)}."
     counts, edges = np.histogram(sharpes * scale, bins=_bins(len(sharpes)))
     bars = _bars(counts, edges, [SKY] * len(counts), "trials", "Sharpe ratio")
     places = [*edges.tolist(), *(at for _, at, _, _ in lines)]
@@ -76,24 +73,6 @@ def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
         f"half was once in sample. Below 0 is below the median; a rank of exactly the median counts as half."
         f"{dropped}{flat}",
     )
-
-
-def deflated_threshold(evidence: Evidence) -> float | Unknown:
-    """The Sharpe ratio a period from which on the best's would be deflated to more than DEFLATED_LEVEL.
-
-    Its own length, skewness and kurtosis kept: (S - L)²·(T - 1) = z²·(1 - γ₃·S + (γ₄ - 1)·S²/4), solved for S above L.
-    """
-    if isinstance(evidence.best, Unknown):
-        return evidence.best
-    if isinstance(evidence.luck, Unknown):
-        return evidence.luck
-    best, luck = evidence.best, evidence.luck
-    z_squared, degrees = NormalDist().inv_cdf(DEFLATED_LEVEL) ** 2, best.observations - 1
-    a = degrees - z_squared * (best.kurtosis - 1) / 4
-    b = z_squared * best.skewness - 2 * luck * degrees
-    c = luck * luck * degrees - z_squared
-    # T returns have a kurtosis below T, so that a > 0; the left side begins at 0 below the right: there is one such S.
-    return (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a)
 
 
 def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[str, Any]:
