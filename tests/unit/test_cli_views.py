@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from rich.console import Console, RenderableType
 from verdicts import verdict
 
 from o9.cli.commands.demo import demo_view
-from o9.cli.session.progress import Display, progress_line, progress_table, visible
+from o9.cli.session.progress import Display, progress_line
 from o9.cli.views import words
 from o9.cli.views.optimizations import Details, list_view, record_view, summary_view, trials_view
 from o9.health.wording import forecast_sentence, headline
@@ -128,24 +130,35 @@ def test_nothing_is_claimed_before_anything_succeeded() -> None:
     assert summary.splitlines()[2].split()[:4] == ["Tre-1", "failed", NOTHING, "1.0000"]
 
 
+def bars(states: Sequence[OptimizationState], width: int, height: int = 24) -> list[str]:
+    display = Display(Console(file=io.StringIO(), width=width, height=height), silent=True)
+    display.update(states)
+    return drawn(display.bars.get_renderable(), width).splitlines()
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_progress_fits_the_terminal_and_aligns_wide_characters(width: int) -> None:
-    states = [state(name, current_performance=0.98765, optimized_parameters={"a": 1}) for name in AWKWARD]
-    left = {one.optimization_id: "about 40 min left" for one in states[:2]}
-    lines = drawn(progress_table(states, width, 24, left=left), width).splitlines()
+    lines = bars([state(name, current_performance=0.98765, optimized_parameters={"a": 1}) for name in AWKWARD], width)
     assert len(lines) == 3
-    assert ["about 40 min left" in line for line in lines] == [width >= 80, width >= 80, False]
     assert all(cell_len(line) <= width for line in lines)
     assert len({cell_len(line[: line.index("running")]) for line in lines}) == 1
     assert all("12/40" in line and "0.9877" in line and "12.3 s" in line for line in lines)
 
 
-def test_what_does_not_fit_the_height_is_counted_and_what_runs_is_shown() -> None:
+def test_where_not_all_fit_the_height_what_runs_is_shown() -> None:
     states = [state(f"n{i}", "completed") for i in range(20)] + [state("active"), state("queued", "created")]
-    assert [one.name for one in visible(states, 2)] == ["active", "queued"]
-    text = drawn(progress_table(states, 80, 6), 80)
-    assert len(text.splitlines()) == 4
-    assert "… and 19 completed" in text
+    assert len(bars(states, 80)) == 22
+    assert [line.split()[0] for line in bars(states, 80, height=10)] == ["active"]
+
+
+def test_the_time_left_follows_from_the_steps_that_were_seen() -> None:
+    display = Display(Console(file=io.StringIO(), width=100), silent=True)
+    for at, steps in enumerate((16, 17, 18, 19)):
+        display.bars.get_time = partial(float, at)
+        display.update([state(completed_steps=steps, progress=steps / 64)])
+    assert "45 s left" in drawn(display.bars.get_renderable(), 100)
+    display.update([state(status="paused", completed_steps=13, progress=13 / 40)])
+    assert "left" not in drawn(display.bars.get_renderable(), 100)
 
 
 def test_elsewhere_than_on_a_terminal_there_is_a_line_for_each_change_and_no_control_characters() -> None:
@@ -162,7 +175,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_for_each_change_and_no_con
 
 def test_a_progress_line_says_what_is_known() -> None:
     assert progress_line(state(current_performance=1.0)) == "Trend  running  12/40  best 1.0000  12.3 s"
-    assert progress_line(state(), "about 3 min left").endswith("12.3 s  about 3 min left")
+    assert progress_line(state(), "3 min left").endswith("12.3 s  3 min left")
     fresh = state(status="created", total_steps=0, completed_steps=0, execution_time=0.0)
     assert progress_line(fresh) == "Trend  created"
 
