@@ -316,8 +316,6 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing() -> None:
     assert "o9 resume --here ID" in err
     before = len(ledger("a"))
     assert before >= 40
-    with Store("optimization_state.db") as store:
-        assert store.read(queries.nodes) == [], "it has not said that it left: others would hear of a lost node"
     resumed = begin("resume", "--here", "a")
     o9_wait(lambda: steps_of("a") > before // 40, resumed)
     resumed.send_signal(signal.SIGTERM)  # a service that is stopped: nobody will come to resume what it ran
@@ -354,7 +352,7 @@ def test_what_is_refused_leaves_no_store_behind(capsys: pytest.CaptureFixture[st
 def test_submit_records_and_whoever_runs_next_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["submit", write(entry("later", priority="high"))]) == 0
     told = capsys.readouterr().out
-    assert "Nobody runs" in told
+    assert "No node runs" in told
     assert "o9 serve" in told
     assert "o9 resume --here later" in told
     assert statuses() == {"later": "created"}

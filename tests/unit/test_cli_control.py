@@ -38,17 +38,17 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
     [
         ("pause", holding(), "running", NODE, "asked", "running; it will pause when its step is committed"),
         ("pause", holding(intent="pause"), "running", NODE, "already", "running; it will pause when its step is"),
-        ("pause", holding("initializing"), "initializing", NODE, "asked", "it will pause when its first step is com"),
+        ("pause", holding("initializing"), "initializing", NODE, "asked", "initializing; it will pause when"),
         ("pause", holding(), "running", DEAD, "asked", "running, but its node node is gone since 2026-01-31"),
-        ("pause", holding(), "running", DEAD, "asked", "it will be paused when an aggregator runs"),
+        ("pause", holding(), "running", DEAD, "asked", "an aggregator, once one runs, will pause it"),
         ("pause", holding("created", attempt=0), "paused", NODE, "done", "paused"),
         ("pause", holding("created", attempt=2), "paused", NODE, "done", "paused"),
         ("pause", holding(lease_node=None), "paused", NODE, "done", "paused"),
-        ("pause", holding("created", lease_node="node"), "created", NODE, "asked", "about to start; it will pause"),
+        ("pause", holding("created", lease_node="node"), "created", NODE, "asked", "created; it will pause"),
         ("pause", holding("paused", "pause"), "paused", NODE, "already", "paused already"),
         ("pause", holding("suspended"), "suspended", NODE, "already", "suspended already"),
         ("cancel", holding(), "running", NODE, "asked", "its step is being cut off, the best so far is kept"),
-        ("cancel", holding(), "running", DEAD, "asked", "it will be cancelled when an aggregator runs"),
+        ("cancel", holding(), "running", DEAD, "asked", "an aggregator, once one runs, will cancel it"),
         ("cancel", holding("paused", "pause"), "cancelled", NODE, "done", "cancelled"),
         ("cancel", holding("created", attempt=0), "cancelled", NODE, "done", "cancelled"),
         ("cancel", holding("cancelled", "cancel"), "cancelled", NODE, "already", "cancelled already"),
@@ -57,7 +57,7 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
         ("resume", holding("suspended"), "created", NODE, "asked", "queued; "),
         ("resume", holding(), "running", NODE, "already", "running already"),
         ("resume", holding(), "running", DEAD, "asked", "is gone since"),
-        ("resume", holding(intent="pause"), "running", NODE, "done", "the pause that was asked for is taken back"),
+        ("resume", holding(intent="pause"), "running", NODE, "done", "running; it goes on"),
         ("resume", holding("created"), "created", NODE, "already", "queued already; it starts when a slot is free"),
         ("start", holding("created", "hold"), "created", NODE, "asked", "queued; it starts when a slot is free"),
         ("start", holding("created", "hold", unmet=1), "created", NODE, "asked", "when another has completed"),
@@ -116,19 +116,22 @@ def test_the_outlook_suggests_what_can_be_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "intent", "told"),
+    ("status", "intent", "crew", "told"),
     [
-        ("completed", "run", "`o9 retry x` queues it once more"),
-        ("paused", "pause", "`o9 resume x` queues it again"),
-        ("created", "hold", "`o9 start x` queues it"),
-        ("running", "run", "running  is recorded already, and stays as it is"),
+        ("failed", "run", NOBODY, "; `o9 retry x` queues it once more, as a new one"),
+        ("completed", "run", NOBODY, ""),
+        ("paused", "pause", NODE, "; `o9 resume x` queues it again"),
+        ("paused", "pause", NOBODY, "; `o9 resume --here x` goes on here, behind the last committed step"),
+        ("created", "hold", NODE, "; `o9 start x` queues it"),
+        ("running", "run", NODE, ""),
+        ("running", "run", DEAD, "; `o9 resume --here x` goes on here, behind the last committed step"),
     ],
 )
-def test_submitting_again_says_what_is_true(status: str, intent: str, told: str) -> None:
+def test_submitting_again_says_what_is_true(status: str, intent: str, crew: Crew, told: str) -> None:
     state = new_optimization({"optimization_id": "x", "metadata": {"objective": "branin"}})
-    line = submitted_line(state, holding(status, intent), "", known=True)
-    assert told in line
-    assert "is recorded already" in line
+    state.status = S(status)
+    line = submitted_line(state, holding(status, intent), crew, "", known=True)
+    assert line == f"x  {status}  is recorded already, and stays as it is{told}"
 
 
 @pytest.mark.parametrize(

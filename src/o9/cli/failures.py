@@ -15,8 +15,8 @@ DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 # Set by --verbose and --quiet, which every command has.
 verbose = False
 quiet = False
-# Set while a command's help is printed: its module leaves out the imports that only its work needs.
-help_only = False
+# Where help was asked for, modules of commands leave out the imports that only their work needs: a second of time.
+help_only = not {"-h", "--help"}.isdisjoint(sys.argv[1:])
 
 
 class Interrupted(OptimizationError):

@@ -12,8 +12,7 @@ import inspect
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 from functools import cache
 from importlib import import_module
 from itertools import groupby
@@ -194,9 +193,6 @@ class LazyCommand(TyperCommand):
         self._command = command
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        if {"-h", "--help"} & set(args):
-            with _help_only():
-                self._loaded().make_context(info_name, args, parent, **extra)  # prints it and exits
         return self._loaded().make_context(info_name, args, parent, **extra)
 
     def _loaded(self) -> Any:
@@ -208,20 +204,6 @@ class LazyCommand(TyperCommand):
         command = typer.main.get_command(alone)
         command.params += [each for each in root().params if each.name in ("quiet", "verbose")]
         return command
-
-
-@contextmanager
-def _help_only() -> Iterator[None]:
-    """Within it, modules of commands import what their help needs, and are forgotten afterwards."""
-    before = set(sys.modules)
-    failures.help_only = True
-    try:
-        yield
-    finally:
-        failures.help_only = False
-        for name in set(sys.modules) - before:
-            if name.startswith("o9.cli.commands."):
-                del sys.modules[name]
 
 
 app = typer.Typer(
@@ -258,15 +240,11 @@ def options(
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option(
-            "--quiet", "-q", callback=_set_quiet, expose_value=False, help="Print results and errors, no progress."
-        ),
+        typer.Option("--quiet", "-q", callback=_set_quiet, expose_value=False, help="Print results and errors alone."),
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option(
-            "--verbose", "-v", callback=_set_verbose, expose_value=False, help="Show debug logs and tracebacks."
-        ),
+        typer.Option("--verbose", "-v", callback=_set_verbose, expose_value=False, help="Show debug logs, tracebacks."),
     ] = False,
 ) -> None: ...
 

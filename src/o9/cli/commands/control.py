@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -80,14 +79,18 @@ def _control(verb: Verb, ids: Sequence[str], wait: bool, timeout: float | None, 
     """Ask, say what will happen, and wait for it where that is wanted."""
     if timeout is not None and not wait:
         raise typer.BadParameter("--timeout is for --wait: give both")
+    seconds = WAIT_SECONDS if timeout is None else timeout
     with existing_store(url) as store:
         answers = []
         for typed in dict.fromkeys(ids):
             answers.append(_ask(store, typed, verb, option_for(url)))
             tell(answers[-1], as_json=as_json)
-        if wait:
-            seconds = WAIT_SECONDS if timeout is None else timeout
-            answers = _wait(store, answers, verb, seconds, as_json=as_json)
+        deadline = time.monotonic() + seconds
+        for index, asked in enumerate(answers if wait else ()):
+            if asked.outcome in FINE:
+                answers[index] = _waited(store, asked, verb, deadline, seconds)
+                if answers[index] != asked:
+                    tell(answers[index], as_json=as_json)
     return conclude(answers, as_json=as_json)
 
 
@@ -102,29 +105,30 @@ def answer_to(
     watched: bool = False,
 ) -> tuple[Outcome, str]:
     """What `verb` has done or will do. `before`: what was known when it was asked; `after`: the status since."""
-    status = OptimizationStatus(before.status)
+    known, runs = before.intent == verb.intent.value, verb.intent is Intent.RUN
     if after in ENDED or (verb is Verb.PAUSE and after in HALTED):
-        return (Outcome.ALREADY, f"{after.value} already") if status is after else (Outcome.DONE, after.value)
-    lost = crew.lost(before)
-    known = before.intent == verb.intent.value
-    if verb.intent is Intent.RUN:
-        if after is OptimizationStatus.CREATED and before.lease_node is None:
-            return _queued(name, before, status, crew, option)
-        goes = "it goes on" if known else "it goes on: the pause that was asked for is taken back"
-        if lost:
-            return Outcome.ASKED, f"{after.value}, but {lost}; {goes} when an aggregator runs"
-        return (Outcome.ALREADY if known else Outcome.DONE), f"{_working(after)}{' already' if known else f'; {goes}'}"
-    outcome = Outcome.ALREADY if known else Outcome.ASKED
+        if before.status == after.value:
+            return Outcome.ALREADY, f"{after.value} already"
+        return Outcome.DONE, after.value
+    if runs and after is OptimizationStatus.CREATED and before.lease_node is None:
+        already = known and OptimizationStatus(before.status) not in HALTED
+        outlook = queue_outlook(name, before, crew, option)
+        return _asked(already), f"queued{' already' if already else ''}; {outlook}"
     if watched:
         none = "" if crew.takes_work else ", and none runs now"
-        return outcome, f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
-    if lost:
-        becomes = "paused" if verb is Verb.PAUSE else "cancelled"
-        return outcome, f"{after.value}, but {lost}; it will be {becomes} when an aggregator runs"
-    if verb is Verb.CANCEL:
-        return outcome, f"{_working(after)}; its step is being cut off, the best so far is kept"
-    step = "its step" if after is OptimizationStatus.RUNNING else "its first step"
-    return outcome, f"{_working(after)}; it will pause when {step} is committed"
+        return _asked(known), f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
+    if lost := crew.lost(before):
+        then = f"an aggregator, once one runs, will {verb.value} it"
+        return _asked(known and not runs), f"{after.value}, but {lost}; {then}"
+    if runs:
+        return (Outcome.ALREADY, f"{after.value} already") if known else (Outcome.DONE, f"{after.value}; it goes on")
+    if verb is Verb.PAUSE:
+        return _asked(known), f"{after.value}; it will pause when its step is committed"
+    return _asked(known), f"{after.value}; its step is being cut off, the best so far is kept"
+
+
+def _asked(already: bool) -> Outcome:
+    return Outcome.ALREADY if already else Outcome.ASKED
 
 
 def carried_out(verb: Verb, status: OptimizationStatus) -> bool | None:
@@ -138,23 +142,11 @@ def carried_out(verb: Verb, status: OptimizationStatus) -> bool | None:
 
 def queue_outlook(name: str, holding: Holding, crew: Crew, option: str) -> str:
     """When what waits in the queue will start, as far as that can be said."""
-    when = "it starts when a slot is free"
-    if holding.unmet:
-        others = "another has" if holding.unmet == 1 else f"{holding.unmet} others have"
-        when = f"it starts when {others} completed"
+    others = "another has" if holding.unmet == 1 else f"{holding.unmet} others have"
+    when = f"it starts when {f'{others} completed' if holding.unmet else 'a slot is free'}"
     if crew.takers(name):
         return when
     return f"{when}; no node runs queued optimizations now, `{command('resume --here', [name], option)}` does"
-
-
-def _queued(name: str, before: Holding, status: OptimizationStatus, crew: Crew, option: str) -> tuple[Outcome, str]:
-    known = status not in HALTED and before.intent == Intent.RUN.value
-    outcome = Outcome.ALREADY if known else Outcome.ASKED
-    return outcome, f"queued{' already' if known else ''}; {queue_outlook(name, before, crew, option)}"
-
-
-def _working(status: OptimizationStatus) -> str:
-    return "running" if status is OptimizationStatus.RUNNING else "about to start"
 
 
 def _ask(store: Store, typed: str, verb: Verb, option: str) -> Answer:
@@ -177,42 +169,24 @@ def _ask(store: Store, typed: str, verb: Verb, option: str) -> Answer:
     return Answer(name, outcome, f"{name}: {text}", after.value)
 
 
-def _wait(store: Store, answers: Sequence[Answer], verb: Verb, seconds: float, *, as_json: bool) -> list[Answer]:
-    """Until each that was asked is as wanted, or the time is over."""
-    deadline = time.monotonic() + seconds
-    done = dict(enumerate(answers))
-    waiting = [index for index, answer in done.items() if answer.outcome in FINE]
+def _waited(store: Store, asked: Answer, verb: Verb, deadline: float, seconds: float) -> Answer:
+    """The answer once it is carried out, never will be, or the time is over."""
     try:
-        while waiting:
-            in_time = time.monotonic() < deadline
-            for index in list(waiting):
-                status = _status_of(store, answers[index].id)
-                reached = carried_out(verb, status)
-                if reached is False and in_time:
-                    continue
-                waiting.remove(index)
-                done[index] = _after_waiting(answers[index], verb, status, reached, seconds)
-                if done[index] != answers[index]:
-                    tell(done[index], as_json=as_json)
-            if waiting:
-                time.sleep(POLL_SECONDS)
+        while (done := carried_out(verb, status := _status_of(store, asked.id))) is False:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         raise Interrupted("stopped waiting; what was asked for stays asked for") from None
-    return list(done.values())
-
-
-def _after_waiting(
-    answer: Answer, verb: Verb, status: OptimizationStatus, reached: bool | None, seconds: float
-) -> Answer:
-    if reached and answer.status == status.value:
-        return answer
+    if done and asked.status == status.value:
+        return asked
     outcome, text = Outcome.DONE, status.value
-    if reached is None:
+    if done is None:
         outcome, text = Outcome.TOO_LATE, f"it ended as {status.value} before it could {verb.value}"
-    elif not reached:
+    elif not done:
         outcome = Outcome.NOT_IN_TIME
         text = f"still {status.value} after {seconds:g} s; what was asked for stays asked for"
-    return replace(answer, outcome=outcome, message=f"{answer.id}: {text}", status=status.value)
+    return Answer(asked.id, outcome, f"{asked.id}: {text}", status.value)
 
 
 def _status_of(store: Store, name: str) -> OptimizationStatus:
@@ -249,8 +223,6 @@ def retry(
         return DONE
     new, steps, option = state.optimization_id, state.completed_steps, option_for(store)
     begins = f"behind step {steps} of {old}, with its trials" if steps else f"from the beginning, as {old} did"
-    if origin.status is not OptimizationStatus.COMPLETED and steps < origin.completed_steps:
-        begins += f"; what {old} did after it is tried anew"
     assert holding is not None, "it was recorded in this moment"
     show(f"{new}: queued; it begins {begins}", queue_outlook(new, holding, crew, option), "")
     commands = (("watch", "follows it"), ("show", "the result, once there is one"))

@@ -23,7 +23,7 @@ if not failures.help_only:
     from sqlalchemy.exc import DBAPIError
 
     from o9.cli.console import messages, say, write_json
-    from o9.cli.open_store import existing_store, existing_url, option_for, revision_of, size_of, sqlite_path, store_url
+    from o9.cli.open_store import existing_store, existing_url, revision_of, size_of, sqlite_path, store_url
     from o9.lifecycle import retention
     from o9.lifecycle.retention import Removed, horizon
     from o9.model.optimization import utc_now
@@ -141,9 +141,6 @@ def prune(
         )
         if vacuum:
             say(f"the file had {size:,} bytes, and has {size_now:,}")
-        elif size_now is not None:
-            again = f"o9 db prune --older-than {days:g} --vacuum{option_for(store)}"
-            say(f"the file keeps its {size_now:,} bytes: what became free in it is used again; `{again}` gives it back")
     return DONE
 
 
@@ -159,15 +156,11 @@ def _plan(outlook: Outlook, alerts: PrunedAlerts, before: str) -> Iterator[str]:
         statuses = ", ".join(f"{count:,} {status}" for status, count in outlook.by_status.items())
         ends = f"from {local_moment(outlook.first_ended)} to {local_moment(outlook.last_ended)}"
         yield f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}"
-        yield (
-            "everything of theirs goes with them, for good: trials, returns, checkpoints, reports. Rates, trends, "
-            "durations and the number of trials in a family stay; counts by status are of what is left. "
-            "`o9 db backup PATH` makes a copy first"
-        )
+        yield "everything of theirs goes with them, for good; `o9 db backup PATH` makes a copy first"
     else:
         yield f"there is nothing to delete that {when}"
     if counts := _counts_of(alerts):
-        yield f"of alerts that were over before then: {counts}. How many there were of each level stays counted"
+        yield f"of alerts that were over before then: {counts}"
     for why, number in outlook.kept.items():
         yield f"kept: {number:,}: {why.value}"
 

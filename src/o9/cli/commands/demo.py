@@ -26,7 +26,6 @@ if not failures.help_only:
     from o9.cli.views.words import Next
     from o9.health.wording import sharpe
     from o9.report.write import report_of, write
-    from o9.store.store import Store
     from o9.text.format import NOTHING
 
 
@@ -100,22 +99,15 @@ def _conclude(url: str | None, ids: Sequence[str], interrupted: bool) -> int:
     with existing_store(url) as store:
         records = [read_record(store, name, option) for name in ids]
         where = place_of(store)
-        report = "" if interrupted else _report(store, ids)
     show("", *demo_view(records, _periods()), "")
     show(f"The record:       {where}", f"Prefect's record: {where_prefect_records()}")
-    show(*([f"The report:       {report}"] if report else []), "")
+    if not interrupted:
+        with existing_store(url) as store:
+            show(f"The report:       {write(report_of(store, ids), Path(REPORT))}")
+    show("")
     everything = [(f"o9 list{option}", "everything in the record"), *what_next(records, option)]
     show(Next(everything))
     return exit_code(records, interrupted)
-
-
-def _report(store: Store, ids: Sequence[str]) -> str:
-    """Where it is, or why there is none, which does not fail the demonstration."""
-    say("writing the report")
-    try:
-        return str(write(report_of(store, ids), Path(REPORT)))
-    except OptimizationError as error:
-        return f"not written: {error}"
 
 
 def _periods() -> tuple[str, str]:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,11 @@ from o9.model.states import ACTIVE
 
 if not failures.help_only:
     from packaging.requirements import Requirement
+    from rich.table import Column, Table
     from rich.text import Text
     from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
-    from o9.cli.console import plain_table, show, write_json
+    from o9.cli.console import show, write_json
     from o9.cli.open_store import option_for, revision_of, size_of, sqlite_path, store_url
     from o9.cli.session.follow import counted, crew_of, nobody_works_on
     from o9.cli.versions import DISTRIBUTION, EXTRAS, install_command, needed, release_of
@@ -73,10 +74,7 @@ def doctor(store: StoreUrl = None, json: Json = False) -> int:
     if json:
         write_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})
         return failures.ERROR if problems else failures.DONE
-    table = plain_table("", "", "")
-    table.show_header = False
-    for column in table.columns[:2]:
-        column.no_wrap = True
+    table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), "", padding=(0, 2))
     for finding in findings:
         style = _STYLES[finding.level]
         detail = Text(finding.detail)
@@ -107,10 +105,8 @@ def _findings(url: str | None) -> Iterator[DoctorFinding]:
 
 
 def python() -> Iterator[DoctorFinding]:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    yield _found(
-        "python", supported, f"{platform.python_version()} ({sys.executable})", "use Python 3.11, 3.12 or 3.13"
-    )
+    release = f"{platform.python_version()} ({sys.executable})"
+    yield _found("python", (3, 11) <= sys.version_info[:2] <= (3, 13), release, "use Python 3.11, 3.12 or 3.13")
 
 
 def packages() -> Iterator[DoctorFinding]:
@@ -184,10 +180,7 @@ def alerts() -> Iterator[DoctorFinding]:
 
 def spool() -> Iterator[DoctorFinding]:
     """What this node could not tell a store, and whether it can keep what it cannot tell."""
-    kept_in = _writable("spool", spool_folder().absolute(), "set O9_SPOOL_FOLDER to a folder of yours")
-    if kept_in.level is Level.PROBLEM:
-        yield replace(kept_in, detail=f"{kept_in.detail}: states of Prefect are lost while the store is away")
-        return
+    yield _writable("spool folder", spool_folder().absolute(), "set O9_SPOOL_FOLDER to a folder of yours")
     for kept in refused():
         detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
         again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
@@ -252,12 +245,7 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Docto
     with Store(store_url(given)) as opened:
         size = size_of(path)
         space = "" if size is None else f", {size / 2**20:.1f} MiB"
-        contents = [counted(opened)]
-        if received := sum(row["count"] for row in opened.read(queries.alert_counts) if row["what"] == "received"):
-            firing = sum(opened.read(queries.firing_alerts).values())
-            contents.append(f"{received:,} alerts were received, {firing:,} fire")
-        holds = ", ".join(filter(None, contents)) or "nothing in it"
-        yield DoctorFinding("store", Level.OK, f"{name}: schema {HEAD}{space}; {holds}")
+        yield DoctorFinding("store", Level.OK, f"{name}: schema {HEAD}{space}; {counted(opened) or 'nothing in it'}")
         crew = crew_of(opened)
         for status in ACTIVE:
             for state in opened.read(queries.page, queries.Filter(status=status)).items:

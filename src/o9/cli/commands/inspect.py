@@ -22,7 +22,7 @@ if not failures.help_only:
     from o9.cli.console import page_width, results, say, write_json, write_json_list
     from o9.cli.console import show as show_
     from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
-    from o9.cli.session.follow import crew_of, is_watched
+    from o9.cli.session.follow import crew_of
     from o9.cli.views import words
     from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
     from o9.cli.views.words import command
@@ -131,12 +131,9 @@ def list_(
         verdicts = {state.optimization_id: verdict for state, verdict in judged if verdict is not None}
         show_(list_view(states, results().width, lost, verdicts))
         if lost:
-            ours = [each.optimization_id for each in states if each.optimization_id in lost and not is_watched(each)]
-            again = (
-                f"`{command('resume --here', ours, option_for(store))}`, or any aggregator, goes on with what it held"
-            )
-            fails = "an aggregator, once one runs, records how it ended"
-            say(f"?  {'; '.join(dict.fromkeys(lost.values()))}: {again if ours else fails}")
+            again = command("resume --here", list(lost), option_for(store))
+            why = "; ".join(dict.fromkeys(lost.values()))
+            say(f"?  {why}: `{again}`, or any aggregator, goes on with what it held")
         if next(found, None) is not None:
             say(f"the first {room}; there are more: --limit N shows them")
     return 0

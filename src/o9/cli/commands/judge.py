@@ -78,7 +78,6 @@ def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
             OptimizationHealthChecker(store=store).get_all_health_reports(limit if as_json else wanted + 1)
         )
         rows = store.read(queries.health_verdicts, [report.optimization_id for report in reports])
-        newest = store.read(queries.page, limit=1).items
     judged = {name: Verdict.from_dict(row["verdict"]) for name, row in rows.items() if row["verdict"]}
     if as_json:
         write_json([report.to_dict() | document(judged.get(report.optimization_id)) for report in reports])
@@ -86,11 +85,8 @@ def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
         show(reports_view(reports[:wanted], results().width, judged))
         if len(reports) > wanted:
             say(f"the newest {wanted}; there are more: --limit N shows them")
-    elif newest:
-        judge = command("health", [newest[0].optimization_id], option_for(url))
-        say(f"none was judged yet; `{judge}` judges one now, the flow check_health all that need it")
     else:
-        say("none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+        say("none was judged yet; `o9 health ID` judges one now, the flow check_health all that need it")
     return DONE
 
 

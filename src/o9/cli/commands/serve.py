@@ -23,7 +23,7 @@ if not failures.help_only:
     from o9.cli.console import complain, results, show
     from o9.cli.open_store import place_of
     from o9.cli.session.follow import POLL_SECONDS
-    from o9.cli.session.session import record_leave, run_loop, start, storage_path
+    from o9.cli.session.session import run_loop, start, storage_path
     from o9.cli.session.signals import Interrupts
     from o9.cli.views.history import News, event_text
     from o9.model.settings import settings
@@ -69,8 +69,6 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
             await aggregator.initialize()
             news = await asyncio.to_thread(News, aggregator.store)
             await start(aggregator, logger.info, interrupts.asked)
-            node = aggregator.node_name
-            interrupts.on_leaving = lambda: record_leave(path, node)
             async with HttpServer(aggregator.api, listener):
                 _announce(aggregator, max_concurrent, IN_NODES, url_of(listener))
                 await _log_until_asked(aggregator, news, interrupts)

@@ -10,13 +10,13 @@ import typer
 
 from o9.cli import failures
 from o9.cli.options import Files, Json, StoreUrl
-from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.model.states import Intent, OptimizationStatus
 
 if not failures.help_only:
     from o9.cli.batch import read_batch
     from o9.cli.console import show, write_json
     from o9.cli.open_store import option_for, place_of, store_url
-    from o9.cli.session.follow import HALTED, crew_of
+    from o9.cli.session.follow import Crew, crew_of, going_on
     from o9.cli.views.words import Next, command
     from o9.lifecycle.control import control_of
     from o9.model.optimization import OptimizationState
@@ -49,35 +49,28 @@ def submit(
     holdings = {name: holding for name, holding in held.items() if holding is not None}
     for state in recorded:
         name = state.optimization_id
-        show(submitted_line(state, holdings[name], option, known=name in known))
+        show(submitted_line(state, holdings[name], crew, option, known=name in known))
     queued = [name for name, each in holdings.items() if (each.status, each.intent) == (CREATED, Intent.RUN.value)]
-    alone = [name for name in queued if not crew.takers(name)]
     commands = []
+    alone = [name for name in queued if not crew.takers(name)]
     if alone:
         commands += [(command("resume --here", alone, option), "runs them now, here")]
         commands += [(f"o9 serve{option}", "runs whatever is queued")]
     if waiting := [name for name, holding in holdings.items() if holding.intent == Intent.HOLD.value]:
         commands += [(command("start", waiting, option), "queues what is held back")]
     commands += [(f"o9 list{option}", "shows how they are")]
-    nobody = f" Nobody runs {'them' if len(alone) == len(queued) else ', '.join(alone)} now." if alone else ""
-    show("", f"Recorded in {where}.{nobody}", Next(commands))
+    show("", f"Recorded in {where}.{' No node runs queued optimizations now.' if alone else ''}", Next(commands))
     return 0
 
 
-def submitted_line(state: OptimizationState, holding: Holding, option: str, *, known: bool) -> str:
+def submitted_line(state: OptimizationState, holding: Holding, crew: Crew, option: str, *, known: bool) -> str:
     """`id  created  name`; of one that is recorded already, how it is, and what makes it go on."""
-    name, status = state.optimization_id, OptimizationStatus(holding.status)
+    name, status = state.optimization_id, state.status.value
     if not known:
-        held_back = ", held back" if holding.intent == Intent.HOLD.value else ""
-        return f"{name}  {status.value}{held_back}  {state.name}"
-    then = ""
-    if holding.intent == Intent.HOLD.value:
-        then = f"; `{command('start', [name], option)}` queues it"
-    elif status in ENDED:
-        then = f"; `{command('retry', [name], option)}` queues it once more"
-    elif status in HALTED:
-        then = f"; `{command('resume', [name], option)}` queues it again"
-    return f"{name}  {status.value}  is recorded already, and stays as it is{then}"
+        return f"{name}  {status}{', held back' if holding.intent == Intent.HOLD.value else ''}  {state.name}"
+    going = going_on(state, holding, crew)
+    then = f"; `{command(going[0], [name], option)}` {going[1]}" if going else ""
+    return f"{name}  {status}  is recorded already, and stays as it is{then}"
 
 
 async def _record(

@@ -10,15 +10,15 @@ import time
 from o9.cli import failures
 from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
 from o9.cli.options import Json, OptionalId, StoreUrl
-from o9.model.states import ENDED, Intent, OptimizationStatus
+from o9.model.states import ENDED, OptimizationStatus
 
 if not failures.help_only:
     from o9.cli.commands.inspect import read_record, record_document
     from o9.cli.console import results, say, show, write_json_line
     from o9.cli.open_store import existing_optimization, existing_store, option_for
-    from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, is_halted, nobody_works_on
+    from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, going_on, nobody_works_on
     from o9.cli.session.progress import Display
-    from o9.cli.views.history import Event, News, event_line, merged
+    from o9.cli.views.history import News, event_line, merged
     from o9.cli.views.optimizations import results_view, summary_view
     from o9.cli.views.words import Next, command
     from o9.model.optimization import OptimizationState
@@ -71,17 +71,19 @@ def _watch_all(store: Store, *, as_json: bool) -> int:
 
 def _watch(store: Store, name: str, option: str, *, as_json: bool) -> OptimizationState:
     """Until it has ended; the state then."""
-    known: set[tuple[str, int]] = set()
-    hinted, checked = "", 0.0
-    follower = Follower(store, [name])
+    news, follower = News(store), Follower(store, [name])
+    past = merged(store.read(queries.transitions, name), store.read(queries.intents, name))
+    fresh, hinted, checked = list(past), "", 0.0
     with Display(silent=as_json) as display:
         while True:
             (state,) = follower.look()
-            for event in _unknown_events(store, name, known):
+            fresh += [event for event in news.look() if event["optimization_id"] == name and event not in past]
+            for event in fresh:
                 if as_json:
                     write_json_line(event)
                 else:
                     display.say(event_line(event))
+            fresh = []
             display.update([state])
             if state.status in ENDED:
                 return state
@@ -93,26 +95,10 @@ def _watch(store: Store, name: str, option: str, *, as_json: bool) -> Optimizati
             time.sleep(POLL_SECONDS)
 
 
-def _unknown_events(store: Store, name: str, known: set[tuple[str, int]]) -> list[Event]:
-    """What has happened to it that is not among the `known` yet; it is from now on."""
-    fresh = []
-    for event in merged(store.read(queries.transitions, name), store.read(queries.intents, name)):
-        key = ("intent" if "intent" in event else "transition", event["id"])
-        if key not in known:
-            known.add(key)
-            fresh.append(event)
-    return fresh
-
-
 def _hint(store: Store, state: OptimizationState, option: str) -> str:
     """Why nothing happens, and what makes it go on; empty where something does."""
-    crew, ids = crew_of(store), [state.optimization_id]
-    here = f"`{command('resume --here', ids, option)}` goes on with it"
-    if is_halted(state):
-        queues = f"`{command('resume', ids, option)}` queues it again"
-        return f"it is {state.status.value}; {queues if crew.takers(state.optimization_id) else here}"
-    holding = store.read(queries.holding, state.optimization_id)
-    if holding is not None and holding.intent == Intent.HOLD.value:
-        return f"it was not started yet; `{command('start', ids, option)}` queues it"
-    problem = nobody_works_on(state.status, holding, crew, state.optimization_id)
-    return f"{problem}; {here}" if problem else ""
+    crew, holding = crew_of(store), store.read(queries.holding, state.optimization_id)
+    if (going := going_on(state, holding, crew)) is None:
+        return ""
+    why = nobody_works_on(state.status, holding, crew, state.optimization_id) or f"it is {state.status.value}"
+    return f"{why}; `{command(going[0], [state.optimization_id], option)}` {going[1]}"

@@ -132,3 +132,19 @@ def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: C
     if status is OptimizationStatus.CREATED and not (claimed or held_back or crew.takers(name)):
         return "it waits for a process that runs it, and there is none"
     return None
+
+
+def going_on(state: OptimizationState, holding: Holding | None, crew: Crew) -> tuple[str, str] | None:
+    """The command that makes it go on, and what that does; None where it goes on by itself, or there is none."""
+    intent = Intent(holding.intent) if holding is not None else Intent.RUN
+    if is_watched(state) or state.status is OptimizationStatus.COMPLETED:
+        return None
+    if state.status in ENDED:
+        return "retry", "queues it once more, as a new one"
+    if intent is Intent.HOLD:
+        return "start", "queues it"
+    if is_halted(state) and crew.takers(state.optimization_id):
+        return "resume", "queues it again"
+    if is_halted(state) or nobody_works_on(state.status, holding, crew, state.optimization_id):
+        return "resume --here", "goes on here, behind the last committed step"
+    return None

@@ -22,18 +22,15 @@ from o9.text.escape import shortened, shown
 from o9.workers.output import LOGGER, pass_on
 
 MOST_CHARACTERS = 400
-_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed")
+_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed", "View at ")
 _NOISY = ("o9", "prefect", "uvicorn", "fastapi")
 
 
-def log_through(
-    console: Console, title_of: Callable[[str], str], *, prints: bool = True, prefect_has_pages: bool = True
-) -> None:
+def log_through(console: Console, title_of: Callable[[str], str], *, prints: bool = True) -> None:
     """Send O9's and Prefect's console logs through `console`.
 
     What objectives print is shown, too, behind what `title_of` says of its optimization's id, unless `prints` is False.
     Prefect's own record of the logs, which its UI shows, is not touched.
-    prefect_has_pages: False for the local server, which has no UI that its links could lead to.
     """
     pass_on(False)
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
@@ -45,9 +42,6 @@ def log_through(
     def is_wanted(record: logging.LogRecord) -> bool:
         return prints if record.name == LOGGER.name else record.levelno >= least
 
-    def is_no_link(record: logging.LogRecord) -> bool:
-        return prefect_has_pages or not str(record.msg).startswith("View at ")
-
     ours, prefects = _ours(), _console_handlers_of_prefect()
     for handler in ours:
         handler.addFilter(is_wanted)
@@ -55,7 +49,6 @@ def log_through(
     for handler in prefects:
         handler.console.file = stream  # type: ignore[attr-defined]
         handler.setLevel(level)
-        handler.addFilter(is_no_link)
     for handler in [*prefects, *ours]:
         if not isinstance(handler.formatter, JsonFormatter):
             handler.setFormatter(_Readable(handler.formatter or logging.Formatter(), title_of))
@@ -112,6 +105,6 @@ class _Readable(logging.Formatter):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for what Prefect says of every run that fails: the bars and the summary say it, with its cause."""
+    """False for what Prefect says of every run, which the bars, the summary and `o9 open` show."""
     of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
     return not (of_a_run and str(record.msg).startswith(_SAID_ELSEWHERE))

@@ -79,14 +79,13 @@ class Display:
         self._states = states
         fits = len(states) < self.console.height
         for state in states:
-            if state.optimization_id not in self._tasks:
-                self._tasks[state.optimization_id] = self.bars.add_task("", completed=state.progress, state=None)  # type: ignore[arg-type]
-            task = self._tasks[state.optimization_id]
-            if self.bars.tasks[task].fields["state"] is not state:
-                self.bars.update(
-                    task, completed=state.progress, state=state, read_at=time.monotonic(),
-                    total=1.0 if state.progress or state.total_steps or state.status not in ACTIVE else None,
-                )  # fmt: skip
+            known = state.progress or state.total_steps or state.status not in ACTIVE
+            now: dict[str, Any] = {"state": state, "read_at": time.monotonic(), "completed": state.progress}
+            now["total"] = 1.0 if known else None
+            if (task := self._tasks.get(state.optimization_id)) is None:
+                task = self._tasks[state.optimization_id] = self.bars.add_task("", **now)
+            elif self.bars.tasks[task].fields["state"] is not state:
+                self.bars.update(task, **now)
             self.bars.update(task, visible=fits or state.status in ACTIVE)
             if not self.bars.live.is_started:
                 self._say_line(self.bars.tasks[task], state)

@@ -35,8 +35,6 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store import queries
-from o9.store.queue.claims import Leave
-from o9.store.store import Store
 from o9.tasks.attempt import anything_left_behind
 from o9.text.escape import one_line, shortened, shown
 
@@ -106,12 +104,6 @@ async def start(aggregator: OptimizationStateAggregator, report: Callable[[str],
         raise Interrupted("interrupted before anything was started")
 
 
-def record_leave(url: str, node: str) -> None:
-    """Record that `node` leaves: it is not lost."""
-    with Store(url) as store:
-        store.write(Leave(node))
-
-
 def conclude(url: str | None, ids: Sequence[str], interrupted: bool, *, as_json: bool) -> int:
     """Print how each came out and what to type next; answer with the exit code."""
     with existing_store(url) as store:
@@ -130,10 +122,8 @@ def _what_went_wrong(records: Sequence[Details]) -> list[Text]:
         failed = state.issues and state.status is not OptimizationStatus.COMPLETED
         remarks = [(state.issues[-1], "red")] if failed else []
         for remark, style in [*remarks, *((warning, "yellow") for warning in state.warnings)]:
-            whole, show_it = one_line(words.cause(str(remark))), words.command("show", [state.optimization_id])
-            rest = f" (all of it: {show_it})" if len(whole) > MOST_CHARACTERS else ""
-            text = shown(f"{state.optimization_id}: {shortened(whole, MOST_CHARACTERS)}{rest}")
-            lines.append(Text(text, style=style))
+            text = shortened(one_line(words.cause(str(remark))), MOST_CHARACTERS)
+            lines.append(Text(shown(f"{state.optimization_id}: {text}"), style=style))
     return [*lines, Text()] if lines else []
 
 
@@ -169,7 +159,6 @@ async def _run_session(
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.alerts.channels.builtin import show_only
-    from o9.cli.prefect_side import configured_server
     from o9.cli.session.logs import log_through
 
     ours: set[str] = set()
@@ -181,12 +170,7 @@ async def _run_session(
         return mine and alert.starts_at >= since
 
     show_only(is_ours)
-    log_through(
-        display.console,
-        display.whose,
-        prints=prints and not failures.quiet,
-        prefect_has_pages=configured_server() is not None,
-    )
+    log_through(display.console, display.whose, prints=prints and not failures.quiet)
     aggregator = OptimizationStateAggregator(
         max_concurrent_optimizations=max_concurrent, storage_path=url, schedules=(), only=ids
     )
@@ -204,8 +188,6 @@ async def _run_session(
         for name in filter(known.__contains__, ids):
             await _go_on(aggregator, name, display)
         ours.update(ids)
-        node = aggregator.node_name
-        interrupts.on_leaving = lambda: record_leave(url, node)
         session = _Session(aggregator, Follower(store, ids), display, interrupts)
         await session.follow()
         interrupted = interrupts.asked.is_set()

@@ -1,7 +1,6 @@
-"""Small bars and sparklines for a terminal. Pure functions: figures in, block characters out.
+"""Sparklines for a terminal. Pure functions: figures in, block characters out.
 
-Contract. Eighths of a cell are drawn. What is more than nothing is never drawn as nothing; what is unknown is a dot,
-never a zero.
+Contract. What is more than nothing is never drawn as nothing; what is unknown is a dot, never a zero.
 """
 
 from __future__ import annotations
@@ -9,18 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-_CELLS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
 UNKNOWN = "·"
-
-
-def bar(share: float, width: int) -> str:
-    """`share` of `width` cells, 0 to 1, from the left."""
-    eighths = round(min(1.0, max(0.0, share)) * width * 8)
-    if share > 0:
-        eighths = max(1, eighths)
-    whole, rest = divmod(eighths, 8)
-    return _CELLS[8] * whole + (_CELLS[rest] if rest else "")
 
 
 def sparkline(values: Sequence[float | None], low: float, high: float) -> str:

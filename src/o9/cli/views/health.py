@@ -16,7 +16,6 @@ from rich.text import Text
 
 from o9.cli.console import indented, plain_table
 from o9.cli.views import words
-from o9.cli.views.bars import bar
 from o9.health.checks.check import PARTS
 from o9.health.grades import VERDICT, Verdict, verdict_of
 from o9.health.wording import NOT_JUDGED, paragraphs
@@ -25,7 +24,6 @@ from o9.model.states import HealthStatus
 from o9.text.escape import shown
 from o9.text.format import NOTHING, local_moment
 
-BAR_WIDTH = 20
 PART_WIDTH = max(map(len, PARTS)) + 2
 NAME_WIDTH = 34  # of a check; longer ones are folded
 ROOM_FOR_SCORES = 84  # columns of a list of reports without its ids, to show the parts and whole times
@@ -108,12 +106,10 @@ def reports_view(
 
 
 def _part(report: OptimizationHealthReport, part: str) -> Text:
-    """`validity      0.41  ████████▎             critical`"""
+    """`validity      0.41  critical`"""
     score, status = getattr(report, f"{part}_score"), getattr(report, f"{part}_status")
-    drawn = bar(score or 0.0, BAR_WIDTH).ljust(BAR_WIDTH) if score is not None else " " * BAR_WIDTH
-    line = Text(part.ljust(PART_WIDTH), style="bold")
-    line.append(_score(score, status)).append(f"  {drawn}  ", style=_COLOURS[status])
-    return line.append(status.value, style=_COLOURS[status])
+    line = Text(part.ljust(PART_WIDTH), style="bold").append(_score(score, status))
+    return line.append(f"  {status.value}", style=_COLOURS[status])
 
 
 def _checks_of(checks: Sequence[Check], width: int, troubled: Collection[str]) -> Table:

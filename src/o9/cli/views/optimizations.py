@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
-from o9.cli.session.follow import Crew, is_halted, is_watched
+from o9.cli.session.follow import Crew, going_on, is_halted, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
 from o9.health.grades import Verdict
 from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
-from o9.model.states import ENDED, FINAL_INTENTS, VERBS, Intent, OptimizationStatus, TrialState
+from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus, TrialState
 from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
@@ -28,7 +28,6 @@ from o9.text.escape import shown
 from o9.text.format import duration, local_moment, number, percent, sentence, value_text
 
 WIDE = 118  # from here on, all columns fit
-ROOM_FOR_IMPROVEMENT = 96
 NARROWEST_REST = 40  # columns of a list without its ids
 MOST_RESULTS = 10  # of which each has its reason; more have their grades in the table
 
@@ -115,10 +114,9 @@ _STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 
 def summary_view(records: Sequence[Details], width: int) -> Table:
-    """How each of a run came out. On a narrow terminal the baseline gives way, then the improvement; never an id."""
-    hidden = ["result"] if not any(record.verdict for record in records) else []
-    hidden += [] if width >= WIDE else ["baseline"]
-    hidden += [] if width >= ROOM_FOR_IMPROVEMENT else ["improvement"]
+    """How each of a run came out. On a narrow terminal the baseline and the improvement give way, never an id."""
+    hidden = [] if any(record.verdict for record in records) else ["result"]
+    hidden += [] if width >= WIDE else ["baseline", "improvement"]
     rows: list[Cells] = [
         {
             "id": Text(shown(record.state.optimization_id)),
@@ -177,30 +175,13 @@ def record_view(record: Details) -> list[RenderableType]:
 
 def next_commands(record: Details) -> list[tuple[str, str]]:
     """What a reader of this record would type next."""
-    state, holding, lost = record.state, record.holding, record.crew.lost(record.holding)
-    status, watched = state.status, is_watched(state)
-    wanted = Intent(holding.intent) if holding is not None else Intent.RUN
-    commands = {"trials": "what was tried"}
-    if watched:
-        commands = commands if status in ENDED else {"watch": "follows it"}
-    elif status in ENDED:
-        if status is not OptimizationStatus.COMPLETED:
-            where = "behind its last step" if state.completed_steps else "from the beginning"
-            commands |= {"retry": f"queues it once more, as a new one, {where}"}
-    elif wanted in FINAL_INTENTS and not lost:
-        commands = {"watch": "follows it to its end"} | commands
-    elif wanted is Intent.HOLD:
-        commands = {"start": "queues it"} | commands
-    elif status is OptimizationStatus.CREATED:
-        commands = {"resume --here": "runs it now"} | commands
-    elif is_halted(state) or lost:
-        again = {"resume": "queues it again"} if is_halted(state) and record.crew.takers(state.optimization_id) else {}
-        commands = again | {"resume --here": "goes on here, behind the last committed step"} | commands
+    state, going = record.state, going_on(record.state, record.holding, record.crew)
+    commands = [("trials", "what was tried")]
+    if state.status in ENDED:
+        commands += [going] if going else []
     else:
-        commands = {"watch": "follows it", "pause": "frees its slot behind the step that runs"} | commands
-    return [
-        (words.command(verb, [state.optimization_id], record.option), meaning) for verb, meaning in commands.items()
-    ]
+        commands.insert(0, going or ("watch", "follows it"))
+    return [(words.command(verb, [state.optimization_id], record.option), meaning) for verb, meaning in commands]
 
 
 def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:

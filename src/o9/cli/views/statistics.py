@@ -10,13 +10,12 @@ from datetime import date, timedelta
 from typing import Any
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import plain_table
+from o9.cli.console import indented, plain_table
 from o9.cli.views import words
-from o9.cli.views.bars import bar, fitted, group_size, sparkline
+from o9.cli.views.bars import fitted, group_size, sparkline
 from o9.model.states import OptimizationStatus
 from o9.statistics.ranking import ranks_shown
 from o9.statistics.statistics import DAYS_SHOWN
@@ -27,7 +26,7 @@ from o9.text.format import count as count_text
 
 Figures = Mapping[str, Any]
 GROUPS_SHOWN = 10
-BAR_WIDTH, WIDEST_BAR = 12, 30
+WIDEST_COURSE = 60
 ROOM_FOR_NAMES = 100  # in rankings
 WIDE = 80  # from here on, waits and improvements have their columns
 _SPREADS = {
@@ -51,13 +50,10 @@ def statistics_view(data: Figures, today: date, width: int) -> list[RenderableTy
     total, by_status = data["total_optimizations"], data["by_status"]
     running, waiting = data["active_optimizations"], by_status.get("created", 0)
     placebos = f"; and {count_text(data['placebo_runs'], 'placebo run')}" if data["placebo_runs"] else ""
-    page: list[RenderableType] = [
-        Text(
-            f"{count_text(total, 'optimization')}: {running:,} at work, {waiting:,} waiting{placebos}",
-            style="bold",
-        ),
+    return [
+        Text(f"{count_text(total, 'optimization')}: {running:,} at work, {waiting:,} waiting{placebos}", style="bold"),
         Text(),
-        _by_status(by_status, total, width),
+        _by_status(by_status, total),
         Text(),
         *_ended(data),
         Text(),
@@ -67,20 +63,15 @@ def statistics_view(data: Figures, today: date, width: int) -> list[RenderableTy
         _days(data["by_day"], today),
         *_now(data),
     ]
-    return page
 
 
-def _by_status(by_status: Mapping[str, int], total: int, width: int) -> Table:
+def _by_status(by_status: Mapping[str, int], total: int) -> Table:
     table = Table.grid(padding=(0, 2))
-    for justify in ("left", "right", "right", "left"):
-        table.add_column(justify=justify, no_wrap=True)
-    room = max(8, min(WIDEST_BAR, width - 40))
+    for justify in ("left", "right", "right"):
+        table.add_column(justify=justify)
     for status in OptimizationStatus:
         if count := by_status.get(status.value, 0):
-            coloured = words.status(status)
-            table.add_row(
-                coloured, f"{count:,}", percent(count / total), Text(bar(count / total, room), style=coloured.style)
-            )
+            table.add_row(words.status(status), f"{count:,}", percent(count / total))
     return table
 
 
@@ -89,23 +80,23 @@ def _ended(data: Figures) -> list[RenderableType]:
     if data["success_rate"] is None:
         return [Text("Nothing has ended yet, so there are no rates, durations and improvements.", style="dim")]
     rates = f"{percent(data['success_rate'])} completed, {percent(data['failure_rate'])} failed or timed out, "
-    page: list[RenderableType] = [
+    numbers = ("mean", "10%", "median", "90%", "count")
+    table = plain_table("", *numbers, right=numbers)
+    unknown = []
+    for name, label in _SPREADS.items():
+        each, shape = data[name], _signed_percent if name == "performance_improvement" else duration
+        if each["mean"] is None:
+            unknown.append(Text(f"{label} unknown: {each['reason']}"))
+            continue
+        table.add_row(label, *(shape(each[key]) for key in ("mean", "p10", "median", "p90")), f"{each['count']:,}")
+    error = percent(data["quantiles"]["relative_error"])
+    return [
         Text(f"Of {ended:,} that ended: {rates}{percent(data['cancelled_rate'])} cancelled"),
         Text(),
+        *([table] if table.rows else []),
+        *unknown,
+        Text(f"10%: a tenth is no more than that. Means are exact, the rest within {error}.", style="dim"),
     ]
-    table = plain_table("", "mean", "10%", "median", "90%", "count", right=("mean", "10%", "median", "90%", "count"))
-    known = {name: data[name] for name in _SPREADS if data[name]["mean"] is not None}
-    for name, each in known.items():
-        shape = _signed_percent if name == "performance_improvement" else duration
-        figures = [shape(each[key]) for key in ("mean", "p10", "median", "p90")]
-        table.add_row(_SPREADS[name], *figures, f"{each['count']:,}")
-    page += [table] if known else []
-    page += [Text(f"{_SPREADS[n]} unknown: {data[n]['reason']}") for n in _SPREADS if n not in known]
-    error = data["quantiles"]["relative_error"]
-    page += [
-        Text(f"10%: a tenth is no more than that. Means are exact, the rest within {percent(error)}.", style="dim")
-    ]
-    return page
 
 
 def _groups(data: Figures, width: int) -> Table:
@@ -181,46 +172,34 @@ def _signed_percent(share: float | None) -> str:
     return percent(share, sign=True)
 
 
-def _duration_more(slope: float) -> tuple[str, str]:
-    return f"{'-' if slope < 0 else '+'}{duration(abs(slope))}", ""
-
-
-def _points(slope: float) -> tuple[str, str]:
-    return f"{100 * slope:+.2f}", " points"
-
-
-def _signed(slope: float) -> tuple[str, str]:
-    return f"{slope:+.3g}", ""
-
-
 # How each is called, how it reads, and how a change of it reads, with its unit.
-_TRENDS: dict[str, tuple[str, Callable[[float], str], Callable[[float], tuple[str, str]]]] = {
-    "count": ("ended", brief, _signed),
-    "success_rate": ("completed", percent, _points),
-    "mean_duration_seconds": ("time of running", duration, _duration_more),
-    "mean_improvement": ("improvement", _signed_percent, _points),
-}
-_LABEL = max(len(label) for label, _, _ in _TRENDS.values()) + 2
+_TRENDS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str], str]] = {
+    "count": ("ended", brief, "{:+.3g}".format, ""),
+    "success_rate": ("completed", percent, lambda slope: f"{100 * slope:+.2f}", " points"),
+    "mean_duration_seconds": (
+        "time of running", duration, lambda slope: f"{'-' if slope < 0 else '+'}{duration(abs(slope))}", "",
+    ),
+    "mean_improvement": ("improvement", _signed_percent, lambda slope: f"{100 * slope:+.2f}", " points"),
+}  # fmt: skip
+_LABEL = max(len(each[0]) for each in _TRENDS.values()) + 2
 
 
 def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
     """The page of `o9 trends`: for each figure its values, its bounds, and where it is going."""
     windows, window, found = data["windows"], data["window"], data["trends"]
-    room = max(8, min(WIDEST_BAR * 2, width - _LABEL - 24))
+    room = max(8, min(WIDEST_COURSE, width - _LABEL - 24))
     each = group_size(len(windows), room)
     reasons = {trend.get("reason") for trend in found.values()}
     none = reasons.pop() if len(reasons) == 1 else None
     page: list[RenderableType] = [Text(_range_of(windows, window, days), style="bold"), Text()]
-    for name, (label, shape, change) in _TRENDS.items():
+    for name, (label, shape, change, unit) in _TRENDS.items():
         values = [row[name] for row in windows]
         known = [value for value in values if value is not None]
-        marks = Text(sparkline(fitted(values, room), *_scale(name, known)), style="cyan")
-        if each == 1 and not windows[-1]["is_over"]:
-            marks.stylize("dim", len(marks) - 1)
+        marks = sparkline(fitted(values, room), *_scale(name, known))
         extent = _from_to(known, shape) if known else "unknown"
-        page.append(Text.assemble(label.ljust(_LABEL), marks, f"  {extent}"))
+        page.append(Text.assemble(label.ljust(_LABEL), (marks, "cyan"), f"  {extent}"))
         if none is None:
-            page.append(Padding(_direction(found[name], change, window), (0, 0, 0, _LABEL)))
+            page.append(indented(_direction(found[name], change, unit, window), _LABEL))
     notes = [f"No slopes: {none}." if none else f"Slopes: {data['method']} at {percent(data['confidence'])}."]
     notes += [f"The last {window} is not over, and counts for no slope." if not windows[-1]["is_over"] else ""]
     notes += [f"A mark is the mean of {each} {window}s." if each > 1 else ""]
@@ -244,11 +223,11 @@ def _scale(name: str, known: Sequence[float]) -> tuple[float, float]:
     return (min(known), max(known)) if name == "mean_improvement" else (0.0, max(known))
 
 
-def _direction(trend: Figures, change: Callable[[float], tuple[str, str]], window: str) -> Text:
+def _direction(trend: Figures, change: Callable[[float], str], unit: str, window: str) -> Text:
     """`rising: +2.5 a day (+0.3 to +4.7; 30 days)`"""
     if trend["slope"] is None:
         return Text(f"unknown: {trend['reason']}", style="dim")
-    (slope, unit), (low, _), (high, _) = (change(trend[end]) for end in ("slope", "low", "high"))
+    slope, low, high = (change(trend[end]) for end in ("slope", "low", "high"))
     per = "an hour" if trend["per"] == "hour" else "a day"
     return Text(f"{trend['direction']}: {slope}{unit} {per} ({low} to {high}; {trend['windows']} {window}s)")
 
@@ -270,30 +249,23 @@ _OWN: dict[str, tuple[Callable[[float], str], str]] = {
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
     """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
     shape, wide = _OWN.get(metric, (number, ""))[0], width >= ROOM_FOR_NAMES
-    table = plain_table("rank", "id", *(["name", "status"] if wide else []), "value", "", right=("rank", "value"))
-    most = max(abs(row["value"]) for row in rows)
-    ranks = ranks_shown(rows)
-    for rank, row in zip(ranks, rows, strict=True):
+    table = plain_table("rank", "id", *(["name", "status"] if wide else []), "value", right=("rank", "value"))
+    for rank, row in zip(ranks_shown(rows), rows, strict=True):
         name = Text(shown(row["name"]), no_wrap=True, overflow="ellipsis")
-        length = bar(abs(row["value"]) / most if most else 0.0, BAR_WIDTH)
         table.add_row(
             rank,
             Text(shown(row["optimization_id"])),
             *([name, words.status(OptimizationStatus(row["status"]))] if wide else []),
             shape(row["value"]),
-            Text(length, style="cyan" if row["value"] >= 0 else "red"),
         )
     for column in table.columns:
-        column.no_wrap = column.header in ("rank", "status", "value", "")
+        column.no_wrap = column.header in ("rank", "status", "value")
     ways = {row["direction"] for row in rows}
     better = "More is better." if MAXIMIZE in ways else "Less is better."
     if len(ways) > 1:
         better = "Some are maximized, some minimized: each by its own direction."
     title = f"The best {len(rows):,} by {metric}. {better}" if len(rows) > 1 else f"By {metric}. {better}"
-    notes = ["= is a rank that several share."] if any("=" in rank for rank in ranks) else []
-    notes += ["Bars are as long as a value is far from 0."] if any(row["value"] < 0 for row in rows) else []
-    below: list[RenderableType] = ["", Text(" ".join(notes), style="dim")] if notes else []
-    return [Text(shown(title), style="bold"), "", table, *below]
+    return [Text(shown(title), style="bold"), "", table]
 
 
 def best_view(best: Mapping[str, Sequence[Figures]], measured: Sequence[str]) -> list[RenderableType]:
