@@ -17,6 +17,7 @@ from o9.alerts.rules.evaluator import RuleEvaluator
 from o9.alerts.service.system import system_for
 from o9.blocks.alert_channel import load_block
 from o9.flows.events import emit_alert
+from o9.flows.run_view import run_page
 from o9.flows.scheduled import SCHEDULED, store_of_run
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
@@ -40,7 +41,7 @@ async def deliver_alerts() -> dict[str, Any]:
     await system.initialize()
     for event in ("alert", "resolved"):
         system.register_callback(event, partial(emit_alert, store))
-    judge = RuleEvaluator(system)
+    judge = RuleEvaluator(system, run_page=run_page)
     await judge.use(store, settings().lease_seconds)
     try:
         judged = await judge.look(f"{settings().node_id}/rules-{flow_run.id}", utc_now())

@@ -12,7 +12,7 @@ from typing import Any
 
 from o9.health.grades import Verdict
 from o9.health.wording import markdown as verdict_markdown
-from o9.model.optimization import OptimizationState, strategy_of
+from o9.model.optimization import OptimizationState, series_of, strategy_of
 from o9.model.trial import Trial
 from o9.report.headline import performance_figures
 from o9.text.cut import first_line
@@ -36,7 +36,7 @@ def run_tags(state: OptimizationState) -> list[str]:
 
 def artifact_key(state: OptimizationState) -> str:
     """The key under which the results of one series, or else name, are versions of each other: `o9-momentum-on-s-p`."""
-    name = str(state.metadata.get("series") or state.name)
+    name = series_of(state)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return f"o9-{slug or hashlib.sha256(name.encode()).hexdigest()[:8]}"[:KEY_LENGTH].rstrip("-")
 

@@ -19,6 +19,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_UI_URL
 
 from o9.flows.events import emit_improved, emit_status
 from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
@@ -28,6 +29,7 @@ from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, is_placebo
 from o9.model.states import OptimizationStatus, TrialState
+from o9.model.urls import public_url
 from o9.store import queries
 from o9.store.store import Store
 
@@ -36,6 +38,12 @@ SHOW_SECONDS = 4.0
 CLOSE_SECONDS = 10.0
 TRIALS_SHOWN = 10
 FAILED_SHOWN = 5
+
+
+def run_page(flow_run_id: str) -> str:
+    """The address of its page on the server that Prefect's settings name; empty where they name none."""
+    pages = PREFECT_UI_URL.value()
+    return f"{public_url(pages)}/runs/flow-run/{flow_run_id}" if pages else ""
 
 
 class RunView:

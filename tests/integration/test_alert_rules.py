@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_steps import at_work, put, sweep, trial
+from contract_steps import at_work, put, sweep
+from o9_testing import new
+from rule_subjects import commit, complete, fail, report, told
 from sqlalchemy import event, update
 from verdicts import FORECAST, keep_verdict, verdict
 
@@ -23,20 +25,17 @@ from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
 from o9.model.optimization import OptimizationAlert, utc_now
-from o9.model.states import AlertLevel, TrialState
+from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import OptimizationMonitor, alert_of
 from o9.store import queries
 from o9.store.alerts.rule_state import KeepRuleStates
-from o9.store.optimizations.commit_step import CommitStep
-from o9.store.optimizations.health_reports import KeepReport
 from o9.store.optimizations.transitions import Cause, Transition
-from o9.store.queue.claims import Claim, Claimed, Heartbeat, Leave
+from o9.store.queue.claims import Claim, Heartbeat, Leave
 from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.schema.optimizations import NODE
 from o9.store.store import Store
-from OptimizationStateAggregator import OptimizationHealthReport
 
 HOUR = timedelta(hours=1)
 Watch = Callable[..., Awaitable[RuleService]]
@@ -84,42 +83,6 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
         await system.cleanup()
 
 
-def told(store: Store) -> list[tuple[str, str, bool]]:
-    """Each episode: its rule, of what, whether it is over; in the order of these."""
-    rows = [row for row in store.read(queries.alerts, limit=1000) if row["episode"] == row["alert_id"]]
-    return sorted(
-        (row["metadata"]["rule"], row["optimization_id"] or _subject(row), row["resolved_at"] is not None)
-        for row in rows
-    )
-
-
-def _subject(row: dict[str, Any]) -> str:
-    labels = row["metadata"].get("labels", {})
-    return next((labels[name] for name in ("node", "channel", "schedule", "type", "strategy") if name in labels), "")
-
-
-def fail(store: Store, name: str, /, why: str = "ValueError: no data", **fields: Any) -> None:
-    claimed = at_work(store, name, **fields)
-    store.write(Transition(name, S.FAILED, Cause.HOOK, fence=claimed.fence, issue=why))
-
-
-def complete(store: Store, name: str, /, value: float = 1.0, failed: int = 0, **fields: Any) -> None:
-    claimed = at_work(store, name, **fields)
-    commit(store, name, claimed, value, failed)
-    store.write(Transition(name, S.COMPLETED, Cause.HOOK, fence=claimed.fence))
-
-
-def commit(store: Store, name: str, claimed: Claimed, value: float = 1.0, failed: int = 0) -> None:
-    bad = [trial(1 + n, state=TrialState.FAILED, value=None, error="x") for n in range(failed)]
-    improvement = 0.0
-    state = store.read(queries.get, name)
-    if state is not None and state.baseline_performance:
-        improvement = (value - state.baseline_performance) / state.baseline_performance
-    best = {"x": 1}
-    step = CommitStep(name, claimed.fence, 0, [trial(0), *bad], {}, {"best": value}, "1/1", value, improvement, best)
-    store.write(step)
-
-
 # What happens to optimizations
 
 
@@ -139,7 +102,9 @@ async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
     assert told(store) == [("failed", "a", False), ("timed_out", "slow", False)]
     (row,) = store.read(queries.alerts, optimization_id="a")
     assert row["message"] == "name failed: ValueError: no data"
-    assert row["metadata"]["labels"] == {"type": "parameter_tuning", "strategy": "default", "error": "ValueError"}
+    assert row["metadata"]["labels"] == {
+        "name": "name", "series": "name", "type": "parameter_tuning", "strategy": "default", "error": "ValueError",
+    }  # fmt: skip
     assert row["at"] == store.read(queries.transitions, "a")[-1]["at"]
     clock.now += HOUR + timedelta(seconds=1)
     await judge.look()
@@ -334,16 +299,6 @@ def test_rule_states_read_back(database: str, request: pytest.FixtureRequest) ->
 # Health, house and statistics
 
 
-def report(store: Store, name: str, checks: list[dict[str, Any]], validity: str = "healthy") -> None:
-    state = store.read(queries.get, name)
-    assert state is not None
-    fields = {f"{part}_{what}": value for part in ("validity", "completeness", "security", "performance")
-              for what, value in (("status", "healthy"), ("score", 1.0))}  # fmt: skip
-    said = fields | {"validity_status": validity, "overall_status": validity, "timestamp": utc_now()}
-    made = OptimizationHealthReport.from_dict({"optimization_id": name, **said, "issues": [str(checks)]})
-    store.write(KeepReport(made, checks, state))
-
-
 @pytest.mark.parametrize(("grade", "rule"), [(Grade.LOST, "verdict_lost"), (Grade.VOID, "verdict_void")])
 async def test_a_result_that_was_lost_or_void_is_told_once_by_its_grade(
     store: Store, watch: Watch, grade: Grade, rule: str
@@ -478,7 +433,7 @@ async def test_a_store_and_a_prefect_that_were_away(store: Store, watch: Watch) 
 async def test_what_the_monitor_finds_is_repeated_until_it_is_gone(store: Store, watch: Watch, clock: Clock) -> None:
     monitor = OptimizationMonitor(store=store)
     judge = await watch(monitor=monitor)
-    found = alert_of("a", Finding("stalled", AlertLevel.ERROR, "no step for 9 s", "look at its log", {}))
+    found = alert_of(new("a"), Finding("stalled", AlertLevel.ERROR, "no step for 9 s", "look at its log", {}))
     await monitor.emit("alert", found)
     assert told(store) == [("stalled", "a", False)]
     (before,) = store.read(queries.open_episodes)
@@ -599,5 +554,6 @@ async def test_a_night_without_a_source_of_data_is_one_message(
         done = await judge._alerts.deliver_once()
     assert (done["notices"], done["sent"]) == (1, 3)
     for entry in await judge._alerts.get_notification_history():
-        assert (entry["firing_count"], entry["labels"]) == (20, {"level": "error", "title": "Optimization failed"})
+        group = {"level": "error", "title": "Optimization failed", "series": "name"}
+        assert (entry["firing_count"], entry["labels"]) == (20, group)
     assert {row["metadata"]["labels"]["error"] for row in store.read(queries.alerts)} == {"ConnectionError"}

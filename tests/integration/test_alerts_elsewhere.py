@@ -99,7 +99,7 @@ async def test_an_aggregator_tells_what_its_monitor_finds(
     assert [each.alert_id for each in await aggregator.get_alerts()] == ["by hand"]
 
     finding = Finding("stalled", AlertLevel.ERROR, "no step for 9 s", "look at its log", {"quiet_seconds": 9.0})
-    found = alert_of("opt-9", finding)
+    found = alert_of(o9_testing.new("opt-9"), finding)
     await aggregator.monitor.emit("alert", found)
     await async_wait_until(lambda: ("stalled", False) in told)
     (kept,) = await aggregator.get_alerts("opt-9")
@@ -120,7 +120,7 @@ async def test_the_monitor_says_when_a_finding_is_gone(store_url: str) -> None:
             monitor.register_callback(event, lambda about, event=event: heard.append((event, about.resolved)))
         await monitor.start_monitoring("a")
         watch = monitor._watches["a"]
-        watch.firing["stalled"] = alert_of("a", Finding("stalled", AlertLevel.ERROR, "", ""))
+        watch.firing["stalled"] = alert_of(o9_testing.new("a"), Finding("stalled", AlertLevel.ERROR, "", ""))
         await monitor.stop_monitoring("a")
         assert heard == [("resolved", True)]
 

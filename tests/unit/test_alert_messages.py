@@ -78,6 +78,19 @@ def test_a_group_of_one_title_is_called_by_it() -> None:
     assert message(notice(*three[:2], resolved=(three[2],))).title == "[ERROR] Trials fail (2 firing, 1 resolved)"
 
 
+def test_a_name_stands_beside_the_id_and_a_series_in_the_title_of_its_group() -> None:
+    labels = {"title": "Trials fail", "level": "error", "optimization": "carry-7f3a", "rule": "failed"}
+    run = replace(alert(optimization="carry-7f3a"), labels=labels | {"name": "carry-2026-01-30", "series": "carry"})
+    assert message(notice(run)).title == "[ERROR] Trials fail: carry-2026-01-30 · carry-7f3a"
+    assert "- Optimization: carry-2026-01-30 · carry-7f3a\n- Since" in message(notice(run)).body()
+    of_all = replace(run, labels={"title": "Trials fail", "level": "error", "series": "carry", "rule": "failed"})
+    assert message(notice(of_all)).title == "[ERROR] Trials fail: carry · carry-7f3a"
+    unnamed = replace(run, labels=labels | {"name": "carry-7f3a", "series": "carry-7f3a"})
+    assert message(notice(unnamed)).title == "[ERROR] Trials fail: carry-7f3a"
+    group = replace(notice(run, unnamed), group_labels={"title": "Trials fail", "level": "error", "series": "carry"})
+    assert message(group).title == "[ERROR] Trials fail: carry (2 firing)"
+
+
 def test_what_differs_by_labels_alone_is_told_apart_everywhere() -> None:
     books = [
         replace(
@@ -236,6 +249,14 @@ def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
     assert "https://desk.example/o9/trend%2F7%20x?alert=a" in desk.of(notice(alert(optimization="trend/7 x"))).body()
     own = alert(link="https://elsewhere.example/7")
     assert "https://elsewhere.example/7" in desk.of(notice(own)).body()
+
+
+def test_the_page_of_its_run_stands_beside_the_link() -> None:
+    run = "https://prefect.example/runs/flow-run/1"
+    told = message(notice(alert(link="https://elsewhere.example/7", run=run))).body()
+    assert f"- Run: {run}\n- Look: https://elsewhere.example/7\n" in told
+    assert f"   {run}" in message(notice(alert(run=run), alert())).body()
+    assert "Run" not in message(notice(alert(run="javascript:alert(1)"))).body()
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])

@@ -208,7 +208,7 @@ def test_what_is_likely_a_mistake_is_a_doubt_with_its_place(text: str, told: str
 @pytest.mark.parametrize(
     "text",
     [
-        "route: {group_by: [title, level, optimization, rule, type, strategy, node, channel, schedule, error]}",
+        "route: {group_by: [title, level, optimization, name, series, rule, type, strategy, node, channel, schedule]}",
         "route: {group_by: ['...']}",
         "route: {group_by: [desk]}\nrules: [{name: failed, labels: {desk: eu}}]",
         "route: {routes: [{matchers: [rule=mine]}]}\nrules: [{name: mine, when: queued > 1}]",

@@ -25,6 +25,7 @@ from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block
 from o9.blocks.store import release_store, use_store
 from o9.flows.membership import leave_store
+from o9.flows.run_view import run_page
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.control import Control, ControlVerbs
 from o9.lifecycle.coordinator import OptimizationCoordinator
@@ -109,6 +110,7 @@ class OptimizationStateAggregator(ControlVerbs):
             self.monitor,
             interval=min(PASS_SECONDS, 5 * self._interval),
             schedules={schedule.name: schedule.lease for schedule in self._schedules},
+            run_page=lambda run: run_page(run) if self._node is not None and not self._node.server.local else "",
         )
         self.api = OptimizationAPI(backend=self)
         self._store: Store | None = None

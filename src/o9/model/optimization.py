@@ -141,6 +141,11 @@ def strategy_of(metadata: Mapping[str, Any]) -> str:
     return DEMONSTRATION if metadata.get(DEMONSTRATION) is True else str(metadata.get("strategy", "default"))
 
 
+def series_of(state: OptimizationState) -> str:
+    """The recurring optimization that it is a run of; of any other its name."""
+    return str(state.metadata.get("series") or state.name or state.optimization_id)
+
+
 def is_placebo(metadata: Mapping[str, Any]) -> bool:
     """Is it a search on data without an edge? Its result says nothing about a strategy."""
     return "placebo_of" in metadata

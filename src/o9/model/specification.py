@@ -130,6 +130,9 @@ class Metadata(Typed):
         description="Metrics of the best trial above which it is suspended.",
         examples=[{"drawdown": 0.2}],
     )
+    on_completion: Annotated[Flag, Role.LATER] = Field(
+        False, description="Send an alert of level info when it completes."
+    )
     timeout_seconds: _Seconds | None = Field(None, description="Of running, over all attempts.")
     trial_timeout_seconds: _Seconds | None = Field(None, description="Of one trial, which has failed then.")
     stop_after_failures: _Number | None = Field(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from o9.model.errors import OptimizationError
-from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, utc_now
+from o9.model.optimization import OptimizationAlert, OptimizationMetrics, OptimizationState, series_of, utc_now
 from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.model.validation import alert_level, validate_seconds, validate_whole
 from o9.monitor.figures import metrics_of, snapshots
@@ -194,7 +194,7 @@ class OptimizationMonitor(StoreComponent):
         await self._resolve(watch, gone)
         for name, finding in found.items():
             if name not in watch.firing:
-                alert = alert_of(watch.window.state.optimization_id, finding)
+                alert = alert_of(watch.window.state, finding)
                 watch.firing[name] = alert
                 self._alerts.append(alert)
                 level = logging.INFO if finding.level is AlertLevel.INFO else logging.WARNING
@@ -215,14 +215,15 @@ class OptimizationMonitor(StoreComponent):
         self._repeat(self.check, self.check_interval, "looking at what runs")
 
 
-def alert_of(optimization_id: str, finding: Finding) -> OptimizationAlert:
-    """The finding for people; `metadata` has its name, evidence and remedy."""
+def alert_of(state: OptimizationState, finding: Finding) -> OptimizationAlert:
+    """The finding for people; `metadata` has its name, evidence and remedy, and the optimization's names as labels."""
+    labels = {"name": state.name or state.optimization_id, "series": series_of(state)}
     return OptimizationAlert(
         alert_id=uuid.uuid4().hex,
-        optimization_id=optimization_id,
+        optimization_id=state.optimization_id,
         level=finding.level,
         title=finding.name.replace("_", " "),
         message=f"{finding.summary}: {finding.remedy}",
         timestamp=utc_now(),
-        metadata={"finding": finding.name, "evidence": finding.evidence, "remedy": finding.remedy},
+        metadata={"finding": finding.name, "evidence": finding.evidence, "remedy": finding.remedy, "labels": labels},
     )

@@ -41,6 +41,11 @@ BUILT_IN: tuple[Rule, ...] = (
         "raise timeout_seconds or reduce the steps, then run it again with `o9 retry {optimization}`",
     ),
     _rule(
+        "completed", "Optimization completed", Scope.END, AlertLevel.INFO, "completed == 1 and on_completion == 1",
+        "{name} ended at {current_performance} after {completed_steps} steps, in {execution_time}",
+        "`o9 show {optimization}` has its parameters, `o9 health {optimization}` its verdict",
+    ),
+    _rule(
         "crashed", "Attempt crashed", Scope.DEATH, AlertLevel.WARNING, "deaths >= 1",
         "{name}: {detail}",
         "find out what killed the process: memory, the machine, or a native library of the objective",

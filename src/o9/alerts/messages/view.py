@@ -61,6 +61,7 @@ class AlertShown:
     news: str  # new, where others were known
     badge: str  # CRITICAL, RESOLVED
     optimization: str
+    subject: str  # its name and id
     since: str
     lasting: str
     ended: str  # empty while it fires
@@ -69,6 +70,7 @@ class AlertShown:
     evidence: str  # the figures on one line
     remedy: Prose
     link: str
+    run: str  # the page of its run in Prefect
     command: str
     labels: Mapping[str, str]
     labelled: str  # those of them that nothing else says, on one line
@@ -150,6 +152,7 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         news=news,
         badge=alert.level.value.upper() if firing else "RESOLVED",
         optimization=_name(alert.optimization_id),
+        subject=subject_of(alert.labels, alert.optimization_id),
         since=since,
         lasting=lasting,
         ended=moment(ended) if ended else "",
@@ -158,6 +161,7 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         evidence="; ".join(f"{name} {value}" for name, value in figures.items()),
         remedy=Prose("" if detail.bare else cut(todo, detail.text)),
         link="" if detail.bare else _address(alert, link),
+        run="" if detail.bare else _given_address(alert, "run"),
         command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
         labelled=cut(labelled(alert.labels, *said_of(alert)), min(detail.text, LABELLED_LIMIT)),
@@ -170,13 +174,20 @@ def _where_all_is(alert: Alert) -> str:
     return f"(all of it: o9 alerts show {shlex.quote(out)})" if out and out == alert.alert_id else ""
 
 
+def subject_of(labels: Mapping[str, str], optimization: str) -> str:
+    """`Momentum · momentum-7f3a`: the name, or the series, and the id; nothing of an alert of no optimization."""
+    name = labels.get("name") or labels.get("series") or optimization
+    return " · ".join(dict.fromkeys((_name(name), _name(optimization)))) if optimization else ""
+
+
 def said_of(alert: Alert) -> tuple[str, str, str]:
     return alert.title, alert.level.value, alert.optimization_id
 
 
 def labelled(labels: Mapping[str, str], title: str, level: str, optimization: str) -> str:
-    """`book=a, venue=XNYS`: what distinguishes an alert beside these three and its rule."""
-    said = {"title": title, "level": level, "optimization": optimization, "rule": labels.get("rule")}
+    """`book=a, venue=XNYS`: what distinguishes an alert beside these three, its subject and its rule."""
+    said = {"title": title, "level": level, "optimization": optimization}
+    said |= {name: labels.get(name, "") for name in ("rule", *(("name", "series") if optimization else ()))}
     others = [(name, value) for name, value in sorted(labels.items()) if said.get(name) != value]
     return ", ".join(f"{_name(name)}={cut(_name(value), VALUE_LIMIT)}" for name, value in others)
 
@@ -205,13 +216,14 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
     title = _name(next(iter(titles))) if len(titles) == 1 else ""
     if len(everything) == 1:
         alert = everything[0]
-        where = _name(alert.optimization_id)
+        where = subject_of(alert.labels, alert.optimization_id)
         out = f"{title or UNTITLED}: {where}" if where else title or UNTITLED
-        # Title and optimization distinguish an alert of a rule.
-        which = "" if "rule" in alert.labels else cut(labelled(alert.labels, *said_of(alert)), HEADLINE_LABELLED_LIMIT)
-        return f"{out} ({which})" if which else out
+        # Title and subject distinguish an alert of a rule.
+        which = "" if "rule" in alert.labels else labelled(alert.labels, *said_of(alert))
+        return f"{out} ({cut(which, HEADLINE_LABELLED_LIMIT)})" if which else out
     counts = _counts(notice)
     if title:
+        title += f": {_name(series)}" if (series := notice.group_labels.get("series")) else ""
         return f"{title} ({', '.join(f'{count:,} {what}' for what, count in counts)})"
     (what, count), *others = counts
     first = f"{count:,} {'alert' if count == 1 else 'alerts'} {what}"
@@ -298,15 +310,19 @@ def _only(name: str) -> re.Pattern[str]:
 
 
 def _address(alert: Alert, link: str | None) -> str:
-    given = alert.metadata.get("link")
-    if isinstance(given, str) and given:
-        return address(given)
+    if given := _given_address(alert, "link"):
+        return given
     if link is None or not alert.optimization_id:
         return ""
     ids = {"{optimization}": alert.optimization_id, "{alert}": alert.alert_id}
     for name, value in ids.items():
         link = link.replace(name, quote(value, safe=""))
     return address(link)
+
+
+def _given_address(alert: Alert, name: str) -> Address | str:
+    given = alert.metadata.get(name)
+    return address(given) if isinstance(given, str) else ""
 
 
 def address(text: str) -> Address | str:

@@ -15,10 +15,10 @@ from datetime import timedelta
 from o9.alerts.pipeline.alert import Labels, digest
 from o9.alerts.pipeline.matchers import Matchers, match
 
-GROUP_WAIT = timedelta(seconds=30)
+GROUP_WAIT = timedelta(seconds=20)  # with a pass of the rules: a failure is sent within 30 s
 GROUP_INTERVAL = timedelta(minutes=5)
 REPEAT_INTERVAL = timedelta(hours=4)
-GROUP_BY = ("title", "level")
+GROUP_BY = ("title", "level", "series")
 
 Grouping = tuple[tuple[str, str], ...]
 """The labels by which an alert is grouped, with their values."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any
@@ -47,10 +48,19 @@ Statistics = tuple[Mapping[str, Any], Sequence[Row]]
 
 
 class RuleEvaluator:
-    """`schedules`: by the name of each flow that runs on a schedule, the lease by which its runs are claimed."""
+    """`schedules`: by the name of each flow that runs on a schedule, the lease by which its runs are claimed.
 
-    def __init__(self, alerts: AlertNotificationSystem, schedules: Mapping[str, str] | None = None) -> None:
+    run_page: the address of a flow run's page, by its id; empty where there is none for others to open.
+    """
+
+    def __init__(
+        self,
+        alerts: AlertNotificationSystem,
+        schedules: Mapping[str, str] | None = None,
+        run_page: Callable[[str], str] = lambda _: "",
+    ) -> None:
         self._alerts = alerts
+        self._run_page = run_page
         self._schedules = dict(schedules or {})
         self._rules: tuple[Rule, ...] = ()
         self._board: Board | None = None
@@ -151,8 +161,12 @@ class RuleEvaluator:
         turns, ended, behind = self._take_transitions(board, now)
         reports = store.read(queries.health_reports_since, self._positions[REPORTS], limit=PAGE)
         if reports:
-            found = ((row, self._state(row)) for row in reports)
-            facts = [rule_facts.report_facts(row, state) for row, state in found if state is not None]
+            found = [(row, state) for row in reports if (state := self._state(row)) is not None]
+            facts = [
+                rule_facts.report_facts(row, state)
+                for row, state in found
+                if not rule_facts.is_superseded(store, row, state)
+            ]
             turns += board.take(Scope.REPORT, facts, now)
             self._positions[REPORTS] = reports[-1]["id"]
         if Scope.OPTIMIZATION in scopes:
@@ -221,13 +235,20 @@ class RuleEvaluator:
         """What begins is sent together, and then what ends, since that may have begun in this pass."""
         begun = [turn.alert for turn in turns if turn.alert is not None]
         new = [alert for alert in begun if await self._store.read_async(queries.alert, alert.alert_id) is None]
-        sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in new), return_exceptions=True)
+        linked = [await self.linked(alert) for alert in new]
+        sent = await asyncio.gather(*(self.send(alert, UNTIL_RESOLVED) for alert in linked), return_exceptions=True)
         for answer in sent:
             if isinstance(answer, BaseException):
                 raise answer
         for turn in turns:
             if turn.alert is None:
                 await self.end(turn)
+
+    async def linked(self, alert: OptimizationAlert) -> OptimizationAlert:
+        """With the page of its optimization's run. Raises OptimizationStoreError."""
+        holding = await self._store.read_async(queries.holding, alert.optimization_id) if alert.optimization_id else None
+        page = self._run_page(holding.prefect_run_id) if holding and holding.prefect_run_id else ""
+        return replace(alert, metadata=alert.metadata | {"run": page}) if page else alert
 
     async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
         """False: it was resolved meanwhile, and is not to be repeated. Raises OptimizationStoreError."""

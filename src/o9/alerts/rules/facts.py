@@ -21,7 +21,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.heartbeat import dead_on_this_host
-from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
+from o9.model.optimization import OptimizationState, baseline_of, series_of, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
 from o9.store import queries
@@ -64,6 +64,7 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
     status = S(row["to_status"])
     figures: dict[str, float | None] = state_figures(state)
     figures |= {name: float(status is each) for each, name in _FLAGS.items()}
+    figures["on_completion"] = float(state.metadata.get("on_completion") is True)
     if status is S.COMPLETED:
         figures |= _effect(state)
         if "worse_than_usual" in asked:
@@ -131,8 +132,20 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
         before = known.metadata.get("retry_of") if known else None
 
 
+def is_superseded(store: Store, row: Row, state: OptimizationState) -> bool:
+    """Whether a newer run of its series has completed and was judged before this report."""
+    if "series" not in state.metadata:
+        return False
+    wanted = queries.Filter(status=S.COMPLETED, series=series_of(state))
+    completed = store.read(queries.page, wanted, limit=1).items
+    if not completed or completed[0].created_at <= state.created_at:
+        return False
+    newest = store.read(queries.health_report, completed[0].optimization_id)
+    return newest is not None and newest["id"] < row["id"]
+
+
 def report_facts(row: Row, state: OptimizationState) -> SubjectFacts:
-    """What a health report says."""
+    """What a health report says; of a run of a series it is about the series, once it has completed."""
     report, checks = row["report"], row["checks"]
     look_ahead, risk = (_bad(checks, name) for name in ("validity.look_ahead", "security.risk_limits"))
     verdict = verdict_of(checks)
@@ -156,7 +169,13 @@ def report_facts(row: Row, state: OptimizationState) -> SubjectFacts:
         "verdict": verdict.headline if verdict else NOT_JUDGED,
     }
     made = _of_optimization(state, figures, "", row["last_at"])
-    return replace(made, words={**made.words, **words})
+    made = replace(made, words={**made.words, **words})
+    if "series" not in state.metadata:
+        return made
+    # Without what only one run has, the alerts of all runs are one.
+    labels = {name: made.labels[name] for name in ("series", "type", "strategy")}
+    key, provisional = " ".join(labels.values()), state.status is not S.COMPLETED
+    return replace(made, key=key, labels={**labels, "optimization": ""}, provisional=provisional)
 
 
 def living(store: Store) -> set[str]:
@@ -287,14 +306,17 @@ def _of_optimization(
     at: str | None,
     labels: Mapping[str, str] | None = None,
 ) -> SubjectFacts:
-    name = state.optimization_id
-    strategy = strategy_of(state.metadata)
+    name = state.name or state.optimization_id
+    known = {
+        "name": name, "series": series_of(state), "type": state.optimization_type.value,
+        "strategy": strategy_of(state.metadata),
+    }  # fmt: skip
     return SubjectFacts(
-        name,
+        state.optimization_id,
         figures,
-        {"type": state.optimization_type.value, "strategy": strategy, **(labels or {})},
-        name,
-        {"name": state.name or name, "detail": detail},
+        {**known, **(labels or {})},
+        state.optimization_id,
+        {"name": name, "detail": detail},
         None if at is None else datetime.fromisoformat(at),
     )
 

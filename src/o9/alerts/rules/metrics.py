@@ -101,7 +101,7 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.OPTIMIZATION: _OF_STATE,
     Scope.END: {
         **_OF_STATE, **dict.fromkeys(_ENDS, FLAG), "improvement": CHANGE, "short_of_target": NUMBER,
-        "worse_than_usual": MEASURE, "trials": COUNT, "failed_trials": COUNT, "failed_share": SHARE,
+        "worse_than_usual": MEASURE, "trials": COUNT, "failed_trials": COUNT, "failed_share": SHARE, "on_completion": FLAG,
     },
     Scope.DEATH: {"deaths": COUNT, "attempt": COUNT},
     Scope.REPORT: {
@@ -119,16 +119,15 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
 }  # fmt: skip
 OPEN = ("metrics.", "results.")
 """Prefixes of the figures that objectives return: of one optimization, while it runs and at its end."""
-_OF_ONE = ("optimization", "type", "strategy")
+_OF_ONE = ("optimization", "name", "series", "type", "strategy")
 LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.GLOBAL: (), Scope.TYPE: ("type",), Scope.STRATEGY: ("strategy",), Scope.OPTIMIZATION: _OF_ONE,
-    Scope.END: (*_OF_ONE, "error"), Scope.DEATH: _OF_ONE, Scope.REPORT: _OF_ONE, Scope.FINDING: ("optimization",),
+    Scope.END: (*_OF_ONE, "error"), Scope.DEATH: _OF_ONE, Scope.REPORT: _OF_ONE, Scope.FINDING: ("optimization", "name", "series"),
     Scope.NODE: ("node",), Scope.NODE_DEATH: ("node",), Scope.THIS_NODE: ("node",), Scope.CHANNEL: ("channel",),
     Scope.SCHEDULE: ("schedule",),
 }  # fmt: skip
 WORDS: Mapping[Scope, tuple[str, ...]] = {
-    Scope.OPTIMIZATION: ("name",), Scope.END: ("name", "detail"), Scope.DEATH: ("name", "detail"),
-    Scope.REPORT: ("name", "validity", "look_ahead", "risk", "verdict"),
+    Scope.END: ("detail",), Scope.DEATH: ("detail",), Scope.REPORT: ("validity", "look_ahead", "risk", "verdict"),
     Scope.NODE: ("host",), Scope.NODE_DEATH: ("host",),
     Scope.THIS_NODE: ("detail",), Scope.CHANNEL: ("detail",),
 }  # fmt: skip

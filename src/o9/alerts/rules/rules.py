@@ -69,7 +69,7 @@ class SubjectFacts:
     """What is known of a subject, which `key` identifies in its scope.
 
     labels: those of its alerts. words: what else the texts of rules may name, such as the `detail` of an error.
-    at: the time of an event; None: now.
+    at: the time of an event; None: now. provisional: it may begin something, and ends nothing.
     """
 
     key: str
@@ -78,16 +78,22 @@ class SubjectFacts:
     optimization_id: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
     at: datetime | None = None
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """Of a rule and a subject: pending or firing. `clear_since` is set while it lingers, `alert_id` while it fires."""
+    """Of a rule and a subject: pending or firing. `clear_since` is set while it lingers, `alert_id` while it fires.
+
+    runs: for how many runs of a series in a row, `run` being the last one.
+    """
 
     since: datetime
     firing: bool = False
     clear_since: datetime | None = None
     alert_id: str = ""
+    run: str = ""
+    runs: int = 0
 
     def dump(self) -> str:
         return _AS_JSON.dump_json(self).decode()
@@ -219,10 +225,14 @@ class Board:
         place = rule.name, facts.key
         known = self._states.get(place)
         reads = reading(rule.when, rule.clear, facts.figures)
+        if facts.provisional and reads is not Reading.HOLDS:
+            reads = Reading.UNKNOWN
         state, why = decide(rule, known, reads, now)
-        if why is not RuleReason.FIRES or state is None:
+        another = rule.scope is Scope.REPORT and reads is Reading.HOLDS and known and known.run != facts.optimization_id
+        if state is None or not (another or why is RuleReason.FIRES):
             return self._put(place, state, why)
-        alert = alert_of(rule, facts, state.since if facts.at is None else facts.at)
+        state = replace(state, run=facts.optimization_id, runs=state.runs + 1)
+        alert = alert_of(rule, facts, state.since if facts.at is None else facts.at, state.runs)
         self._put(place, replace(state, alert_id=alert.alert_id), why)
         return [Turn(rule.name, facts.key, why, alert)]
 
@@ -238,12 +248,17 @@ class Board:
         return [Turn(*place, why, ended=known.alert_id)] if known is not None and known.firing else []
 
 
-def alert_of(rule: Rule, facts: SubjectFacts, at: datetime) -> OptimizationAlert:
-    """The alert of a subject that begins to fire. Its id is derived from the rule, the subject and `at`."""
+def alert_of(rule: Rule, facts: SubjectFacts, at: datetime, runs: int = 1) -> OptimizationAlert:
+    """The alert of a subject that begins to fire, or that still does for `runs` runs in a row.
+
+    Its id is derived from the rule, the subject and `at`.
+    """
     assert rule.when is not None
     assert rule.level is not None
     about = {**facts.labels, **facts.words, "optimization": facts.optimization_id}
     evidence = {name: value for name in rule.when.figures if (value := facts.figures.get(name)) is not None}
+    if runs > 1:
+        evidence["runs in a row"] = float(runs)
     metadata: dict[str, Any] = {"rule": rule.name, "evidence": evidence}
     if rule.remedy:
         metadata["remedy"] = filled(rule.remedy, rule.scope, about, facts.figures)
@@ -262,9 +277,9 @@ def alert_of(rule: Rule, facts: SubjectFacts, at: datetime) -> OptimizationAlert
 
 def with_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
     """A finding of the monitor, as the rule of its name changes it."""
-    labels = {**alert.metadata.get("labels", {}), **rule.labels}
-    metadata = alert.metadata | {"rule": rule.name} | ({"labels": labels} if labels else {})
-    title = _title(rule, {"optimization": alert.optimization_id}, {}) or alert.title
+    labels = alert.metadata.get("labels", {})
+    metadata = alert.metadata | {"rule": rule.name, "labels": {**labels, **rule.labels}}
+    title = _title(rule, {**labels, "optimization": alert.optimization_id}, {}) or alert.title
     return replace(alert, title=title, level=rule.level or alert.level, metadata=metadata)
 
 

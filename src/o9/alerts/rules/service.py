@@ -37,7 +37,7 @@ AGAIN, OVER_AFTER = timedelta(minutes=1), timedelta(minutes=5)
 
 
 class RuleService:
-    """Evaluates every `interval` seconds. `schedules`: see RuleEvaluator."""
+    """Evaluates every `interval` seconds. `schedules`, `run_page`: see RuleEvaluator."""
 
     def __init__(
         self,
@@ -46,10 +46,11 @@ class RuleService:
         *,
         interval: float = PASS_SECONDS,
         schedules: Mapping[str, str] | None = None,
+        run_page: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._alerts = alerts
         self._interval = interval
-        self._evaluator = RuleEvaluator(alerts, schedules)
+        self._evaluator = RuleEvaluator(alerts, schedules, run_page)
         self._node = ""
         self._rules: tuple[Rule, ...] = ()
         self._board = Board()
@@ -170,6 +171,7 @@ class RuleService:
         if (rule := next(named, None)) is not None:
             found = self._found[alert.alert_id] = with_rule(rule, alert)
             try:
+                found = self._found[alert.alert_id] = await self._evaluator.linked(found)
                 await self._send(found, self._found)
             except OptimizationStoreError as error:
                 logger.warning("could not send the alert %s; trying again: %s", alert.title, error)

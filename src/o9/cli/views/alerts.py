@@ -19,7 +19,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from o9.alerts.messages.view import UNTITLED, labelled
+from o9.alerts.messages.view import UNTITLED, labelled, subject_of
 from o9.alerts.pipeline.reasons import ended_by_text, reason_text
 from o9.alerts.service.repository import alert_in, silence_in
 from o9.cli.console import facts_table, indented, plain_table, table_of
@@ -118,13 +118,14 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
 def _cells(listed: Listed, now: datetime, last: str, *, bare: bool) -> dict[str, Text]:
     """By heading, in the order of columns."""
     episode = listed.episode
-    labels = labelled(json.loads(episode.labels), episode.title, episode.level, episode.optimization_id)
+    labels = json.loads(episode.labels)
+    others = labelled(labels, episode.title, episode.level, episode.optimization_id)
     ended = last == "ended"
     return {
         "level": _level(episode.level),
         "title": Text(cut(_title(episode.title), TITLE_SHOWN), style="bold"),
-        "optimization": Text(shown(episode.optimization_id)),
-        "labels": Text(cut(shown(labels), LABELS_SHOWN)),
+        "optimization": Text(shown(subject_of(labels, episode.optimization_id))),
+        "labels": Text(cut(shown(others), LABELS_SHOWN)),
         "since": _since(episode, now, short=True, bare=bare),
         "acknowledged": Text(shown(episode.acknowledged_by or "")),
         last: _ended(episode, now, short=True) if ended else notifications_text(listed.notifications, short=True),
@@ -242,7 +243,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Iterator[tuple[str, str
     evidence = metadata.get("evidence")
     if isinstance(evidence, Mapping) and evidence:
         yield "figures", _equations((str(name), figure(each)) for name, each in evidence.items())
-    for label, key in (("to do", "remedy"), ("link", "link")):
+    for label, key in (("to do", "remedy"), ("run", "run"), ("link", "link")):
         if metadata.get(key):
             yield label, shown(str(metadata[key]))
     yield "since", _since(episode, now)
