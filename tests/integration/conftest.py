@@ -11,6 +11,7 @@ from typing import Any
 import o9_testing
 import pytest
 from alert_servers import HookServer
+from alert_worlds import MadeTime, World, open_world
 from quick_alerts import QUICK
 
 
@@ -51,3 +52,16 @@ def hooks() -> Iterator[HookServer]:
     server = HookServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def made_time(monkeypatch: pytest.MonkeyPatch) -> MadeTime:
+    return MadeTime().patch(monkeypatch)
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, tmp_path: Path, made_time: MadeTime) -> Iterator[World]:
+    """By the CONFIGURATION of the test's module."""
+    made = open_world(tmp_path, made_time, request.module.CONFIGURATION)
+    yield made
+    made.store.close()

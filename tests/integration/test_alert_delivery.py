@@ -18,6 +18,7 @@ from urllib.parse import quote
 import alert_servers
 import o9_testing
 import pytest
+import rule_subjects
 from alert_servers import Answered, HookServer, MailServer, Received
 
 from o9.aggregator.prefect_server import prefect_client_settings
@@ -37,6 +38,7 @@ SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
 DISCORD_TOKEN = "JHZ7lQml277CDHmQKMHI8qBe7bk2ZwO5UKjCiOAF7711o33MyqU344Qpgv7YTpadV_js"
 DISCORD = f"discord://4174216298/{DISCORD_TOKEN}"
 TEAMS = "workflows://teams.example.com/643e69f83c8944/Jrdxi5ahNnlqMv0rTpqxjiZ6UO"
+BRANIN = {"x": {"type": "float", "low": -5, "high": 10}, "y": {"type": "float", "low": 0, "high": 15}}
 DOUBT = "whether it arrived is unknown"
 
 
@@ -405,3 +407,57 @@ async def test_o9_s_block_is_saved_loaded_and_sent_through(services: HookServer)
             await asyncio.to_thread(load_block, "nothing")
     with pytest.raises(OptimizationValidationError, match=r"channels\.desk: Apprise does not take its URL"):
         channel_of("desk", AlertChannel(url="nowhere://T0PSECRET"))
+
+
+# A desk's evening
+
+
+async def test_a_desk_receives_how_its_runs_end_and_what_to_make_of_them(
+    services: HookServer, hooks: HookServer, mail: tuple[MailServer, str], tmp_path: Path,
+    set_o9: Callable[..., None], open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any],
+) -> None:  # fmt: skip
+    """By Slack, mail and a block of Prefect: one run completes, one fails, and one cannot be trusted."""
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    server, url = mail
+    block = CustomWebhookNotificationBlock(
+        name="desk", url=f"http://localhost:{hooks.port}", json_data={"title": "{{subject}}", "text": "{{body}}"}
+    )
+    with prefect_client_settings(o9_testing.session_server()):
+        await block.save("evening", overwrite=True)
+    (tmp_path / "alerts.yaml").write_text(
+        "route: {receiver: desk, group_wait: 0s, group_interval: 1s, routes: [{matchers: [level=warning]}]}\n"
+        f"receivers: [{{name: desk, channels: ['{SLACK}', '{url}', block:custom-webhook/evening]}}]\n"
+        "link: https://reports.desk/o9-report-{optimization}.html\n"
+    )
+    set_o9(alerts_file=tmp_path / "alerts.yaml")
+    aggregator = await open_aggregator()
+    for name, objective, more in (
+        ("carry-1", "branin", {"on_completion": True, "search_space": BRANIN}),
+        ("pairs-1", "json:loads", {"search_space": o9_testing.LINE}),
+    ):
+        await aggregator.submit_optimization(
+            o9_testing.new(name, name=name[:-2].title(), total_steps=2, objective=objective, seed=1, **more)
+        )
+        await o9_testing.ended(aggregator, name)
+    luck = {"name": "validity.data_snooping", "score": 0.2, "words": "luck alone finds as much"}
+    rule_subjects.report(aggregator.store, "carry-1", [luck], "critical")
+    titles = {
+        "[INFO] Optimization completed: Carry · carry-1", "[ERROR] Optimization failed: Pairs · pairs-1",
+        "[ERROR] Validity critical: Carry · carry-1",
+    }  # fmt: skip
+    await async_wait_until(lambda: all(len(each) >= 3 for each in (services.received, server.letters, hooks.received)))
+    slack = {each["title"]: each["text"] for got in services.received for each in got.json["attachments"]}
+    letters = {str(letter(each.content)["Subject"]): letter(each.content) for each in server.letters}
+    webhook = {each.json["title"]: each.json["text"] for each in hooks.received}
+    assert set(slack) == set(letters) == set(webhook) == titles
+    for title, text in webhook.items():
+        (name,) = [each for each in ("carry-1", "pairs-1") if each in title]
+        plain = letters[title].get_body(("plain",))
+        assert plain is not None
+        for told in (text, plain.get_content(), slack[title]):
+            assert f"https://reports.desk/o9-report-{name}.html" in told
+            assert f"o9 show {name}" in told
+    failed = webhook["[ERROR] Optimization failed: Pairs · pairs-1"]
+    assert "o9 retry pairs-1" in failed
+    assert "luck alone finds as much" in webhook["[ERROR] Validity critical: Carry · carry-1"]

@@ -32,7 +32,7 @@ from o9.monitor.monitor import OptimizationMonitor, alert_of
 from o9.store import queries
 from o9.store.alerts.rule_state import KeepRuleStates
 from o9.store.optimizations.transitions import Cause, Transition
-from o9.store.queue.claims import Claim, Heartbeat, Leave
+from o9.store.queue.claims import Claim, Claimed, Heartbeat, Leave
 from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.schema.optimizations import NODE
 from o9.store.store import Store

@@ -90,7 +90,10 @@ async def test_a_server_that_fails_in_every_way_gets_everything_in_order(
 ) -> None:
     with bad_server() as server:
         server.answers = [500, 429, "reset", 200, "hang", 503, 200, "reset", 200]
-        decided(lambda: store, [notice(n, group)._replace(reason=f"{group}{n}") for n in (1, 2, 3) for group in "gh"])
+        decided(
+            lambda: store,
+            [notice(n, group)._replace(kind="repeat", reason=f"{group}{n}") for n in (1, 2, 3) for group in "gh"],
+        )
         tried: list[dict[str, Any]] = []
         channel = channel_of("log", f"json://{server.url}/hook?rto=0.3")
         delivery = deliver({"log": channel}, tried=tried.append)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from contract_steps import at_work
 
-from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.rules.rules import SubjectFacts, alert_of
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.processes import PROCESS, identity

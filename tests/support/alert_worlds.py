@@ -98,7 +98,7 @@ class World:
         return [(row["alert_id"], row["receiver"], row["reason"], row["by"], row["at"]) for row in reversed(rows)]
 
 
-def world(folder: Path, time: MadeTime, configuration: str, name: str = "world") -> World:
+def open_world(folder: Path, time: MadeTime, configuration: str, name: str = "world") -> World:
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(configuration, encoding="utf-8")

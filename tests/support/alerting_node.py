@@ -40,8 +40,10 @@ class Mine:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def send(self, message: Message, notice: Notice) -> Sent:
-        doubted = notice.reason.startswith("it may be a duplicate")
-        told = {"group": notice.group_key, "number": notice.number, "may_be_double": doubted, "title": message.title}
+        told = {
+            "group": notice.group_key, "number": notice.number, "may_be_double": notice.may_be_double,
+            "title": message.title,
+        }  # fmt: skip
         os.write(self._file, (json.dumps(told) + "\n").encode())
         await asyncio.sleep(self._chance.uniform(0.0, 0.01))
         return Sent()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.rules.expressions import condition_of, contradiction
 from o9.alerts.rules.metrics import FLAG, LABELS, QUANTITIES, WORDS, Quantity, Scope, Unit, is_figure, quantity_of
 

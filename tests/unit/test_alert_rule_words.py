@@ -11,7 +11,7 @@ from alert_scripts import faults_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import labels_of
 from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
@@ -74,7 +74,7 @@ def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -
         ("{queued", Scope.GLOBAL, "a brace without its other half"),
         ("queued}", Scope.NODE, "a figure is written as {silent_seconds}"),
         ("{}", Scope.CHANNEL, "`each channel` has no name ''; there are channel, detail, failing_seconds"),
-        ("{x}", Scope.FINDING, "`each finding` has no name 'x'; there are optimization"),
+        ("{x}", Scope.FINDING, "`each finding` has no name 'x'; there are name, optimization"),
         ("{optimization}", Scope.GLOBAL, "`scope: each optimization` has it"),
     ],
 )

@@ -10,7 +10,7 @@ from alert_scripts import faults_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import labels_of
 from o9.alerts.pipeline.reasons import RuleReason as R

@@ -12,8 +12,8 @@ from alert_scripts import faults_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.fields import span_of
+from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.flapping import Damping
 from o9.alerts.pipeline.matchers import parse
@@ -77,7 +77,7 @@ def test_everything_is_read() -> None:
     first, second = root.routes
     (third,) = second.routes
     assert (root.receiver, root.group_by, root.repeat_interval) == ("desk", ("title",), timedelta(days=1))
-    assert (root.group_wait, root.group_interval) == (timedelta(seconds=30), timedelta(minutes=5))
+    assert (root.group_wait, root.group_interval) == (timedelta(seconds=20), timedelta(minutes=5))
     assert (first.receiver, first.matchers, first.continues) == ("head", parse('level="critical", book=~"a|b"'), True)
     assert (first.group_wait, first.group_interval) == (timedelta(0), timedelta(seconds=90))
     assert (first.group_by, first.escalate_after, first.escalate_to) == (("title",), timedelta(minutes=15), "head")
@@ -108,7 +108,7 @@ def test_without_anything_all_goes_to_every_channel(text: str) -> None:
     made = load(text)
     assert made == Configuration()
     assert made.receivers[made.route.receiver].channels == ("*",)
-    assert made.route.group_by == ("title", "level")
+    assert made.route.group_by == ("title", "level", "series")
 
 
 def test_equal_routes_beside_each_other_are_two() -> None:
@@ -317,7 +317,7 @@ def test_what_is_no_duration(text: str) -> None:
         ),
         (
             "happens: [{at: 2026-13-01, fires: {title: b}}]",
-            "line 1: happens[0].at: '2026-13-01' is no moment; write one such as 2026-01-05 09:00:00+00:00",
+            "line 1: happens[0].at: '2026-13-01' is no duration; write it as 30s, 5m, 1h30m or 2d",
         ),
         (
             "happens: [{at: 5s, fire: {title: b}}]",

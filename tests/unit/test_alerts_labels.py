@@ -223,9 +223,9 @@ def test_what_can_well_be_meant_is_no_doubt(text: str) -> None:
     assert read(text).warnings == ()
 
 
-def test_a_label_is_doubted_once_and_not_where_there_are_faults() -> None:
+def test_a_label_is_doubted_where_it_stands_and_not_where_there_are_faults() -> None:
     routes = "routes: [{matchers: [desk=a]}, {matchers: [desk=b]}, {matchers: [book=b]}]"
-    assert len(read(f"route: {{{routes}}}").warnings) == 2
+    assert len(read(f"route: {{{routes}}}").warnings) == 3
     assert len(faults_of(f"route: {{group_wait: soon, {routes}}}")) == 1
 
 

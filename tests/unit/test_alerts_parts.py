@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,42 +251,6 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, caplog: pytest.Lo
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
     with pytest.raises(OptimizationAlertError, match="no regular file"):
         AlertsFile(str(path)).look()
-
-
-def test_a_file_that_hangs_is_waited_for_once(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    wait_until: Callable[[Callable[[], Any]], Any],
-) -> None:
-    path = tmp_path / "alerts.yaml"
-    path.write_text("route: {receiver: default, group_wait: 20s}\n")
-    file = AlertsFile(str(path))
-    file.look()
-    answers, asked = threading.Event(), []
-    of_the_system = os.stat
-
-    def hangs(*given: Any, **more: Any) -> os.stat_result:
-        if given[0] == path:
-            asked.append(given)
-            answers.wait(60)
-        return of_the_system(*given, **more)
-
-    monkeypatch.setattr("o9.alerts.config.loader.ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("o9.alerts.config.loader.os.stat", hangs)
-    begun = time.monotonic()
-    assert [file.look() for _ in range(10)] == [False] * 10
-    assert time.monotonic() - begun < 9, "each of them waited"
-    assert len(asked) == 1
-    assert "no answer within 1 s" in file.fault
-    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
-    assert file.configuration.route.group_wait == timedelta(seconds=20)
-    with pytest.raises(OptimizationAlertError, match="no answer within"):
-        AlertsFile(str(path)).look()
-    answers.set()
-    wait_until(lambda: not file.look() and not file.fault)
-    path.write_text("route: {receiver: default, group_wait: 3s}\n")
-    assert file.look()
 
 
 def test_a_faulty_file_in_the_beginning_is_an_error(tmp_path: Path) -> None:

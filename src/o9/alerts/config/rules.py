@@ -1,25 +1,25 @@
-"""`rules` of the alerts file: changes to the built-in ones by their names, and the user's own rules. Pure.
+"""`rules` of the alerts file: changes to the built-in ones by their names, and the user's own rules; the built-in ones.
 
 Each is a mapping with `name`; the user's own also have `when`. Texts may name only what exists, and labels are valid
-for an alert.
+for an alert. `builtin_rules.yaml` has the built-in ones in the same form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from importlib.resources import files
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.fields import Level, Name, SpanOrZero, Words, as_text, one_of
 from o9.alerts.pipeline.alert import VALUE_LIMIT
 from o9.alerts.rules.expressions import condition_of, contradiction
 from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
-from o9.config import Flag, Typed
+from o9.config import Document, Flag, Typed, validated
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.text.suggest import suggestion
@@ -28,7 +28,7 @@ LABELS_LIMIT = 50
 NAME_LIMIT = 150
 _OWN_FIELDS = {"level": "level", "title": "title", "rule": "name"}
 _SCOPES = {scope.value: scope for scope in Scope if scope is not Scope.FINDING}
-_BUILT_IN = {rule.name: rule for rule in BUILT_IN}
+_BUILT_IN: dict[str, Rule] = {}  # filled below, by entries that change nothing
 _TEXTS: dict[str, Callable[[str, Scope], Any]] = {
     "when": condition_of, "clear": condition_of, "title": checked_words, "message": checked_words,
     "remedy": checked_words,
@@ -58,6 +58,19 @@ def _label(name: str) -> str:
 
 Label = Annotated[Name, AfterValidator(_label)]
 Value = Annotated[Words, Field(max_length=VALUE_LIMIT)]
+
+
+def _without(scope: Scope) -> dict[str, str]:
+    """Fields that rules of this scope cannot have, and why."""
+    if scope is Scope.FINDING:
+        why = "the monitor knows when this begins and is over; change its level, title, labels, or switch it off"
+        return dict.fromkeys(("when", "clear", "lasts", "keep_firing_for", "message", "remedy"), why)
+    if scope in INSTANTS:
+        why = f"`{scope.value}` is one instant, without a length; `keep_firing_for` says how long it fires"
+        return {"lasts": why, "clear": why}
+    if scope is Scope.REPORT:
+        return {"lasts": "a report holds until the next one; leave it out"}
+    return {}
 
 
 class RuleEntry(Typed):
@@ -127,6 +140,22 @@ class RuleEntry(Typed):
         return replace(base, **{name: value for name, value in changed.items() if value is not None})
 
 
+def _built_in() -> Iterator[Rule]:
+    text = files("o9.alerts.config").joinpath("builtin_rules.yaml").read_text(encoding="utf-8")
+    for entry in Document.parse(text, "the built-in rules").data:
+        yield validated(RuleEntry, entry).rule
+    # What the monitor finds in what runs: it decides when that begins and is over.
+    for name in (
+        "stalled", "failing_trials", "nan_values", "diverging", "memory_growing", "slower_than_before",
+        "plateaued", "best_at_edge",
+    ):  # fmt: skip
+        yield Rule(name, "", Scope.FINDING, None)
+
+
+BUILT_IN = tuple(_built_in())
+_BUILT_IN |= {rule.name: rule for rule in BUILT_IN}
+
+
 def rules_in_force(entries: Iterable[RuleEntry]) -> tuple[Rule, ...]:
     """The built-in ones as they are changed, then those of the file."""
     rules = dict(_BUILT_IN)
@@ -136,16 +165,3 @@ def rules_in_force(entries: Iterable[RuleEntry]) -> tuple[Rule, ...]:
         else:
             rules.pop(entry.name, None)
     return tuple(rules.values())
-
-
-def _without(scope: Scope) -> dict[str, str]:
-    """Fields that rules of this scope cannot have, and why."""
-    if scope is Scope.FINDING:
-        why = "the monitor knows when this begins and is over; change its level, title, labels, or switch it off"
-        return dict.fromkeys(("when", "clear", "lasts", "keep_firing_for", "message", "remedy"), why)
-    if scope in INSTANTS:
-        why = f"`{scope.value}` is one instant, without a length; `keep_firing_for` says how long it fires"
-        return {"lasts": why, "clear": why}
-    if scope is Scope.REPORT:
-        return {"lasts": "a report holds until the next one; leave it out"}
-    return {}

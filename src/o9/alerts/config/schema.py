@@ -16,9 +16,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from o9.alerts.config.builtin_rules import BUILT_IN
 from o9.alerts.config.fields import Name, Several, Span, SpanOrZero, Words, as_text, one_of
-from o9.alerts.config.rules import RuleEntry, rules_in_force
+from o9.alerts.config.rules import BUILT_IN, RuleEntry, rules_in_force
 from o9.alerts.messages.render import Messages
 from o9.alerts.pipeline.flapping import Damping
 from o9.alerts.pipeline.inhibition import InhibitRule
@@ -339,14 +338,16 @@ def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterato
         labels += [(f"{path}.equal", name) for name in rule.equal]
     in_force = list(rules)
     known = OF_O9.union({ALL_LABELS}, *(rule.labels for rule in in_force))
-    for path, name in _first_named([*((path, each.name) for path, each in matchers), *labels], known):
+    for path, name in [*((path, each.name) for path, each in matchers), *labels]:
+        if name in known:
+            continue
         likely = likely_label(name, known)
         more = f"did you mean {likely}?" if likely else "only alerts of your own programs can have it"
         yield path, f"neither O9 nor a rule of this file sets the label {name!r:.80}; {more}"
     names = {"", *(rule.name for rule in (*BUILT_IN, *in_force))}
-    named = [(path, name) for path, each in matchers if each.name == "rule" for name in written_out(each)]
-    for path, name in _first_named(named, names):
-        yield path, f"no rule is called {name!r:.80}{suggestion(name, names - {''})}"
+    for path, name in [(path, name) for path, each in matchers if each.name == "rule" for name in written_out(each)]:
+        if name not in names:
+            yield path, f"no rule is called {name!r:.80}{suggestion(name, names - {''})}"
     for path, route in routes.items():
         yield from _never_reached(path, route, document)
 
@@ -377,15 +378,6 @@ def _walk(route: _Route, path: str) -> Iterator[tuple[str, _Route]]:
 
 def _placed(path: str, texts: Iterable[Matchers]) -> list[tuple[str, Matcher]]:
     return [(f"{path}[{index}]", each) for index, matchers in enumerate(texts) for each in matchers]
-
-
-def _first_named(named: Iterable[Doubt], known: Collection[str]) -> Iterator[Doubt]:
-    """The first place of each unknown name."""
-    seen = set(known)
-    for path, name in named:
-        if name not in seen:
-            seen.add(name)
-            yield path, name
 
 
 def _never_reached(path: str, parent: _Route, document: Document) -> Iterator[Doubt]:

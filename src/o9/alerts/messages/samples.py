@@ -15,22 +15,17 @@ _NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
 
 @cache
 def samples() -> dict[str, Notice]:
-    """One of each kind, by what it is."""
-    one = _alert(0)
+    """By what each is."""
+    one, *more = (_alert(n) for n in range(16))
+    over = tuple(replace(alert, ends_at=_NOW) for alert in (one, *more))
     bare = Alert({"title": "Store away"}, _NOW, "bare", "", AlertLevel.INFO, "Store away")
-    many = tuple(_alert(n) for n in range(14))
+    some_new = (*in_order((one, *more[:3])), *in_order(more[3:13]))
     return {
-        "one alert": _notice(NoticeKind.FIRING, (one,), reason="new"),
-        "an alert of no optimization": _notice(NoticeKind.FIRING, (bare,), reason="new"),
-        "a group of 14": _notice(NoticeKind.FIRING, many, (_over(_alert(14)), _over(_alert(15))), reason="all are new"),
-        "4 of 14 are new": _notice(NoticeKind.FIRING, many, (_over(_alert(14)),), reason="4 are new", known=10),
-        "resolved": _notice(NoticeKind.RESOLVED, (), (_over(one),), reason="nothing of it fires any more"),
-        "a group resolved": _notice(NoticeKind.RESOLVED, (), tuple(map(_over, many)), reason="nothing of it fires"),
-        "flapping": _notice(
-            NoticeKind.FLAPPING, (one,), reason="it changed 6 times in 10 min; no other message until it is quiet"
-        ),
-        "escalation": _notice(NoticeKind.ESCALATION, (one,), reason="not acknowledged for 30 min"),
-        "repeat": _notice(NoticeKind.REPEAT, (one,), reason="it still fires after 4 h"),
+        "one alert": _notice(one),
+        "an alert of no optimization": _notice(bare),
+        "a group of 14": replace(_notice(one, *more[:13]), reason="all are new", resolved=in_order(over[14:])),
+        "4 of 14 are new": replace(_notice(one), reason="4 are new", firing=some_new, known=10, resolved=over[14:15]),
+        "resolved": replace(_notice(one), kind=NoticeKind.RESOLVED, firing=(), resolved=over[:1], reason="it is over"),
     }
 
 
@@ -75,14 +70,6 @@ def _alert(number: int) -> Alert:
     )
 
 
-def _over(alert: Alert) -> Alert:
-    return replace(alert, ends_at=_NOW)
-
-
-def _notice(
-    kind: NoticeKind, firing: tuple[Alert, ...], resolved: tuple[Alert, ...] = (), *, reason: str = "", known: int = 0
-) -> Notice:
-    first, new = (firing or resolved)[0], len(firing) - known
-    in_its_order = (*in_order(firing[:new]), *in_order(firing[new:]))
-    labels = {"title": first.title, "level": first.level.value}
-    return Notice("desk", "sample", 1, labels, kind, _NOW, in_its_order, in_order(resolved), reason, known)
+def _notice(*alerts: Alert) -> Notice:
+    labels = {"title": alerts[0].title, "level": alerts[0].level.value}
+    return Notice("desk", "sample", 1, labels, NoticeKind.FIRING, _NOW, in_order(alerts), (), "new")

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from o9.alerts.messages.templating import Address, Prose
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.alerts.rules.metrics import FLAG, QUANTITIES
+from o9.alerts.rules.metrics import FLAG, LABELS, QUANTITIES, Scope
 from o9.model.states import AlertLevel
 from o9.text.cut import cut, cut_naming
 from o9.text.escape import chat_line, chat_lines
@@ -86,6 +86,7 @@ class View:
     headline: str
     lead: str  # one sentence of what is new
     reason: str
+    may_be_double: bool
     receiver: str
     group: Mapping[str, str]
     at: str
@@ -114,6 +115,7 @@ def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
         headline=_headline(notice, everything),
         lead=_lead(notice, everything),
         reason="" if notice.kind in _SAY_WHY_FIRST else cut(chat_line(notice.reason), detail.text),
+        may_be_double=notice.may_be_double,
         receiver=_name(notice.receiver),
         group={_name(name): _name(value) for name, value in notice.group_labels.items()},
         at=moment(notice.at),
@@ -187,7 +189,10 @@ def said_of(alert: Alert) -> tuple[str, str, str]:
 def labelled(labels: Mapping[str, str], title: str, level: str, optimization: str) -> str:
     """`book=a, venue=XNYS`: what distinguishes an alert beside these three, its subject and its rule."""
     said = {"title": title, "level": level, "optimization": optimization}
-    said |= {name: labels.get(name, "") for name in ("rule", *(("name", "series") if optimization else ()))}
+    said |= {
+        name: labels.get(name, "")
+        for name in ("rule", *(LABELS[Scope.END] if "rule" in labels and optimization else ()))
+    }
     others = [(name, value) for name, value in sorted(labels.items()) if said.get(name) != value]
     return ", ".join(f"{_name(name)}={cut(_name(value), VALUE_LIMIT)}" for name, value in others)
 

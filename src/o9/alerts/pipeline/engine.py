@@ -15,16 +15,16 @@ reason, once. A receiver is notified of what is new, and of the end of all that 
 while the alert was suppressed: then as soon as it no longer is.
 
 If something raises, `take`, `advance` and `restored` go on with what is left and then raise InternalErrors, which names
-the alerts and the groups; the engine may be inconsistent then, and must be discarded.
+the alerts; the engine may be inconsistent then, and must be discarded.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from o9.alerts.config.schema import Configuration
@@ -41,8 +41,6 @@ from o9.alerts.pipeline.silences import Silence, Silences
 from o9.alerts.pipeline.stages import StageDecision
 
 _SWEPT_EVERY = timedelta(minutes=1)
-PutOff = Mapping[str, datetime]
-_NOTHING: PutOff = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +83,27 @@ class Snapshot:
     """By key: when it is flushed next, and its state."""
 
 
-@dataclass(frozen=True, slots=True)
-class Culprit:
-    """What was raised over these episodes; `receiver`: the one to be notified, where it is known."""
+class Culprit(NamedTuple):
+    """What was raised over these alerts, ids by fingerprint; `group`: over all of it, by its key."""
 
     error: Exception
-    alert_ids: tuple[str, ...]
-    receiver: str = ""
+    alerts: Mapping[str, str]
+    group: str = ""
 
 
 class InternalErrors(Exception):
-    """What was raised, by the fingerprint of the alert or the key of the group over which it was."""
+    """What was raised."""
 
-    def __init__(self, culprits: Mapping[str, Culprit]) -> None:
-        super().__init__("; ".join(repr(culprit.error) for culprit in culprits.values()))
+    def __init__(self, culprits: Sequence[Culprit]) -> None:
+        super().__init__("; ".join(repr(culprit.error) for culprit in culprits))
         self.culprits = culprits
 
 
 class Engine:
     """See the module."""
 
-    def __init__(self, configuration: Configuration, put_off: PutOff = _NOTHING) -> None:
+    def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self._put_off = put_off
         self._known: dict[str, Known] = {}
         self._inhibitions = Inhibitions(configuration.inhibit_rules)
         self._silences = Silences()
@@ -123,12 +119,12 @@ class Engine:
 
     def take(self, alerts: Iterable[Alert], now: datetime) -> None:
         """Alerts from sources. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
-        culprits: dict[str, Culprit] = {}
+        culprits: list[Culprit] = []
         for given in alerts:
             try:
                 self._take(given, now)
             except Exception as error:  # noqa: BLE001 - raised below
-                culprits[given.fingerprint] = Culprit(error, (given.alert_id,))
+                culprits.append(Culprit(error, {given.fingerprint: given.alert_id}))
         if culprits:
             raise InternalErrors(culprits)
 
@@ -160,14 +156,14 @@ class Engine:
         It also forgets what has passed; to be called every minute or so, then, where nothing is due.
         """
         notices: list[Notice] = []
-        culprits: dict[str, Culprit] = {}
+        culprits: list[Culprit] = []
         while (at := self.due()) is not None and at <= now:
             group = self._groups[heapq.heappop(self._due)[1]]
             try:
                 notices += self._flush(group, now)
             except Exception as error:  # noqa: BLE001 - raised below
-                ids = tuple(self._known[name].alert.alert_id for name in group.members)
-                culprits[group.key] = Culprit(error, ids, group.receiver)
+                ids = {name: self._known[name].alert.alert_id for name in group.members}
+                culprits.append(Culprit(error, ids, group.key))
         if culprits:
             raise InternalErrors(culprits)
         self._sweep(now)
@@ -196,13 +192,11 @@ class Engine:
         )
 
     @classmethod
-    def restored(
-        cls, configuration: Configuration, snapshot: Snapshot, now: datetime, put_off: PutOff = _NOTHING
-    ) -> Engine:
+    def restored(cls, configuration: Configuration, snapshot: Snapshot, now: datetime) -> Engine:
         """As it was. If the configuration has changed since, the groups of its alerts take over what a receiver was
-        notified of. `put_off`: by a group's key, until when it is not flushed.
+        notified of.
         """
-        engine = cls(configuration, put_off)
+        engine = cls(configuration)
         routes = {route.key: route for route in configuration.route.walk()}
         for silence in snapshot.silences:
             engine.put_silence(silence)
@@ -214,12 +208,12 @@ class Engine:
             groups.append(group)
             if group_key(group.route, group.labels) == key:
                 engine._add(engine._place(group.route, group.labels), group)
-        culprits: dict[str, Culprit] = {}
+        culprits: list[Culprit] = []
         for each in snapshot.alerts:
             try:
                 engine._remember(each, now)
             except Exception as error:  # noqa: BLE001 - raised below
-                culprits[each.alert.fingerprint] = Culprit(error, (each.alert.alert_id,))
+                culprits.append(Culprit(error, {each.alert.fingerprint: each.alert.alert_id}))
         if culprits:
             raise InternalErrors(culprits)
         engine.drain()
@@ -366,7 +360,6 @@ class Engine:
     def _add(self, place: Place, group: Group) -> None:
         place.group, group.place = group, place
         group.receiver = place.route.receiver
-        group.not_before = self._put_off.get(group.key)
         self._groups[group.key] = group
         self._changed.add(group.key)
         self._reschedule(group)

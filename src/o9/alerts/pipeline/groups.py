@@ -49,15 +49,12 @@ class Group:
     held: dict[str, tuple[NotifyReason, str]] = field(default_factory=dict)
     """By fingerprint: the decision that holds it back, which is recorded already."""
     receiver: str = ""
-    not_before: datetime | None = None
-    """Where flushing it failed: it is not flushed before that. Not part of its state."""
     place: Place = field(init=False, repr=False, compare=False)
     """Which the engine keeps as long as the group."""
 
     @property
     def next_at(self) -> datetime:
-        at = self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
-        return at if self.not_before is None else max(at, self.not_before)
+        return self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
 
     def take_in(self, alert: Alert, now: datetime) -> bool:
         """An alert that fires or flaps; whether the group's state or time has changed by it."""

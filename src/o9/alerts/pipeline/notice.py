@@ -45,6 +45,8 @@ class Notice:
     """Why it is sent, for people: one short sentence."""
     known: int = 0
     """How many at the end of `firing` its receiver was notified of before."""
+    may_be_double: bool = False
+    """Whether it is sent again, and it is unknown whether it arrived before; the reason says so."""
 
     @property
     def new(self) -> tuple[Alert, ...]:

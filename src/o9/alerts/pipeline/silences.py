@@ -95,11 +95,10 @@ def checked(silence: Silence, now: datetime) -> Silence:
 
 
 class Silences:
-    """Those that stand or will. Whether one fits an alert is asked once, until the alert's words change."""
+    """Those that stand or will."""
 
     def __init__(self, silences: Iterable[Silence] = ()) -> None:
         self._by_id = {silence.silence_id: silence for silence in silences}
-        self._found: dict[str, tuple[Alert, tuple[Silence, ...]]] = {}
 
     def __iter__(self) -> Iterator[Silence]:
         return iter(self._by_id.values())
@@ -107,27 +106,18 @@ class Silences:
     def put(self, silence: Silence) -> None:
         """Adds it, or replaces the one of this id."""
         self._by_id[silence.silence_id] = silence
-        self._found.clear()
 
     def take_out(self, silence_id: str) -> None:
-        if self._by_id.pop(silence_id, None) is not None:
-            self._found.clear()
+        self._by_id.pop(silence_id, None)
 
     def forget(self, now: datetime) -> None:
         """Takes out those that are over."""
-        for silence in [each for each in self._by_id.values() if each.ends_at <= now]:
-            self.take_out(silence.silence_id)
+        self._by_id = {name: each for name, each in self._by_id.items() if each.ends_at > now}
 
     def muting(self, alert: Alert, now: datetime) -> Silence | None:
         """Of those that stand and fit, the one that stands longest."""
-        if not self._by_id:
-            return None
-        found = self._found.get(alert.fingerprint)
-        if found is None or found[0] is not alert:
-            fitting = (silence for silence in self._by_id.values() if silence.fits(alert))
-            found = alert, tuple(sorted(fitting, key=lambda each: (each.ends_at, each.silence_id), reverse=True))
-            self._found[alert.fingerprint] = found
-        return next((silence for silence in found[1] if silence.stands(now)), None)
+        fitting = (each for each in self._by_id.values() if each.stands(now) and each.fits(alert))
+        return max(fitting, key=lambda each: (each.ends_at, each.silence_id), default=None)
 
 
 def _fits_pattern(pattern: str) -> Callable[[Alert], bool]:

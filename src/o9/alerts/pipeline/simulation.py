@@ -1,7 +1,7 @@
 """`o9 alerts config simulate`: a script of alerts against a configuration: who would be notified of what, and why not.
 
     start: 2026-01-05 09:00:00+00:00      # optional; it matters where there are time intervals
-    until: 2h                             # optional; an hour after the last thing that happens
+    until: 2h                             # optional: an hour after the last thing that happens
     happens:
       - {at: 0s, fires: {title: Drawdown, level: critical, optimization: opt-1}, message: 12% below the peak}
       - {at: 90s, resolved: {title: Drawdown, level: critical, optimization: opt-1}}
@@ -12,7 +12,7 @@
 Each alert has a `title`, and is a warning unless its `level` says otherwise. `fires` may have a `since`, how long it
 has fired already, and a `for`: then it ends by itself after that. What happens at the same moment happens in
 the order of the file, and before anyone is notified. What cannot happen is refused: the end of something that never
-began, or a time outside the script's. It runs the real engine on the script's clock. Pure.
+began, or what comes after `until`. It runs the real engine on the script's clock. Pure.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from o9.alerts.config.fields import Span, Words, as_text, level_of, span_of
+from o9.alerts.config.fields import Span, SpanOrZero, Words, as_text, level_of
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.alert import Alert, expected_to_end
 from o9.alerts.pipeline.engine import Engine
@@ -145,23 +145,11 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in labels.items() if value} | {"level": level.value}
 
 
-def _at(value: Any, info: ValidationInfo) -> datetime:
-    """A moment, or the time since the start."""
-    text, start = as_text(value), (info.context or {}).get("start")
-    if text[4:5] != "-":
-        return (start or START) + span_of(text, zero=True)
-    moment = _moment(text)
-    if start is None:
-        raise ValueError("this is a date; say in `start` when the script begins, or write the time since, such as 90s")
-    return moment
-
-
 Labels = Annotated[dict[str, Words], AfterValidator(_labels)]
-Moment = Annotated[datetime, PlainValidator(_at)]
 
 
 class _Entry(Typed):
-    at: Moment
+    at: SpanOrZero
     fires: Labels | None = None
     resolved: Labels | None = None
     acknowledged: Labels | None = None
@@ -175,12 +163,12 @@ class _Entry(Typed):
 
     @property
     def kind(self) -> str:
-        return next(kind for kind in _KINDS if kind in self.model_fields_set)
+        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> _Entry:
         given = {"for" if name == "lasts" else name for name in self.model_fields_set}
-        kinds = [kind for kind in _KINDS if kind in given]
+        kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
             raise ValueError(f"it needs one of {', '.join(_KINDS)}" + (f", and has {len(kinds)}" if kinds else ""))
         faults = Faults()
@@ -194,69 +182,43 @@ class _Entry(Typed):
 
 class _File(Typed):
     start: Annotated[datetime | None, PlainValidator(lambda value: _moment(as_text(value)))] = None
-    until: Moment | None = None
+    until: Span | None = None
     happens: tuple[_Entry, ...]
 
 
 def load_script(text: str, source: str = "the script") -> Script:
     """Raises DocumentError with all its faults, a line for each."""
     document = Document.parse(text, source)
-    given = read(_File, document, context={"start": _start_in(document.data)})
-    faults = Faults()
+    given = read(_File, document)
+    start, last = given.start or START, max((each.at for each in given.happens), default=timedelta(0))
+    until = last + AFTERWARDS if given.until is None else given.until
+    faults, happenings, fired = Faults(), list[Happening](), set[str]()
+    for index, entry in sorted(enumerate(given.happens), key=lambda each: each[1].at):
+        field = f"happens[{index}]"
+        try:
+            happening = _happening(entry, start, document.line_of(f"{field}.{entry.kind}"))
+        except OptimizationValidationError as error:
+            faults.add(OptimizationValidationError(f"{field}.{entry.kind}", error.problem))
+            continue
+        happenings.append(happening)
+        if entry.at > until:
+            problem = f"it lies behind `until`, {duration(until)}; it would not be seen"
+            faults.add(OptimizationValidationError(field, problem))
+        if happening.what == "fires" and happening.alert is not None:
+            fired.add(happening.alert.fingerprint)
+        elif happening.alert is not None and happening.alert.fingerprint not in fired:
+            problem = f"{named(happening.alert)} has not fired by then"
+            faults.add(OptimizationValidationError(field, problem))
     try:
-        script = _script(given, document, faults)
         faults.refuse()
     except OptimizationValidationError as error:
         raise DocumentError(source, document.placed(error)) from None
-    return script
+    return Script(start, start + until, tuple(happenings))
 
 
-def _start_in(data: Any) -> datetime | None:
-    """Of data that was not checked yet."""
-    try:
-        return _moment(as_text(data["start"]))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _script(given: _File, document: Document, faults: Faults) -> Script:
-    start = given.start or START
-
-    def fault(field: str, problem: str) -> None:
-        faults.add(OptimizationValidationError(field, problem))
-
-    read: list[tuple[str, Happening]] = []
-    for index, entry in enumerate(given.happens):
-        field = f"happens[{index}]"
-        try:
-            read.append((field, _happening(entry, document.line_of(f"{field}.{entry.kind}"))))
-        except OptimizationValidationError as error:
-            fault(f"{field}.{entry.kind}", error.problem)
-    read.sort(key=lambda each: each[1].at)
-    last = max((each.at for _, each in read), default=start)
-    script = Script(start, given.until or last + AFTERWARDS, tuple(each for _, each in read))
-    if given.until is not None and given.until < start:
-        fault("until", f"it lies before `start`, {start}")
-        return script
-    for field, each in read:
-        if each.at < start:
-            fault(field, f"it lies before `start`, {start}")
-        elif each.at > script.until:
-            fault(field, f"it lies behind `until`, {_time(script, script.until).strip()}; it would not be seen")
-    fired: set[str] = set()
-    for field, each in read:
-        if each.alert is None:
-            continue
-        if each.what == "fires":
-            fired.add(each.alert.fingerprint)
-        elif each.alert.fingerprint not in fired:
-            fault(field, f"{named(each.alert)} has not fired by then")
-    return script
-
-
-def _happening(entry: _Entry, line: int) -> Happening:
+def _happening(entry: _Entry, start: datetime, line: int) -> Happening:
     """Raises OptimizationValidationError for a silence that nobody can mean."""
-    at, kind, lasts = entry.at, entry.kind, entry.lasts
+    at, kind, lasts = start + entry.at, entry.kind, entry.lasts
     if kind in ("silence", "suppress"):
         assert lasts is not None
         silence = Silence(

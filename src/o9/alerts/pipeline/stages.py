@@ -1,6 +1,6 @@
 """The stages between an alert and a message, each a decision with a named reason.
 
-    inhibited → silenced → muted → damped        of one alert: may anyone be notified of it now?
+    suppressed                                   of one alert: may anyone be notified of it now?
     worth_notifying                              of a group: does the receiver know that already?
     tried_again                                  of a message that failed: later, or no more?
 
@@ -54,39 +54,20 @@ class GroupContext:
     damping: Damping | None
 
 
-def inhibited(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
-    source = known.inhibitions.muting(alert, now)
-    return GOES_ON if source is None else StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
-
-
-def silenced(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
-    silence = known.silences.muting(alert, now)
-    return GOES_ON if silence is None else StageDecision(NotifyReason.SILENCED, silence.silence_id, silence.ends_at)
-
-
-def muted(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
-    return known.interval
-
-
-def damped(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
+def suppressed(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
+    """Whether anyone may be notified of it now: the first of these that holds it back."""
+    if (source := known.inhibitions.muting(alert, now)) is not None:
+        return StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
+    if (silence := known.silences.muting(alert, now)) is not None:
+        return StageDecision(NotifyReason.SILENCED, silence.silence_id, silence.ends_at)
+    if known.interval is not GOES_ON:
+        return known.interval
     changes = known.changes.get(alert.fingerprint)
     if known.damping is None or not changes or not flaps(changes, now, known.damping):
         return GOES_ON
     recent = kept(changes, now, known.damping)
     words = f"{len(recent)} changes in {duration(recent[-1] - recent[0])}"
     return StageDecision(NotifyReason.FLAPPING, words, recent[-1] + known.damping.quiet)
-
-
-SUPPRESSIONS = (inhibited, silenced, muted, damped)
-
-
-def suppressed(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
-    """The first stage that holds the alert back."""
-    for stage in SUPPRESSIONS:
-        decision = stage(alert, now, known)
-        if decision is not GOES_ON:
-            return decision
-    return GOES_ON
 
 
 def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> StageDecision:

@@ -246,7 +246,9 @@ class RuleEvaluator:
 
     async def linked(self, alert: OptimizationAlert) -> OptimizationAlert:
         """With the page of its optimization's run. Raises OptimizationStoreError."""
-        holding = await self._store.read_async(queries.holding, alert.optimization_id) if alert.optimization_id else None
+        holding = (
+            await self._store.read_async(queries.holding, alert.optimization_id) if alert.optimization_id else None
+        )
         page = self._run_page(holding.prefect_run_id) if holding and holding.prefect_run_id else ""
         return replace(alert, metadata=alert.metadata | {"run": page}) if page else alert
 

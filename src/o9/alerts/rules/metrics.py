@@ -101,7 +101,8 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.OPTIMIZATION: _OF_STATE,
     Scope.END: {
         **_OF_STATE, **dict.fromkeys(_ENDS, FLAG), "improvement": CHANGE, "short_of_target": NUMBER,
-        "worse_than_usual": MEASURE, "trials": COUNT, "failed_trials": COUNT, "failed_share": SHARE, "on_completion": FLAG,
+        "worse_than_usual": MEASURE, "trials": COUNT, "failed_trials": COUNT, "failed_share": SHARE,
+        "on_completion": FLAG,
     },
     Scope.DEATH: {"deaths": COUNT, "attempt": COUNT},
     Scope.REPORT: {
@@ -122,7 +123,8 @@ OPEN = ("metrics.", "results.")
 _OF_ONE = ("optimization", "name", "series", "type", "strategy")
 LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.GLOBAL: (), Scope.TYPE: ("type",), Scope.STRATEGY: ("strategy",), Scope.OPTIMIZATION: _OF_ONE,
-    Scope.END: (*_OF_ONE, "error"), Scope.DEATH: _OF_ONE, Scope.REPORT: _OF_ONE, Scope.FINDING: ("optimization", "name", "series"),
+    Scope.END: (*_OF_ONE, "error"), Scope.DEATH: _OF_ONE, Scope.REPORT: _OF_ONE,
+    Scope.FINDING: ("optimization", "name", "series"),
     Scope.NODE: ("node",), Scope.NODE_DEATH: ("node",), Scope.THIS_NODE: ("node",), Scope.CHANNEL: ("channel",),
     Scope.SCHEDULE: ("schedule",),
 }  # fmt: skip

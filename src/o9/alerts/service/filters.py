@@ -1,7 +1,7 @@
 """Users' own rules, called for each alert before it is recorded: only False drops it.
 
 Contract. A rule gets a copy. It has a limited time for all alerts that arrived together, and is not called while an
-earlier call hangs (`o9.user_code.calls`). A rule that fails drops nothing: the error is logged, and the alert goes on.
+earlier call hangs (`o9.user_code.calls`). A rule that fails drops nothing: the error is logged, once until it succeeds.
 """
 
 from __future__ import annotations
@@ -43,33 +43,33 @@ class AlertFilters:
         dropped: dict[int, str] = {}
         for rule in self._rules:
             left = [place for place in range(len(alerts)) if place not in dropped]
-            answers = await rule.answers([alerts[place] for place in left])
+            answers = await rule.answers([copy.deepcopy(alerts[place]) for place in left])
             dropped |= {place: rule.name for place, answer in zip(left, answers, strict=True) if answer is False}
         return dropped
 
 
 class _Filter:
-    """One rule."""
-
     def __init__(self, rule: FilterFunction, seconds: float) -> None:
         self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
         self._rule = rule
         self._seconds = seconds
         self._calls = Calls(f"alert rule {self.name}", at_once=1)
-        self._failures = 0
+        self._failed = False
 
     async def answers(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
-        """For each alert; None, which drops nothing, where the rule failed or hangs."""
-        copies = [copy.deepcopy(alert) for alert in alerts]
-        awaits, before = is_async(self._rule), self._failures
-        ask = (lambda: self._awaited(copies)) if awaits else (lambda: list(map(self._answer, copies)))
+        """For each alert; an error, which drops nothing, where the rule failed or hangs."""
+        awaits = is_async(self._rule)
+        ask = (lambda: self._awaited(alerts)) if awaits else (lambda: list(map(self._answer, alerts)))
         try:
             answers: list[Any] = await self._calls.run(ask, self._seconds, awaits=awaits)
         except (Unanswered, RuntimeError) as error:
-            self._log(f"hangs ({error}); alerts go on without it, and it is not called again until it returns")
-            answers = [None] * len(copies)
-        if self._failures == before:
-            self._failures = 0
+            answers = [error] * len(alerts)
+        failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        if failure is not None:
+            level = logging.DEBUG if self._failed else logging.ERROR
+            what = f"{type(failure).__name__}: {failure}"
+            logger.log(level, "the alert rule %s failed, and drops nothing: %s", self.name, what)
+        self._failed = failure is not None
         return answers
 
     async def _awaited(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
@@ -77,20 +77,12 @@ class _Filter:
         for alert in alerts:
             try:
                 answers.append(await self._rule(alert))
-            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is logged, and drops nothing
-                answers.append(self._failed(error))
+            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is its answer
+                answers.append(error)
         return answers
 
     def _answer(self, alert: OptimizationAlert) -> Any:
         try:
             return self._rule(alert)
         except Exception as error:  # noqa: BLE001 - as above
-            return self._failed(error)
-
-    def _failed(self, error: Exception) -> Any:
-        self._log(f"failed, and drops nothing: {type(error).__name__}: {error}")
-
-    def _log(self, what: str) -> None:
-        """As an error once, until a call succeeds."""
-        logger.log(logging.DEBUG if self._failures else logging.ERROR, "the alert rule %s %s", self.name, what)
-        self._failures += 1
+            return error

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -28,7 +28,6 @@ from o9.alerts.pipeline.stages import TRIED_FOR
 from o9.alerts.service.repository import alert_in, kept_of, new_notice, silence_in, suppressed
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
-from o9.model.loops import Backoff
 from o9.model.optimization import utc_now
 from o9.store import queries
 from o9.store.alerts.episodes import LapseAlerts
@@ -49,8 +48,7 @@ WORKS_EVERY = timedelta(seconds=30)  # where there is no news
 GIVES_UP_EVERY = timedelta(hours=1)
 STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
 JUMP = timedelta(seconds=5)
-QUARANTINE = Backoff(60.0, 3_600.0)
-QUARANTINED_AGAIN = timedelta(hours=1)  # after this long without an error, the pauses start at the first one
+QUARANTINE = timedelta(hours=1)
 
 
 class Clock:
@@ -68,28 +66,6 @@ class Clock:
             self._base, self._began = wall, self._steady()
             return wall
         return passed
-
-
-class Quarantine:
-    """Alerts, by fingerprint, and groups, by key, that caused an internal error; all others go on without them.
-
-    Each is tried again after a pause that doubles while the error persists. A new leader tries at once.
-    """
-
-    def __init__(self) -> None:
-        self._pauses: dict[str, tuple[datetime, int]] = {}
-
-    def put(self, name: str, now: datetime) -> tuple[datetime, bool]:
-        """Until when it is quarantined, and whether for the first time."""
-        tries = self._pauses.get(name, (now, 0))[1] + 1
-        until = now + timedelta(seconds=QUARANTINE.pause(tries))
-        self._pauses[name] = until, tries
-        return until, tries == 1
-
-    def held(self, now: datetime) -> dict[str, datetime]:
-        """What is quarantined now, and until when."""
-        self._pauses = {name: each for name, each in self._pauses.items() if now - each[0] <= QUARANTINED_AGAIN}
-        return {name: until for name, (until, _) in self._pauses.items() if until > now}
 
 
 @dataclass(frozen=True)
@@ -130,8 +106,7 @@ class Leader:
         self._newest = -1
         self._worked_at = self._clock.now()
         self._ends_at: datetime | None = None
-        self._quarantine = Quarantine()
-        self._held: Mapping[str, datetime] = {}  # what the engine does without
+        self._held: dict[str, datetime] = {}  # quarantined alerts, by fingerprint: until when the engine does without
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -148,7 +123,7 @@ class Leader:
         except BaseException as error:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
             if isinstance(error, InternalErrors):
-                self._quarantine_all(error, now)
+                self._quarantine(error, now)
                 return Ticked(leads=True, next_at=now, behind=True)
             if not isinstance(error, StaleAttemptError):
                 raise
@@ -194,7 +169,7 @@ class Leader:
         if self._engine is None:
             self._engine = self._restored(now)
         elif reconfigure:
-            self._engine = Engine.restored(self._file.configuration, self._engine.snapshot(), now, self._held)
+            self._engine = Engine.restored(self._file.configuration, self._engine.snapshot(), now)
         ended = self._lapse()
         self._give_up(now)
         self._take_silences(self._engine)
@@ -223,21 +198,22 @@ class Leader:
         ends_at = self._ends_next()
         return tuple(self._store.write(LapseAlerts())) if ends_at is not None and ends_at <= utc_now() else ()
 
-    def _quarantine_all(self, errors: InternalErrors, now: datetime) -> None:
-        """Everything else goes on at once, in an engine that is made without it."""
-        for name, culprit in errors.culprits.items():
-            until, is_first = self._quarantine.put(name, now)
-            words = f"{type(culprit.error).__name__}: {culprit.error}"[:300]
-            more = f" and {len(culprit.alert_ids) - 3} more" if len(culprit.alert_ids) > 3 else ""
+    def _quarantine(self, errors: InternalErrors, now: datetime) -> None:
+        """Everything else goes on at once, in an engine that is made without these alerts; their group begins anew."""
+        until = now + QUARANTINE
+        for error, alerts, group in errors.culprits:
+            self._held |= dict.fromkeys(alerts, until)
+            ids, words = list(alerts.values()), f"{type(error).__name__}: {error}"[:300]
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
             logger.error(
                 "alerts: %s%s quarantined until %s: deciding on it raised %s",
-                ", ".join(culprit.alert_ids[:3]), more, moment(until), words,
-                exc_info=culprit.error if is_first else None,
+                ", ".join(ids[:3]), more, moment(until), words, exc_info=error,
             )  # fmt: skip
-            if is_first:
-                why = NotifyReason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
-                held = [Suppressed(alert_id, culprit.receiver, *why) for alert_id in culprit.alert_ids]
-                self._store.write(RecordSuppressed(held))
+            why = NotifyReason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
+            self._store.write(RecordSuppressed([Suppressed(alert_id, "", *why) for alert_id in ids]))
+            if group and self._leadership.fence is not None:
+                gone = CommitDecisions(LEASE, self._leadership.fence, self._written, {group: None}, {}, [], [], ())
+                self._store.write(gone)
 
     def _give_up(self, now: datetime) -> None:
         """Once an hour: what no node has had a channel for fails, and that is logged."""
@@ -303,7 +279,7 @@ class Leader:
     def _restored(self, now: datetime) -> Engine:
         """The engine as it was when its last decision was written."""
         configuration = self._file.configuration
-        self._held = self._quarantine.held(now)
+        self._held = {name: until for name, until in self._held.items() if until > now}
         held = self._store.read(queries.leader, LEASE)
         cursor = held["cursor"] if held is not None else 0
         known = [each for each in self._all_open() if each.began <= cursor and each.fingerprint not in self._held]
@@ -320,7 +296,7 @@ class Leader:
         self._after, self._silence_change, self._written = (cursor + 1, ""), cursor, cursor
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
         snapshot = Snapshot(tuple(kept), tuple(map(silence_in, silences)), groups)
-        return Engine.restored(configuration, snapshot, now, self._held)
+        return Engine.restored(configuration, snapshot, now)
 
     def _all_open(self) -> list[Episode]:
         found: list[Episode] = []

@@ -162,6 +162,7 @@ def notice_in(
         firing=(*alerts(row["firing"][:begins], fires=True), *known),
         resolved=alerts(row["resolved"], fires=False),
         reason=f"{MAY_BE_DOUBLE}{row['reason']}" if row["may_be_double"] else row["reason"],
+        may_be_double=bool(row["may_be_double"]),
         known=len(known),
     )
 

@@ -20,8 +20,8 @@ from weakref import WeakKeyDictionary
 from o9.alerts.channels.registry import ChannelRegistry
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration
-from o9.alerts.pipeline.silences import new_silence
-from o9.alerts.service import arguments
+from o9.alerts.pipeline.matchers import parse
+from o9.alerts.pipeline.silences import LONGEST, new_silence
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS
 from o9.alerts.service.filters import AlertFilters, FilterFunction
 from o9.alerts.service.ingest import AlertIngest
@@ -31,13 +31,14 @@ from o9.alerts.service.worker import Running
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.loops import check_loop
-from o9.model.optimization import OptimizationAlert, utc_now
+from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.model.validation import alert_level
 from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, Recorded, ResolveAlert
 from o9.store.alerts.silences import EndSilence
+from o9.store.core.column_types import free_text, moment
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Operation
 from o9.store.store import Store
@@ -68,19 +69,15 @@ class AlertNotificationSystem(StoreComponent):
         resolve_block: Callable[[str], Any] | None = None,
     ) -> None:
         super().__init__(store, storage_path)
-        if resolve_block is not None and not callable(resolve_block):
-            raise OptimizationValidationError("resolve_block", f"{resolve_block!r:.80} cannot be called")
         self._registry = ChannelRegistry(resolve_block)
         self._filters = AlertFilters()
-        self._file = AlertsFile(
-            arguments.path("alerts_file", alerts_file) or settings().alerts_file or None, self._check
-        )
+        self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._check)
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
         self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
         self._ingest: AlertIngest | None = None
         self._running: Running | None = None
         self._emitting: set[asyncio.Task[None]] = set()
-        for name, channel in arguments.channels(notification_channels).items():
+        for name, channel in (notification_channels or {}).items():
             self._registry.register(name, channel)
 
     def use(self, store: Store) -> None:
@@ -89,7 +86,7 @@ class AlertNotificationSystem(StoreComponent):
 
     def use_node(self, node: str) -> None:
         """Lead and send under this name, by which others see that its process has died; before `start`."""
-        self._node = arguments.exact("node", node)
+        self._node = node
 
     async def send_alert(
         self, alert: OptimizationAlert, *, resolve_timeout: timedelta | float | None = None
@@ -115,7 +112,6 @@ class AlertNotificationSystem(StoreComponent):
         self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | float | None = None
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
-        alerts = arguments.alerts(alerts)
         answers = await self._to_ingest().add_all(alerts, self._timeout(resolve_timeout))
         self._heard((alert, given) for alert, given in zip(alerts, answers, strict=True) if isinstance(given, Recorded))
         return [given.episode if isinstance(given, Recorded) else given for given in answers]
@@ -132,17 +128,18 @@ class AlertNotificationSystem(StoreComponent):
 
         Resolved is one whose episode is over, under whichever of its ids that was said.
         """
-        about = None if optimization_id is None else arguments.exact("optimization_id", optimization_id)
+        about = None if optimization_id is None else text("optimization_id", optimization_id)
         wanted = None if level is None else alert_level(level).value
+        place = None if before is None else (moment(as_utc(before.timestamp)), before.alert_id)
         now = utc_now()
         rows = await self.store.read_async(
-            queries.alerts, optimization_id=about, level=wanted, limit=limit, before=arguments.cursor(before)
+            queries.alerts, optimization_id=about, level=wanted, limit=limit, before=place
         )
         return [alert_of_row(row, now) for row in rows]
 
     async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
         """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
-        ended = await self._write(ResolveAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by)))
+        ended = await self._write(ResolveAlert(text("alert_id", alert_id), text("by", by)))
         if ended:
             self._notify_ended([alert_id])
         return ended
@@ -152,7 +149,7 @@ class AlertNotificationSystem(StoreComponent):
 
         Raises OptimizationError for an unknown id.
         """
-        return await self._write(AcknowledgeAlert(arguments.exact("alert_id", alert_id), arguments.text("by", by)))
+        return await self._write(AcknowledgeAlert(text("alert_id", alert_id), text("by", by)))
 
     def register_notification_channel(self, name: str, channel: Any) -> Registered:
         """Send through `channel` what goes to `name`, and, where no file says otherwise, everything.
@@ -194,19 +191,19 @@ class AlertNotificationSystem(StoreComponent):
         """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
         silence = new_silence(
             utc_now(),
-            arguments.span("duration", duration),
-            arguments.matchers(matchers),
-            pattern=arguments.exact("pattern", pattern),
-            starts_at=None if starts_at is None else arguments.instant("starts_at", starts_at),
-            author=arguments.text("author", author),
-            comment=arguments.text("comment", comment),
+            span("duration", duration),
+            parse(text("matchers", matchers)) if matchers else (),
+            pattern=text("pattern", pattern),
+            starts_at=None if starts_at is None else as_utc(starts_at),
+            author=text("author", author),
+            comment=text("comment", comment),
         )
         await self._write(add_silence(silence))
         return silence.silence_id
 
     async def end_silence(self, silence_id: str, by: str = "") -> bool:
         """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
-        return await self._write(EndSilence(arguments.exact("silence_id", silence_id), arguments.text("by", by)))
+        return await self._write(EndSilence(text("silence_id", silence_id), text("by", by)))
 
     async def get_silences(self) -> list[dict[str, Any]]:
         """Those that stand now, or will; the one that ends first first."""
@@ -300,7 +297,7 @@ class AlertNotificationSystem(StoreComponent):
 
     def _timeout(self, given: timedelta | float | None) -> timedelta | None:
         timeout = self._file.configuration.resolve_timeout if given is None else given
-        return None if timeout is None else arguments.span("resolve_timeout", timeout)
+        return None if timeout is None else span("resolve_timeout", timeout)
 
     def _heard(self, given: Iterable[tuple[OptimizationAlert, Recorded]]) -> None:
         """Wake the worker, and emit events."""
@@ -347,6 +344,24 @@ def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotifi
     if used is not None:
         made._registry, made._filters = used._registry, used._filters
     return made
+
+
+def text(field: str, value: Any) -> str:
+    """As the store holds it. Raises OptimizationValidationError for what is no text."""
+    if not isinstance(value, str):
+        raise OptimizationValidationError(field, f"expected text, got {type(value).__name__}")
+    return free_text(value)
+
+
+def span(field: str, value: Any) -> timedelta:
+    """A timedelta or seconds, above 0. Raises OptimizationValidationError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
+        expected = "a timedelta, such as timedelta(minutes=5), or seconds"
+        raise OptimizationValidationError(field, f"expected {expected}, got {type(value).__name__}")
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not 0 < seconds <= LONGEST.total_seconds():
+        raise OptimizationValidationError(field, f"{value!r:.80} is not above 0 and at most {LONGEST.days:,} days")
+    return timedelta(seconds=seconds)
 
 
 _in_use: WeakKeyDictionary[Store, AlertNotificationSystem] = WeakKeyDictionary()

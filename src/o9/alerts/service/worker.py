@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any
 
 from o9.alerts.channels.registry import ChannelRegistry, channel_name
@@ -54,8 +55,7 @@ class Running:
         self._tasks: list[asyncio.Task[None]] = []
         self._tick: asyncio.Future[Ticked] | None = None
         self._new_alerts, self._to_send, self._to_keep = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._troubles: set[str] = set()
-        self._missing: dict[str, float] = {}  # channels that no node has, each with when that was first seen
+        self._missing: dict[str, float] = {}  # channels that no node has: when that was first seen; inf once logged
 
     async def start(self) -> None:
         """Raises OptimizationError where the store is away."""
@@ -153,16 +153,10 @@ class Running:
         elsewhere = await self._store.read_async(queries.sending_channels) if unknown else []
         now = time.monotonic()
         self._missing = {each: self._missing.get(each, now) for each in unknown if each not in elsewhere}
-        waits = [self._lease_seconds / 3]
-        for channel, since in self._missing.items():
-            if f"channel {channel}" in self._troubles:
-                continue
-            if (left := since + MISSING_SECONDS - now) > 0:
-                waits.append(left)
-                continue
-            self._troubles.add(f"channel {channel}")
+        for channel in [name for name, since in self._missing.items() if now - since >= MISSING_SECONDS]:
+            self._missing[channel] = inf
             logger.error(
                 "the receiver %r names the channel %r, which no node has: register it, or correct the file; "
                 "what goes there waits", unknown[channel], channel,
             )  # fmt: skip
-        return min(waits)
+        return min(self._lease_seconds / 3, *(since + MISSING_SECONDS - now for since in self._missing.values()), inf)

@@ -12,7 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from o9.alerts.channels.redaction import redacted
-from o9.alerts.config.builtin_rules import BUILT_IN
+from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
 from o9.alerts.pipeline.matchers import Matchers
 from o9.alerts.pipeline.routing import Route

@@ -24,7 +24,7 @@ if not failures.help_only:
     from rich.text import Text
 
     from o9.alerts.channels.redaction import redacted
-    from o9.alerts.config.loader import read_within
+    from o9.alerts.config.loader import read_file
     from o9.alerts.config.schema import Configuration, Read, load, read
     from o9.alerts.pipeline.alert import Alert
     from o9.alerts.pipeline.groups import Held
@@ -88,7 +88,7 @@ def check(
 
 def faults_of(path: Path) -> int:
     """How many faults it has. Raises OptimizationError where it cannot be read."""
-    return len(_read(_decoded(path, read_within(path)), path)[1])
+    return len(_read(_decoded(path, read_file(path)), path)[1])
 
 
 def simulate(
@@ -130,7 +130,7 @@ def configuration_in(path: Path | None) -> Configuration:
     if not named:
         return Configuration()
     mine = Path(named).expanduser()
-    return load(_decoded(mine, read_within(mine)), named)
+    return load(_decoded(mine, read_file(mine)), named)
 
 
 def text_of(path: Path) -> str:

@@ -18,8 +18,8 @@ from o9.cli.options import By, Json, StoreUrl, moment_of
 from o9.model.errors import OptimizationError, OptimizationStoreError, OptimizationValidationError
 
 if not failures.help_only:
-    from o9.alerts.config.builtin_rules import BUILT_IN
     from o9.alerts.config.fields import span_of
+    from o9.alerts.config.rules import BUILT_IN
     from o9.alerts.config.schema import OF_O9, likely_label
     from o9.alerts.pipeline.alert import Alert
     from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
