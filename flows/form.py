@@ -1,9 +1,9 @@
 """The form that Prefect draws of a specification: its JSON schema, in the shapes that Prefect's pages can draw.
 
 Contract. What the form sends, OptimizationSpec reads. An optional field is one plain field, without a choice of "None";
-the search space is a list of typed parameters; what has several spellings keeps the first. The form accepts nothing
-that the specification refuses, and a Prefect server that enforces the schema refuses a wrong value before a run is
-made.
+the search space is a list of typed parameters; what has several spellings keeps the first; RESERVED keys are accepted,
+and not drawn. The form accepts nothing that the specification refuses, and a Prefect server that enforces the schema
+refuses a wrong value before a run is made.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema
 from o9.model.strategy import BUILT_IN_STRATEGIES
 
 NOTHING = {"type": "null"}
+RESERVED = ("series", "scheduled_at")  # deployments and schedules fill them in
 
 
 class AsForm:
@@ -44,6 +45,8 @@ class AsForm:
             if "metadata" in fields:
                 node["required"] = ["metadata"]
             if "objective" in fields:  # what is left out is the objective's or a policy's: a form must not fill it in
+                for name in RESERVED:
+                    fields.pop(name, None)
                 for field in fields.values():
                     field.pop("default", None)
             for key, each in list(node.items()):

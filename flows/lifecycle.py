@@ -51,7 +51,7 @@ from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
 from o9.model.states import ENDED, Intent, OptimizationStatus
-from o9.model.templates import filled
+from o9.model.templates import called_by, filled
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.prefect_runs import SetSuspendedRun
@@ -219,10 +219,11 @@ async def _begin(
         given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
         scheduled_for = flow_run.expected_start_time or utc_now()
         state = requested(filled(given, scheduled_for), allowed)
+        if flow_run.auto_scheduled:  # a schedule that was made in Prefect's UI names no series
+            recurs = {"series": called_by(given), "scheduled_at": scheduled_for.isoformat()}
+            state.metadata = recurs | state.metadata
         if (skipped := await begins(store, flow_run, state.metadata.get("series"))) is not None:
             return skipped
-        if "series" in state.metadata and flow_run.auto_scheduled:
-            state.metadata.setdefault("scheduled_at", scheduled_for.isoformat())
         await control_of(store).submit(state, allowed_imports=allowed, hold=True)
         optimization_id = state.optimization_id
     elif retry_of:

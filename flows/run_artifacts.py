@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o9.health.grades import Verdict
+from o9.health.series_runs import SeriesRun
 from o9.health.wording import markdown as verdict_markdown
 from o9.model.optimization import OptimizationState, series_of, strategy_of
 from o9.model.trial import Trial
 from o9.report.headline import performance_figures
 from o9.text.cut import first_line
 from o9.text.escape import unmarked
-from o9.text.format import number, value_text
+from o9.text.format import moment, number, ratio, value_text
 
 PARAMETERS_SHOWN = 12
 KEY_LENGTH = 80
@@ -56,11 +57,16 @@ def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def result_markdown(
-    state: OptimizationState, *, counts: Mapping[str, int], failed: Sequence[Trial], verdict: Verdict | None
+    state: OptimizationState,
+    *,
+    counts: Mapping[str, int],
+    failed: Sequence[Trial],
+    verdict: Verdict | None,
+    series: Sequence[SeriesRun] = (),
 ) -> str:
     """The best, its parameters, the baseline, the verdict with its reason, and what failed.
 
-    failed: the first trials that failed, of as many as `counts` says.
+    failed: the first trials that failed, of as many as `counts` says. series: the newest runs of its series.
     """
     value = state.current_performance if state.optimized_parameters else None
     lines = [f"# {unmarked(state.name)}", "", f"`{state.optimization_id}` is **{state.status.value}**.", ""]
@@ -77,6 +83,10 @@ def result_markdown(
             f"| {unmarked(name)} | {unmarked(value_text(chosen))} |"
             for name, chosen in state.optimized_parameters.items()
         ]
+    if len(series) > 1:
+        lines += ["", f"## The last runs of {unmarked(str(state.metadata.get('series')))}", ""]
+        lines += ["| due | run | status | best | change | hold-out | verdict |", f"|{' --- |' * 7}"]
+        lines += [_series_row(run) for run in series]
     for title, entries in (("Issues", state.issues), ("Warnings", state.warnings)):
         if entries:
             lines += ["", f"## {title}", "", *(f"- {unmarked(str(entry))}" for entry in entries)]
@@ -90,3 +100,10 @@ def result_markdown(
             lines.append(f"- and {more:,} more: `o9 trials {state.optimization_id}`")
     lines += ["", f"The whole report, with charts: `o9 report {state.optimization_id}`"]
     return "\n".join(lines) + "\n"
+
+
+def _series_row(run: SeriesRun) -> str:
+    grade = run.verdict.grade.value if run.verdict else ""
+    cells = [moment(run.at), run.state.optimization_id, run.state.status.value, number(run.best)]
+    cells += [number(run.change, sign=True), ratio(run.hold_out), grade]
+    return f"| {' | '.join(map(unmarked, cells))} |"

@@ -25,6 +25,7 @@ from o9.flows.events import emit_improved, emit_status
 from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
 from o9.health.checker import checker_for
 from o9.health.kept import kept_verdict
+from o9.health.series_runs import read_series
 from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, is_placebo
@@ -38,6 +39,7 @@ SHOW_SECONDS = 4.0
 CLOSE_SECONDS = 10.0
 TRIALS_SHOWN = 10
 FAILED_SHOWN = 5
+RUNS_SHOWN = 10
 
 
 def run_page(flow_run_id: str) -> str:
@@ -167,6 +169,7 @@ def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate
         counts=store.read(queries.trial_counts, optimization_id),
         failed=store.read(queries.trials, optimization_id, limit=FAILED_SHOWN, state=TrialState.FAILED),
         verdict=kept_verdict(store, state),
+        series=read_series(store, state, limit=RUNS_SHOWN),
     )
     result = ArtifactCreate(
         type="markdown", key=artifact_key(state), data=text, description=f"The result of {run_name(state)}"

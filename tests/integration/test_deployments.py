@@ -7,9 +7,11 @@ import json
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
 import o9_testing
 import pytest
@@ -21,6 +23,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.flows import load_flow_from_entrypoint
+from prefect.server.schemas.schedules import SCHEDULE_TYPES
+from pydantic import TypeAdapter
 
 from o9.aggregator.deployments import all_flows, of_optimization, recurrence
 from o9.aggregator.prefect_server import prefect_client_settings
@@ -28,6 +32,7 @@ from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
+from o9.model.templates import filled
 from o9.store import queries
 from o9.store.store import Store
 
@@ -89,7 +94,52 @@ def test_dates_of_a_name_move_in_the_schedule_s_zone_and_the_series_keeps_what_s
     )  # fmt: skip
     Path("nightly.yaml").write_text(NIGHTLY.replace("Nightly carry", "'Carry {{ tomorrow }}'"))
     told = o9("deploy", "nightly.yaml", "--every", "1d", "--print")
-    assert (told.code, told.err.startswith("o9: name: ")) == (1, True), told.err
+    assert (told.code, "nightly.yaml, line 1: name: " in told.err) == (1, True), told.err
+
+
+@pytest.mark.parametrize(
+    ("spec", "series"),
+    [
+        ("{name: '{{ scheduled_date }}', metadata: {objective: branin}}", "branin"),
+        ("{name: Carry, metadata: {objective: branin, series: desk}}", "desk"),
+        ("{name: Carry, metadata: {objective: sp500_trend, hold_out: '{{ scheduled_date - 365d }}'}}", "Carry"),
+    ],
+)
+def test_a_series_has_one_name_whatever_the_dates(spec: str, series: str, o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(spec)
+    told = o9("deploy", "nightly.yaml", "--every", "1d", "--print")
+    (made,) = yaml.safe_load(told.out)["deployments"]
+    assert made["parameters"]["spec"]["metadata"]["series"] == series
+
+
+@pytest.mark.parametrize(
+    ("field", "spec"),
+    [
+        ("metadata.series", "{name: Carry, metadata: {objective: branin, series: 'carry {{ scheduled_date }}'}}"),
+        ("name", "{name: 'Carry {{ scheduled_date', metadata: {objective: branin}}"),
+        ("optimization_id", "{optimization_id: 'carry-{{ scheduled_date }}', metadata: {objective: branin}}"),
+    ],
+)
+def test_a_template_that_makes_no_name_is_refused(field: str, spec: str, o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(spec)
+    told = o9("deploy", "nightly.yaml", "--every", "1d", "--print")
+    assert (told.code, f" {field}: " in told.err) == (1, True), told.err
+
+
+@pytest.mark.parametrize(
+    "when", [{"cron": "30 2 * * *"}, {"cron": "30 1 * * *"}, {"every": timedelta(days=1)}, {"rrule": "FREQ=DAILY"}]
+)
+def test_across_a_clock_change_each_date_has_one_run(when: dict[str, Any]) -> None:
+    """In New York 02:30 is missing on 8 March 2026, and 01:30 is there twice on 1 November."""
+    recurs = recurrence(timezone="America/New_York", **when)
+    made = of_optimization({"name": "Carry {{ scheduled_date }}", "metadata": {"objective": "branin"}}, recurs)
+    (entry,) = made.schedules or []
+    schedule = TypeAdapter(SCHEDULE_TYPES).validate_python(entry.schedule.model_dump())
+    for month, last in ((3, 31), (11, 30)):
+        first = datetime(2026, month, 1, tzinfo=ZoneInfo("America/New_York"))
+        runs = asyncio.run(schedule.get_dates(n=99, start=first, end=first + timedelta(days=last, seconds=-1)))
+        names = [filled(made.parameters["spec"], run.astimezone(UTC))["name"] for run in runs]
+        assert names == [f"Carry 2026-{month:02}-{day:02}" for day in range(1, last + 1)]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +149,7 @@ def test_dates_of_a_name_move_in_the_schedule_s_zone_and_the_series_keeps_what_s
         ("schedule", ["--cron", "0 22 * * *", "--every", "1h"]),
         ("every", ["--every", "often"]),
         ("timezone", ["--every", "1h", "--timezone", "Mars/Olympus"]),
+        ("name", ["--every", "1h", "--name", "carry/usd"]),
         ("overlap", ["--every", "1h", "--overlap", "never"]),
         ("missed", ["--every", "1h", "--missed", "twice"]),
     ],
@@ -306,3 +357,28 @@ async def test_what_has_a_fixed_id_gets_no_schedule(o9: O9Command, client: Prefe
     assert (await asyncio.to_thread(o9, "deploy", "once.yaml")).code == 0
     told = await asyncio.to_thread(o9, "schedule", "create", "once", "--every", "1h")
     assert (told.code, told.err.startswith("o9: optimization_id: ")) == (1, True), told.err
+
+
+async def test_a_series_is_shared_only_where_both_name_it(o9: O9Command, client: PrefectClient) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+
+    async def deploy(spec: str, *options: str) -> Any:
+        write("nightly.yaml", spec)
+        return await asyncio.to_thread(o9, "deploy", "nightly.yaml", "--every", "1d", *options)
+
+    carry = "{name: Carry, metadata: {objective: branin%s}}"
+    assert (await deploy(carry % "")).code == 0
+    assert (await deploy(carry % "")).code == 0, "the same again takes its own place"
+    told = await deploy(carry % "", "--name", "carry-asia")
+    assert (told.code, told.err.startswith("o9: metadata.series: "), "carry" in told.err) == (1, True, True), told.err
+    told = await deploy(carry % ", series: Carry", "--name", "carry-asia")
+    assert (told.code, "'Carry' with carry:" in told.err) == (0, True), told.err
+    told = await deploy(carry.replace("Carry", "Carry!") % "")
+    assert (told.code, told.err.startswith("o9: name: ")) == (1, True), told.err
+    assert (await deploy(carry.replace("Carry", "Carry!") % "", "--name", "carry")).code == 0
+    with patch.object(
+        PrefectClient, "read_flow_runs", autospec=True, side_effect=PrefectClient.read_flow_runs
+    ) as asked:
+        told = await asyncio.to_thread(o9, "schedule", "list", "--json")
+    assert [each["name"] for each in json.loads(told.out)] == ["carry", "carry-asia"]
+    assert asked.await_count == 2, "one request for what is next, and one for what was last, of all"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ledgers import GRID, SPACE, make_state, register_objective, rows, run
 
-from o9.model.errors import OptimizationStrategyError
+from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.specification import SAMPLERS
 from o9.model.states import TrialState
 from o9.model.trial import Infeasible, Trial
@@ -65,6 +65,30 @@ async def test_resumed_after_any_step_the_ledger_is_the_same(
         assert rows(resumed) == expected[: len(resumed)], f"after {prefix} steps"
         # So an attempt that is resumed in its turn goes on from the same.
         assert their_checkpoints == checkpoints[prefix : prefix + len(ahead)], f"after {prefix} steps"
+
+
+BEGUN = {"optimization_id": "before", "parameters": {"fast": 6, "x": 10_000.0, "gone": "x"}}
+
+
+@pytest.mark.parametrize("sampler", [each for each in EACH_SAMPLER if each.values[0] != "grid"])
+async def test_a_warm_start_is_the_first_trial_and_the_ledger_stays_one(sampler: str) -> None:
+    cold, warm = make_state(sampler=sampler), make_state(sampler=sampler, warm_start=True, warm_start_from=BEGUN)
+    whole, checkpoints = await run(warm, range(6))
+    (usual, *_), (first, *later) = (await run(cold, range(1)))[0], whole
+    assert (first.parameters["fast"], first.parameters["x"] <= 10) == (6, True)  # 10,000 is outside of its space
+    assert first.parameters.keys() == usual.parameters.keys()
+    assert any(trial.parameters["fast"] != 6 for trial in later)
+    for prefix in range(1, 6):
+        resumed, _ = await run(warm, range(prefix, 6), whole[:prefix], checkpoints[prefix - 1])
+        assert rows(resumed) == rows(whole)
+    (warning,) = settle(warm).warnings
+    assert all(named in warning for named in ("x = 10000", "gone"))
+
+
+def test_a_grid_has_no_warm_start() -> None:
+    with pytest.raises(OptimizationValidationError) as refused:
+        settle(make_state(sampler="grid", warm_start=True))
+    assert refused.value.field == "metadata.warm_start"
 
 
 async def test_a_sampler_learns_where_nothing_can_be() -> None:

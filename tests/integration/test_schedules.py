@@ -70,6 +70,9 @@ async def test_a_schedule_creates_runs_and_each_is_an_optimization(
         state = store.read(queries.get, run["optimization_id"])
     assert (state.status, state.completed_steps) == (OptimizationStatus.COMPLETED, 2)
     assert state.name == f"Carry {flow_run.expected_start_time:%Y-%m-%d}"
+    assert (state.metadata["series"], state.metadata["scheduled_at"]) == (
+        "Carry", flow_run.expected_start_time.isoformat(),
+    )  # fmt: skip
 
 
 POLICIES = """

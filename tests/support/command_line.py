@@ -73,7 +73,7 @@ def create(store: Store, optimization_id: str, **fields: Any) -> OptimizationSta
     return state
 
 
-def work(store: Store, name: str, steps: int, end: str | None = None) -> int:
+def work(store: Store, name: str, steps: int, end: str | None = None, family: str = "") -> int:
     """As an attempt does: claim, start, commit `steps` steps of two trials, and perhaps end."""
     claimed = store.write(Claim("node-1", 100, 30.0, name))
     assert claimed is not None
@@ -83,7 +83,16 @@ def work(store: Store, name: str, steps: int, end: str | None = None) -> int:
         number = 2 * step
         parameters = {"x": float(step)}
         trials = [
-            Trial(number, step, TrialState.COMPLETED, parameters, float(step), {"turnover": 1.0}, started_at=utc_now()),
+            Trial(
+                number,
+                step,
+                TrialState.COMPLETED,
+                parameters,
+                float(step),
+                {"turnover": 1.0},
+                family=family,
+                started_at=utc_now(),
+            ),
             Trial(number + 1, step, TrialState.FAILED, {"x": -1.0}, error="ValueError: no data"),
         ]
         best = float(step)

@@ -38,6 +38,8 @@ def test_it_has_only_shapes_that_prefect_draws(schema: dict[str, Any]) -> None:
     assert fields["search_space"]["type"] == "array"
     assert fields["seed"]["type"] == "integer"
     assert fields["timeout_seconds"]["minimum"] > 0
+    assert fields["warm_start"]["type"] == "boolean"
+    assert not fields.keys() & {"series", "scheduled_at", "warm_start_from"}
     assert not [name for name, field in fields.items() if "default" in field]  # which would override an objective's own
 
 
@@ -48,6 +50,7 @@ def test_it_has_only_shapes_that_prefect_draws(schema: dict[str, Any]) -> None:
         {"spec": {"name": "Momentum", "priority": "high", "metadata": {**NAMED, "search_space": [PERIOD]}}},
         {"spec": {"metadata": {"strategy": "desk.search:Search"}}},
         {"spec": {"metadata": {"retry_of": "a"}}},
+        {"spec": {"metadata": {**NAMED, "series": "nightly", "warm_start": True}}},
         {"optimization_id": "a"},
         {"retry_of": "a", "optimization_id": ""},
     ],

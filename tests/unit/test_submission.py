@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import pytest
+from command_line import create, work
 
 from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.submission import in_order, prepared, requested, submit
+from o9.lifecycle.submission import in_order, prepared, requested, retry, submit
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.specification import Metadata, OptimizationSpec, Role, keys_of, new_optimization
@@ -211,3 +212,40 @@ def test_a_state_that_was_written_out_is_a_spec_again() -> None:
     assert again == state
     with pytest.raises(OptimizationValidationError, match=r"^progress: there is no such field; O9 records it"):
         new_optimization(state.to_dict() | {"progress": 0.5})
+
+
+def run_of_series(store: Store, name: str, metadata: dict[str, Any] | None = None) -> OptimizationState:
+    given = {"objective": "branin", "series": "carry", "warm_start": True} | (metadata or {})
+    return asyncio.run(submit(store, new_optimization({"optimization_id": name, "metadata": given})))
+
+
+def test_a_warm_start_takes_the_best_of_the_last_completed_run(store: Store) -> None:
+    assert "warm_start_from" not in run_of_series(store, "first").metadata
+    work(store, "first", 2, "completed")
+    run_of_series(store, "cut-off")
+    work(store, "cut-off", 3, "failed")
+    create(store, "another", metadata={"objective": "branin", "series": "other"})
+    work(store, "another", 3, "completed")
+    begun = run_of_series(store, "second")
+    assert begun.metadata["warm_start_from"] == {"optimization_id": "first", "parameters": {"x": 1.0}}
+    assert ["first" in each and "draws y" in each for each in begun.warnings] == [True]  # no y was tried
+    elsewhere = {"x": {"type": "float", "low": 5, "high": 9}, "y": {"type": "float", "low": 0, "high": 9}}
+    assert "x = 1" in run_of_series(store, "elsewhere", {"search_space": elsewhere}).warnings[0]
+    assert run_of_series(store, "second") == begun
+    work(store, "second", 1, "completed")
+    again = asyncio.run(retry(store, "second"))
+    assert again.metadata["warm_start_from"] == begun.metadata["warm_start_from"]
+    work(store, again.optimization_id, 3, "completed")
+    assert "warm_start_from" not in asyncio.run(retry(store, "first")).metadata
+
+
+def test_what_a_warm_start_was_chosen_from_counts_with_it(store: Store) -> None:
+    run_of_series(store, "first")
+    work(store, "first", 1, "completed", family="branin@monday")
+    assert run_of_series(store, "second").metadata["family"] == "branin@monday"
+    assert run_of_series(store, "third", {"family": "desk"}).metadata["family"] == "desk"
+
+
+def test_a_warm_start_of_no_series_is_a_warning(store: Store) -> None:
+    begun = run_of_series(store, "alone", {"series": None})
+    assert ["metadata.series" in each for each in begun.warnings] == [True]

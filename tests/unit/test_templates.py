@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.templates import filled, in_zone, without
+from o9.model.templates import called_by, filled, in_zone
 
 LATE = datetime(2026, 2, 1, 3, tzinfo=UTC)  # 22:00 of the day before in New York
 
@@ -40,6 +40,13 @@ def test_anything_else_in_braces_is_refused_with_its_field(wrong: str) -> None:
     assert refused.value.field == "metadata.tags[1]"
 
 
+def test_braces_that_nothing_closes_are_refused() -> None:
+    for wrong in ("{{ scheduled_date }", "{{ scheduled_date }} and {{ scheduled_at"):
+        with pytest.raises(OptimizationValidationError) as refused:
+            filled({"name": wrong}, LATE)
+        assert refused.value.field == "name"
+
+
 def test_the_schedule_s_zone_is_that_of_templates_that_name_none() -> None:
     given = ["{{ scheduled_date }}", "{{ scheduled_date Asia/Tokyo - 1d }}", "{{scheduled_at + 1h}}"]
     zoned = in_zone(given, "America/New_York")
@@ -55,7 +62,7 @@ def test_across_a_clock_change_a_date_is_the_wall_s() -> None:
 
 @pytest.mark.parametrize(
     ("name", "series"),
-    [("carry-{{ scheduled_date }}", "carry"), ("{{ scheduled_date }} 夜间", "夜间"), ("carry", "carry")],
+    [("carry-{{ scheduled_date }}", "carry"), ("{{ scheduled_date }} 夜间", "夜间"), ("{{ scheduled_at }}", "branin")],
 )
 def test_a_series_is_called_what_stays(name: str, series: str) -> None:
-    assert without(name) == series
+    assert called_by({"name": name, "metadata": {"objective": "branin"}}) == series

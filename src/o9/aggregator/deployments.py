@@ -16,7 +16,7 @@ import yaml
 from prefect import get_client, schedules, serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, WorkPool
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import InvalidNameError, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 
 from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
@@ -24,7 +24,7 @@ from o9.flows.form import offer_objectives
 from o9.flows.recurrence import REPLACE, Missed
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, settings
-from o9.model.templates import in_zone, without
+from o9.model.templates import called_by, in_zone
 from o9.model.urls import public_url
 from o9.strategies.registry import names_of
 
@@ -108,16 +108,20 @@ def recurring_spec(spec: Mapping[str, Any], when: schedules.Schedule, series: st
 
 
 def may_recur(spec: Mapping[str, Any]) -> None:
-    """Raises OptimizationValidationError for a fixed id, which every run would submit again."""
+    """Raises OptimizationValidationError for a fixed id, which every run would submit again, or a series that moves."""
     if spec.get("optimization_id") is not None:
         raise OptimizationValidationError(
             "optimization_id", "every run of the schedule would submit the same one; leave it out"
         )
+    if "{{" in str(series_of(spec)):
+        raise OptimizationValidationError(
+            "metadata.series", "every run would be a series of its own; put the date into the name"
+        )
 
 
-def called_by(spec: Mapping[str, Any]) -> str:
-    """Its name, or else its objective's: what a series is called that names itself otherwise nowhere."""
-    return without(str(spec.get("name") or spec.get("metadata", {}).get("objective") or "optimization"))
+def series_of(spec: Mapping[str, Any]) -> str | None:
+    series: str | None = spec.get("metadata", {}).get("series")
+    return series
 
 
 def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any]:
@@ -132,7 +136,10 @@ def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any
 
 def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
     more = {"tags": list(TAGS)} | more
-    made = of.load().to_deployment(name=name, entrypoint_type=EntrypointType.MODULE_PATH, **more)
+    try:
+        made = of.load().to_deployment(name=name, entrypoint_type=EntrypointType.MODULE_PATH, **more)
+    except InvalidNameError as error:
+        raise OptimizationValidationError("name", str(error)) from None
     assert isinstance(made, RunnerDeployment)
     offer_objectives(made._parameter_openapi_schema.definitions, names_of("objective"))
     return made

@@ -6,10 +6,11 @@ that Prefect's settings name. A NAME is a deployment's, with or without `optimiz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from prefect import get_client, schedules
 from prefect.client.orchestration import PrefectClient
@@ -27,10 +28,12 @@ from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateTyp
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 
-from o9.aggregator.deployments import LIFECYCLE, called_by, may_recur, recurring_spec
-from o9.model.errors import OptimizationNotFoundError
+from o9.aggregator.deployments import LIFECYCLE, may_recur, recurring_spec, series_of
+from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
+from o9.model.templates import called_by
 from o9.text.format import duration
 
 PAGE = 200
@@ -53,14 +56,35 @@ class Recurring:
 
 async def recurring() -> list[Recurring]:
     """All of them, by name."""
-    found: list[Recurring] = []
     async with get_client() as client:
-        ours = FlowFilter(name=FlowFilterName(any_=[LIFECYCLE.flow_name]))
-        offset = 0
-        while page := await client.read_deployments(flow_filter=ours, limit=PAGE, offset=offset):
-            found += [await _described(client, each) for each in page if each.schedules]
-            offset += len(page)
+        found = await _described(client, [each for each in await _deployments(client) if each.schedules])
     return sorted(found, key=lambda each: each.name)
+
+
+async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replace: bool) -> list[str]:
+    """The other deployments that make runs of the same series, because `spec` names it.
+
+    Raises OptimizationValidationError where the name of an optimization alone would mix its runs with those of another,
+    and, unless `replace`, where its deployment would take the place of another optimization's.
+    """
+    async with get_client() as client:
+        there = {each.name: _spec(each) for each in await _deployments(client)}
+    mine = there.pop(made.name, {})
+    if mine and called_by(mine) != called_by(spec) and not replace:
+        problem = (
+            f"the deployment {made.name!r} is that of {called_by(mine)!r}; give another name, or this one by --name"
+        )
+        raise OptimizationValidationError("name", problem)
+    return _sharing(there, spec, series_of(made.parameters["spec"]))
+
+
+def _sharing(there: Mapping[str, Mapping[str, Any]], spec: Mapping[str, Any], series: str | None) -> list[str]:
+    """The names of `there` that are of the series. Raises OptimizationValidationError where `spec` does not name it."""
+    others = sorted(name for name, other in there.items() if series is not None and series_of(other) == series)
+    if others and series_of(spec) is None:
+        problem = f"{series!r} is the series of {', '.join(others)}; name it to share it, or name another one"
+        raise OptimizationValidationError("metadata.series", problem)
+    return others
 
 
 async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
@@ -71,13 +95,16 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
     """
     async with get_client() as client:
         deployment = await _read(client, name)
-        spec: Mapping[str, Any] = deployment.parameters.get("spec") or {}
+        spec = _spec(deployment)
         may_recur(spec)
         if spec:
-            parameters = deployment.parameters | {"spec": recurring_spec(spec, when, called_by(spec))}
+            made = recurring_spec(spec, when, called_by(spec))
+            there = {each.name: _spec(each) for each in await _deployments(client) if each.id != deployment.id}
+            _sharing(there, spec, series_of(made))
+            parameters = deployment.parameters | {"spec": made}
             await client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
         await client.create_deployment_schedules(deployment.id, _as_prefects(when))
-        return await _described(client, await _read(client, name))
+        return await _described_one(client, name)
 
 
 async def set_active(name: str, active: bool) -> Recurring:
@@ -86,7 +113,7 @@ async def set_active(name: str, active: bool) -> Recurring:
         deployment = await _read_scheduled(client, name)
         for each in deployment.schedules:
             await client.update_deployment_schedule(deployment.id, each.id, active=active)
-        return await _described(client, await _read(client, name))
+        return await _described_one(client, name)
 
 
 async def remove_schedules(name: str) -> int:
@@ -118,31 +145,57 @@ async def _read_scheduled(client: PrefectClient, name: str) -> DeploymentRespons
     return deployment
 
 
-async def _described(client: PrefectClient, deployment: DeploymentResponse) -> Recurring:
-    spec: Mapping[str, Any] = deployment.parameters.get("spec") or {}
-    waiting = await _run(client, deployment, FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, [StateType.SCHEDULED])
+async def _deployments(client: PrefectClient) -> list[DeploymentResponse]:
+    """Those of `optimization-lifecycle`."""
+    ours = FlowFilter(name=FlowFilterName(any_=[LIFECYCLE.flow_name]))
+    found: list[DeploymentResponse] = []
+    while page := await client.read_deployments(flow_filter=ours, limit=PAGE, offset=len(found)):
+        found += page
+    return found
+
+
+def _spec(deployment: DeploymentResponse) -> Mapping[str, Any]:
+    return deployment.parameters.get("spec") or {}
+
+
+async def _described_one(client: PrefectClient, name: str) -> Recurring:
+    (found,) = await _described(client, [await _read(client, name)])
+    return found
+
+
+async def _described(client: PrefectClient, deployments: Sequence[DeploymentResponse]) -> list[Recurring]:
+    active = {each.id for each in deployments if any(one.active for one in each.schedules) and not each.paused}
     begun: list[StateType] = [kind for kind in StateType if kind is not StateType.SCHEDULED]
-    newest = await _run(client, deployment, FlowRunSort.START_TIME_DESC, begun)
-    return Recurring(
-        name=deployment.name,
-        series=dict(spec.get("metadata") or {}).get("series"),
-        when=tuple(_in_words(each) for each in deployment.schedules),
-        active=any(each.active for each in deployment.schedules) and not deployment.paused,
-        next_at=waiting.next_scheduled_start_time if waiting else None,
-        last=newest.state_name if newest else None,
-    )
+    waiting = await _first_runs(client, active, FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, [StateType.SCHEDULED])
+    newest = await _first_runs(client, {each.id for each in deployments}, FlowRunSort.START_TIME_DESC, begun)
+    return [
+        Recurring(
+            name=each.name,
+            series=series_of(_spec(each)),
+            when=tuple(_in_words(schedule) for schedule in each.schedules),
+            active=each.id in active,
+            next_at=waiting[each.id].next_scheduled_start_time if each.id in waiting else None,
+            last=newest[each.id].state_name if each.id in newest else None,
+        )
+        for each in deployments
+    ]
 
 
-async def _run(
-    client: PrefectClient, deployment: DeploymentResponse, sort: FlowRunSort, kinds: list[StateType]
-) -> FlowRun | None:
+async def _first_runs(
+    client: PrefectClient, of: Collection[UUID], sort: FlowRunSort, kinds: list[StateType]
+) -> dict[UUID, FlowRun]:
+    """The first run of each deployment: by one request for all, and one more for each that it does not reach."""
+    limit = PAGE if len(of) > 1 else 1
     runs = await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=list(of))),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))),
         sort=sort,
-        limit=1,
-    )
-    return runs[0] if runs else None
+        limit=limit,
+    ) if of else []  # fmt: skip
+    found = {run.deployment_id: run for run in reversed(runs) if run.deployment_id}
+    for each in set(of) - found.keys() if len(of) > 1 and len(runs) == limit else ():
+        found |= await _first_runs(client, [each], sort, kinds)
+    return found
 
 
 def _in_words(of: DeploymentSchedule) -> str:

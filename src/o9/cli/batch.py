@@ -15,7 +15,8 @@ from typing import Any
 from o9.config import Document
 from o9.lifecycle.submission import in_order, prepared, requested
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.optimization import OptimizationState
+from o9.model.optimization import OptimizationState, utc_now
+from o9.model.templates import filled
 from o9.text.escape import one_line
 
 LIMIT_BYTES = 5 * 2**20
@@ -60,6 +61,24 @@ def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
     if faults:
         raise OptimizationError("\n".join(dict.fromkeys(faults)))
     return in_order(states)
+
+
+def read_template(path: str) -> Mapping[str, Any]:
+    """The one optimization of a file, its dates not filled in; checked as one of now. Raises as `read_batch`."""
+    import_from_here()
+    faults: list[str] = []
+    entry, *_ = _entries(path, faults)
+    if entry.number:
+        raise OptimizationError(f"{path} holds a list: deploy one optimization at a time, from a file of its own")
+    content = _named(entry)
+    try:
+        prepared(requested(filled(content, utc_now())))
+    except OptimizationValidationError as error:
+        faults += entry.faults(error)
+    if faults:
+        raise OptimizationError("\n".join(dict.fromkeys(faults)))
+    given: Mapping[str, Any] = content
+    return given
 
 
 def import_from_here() -> None:

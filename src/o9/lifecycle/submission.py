@@ -33,6 +33,7 @@ from o9.store.store import Store
 from o9.strategies.factory import settle, strategy_of
 
 _OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
+_BEGUN = _OF_PLACEBOS | {"retry_of", "warm_start_from"}  # repeats the first trial of another, or has one
 
 
 def requested(given: Any, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
@@ -123,7 +124,8 @@ async def submit(
 
     The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
     first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
-    `metadata["retry_from_step"]`. is_placebo: only `o9.lifecycle.placebos` makes placebo runs, so that each repeats the
+    `metadata["retry_from_step"]`. With `metadata["warm_start"]` it begins with the best of the last completed run of
+    its series. is_placebo: only `o9.lifecycle.placebos` makes placebo runs, so that each repeats the
     whole search. Raises OptimizationValidationError with all faults, and OptimizationConflictError for the same id with
     other content.
     """
@@ -134,6 +136,8 @@ async def submit(
             f"metadata.{min(given)}", "placebo runs are queued by `o9 placebo ID` alone; leave it out"
         )
     asked, steps, older = state, 0, frozenset[str]()
+    if state.metadata.get("warm_start") is True and not (_BEGUN & state.metadata.keys()):
+        state = await _warm_started(store, state)
     if "retry_of" in state.metadata:
         state, steps = await asyncio.to_thread(_again, store, state)
         older = frozenset(state.metadata.keys() - asked.metadata.keys())
@@ -179,6 +183,23 @@ async def retry(
     if new_id is not None:
         fields["optimization_id"] = new_id
     return await submit(store, new_optimization(fields), hold=hold)
+
+
+async def _warm_started(store: Store, state: OptimizationState) -> OptimizationState:
+    """`state` with the best of the last completed run of its series, as its first trial.
+
+    It counts in the family of that run: what was chosen among those trials is not one try alone.
+    """
+    series = state.metadata.get("series")
+    if not isinstance(series, str):
+        warning = "no warm start: it is of no series; metadata.series names one, and o9 deploy does so by itself"
+        return dataclasses.replace(state, warnings=[*state.warnings, warning])
+    last = await store.read_async(queries.last_best, series)
+    if last is None:
+        return state
+    begun = {"optimization_id": last["optimization_id"], "parameters": last["optimized_parameters"]}
+    family = {"family": last["family"]} if last["family"] else {}
+    return dataclasses.replace(state, metadata=family | state.metadata | {"warm_start_from": begun})
 
 
 def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:

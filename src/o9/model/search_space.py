@@ -271,6 +271,14 @@ class SearchSpace:
             parameter.contains(parameters[parameter.name]) for parameter in self.parameters
         )
 
+    def within(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the parameters that it contains; they may be no full set."""
+        return {
+            each.name: parameters[each.name]
+            for each in self.parameters
+            if each.name in parameters and each.contains(parameters[each.name])
+        }
+
     def grid_size(self) -> int:
         """How many different sets there are. Raises OptimizationValidationError for a float without a step."""
         return math.prod(self._grid_sizes())
@@ -292,8 +300,8 @@ class SearchSpace:
         return {parameter.name: parameter.from_optuna(chosen[parameter.name]) for parameter in self.parameters}
 
     def to_optuna(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Our values to Optuna's; the inverse of `from_optuna`, for a set that the space contains."""
-        return {parameter.name: parameter.to_optuna(parameters[parameter.name]) for parameter in self.parameters}
+        """Our values to Optuna's; the inverse of `from_optuna`, for parameters that the space contains."""
+        return {each.name: each.to_optuna(parameters[each.name]) for each in self.parameters if each.name in parameters}
 
     def _grid_sizes(self) -> list[int]:
         sizes: list[int] = []

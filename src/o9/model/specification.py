@@ -83,6 +83,13 @@ _HoldOut = Annotated[
 ]
 
 
+class WarmStart(Typed):
+    """The run whose best parameters are tried first, and these."""
+
+    optimization_id: Id
+    parameters: JsonObject
+
+
 class Metadata(Typed):
     """What to optimize, and how. Other keys are refused, unless the strategy declares them."""
 
@@ -154,10 +161,14 @@ class Metadata(Typed):
     scheduled_at: Annotated[Text, AfterValidator(_zoned)] | None = Field(
         None, description="Reserved: for when that run was scheduled.", examples=["2026-01-31T09:30:00+00:00"]
     )
+    warm_start: Annotated[Flag, Role.SEARCH] = Field(
+        False, description="Try the best parameters of the last completed run of the series first."
+    )
     tags: Annotated[Any, Role.WORDS] = Field(None, description="Free.")
     notes: Annotated[Any, Role.WORDS] = Field(None, description="Free.")
     placebo_of: Annotated[SkipJsonSchema[Id | None], Role.SUBMISSION, Role.RECORDED] = None
     placebo_number: Annotated[SkipJsonSchema[_Number | None], Role.SUBMISSION, Role.RECORDED] = None
+    warm_start_from: Annotated[SkipJsonSchema[WarmStart | None], Role.SEARCH, Role.RECORDED] = None
     demonstration: Annotated[SkipJsonSchema[Flag], Role.RECORDED] = False
     given: Annotated[SkipJsonSchema[tuple[_Given, ...]], Role.RECORDED] = ()
 

@@ -12,7 +12,7 @@ Pure functions. Text without braces is left as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -52,9 +52,11 @@ def in_zone(given: Any, zone: str) -> Any:
     return _replaced(given, lambda written: f"{{{{{name_it(written)}}}}}")
 
 
-def without(text: str) -> str:
-    """What a text says beside its templates, such as the name of a series of which each run has a name of its own."""
-    return _BRACES.sub("", text).strip(" -_·:,.") or text
+def called_by(spec: Mapping[str, Any]) -> str:
+    """Its name without the dates, or else its objective's: what a series is called that names itself nowhere."""
+    metadata, name = spec.get("metadata", {}), str(spec.get("name") or "")
+    named = _BRACES.sub("", name).strip(" -_·:,.")
+    return str(named or metadata.get("objective") or metadata.get("strategy") or "optimization")
 
 
 def _replaced(given: Any, by: Callable[[re.Match[str]], str], field: str = "") -> Any:
@@ -64,15 +66,21 @@ def _replaced(given: Any, by: Callable[[re.Match[str]], str], field: str = "") -
         return [_replaced(value, by, f"{field}[{n}]") for n, value in enumerate(given)]
     if not isinstance(given, str) or "{{" not in given:
         return given
+    if "{{" in (rest := _BRACES.sub("", given)):
+        raise _refusal(field, rest[rest.index("{{") :])
     return _BRACES.sub(lambda braces: by(_read(braces[1], field)), given)
 
 
 def _read(text: str, field: str) -> re.Match[str]:
     written = _WRITTEN.fullmatch(text)
     if written is None or (written["zone"] and written["zone"] not in available_timezones()):
-        raise OptimizationValidationError(
-            field,
-            f"{{{{{text}}}}} is no template: write {{{{ scheduled_date }}}}, {{{{ scheduled_at }}}}, "
-            "{{ scheduled_date America/New_York }} or {{ scheduled_date - 365d }}",
-        )
+        raise _refusal(field, f"{{{{{text}}}}}")
     return written
+
+
+def _refusal(field: str, text: str) -> OptimizationValidationError:
+    return OptimizationValidationError(
+        field,
+        f"{text} is no template: write {{{{ scheduled_date }}}}, {{{{ scheduled_at }}}}, "
+        "{{ scheduled_date America/New_York }} or {{ scheduled_date - 365d }}",
+    )

@@ -17,6 +17,7 @@ from o9.report.charts import luck as luck_plots
 from o9.report.charts import search as search_plots
 from o9.report.charts.equity import equity
 from o9.report.charts.figure import Plot
+from o9.report.charts.series_trend import trend
 from o9.report.facts import OneFacts
 from o9.report.headline import performance_figures, scores
 from o9.report.verdict_section import forecast_plot, grounds
@@ -63,6 +64,8 @@ def article(found: OneFacts, now: datetime) -> dict[str, Any]:
         "transitions_left_out": max(0, len(facts.transitions) - SHOWN_TRANSITIONS),
         "parameters": _parameters(found),
         "errors": [trial for trial in facts.trials if trial.state is TrialState.FAILED][-SHOWN_ERRORS:][::-1],
+        "series": found.series,
+        "trend": trend(found.series),
     }
 
 
@@ -75,6 +78,8 @@ def _made_of(found: OneFacts) -> list[tuple[str, str]]:
         if state.metadata.get(key) is not None:
             rows.append((title, shortened(str(state.metadata[key]), 120)))
     rows.append(("Direction", found.facts.direction))
+    if begun := state.metadata.get("warm_start_from"):
+        rows.append(("Warm start", shortened(f"the best of {begun['optimization_id']}", 120)))
     if found.facts.family is not None and found.facts.family.name:
         rows.append(("Family", shortened(found.facts.family.name, 120)))
     if found.waited_seconds is not None:

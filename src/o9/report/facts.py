@@ -19,6 +19,7 @@ from o9.health.checks.validity import evidence_of, verdict_on
 from o9.health.facts import HealthFacts, read_facts
 from o9.health.grades import Verdict
 from o9.health.kept import kept_verdicts
+from o9.health.series_runs import SeriesRun, read_series
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence
 from o9.model.errors import OptimizationError
@@ -39,7 +40,8 @@ SHORTEST_TREND, LONGEST_TREND = timedelta(days=2), timedelta(days=90)
 class OneFacts:
     """One optimization: the record, what health makes of it, and what the verdict on its best rests on.
 
-    counts: trials by state, all of them. waited_seconds: in the queue, before its first attempt.
+    counts: trials by state, all of them. waited_seconds: in the queue, before its first attempt. series: the newest
+    runs of the recurring optimization that it is a run of.
     """
 
     facts: HealthFacts
@@ -49,6 +51,7 @@ class OneFacts:
     importance: Mapping[str, Any]
     counts: Mapping[str, int]
     waited_seconds: float | None
+    series: Sequence[SeriesRun] = ()
 
     @property
     def state(self) -> OptimizationState:
@@ -84,6 +87,7 @@ def read_one(store: Store, optimization_id: str) -> OneFacts:
         importance=importance(facts.trials[:MOST_TRIALS]),
         counts=store.read(queries.trial_counts, optimization_id),
         waited_seconds=holding.waited_seconds if holding else None,
+        series=read_series(store, state),
     )
 
 

@@ -26,7 +26,7 @@ from o9.health.unknown import Unknown
 from o9.health.wording import GRADES, forecast_sentence
 from o9.report.charts.figure import STATUS_COLOURS, Plot
 from o9.text.escape import plain, shortened
-from o9.text.format import duration, moment, number, percent, sentence, value_text
+from o9.text.format import duration, moment, number, percent, ratio, sentence, value_text
 
 GENERATOR = "O9 report"  # what a file that may be written over has in its head
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -82,7 +82,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         each.__name__: each
-        for each in (duration, forecast_sentence, moment, number, percent, sentence, shortened, value_text)
+        for each in (duration, forecast_sentence, moment, number, percent, ratio, sentence, shortened, value_text)
     }
     environment.filters["with_code"] = _with_code
     environment.globals |= {"GRADES": GRADES, "VERDICT": VERDICT}

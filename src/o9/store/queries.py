@@ -60,6 +60,7 @@ from o9.store.optimizations.queries import (
     holding,
     intents,
     known_states,
+    last_best,
     last_change,
     last_state_at,
     last_transition,

@@ -18,14 +18,14 @@ from o9.demo.catalogue import DEMONSTRATIONS, demonstration_warning
 from o9.model.errors import Faults, OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.search_space import SearchSpace
-from o9.model.specification import Direction, Metadata, read_metadata
+from o9.model.specification import Metadata, read_metadata
 from o9.model.strategy import DEMONSTRATION
 from o9.model.trial import Ran
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.evaluation import Elsewhere, Evaluator
 from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
-from o9.strategies.plan import Plan, check_sampler, make_plan
+from o9.strategies.plan import Plan, check_sampler, make_plan, warm_start_warning
 from o9.strategies.registry import (
     Objective,
     ResolvedStrategy,
@@ -73,14 +73,15 @@ def settle(
 
     A seed is drawn where the built-in strategy has none, so that every ledger can be had again; the objective's own
     direction is written down. Where neither an objective nor a search space is given, the demonstration objective of
-    its type takes their place, marked by `metadata.demonstration`, and `warnings` says so. No Optuna is imported, no
-    process started. `strategy`, `asked`: its own, and its metadata, where they are known already.
+    its type takes their place, marked by `metadata.demonstration`. `warnings` says so, and what of a warm start is
+    outside the search space. No Optuna is imported, no process started. `strategy`, `asked`: its own, and its metadata,
+    where they are known already.
     """
     metadata, faults = dict(state.metadata), Faults()
     warnings = list(state.warnings)
     strategy = strategy or strategy_of(state, allowed_imports)
-    for name in ("hold_out", "score"):
-        if metadata.get(name) is not None and strategy.kind is not StrategyKind.OPTUNA:
+    for name in ("hold_out", "score", "warm_start"):
+        if metadata.get(name) and strategy.kind is not StrategyKind.OPTUNA:
             problem = (
                 f"strategy {strategy.name!r} evaluates by itself: leave it out; its trials may have hold_out_returns"
             )
@@ -96,17 +97,21 @@ def settle(
             metadata["seed"] = secrets.randbits(SEED_BITS)
         named = copy.copy(state)
         named.metadata = metadata
-        metadata["direction"] = _direction(named, asked or read_metadata(state.metadata), allowed_imports, faults)
+        asked = asked or read_metadata(state.metadata)
+        plan = _plan(named, asked, allowed_imports, faults)
+        metadata["direction"] = plan.direction if plan else None
+        if plan and asked.warm_start_from and (warning := warm_start_warning(asked.warm_start_from, plan)):
+            warnings.append(warning)
     faults.refuse()
     settled = copy.copy(state)
     settled.metadata, settled.warnings = metadata, warnings
     return settled
 
 
-def _direction(
+def _plan(
     state: OptimizationState, asked: Metadata, allowed_imports: tuple[str, ...] | None, faults: Faults
-) -> Direction | None:
-    """That of its plan, if it has one; all that keeps it from having one is added to `faults`."""
+) -> Plan | None:
+    """Its plan, if it has one; all that keeps it from having one is added to `faults`."""
     objective = None
     with faults:
         objective = _objective(state, allowed_imports)
@@ -114,7 +119,7 @@ def _direction(
         _score_function(asked.score or "", allowed_imports)
     if objective is not None:
         with faults:
-            return make_plan(state, objective, asked).direction
+            return make_plan(state, objective, asked)
     elif asked.search_space is not None:
         with faults:
             check_sampler(asked.sampler, SearchSpace.of(asked.search_space))

@@ -7,17 +7,20 @@ the dotted field and the remedy.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.hold_out import FIELD as HOLD_OUT
 from o9.model.hold_out import HoldOut
 from o9.model.optimization import OptimizationState
 from o9.model.search_space import CategoricalParameter, SearchSpace
-from o9.model.specification import Direction, Metadata, read_metadata
+from o9.model.specification import Direction, Metadata, WarmStart, read_metadata
 from o9.model.strategy import BUILT_IN_STRATEGIES
 from o9.strategies.registry import Objective
+from o9.text.format import value_text
 from o9.text.suggest import suggestion
 from o9.workers.scores import SCORES
 
@@ -31,6 +34,7 @@ class Plan:
     """`seed` is None where none was given. `total_trials` is set where the sampler runs out of sets to try.
 
     score: what makes a value of returns; "" where nothing was asked for. is_placebo: its data are without an edge.
+    first_trial: parameters that its first trial has; the sampler draws the others.
     """
 
     space: SearchSpace
@@ -45,6 +49,7 @@ class Plan:
     score: str = ""
     is_placebo: bool = False
     trial_timeout_seconds: float | None = None
+    first_trial: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | None = None) -> Plan:
@@ -68,6 +73,9 @@ def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | 
     if asked.score in SCORES and direction == "minimize":
         problem = f"more is better of the score {asked.score!r}; leave metadata.direction out"
         faults.add(OptimizationValidationError("metadata.direction", problem))
+    if asked.warm_start and asked.sampler == "grid":
+        problem = "the grid sampler tries all points in their order; leave it out"
+        faults.add(OptimizationValidationError("metadata.warm_start", problem))
     if asked.placebo_of is not None and not objective.takes_data:
         problem = (
             f"{what} does not take its data, so they cannot be resampled: declare @objective(…, data=load) above "
@@ -88,7 +96,17 @@ def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | 
         score=asked.score or "",
         is_placebo=asked.placebo_of is not None,
         trial_timeout_seconds=asked.trial_timeout_seconds,
+        first_trial=space.within(asked.warm_start_from.parameters) if asked.warm_start_from else {},
     )
+
+
+def warm_start_warning(begun: WarmStart, plan: Plan) -> str:
+    """What of the best that the first trial repeats does not fit today's search space; "" where all does."""
+    outside = {name: value for name, value in begun.parameters.items() if name not in plan.first_trial}
+    drawn = [name for name in plan.space.names if name not in plan.first_trial]
+    parts = [f"{name} = {value_text(value)} is outside the search space" for name, value in outside.items()]
+    parts += [f"the sampler draws {name}" for name in drawn]
+    return f"warm start from {begun.optimization_id}: {'; '.join(parts)}" if parts else ""
 
 
 def is_adaptive(strategy: str, sampler: str) -> bool:

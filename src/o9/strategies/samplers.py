@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from o9.model.errors import OptimizationStrategyError
-from o9.model.search_space import SearchSpace
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.strategies.plan import Plan
@@ -66,11 +65,11 @@ def make_asker(plan: Plan, seed: int) -> Asker:
         case "grid":
             return NumberAsker(plan.direction, plan.space.grid_point, plan.space.grid_size())
         case "random":
-            return NumberAsker(plan.direction, _random_sets(plan.space, seed))
+            return NumberAsker(plan.direction, _random_sets(plan, seed))
         case "tpe":
-            return HistoryAsker(plan.space, plan.direction, lambda number: _sampler("tpe", mix(seed, number)))
+            return HistoryAsker(plan, lambda number: _sampler("tpe", mix(seed, number)))
         case _:
-            return ReplayAsker(plan.space, plan.direction, _sampler(plan.sampler, mix(seed)))
+            return ReplayAsker(plan, _sampler(plan.sampler, mix(seed)))
 
 
 def _load(sampler: str) -> None:
@@ -112,15 +111,16 @@ class NumberAsker:
         _ask_again(self, last)
 
 
-def _random_sets(space: SearchSpace, seed: int) -> Callable[[int], dict[str, Any]]:
+def _random_sets(plan: Plan, seed: int) -> Callable[[int], dict[str, Any]]:
     """By Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
-    distributions, sampler = space.distributions(), _reseedable_random_sampler()
+    space, distributions, sampler = plan.space, plan.space.distributions(), _reseedable_random_sampler()
 
     def draw(number: int) -> dict[str, Any]:
         sampler.start_at(mix(seed, number))
-        return space.from_optuna(
+        drawn = space.from_optuna(
             {name: sampler.sample_independent(None, None, name, each) for name, each in distributions.items()}
         )
+        return drawn if number else {**drawn, **plan.first_trial}
 
     return draw
 
@@ -128,12 +128,14 @@ def _random_sets(space: SearchSpace, seed: int) -> Callable[[int], dict[str, Any
 class _StudyAsker:
     """An Optuna study in memory, by ask and tell."""
 
-    def __init__(self, space: SearchSpace, direction: Direction) -> None:
-        self.direction = direction
-        self._space = space
-        self._distributions = space.distributions()
-        self._study = _quiet_study(direction)
+    def __init__(self, plan: Plan) -> None:
+        self.direction = plan.direction
+        self._space = plan.space
+        self._distributions = plan.space.distributions()
+        self._first_trial = plan.first_trial
+        self._study = _quiet_study(plan.direction)
         self._asked: list[OptunaTrial] = []
+        self._next = 0
 
     def ask(self, count: int) -> list[dict[str, Any]]:
         # All of a step are asked before the first is reported, for samplers that consider running trials.
@@ -151,20 +153,21 @@ class _StudyAsker:
         self._asked = []
 
     def _ask_one(self) -> OptunaTrial:
+        if self._next == 0 and self._first_trial:
+            self._study.enqueue_trial(self._space.to_optuna(self._first_trial))
+        self._next += 1
         return self._study.ask(self._distributions)
 
 
 class HistoryAsker(_StudyAsker):
     """A fresh sampler for each set; see the module."""
 
-    def __init__(self, space: SearchSpace, direction: Direction, sampler: Callable[[int], BaseSampler]) -> None:
-        super().__init__(space, direction)
+    def __init__(self, plan: Plan, sampler: Callable[[int], BaseSampler]) -> None:
+        super().__init__(plan)
         self._sampler = sampler
-        self._next = 0
 
     def _ask_one(self) -> OptunaTrial:
         self._study.sampler = self._sampler(self._next)
-        self._next += 1
         return super()._ask_one()
 
     def resume(self, ledger: Sequence[Trial]) -> None:
@@ -194,8 +197,8 @@ class HistoryAsker(_StudyAsker):
 class ReplayAsker(_StudyAsker):
     """One sampler for the whole life; see the module."""
 
-    def __init__(self, space: SearchSpace, direction: Direction, sampler: BaseSampler) -> None:
-        super().__init__(space, direction)
+    def __init__(self, plan: Plan, sampler: BaseSampler) -> None:
+        super().__init__(plan)
         self._study.sampler = sampler
 
     def resume(self, ledger: Sequence[Trial]) -> None:

@@ -17,13 +17,14 @@ _LIST_SHOWN = 5
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
-def number(value: float | None) -> str:
+def number(value: float | None, *, sign: bool = False) -> str:
     """Four decimals where that is enough and not too many, else four significant digits: `0.1234`, `1.235e-05`."""
     if value is None:
         return NOTHING
+    plus = "+" if sign and value else ""
     if value == 0 or 0.001 <= abs(value) < 100_000:
-        return _unsigned_zero(f"{value:.4f}")
-    return f"{value:.4g}"
+        return _unsigned_zero(f"{value:{plus}.4f}")
+    return f"{value:{plus}.4g}"
 
 
 def brief(value: float | None) -> str:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from o9.cli import failures
-from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationValidationError
+from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 
 if not failures.help_only:
     from o9.aggregator import deployments as flows
+    from o9.aggregator.recurring import check_names
     from o9.alerts.config.fields import span_of
-    from o9.cli.batch import read_batch
+    from o9.cli.batch import read_template
     from o9.cli.console import say
     from o9.cli.prefect_side import configured_server
-    from o9.config import Document
-    from o9.model.optimization import utc_now
     from o9.model.settings import settings
-    from o9.model.specification import new_optimization
-    from o9.model.templates import filled
 
 Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")]
 Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")]
@@ -57,14 +52,17 @@ def deploy_(
             raise OptimizationValidationError(
                 "FILE", "a schedule and a name are those of one optimization: name a file"
             )
-        deployments = flows.all_flows()
+        spec, deployments = None, flows.all_flows()
     else:
-        when = flows.recurrence(cron, interval_of(every), rrule, timezone)
-        deployments = [flows.of_optimization(_spec(file), when, overlap=overlap, missed=missed, name=name)]
+        spec, when = read_template(file), flows.recurrence(cron, interval_of(every), rrule, timezone)
+        deployments = [flows.of_optimization(spec, when, overlap=overlap, missed=missed, name=name)]
     if as_yaml:
         print(flows.as_prefect_yaml(deployments, pool), end="")
         return 0
     need_server()
+    if spec is not None and (others := asyncio.run(check_names(deployments[0], spec, replace=name is not None))):
+        series = flows.series_of(spec)
+        say(f"One series {series!r} with {', '.join(others)}: `replace` and a warm start see the runs of all")
     if serve:
         flows.serve_here(deployments)
         return 0
@@ -93,13 +91,3 @@ def interval_of(text: str | None) -> timedelta | None:
         return None if text is None else span_of(text)
     except ValueError as error:
         raise OptimizationValidationError("every", str(error)) from None
-
-
-def _spec(file: str) -> Mapping[str, Any]:
-    """What the file says, checked as at its submission. Raises OptimizationError where that is not one optimization."""
-    read_batch([file])
-    content = Document.parse(Path(file).read_bytes(), file).data
-    new_optimization(filled(content, utc_now()))
-    if not isinstance(content, Mapping):
-        raise OptimizationError(f"{file} holds a list: deploy one optimization at a time, from a file of its own")
-    return content

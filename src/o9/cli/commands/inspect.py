@@ -24,10 +24,11 @@ if not failures.help_only:
     from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
     from o9.cli.session.follow import crew_of
     from o9.cli.views import words
-    from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
+    from o9.cli.views.optimizations import Details, list_view, record_view, series_view, trials_view
     from o9.cli.views.words import command
     from o9.health.grades import Verdict
     from o9.health.kept import kept_verdict, kept_verdicts
+    from o9.health.series_runs import series_of
     from o9.health.wording import document
     from o9.lifecycle.effect import direction_of
     from o9.model.optimization import OptimizationState
@@ -91,7 +92,7 @@ def list_(
     ] = None,
     family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Filter by family.")] = None,
     series: Annotated[
-        str | None, typer.Option("--series", metavar="NAME", help="Filter by recurring optimization.")
+        str | None, typer.Option("--series", metavar="NAME", help="The runs of a recurring optimization, with changes.")
     ] = None,
     since: Since = None,
     sort: Annotated[
@@ -122,19 +123,22 @@ def list_(
         if json:
             write_json_list(state.to_dict() | {"grade": _grade(verdict)} for state, verdict in islice(found, limit))
             return 0
-        judged = list(islice(found, room))
+        judged = list(islice(found, room + 1))
         if not judged:
             say("none matches" if filtered else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
             return 0
+        runs = series_of(judged) if series is not None and sort is Sort.CREATED else []
+        more = len(judged) > room
+        judged = judged[:room]
         states = [state for state, _ in judged]
         lost = _lost(opened, states)
         verdicts = {state.optimization_id: verdict for state, verdict in judged if verdict is not None}
-        show_(list_view(states, results().width, lost, verdicts))
+        show_(series_view(runs[:room], lost) if runs else list_view(states, results().width, lost, verdicts))
         if lost:
             again = command("resume --here", list(lost), option_for(store))
             why = "; ".join(dict.fromkeys(lost.values()))
             say(f"?  {why}: `{again}`, or any aggregator, goes on with what it held")
-        if next(found, None) is not None:
+        if more:
             say(f"the first {room}; there are more: --limit N shows them")
     return 0
 

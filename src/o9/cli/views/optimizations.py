@@ -17,6 +17,7 @@ from o9.cli.session.follow import Crew, going_on, is_halted, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import Event, intent_text, merged
 from o9.health.grades import Verdict
+from o9.health.series_runs import SeriesRun
 from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
@@ -25,7 +26,7 @@ from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
 from o9.text.escape import shown
-from o9.text.format import duration, local_moment, number, percent, sentence, value_text
+from o9.text.format import duration, local_moment, number, percent, ratio, sentence, value_text
 
 WIDE = 118  # from here on, all columns fit
 NARROWEST_REST = 40  # columns of a list without its ids
@@ -78,6 +79,24 @@ def list_view(
     for index, column in enumerate(table.columns):
         column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
     return table
+
+
+def series_view(runs: Sequence[SeriesRun], lost: Collection[str] = ()) -> Table:
+    """The runs of a recurring optimization, newest first, as given."""
+    rows: list[Cells] = [
+        {
+            "id": Text(shown(run.state.optimization_id)),
+            "due": local_moment(run.at),
+            "status": words.status(run.state.status, doubtful=run.state.optimization_id in lost),
+            "best": number(run.best),
+            "change": number(run.change, sign=True),
+            "hold-out": ratio(run.hold_out),
+            "result": words.grade(run.verdict),
+        }
+        for run in runs
+    ]
+    hidden = [] if any(run.hold_out is not None for run in runs) else ["hold-out"]
+    return table_of(rows, hidden, right=("best", "change", "hold-out"))
 
 
 def _name(state: OptimizationState) -> str:
@@ -208,6 +227,9 @@ def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
         yield "result", f"{NOT_JUDGED}; `{judge}` judges it"
     if record.trial_counts:
         yield "trials", words.of_trials(record.trial_counts)
+    if series := state.metadata.get("series"):
+        begun = state.metadata.get("warm_start_from")
+        yield "series", shown(f"{series}, begun with the best of {begun['optimization_id']}" if begun else series)
     if holding and holding.prefect_run_id:
         yield "Prefect run", f"{holding.prefect_run_id} (attempt {holding.attempt})"
     yield "store", record.store

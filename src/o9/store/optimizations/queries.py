@@ -138,6 +138,18 @@ def page(connection: Connection, wanted: Filter = EVERYTHING, limit: int = 100, 
     return StatePage([row_to_state(row) for row in found[:limit]], following)
 
 
+def last_best(connection: Connection, series: str) -> Row | None:
+    """Of the newest run of the series that has completed with a best: its id, family and the best's parameters."""
+    columns = OPTIMIZATION.c.optimization_id, OPTIMIZATION.c.family, OPTIMIZATION.c.optimized_parameters
+    statement = select(*columns).where(
+        OPTIMIZATION.c.series == series, OPTIMIZATION.c.status == OptimizationStatus.COMPLETED.value,
+        OPTIMIZATION.c.optimized_parameters != "{}", ~is_placebo(),
+    )  # fmt: skip
+    newest = OPTIMIZATION.c.created_at.desc(), OPTIMIZATION.c.optimization_id.desc()
+    found = rows(connection, statement.order_by(*newest).limit(1))
+    return found[0] | {"optimized_parameters": json.loads(found[0]["optimized_parameters"])} if found else None
+
+
 def counts(connection: Connection) -> list[Row]:
     """How many optimizations there are now, by type, strategy and status."""
     return rows(connection, select(STATUS_COUNTER).where(STATUS_COUNTER.c.count != 0))

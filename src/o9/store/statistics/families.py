@@ -197,7 +197,11 @@ def _searches(connection: Connection, optimization_ids: set[str]) -> tuple[dict[
     asked = asked.where(OPTIMIZATION.c.optimization_id.in_(optimization_ids))
     rows = connection.execute(asked).all() if optimization_ids else []
     found = {str(row.optimization_id): json.loads(row.metadata) for row in rows}
-    searches = {name: (str(each.get("strategy", "")), str(each.get("sampler", ""))) for name, each in found.items()}
+    searches = {
+        # What a warm start begins with was chosen by results, whatever the sampler looks at.
+        name: (str(each.get("strategy", "")), "" if "warm_start_from" in each else str(each.get("sampler", "")))
+        for name, each in found.items()
+    }
     return searches, frozenset(name for name, each in found.items() if each.get("hold_out") is not None)
 
 
