@@ -154,7 +154,6 @@ def test_the_days_are_cut_once_into_warm_up_sample_and_hold_out(days: int) -> No
     split = split_days(days)
     assert split.in_sample == slice(split.start, split.holdout)
     assert split.start == WARM_UP_DAYS
-    assert split.first_decision == split.start - 1
     assert split.out_of_sample == slice(split.holdout, days)
     assert (split.end - split.holdout) / days == pytest.approx(0.30, abs=0.001)
 

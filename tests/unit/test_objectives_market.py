@@ -155,8 +155,6 @@ def test_baselines() -> None:
         wealth = 0.999 * (closes[last - 1] / closes[first - 1]).mean()
         assert np.prod(1 + returns) == pytest.approx(wealth, rel=1e-9)
     assert baseline_figures(sp500(), 50.0)["equal_weight"]["sharpe"] < found["equal_weight"]["sharpe"]
-    with pytest.raises(ValueError, match="equal_weight"):
-        baseline_returns(sp500(), "sixty_forty")
 
 
 def test_the_stop_sells_everything_and_comes_back() -> None:

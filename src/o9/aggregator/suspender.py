@@ -34,7 +34,7 @@ from o9.lifecycle.suspension import (
 from o9.model.loops import LEAST_SECONDS, ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
-from o9.model.states import VERBS, Intent, SuspendedFor
+from o9.model.states import Intent, SuspendedFor
 from o9.store import queries
 from o9.store.optimizations.intents import GoOn, Suspend
 from o9.store.store import Store
@@ -141,7 +141,7 @@ class Suspender:
                 settles = one.held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
-            why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {VERBS[one.intent]}"
+            why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {one.intent.verb}"
             if await self._store.write_async(GoOn(one.name, one.held, why, self._node)):
                 logger.info("%s goes on: %s", one.name, why)
                 if one.held in OF_THE_MACHINE:

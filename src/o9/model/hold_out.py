@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal, cast
 
 from o9.model.dates import second_of
 
@@ -41,25 +41,29 @@ class CutError(Exception):
 
 @dataclass(frozen=True)
 class HoldOut:
-    """The last part of the periods: a share of them, those from a day on (ISO), or the last years. One is set."""
+    """The last part of the periods. value: a share of them; by date, the first day (ISO); or how many years."""
 
-    share: float | None = None
-    since: str | None = None
-    years: float | None = None
+    kind: Literal["share", "date", "years"]
+    value: Any
 
     def before(self, periods: int, periods_per_year: float | None, dates: Sequence[float] | None) -> int:
         """How many of `periods` come before the cut. `dates`: of each period, seconds since 1970 in order."""
-        if self.since is not None:
-            before = self._before_day(dates)
-        elif self.years is not None:
+        if self.kind == "date":
+            if dates is None:
+                raise CutError(
+                    f"{FIELD} is a date, and the objective gives no dates: give Evaluation(…, dates=…), one for each "
+                    "return, returns as a pandas Series with its index, or a share"
+                )
+            before = bisect_left(dates, second_of(self.value))
+        elif self.kind == "years":
             if periods_per_year is None:
                 raise CutError(
                     f"{FIELD} gives years, and the objective does not say how many periods a year has: give "
                     "Evaluation(…, periods_per_year=252), or a share"
                 )
-            before = periods - round(self.years * periods_per_year)
+            before = periods - round(self.value * periods_per_year)
         else:
-            before = periods - int(periods * (self.share or 0.0))
+            before = periods - int(periods * self.value)
         if not LEAST_PERIODS <= before <= periods - LEAST_PERIODS:
             before = min(max(0, before), periods)
             raise CutError(
@@ -70,16 +74,7 @@ class HoldOut:
 
     def to_json(self) -> dict[str, float | str]:
         """What is kept of it in a checkpoint."""
-        given = {"share": self.share, "date": self.since, "years": self.years}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _before_day(self, dates: Sequence[float] | None) -> int:
-        if dates is None:
-            raise CutError(
-                f"{FIELD} is a date, and the objective gives no dates: give Evaluation(…, dates=…), one for each "
-                "return, returns as a pandas Series with its index, or a share"
-            )
-        return bisect_left(dates, second_of(self.since))
+        return {self.kind: self.value}
 
 
 def parse_hold_out(raw: Any) -> HoldOut | None:
@@ -95,13 +90,11 @@ def parse_hold_out(raw: Any) -> HoldOut | None:
         kind = "date"
     if isinstance(value, date):
         value = value.isoformat()[:10]
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "share" and is_number and 0 < value < 1:
-        return HoldOut(share=float(value))
+    most = {"share": 1.0, "years": math.inf}.get(kind, 0.0)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < most:
+        return HoldOut(cast(Literal["share", "years"], kind), float(value))
     if kind == "date" and isinstance(value, str) and _is_day(value):
-        return HoldOut(since=value)
-    if kind == "years" and is_number and 0 < value < math.inf:
-        return HoldOut(years=float(value))
+        return HoldOut("date", value)
     remedy = "; to hold out nothing, leave it out" if raw in (0, False, "") else ""
     raise ValueError(f"{_EXPECTED}; got {raw!r:.80}{remedy}")
 

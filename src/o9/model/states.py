@@ -83,6 +83,11 @@ class Intent(str, Enum):
     TIME_OUT = "timeout"
     SUSPEND = "suspend"
 
+    @property
+    def verb(self) -> str:
+        """In a sentence."""
+        return self.name.lower().replace("_", " ")
+
 
 class SuspendedFor(str, Enum):
     """Why O9 itself suspends an optimization."""
@@ -186,12 +191,12 @@ def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> 
         return Decision(
             False,
             _R.ENDED,
-            f"it has ended ({current.value}); there is nothing to {VERBS[wanted]}; `o9 retry` runs it once more",
+            f"it has ended ({current.value}); there is nothing to {wanted.verb}; `o9 retry` runs it once more",
         )
     if held is wanted:
-        return Decision(False, _R.ALREADY_THERE, f"it was asked to {VERBS[wanted]} already")
+        return Decision(False, _R.ALREADY_THERE, f"it was asked to {wanted.verb} already")
     if held in FINAL_INTENTS:
-        return Decision(False, _R.ENDING, f"it was asked to {VERBS[held]} before, which is final")
+        return Decision(False, _R.ENDING, f"it was asked to {held.verb} before, which is final")
     if wanted is Intent.HOLD:
         return Decision(False, _R.NOT_IN_TABLE, "only a new optimization can be held back; pause it instead")
     if wanted is Intent.SUSPEND:
@@ -200,10 +205,6 @@ def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> 
 
 
 INTENDED_END = {Intent.CANCEL: OptimizationStatus.CANCELLED, Intent.TIME_OUT: OptimizationStatus.TIMEOUT}
-VERBS = {
-    Intent.HOLD: "hold", Intent.RUN: "run", Intent.PAUSE: "pause", Intent.CANCEL: "cancel", Intent.TIME_OUT: "time out",
-    Intent.SUSPEND: "suspend",
-}  # fmt: skip
 # Where an attempt's end takes it that was asked to rest.
 RESTS = {Intent.PAUSE: OptimizationStatus.PAUSED, Intent.SUSPEND: OptimizationStatus.SUSPENDED}
 

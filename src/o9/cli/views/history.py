@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from o9.cli.views.words import cause
-from o9.model.states import VERBS, Intent
+from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
@@ -66,4 +66,4 @@ def event_text(event: Event, *, came: bool) -> str:
 
 def intent_text(event: Event) -> str:
     """`asked to pause by o9, ann@desk`"""
-    return f"asked to {VERBS[Intent(event['intent'])]} by {shown(event['by'])}"
+    return f"asked to {Intent(event['intent']).verb} by {shown(event['by'])}"

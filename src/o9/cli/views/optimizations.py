@@ -21,7 +21,7 @@ from o9.health.series_runs import SeriesRun
 from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
 from o9.lifecycle.effect import direction_of, is_better
 from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
-from o9.model.states import ENDED, VERBS, Intent, OptimizationStatus, TrialState
+from o9.model.states import ENDED, Intent, OptimizationStatus, TrialState
 from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
@@ -267,7 +267,7 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
         remarks.append("held back until somebody starts it")
     elif holding.intent != Intent.RUN.value and not is_halted(state):
         by = f" by {holding.intent_by}" if holding.intent_by else ""
-        remarks.append(f"asked to {VERBS[Intent(holding.intent)]}{by}")
+        remarks.append(f"asked to {Intent(holding.intent).verb}{by}")
     return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")
 
 

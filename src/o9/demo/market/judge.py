@@ -119,16 +119,13 @@ def baseline_figures(prices: Prices, cost_basis_points: float = COST_BASIS_POINT
 @lru_cache(maxsize=16)
 def baseline_returns(prices: Prices, name: str, cost_basis_points: float = COST_BASIS_POINTS) -> tuple[Floats, Floats]:
     """Daily net returns of the baseline `name`, in sample and out of sample; not to be changed."""
-    split = split_days(len(prices.closes))
+    split, never = split_days(len(prices.closes)), len(prices.closes)
     if name == "equal_weight":
-        net = _run(prices, split.first_decision, REBALANCE_DAYS, cost_basis_points).net
-        return net[split.in_sample], net[split.out_of_sample]
-    if name == "buy_and_hold":
-        never = len(prices.closes)
-        inside = _run(prices, split.first_decision, never, cost_basis_points).net
+        inside = outside = _run(prices, split.start - 1, REBALANCE_DAYS, cost_basis_points).net
+    else:
+        inside = _run(prices, split.start - 1, never, cost_basis_points).net
         outside = _run(prices, split.holdout - 1, never, cost_basis_points).net
-        return inside[split.in_sample], outside[split.out_of_sample]
-    raise ValueError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
+    return inside[split.in_sample], outside[split.out_of_sample]
 
 
 def _run(prices: Prices, first: int, period: int, cost_basis_points: float) -> Backtest:

@@ -91,32 +91,17 @@ def fitted_weights(chosen: Mapping[str, Any]) -> Callable[[Floats], Floats | Non
 
 
 def _estimator(chosen: Mapping[str, Any]) -> Any:
-    from skfolio import RiskMeasure
-    from skfolio.moments import (
-        EmpiricalCovariance,
-        EmpiricalMu,
-        EWCovariance,
-        GerberCovariance,
-        LedoitWolf,
-        ShrunkMu,
-    )
-    from skfolio.optimization import (
-        HierarchicalRiskParity,
-        MaximumDiversification,
-        MeanRisk,
-        ObjectiveFunction,
-        RiskBudgeting,
-    )
+    from skfolio import RiskMeasure, moments, optimization
     from skfolio.prior import EmpiricalPrior
 
     covariances = {
-        "empirical": EmpiricalCovariance,
-        "ledoit_wolf": LedoitWolf,
-        "exponential": EWCovariance,
-        "gerber": GerberCovariance,
+        "empirical": moments.EmpiricalCovariance,
+        "ledoit_wolf": moments.LedoitWolf,
+        "exponential": moments.EWCovariance,
+        "gerber": moments.GerberCovariance,
     }
     covariance = covariances[chosen["covariance"]]()
-    means = ShrunkMu() if chosen["shrink_means"] else EmpiricalMu()
+    means = moments.ShrunkMu() if chosen["shrink_means"] else moments.EmpiricalMu()
     common = {
         "prior_estimator": EmpiricalPrior(mu_estimator=means, covariance_estimator=covariance),
         "max_weights": chosen["max_weight"],
@@ -124,13 +109,13 @@ def _estimator(chosen: Mapping[str, Any]) -> Any:
     risk = RiskMeasure.VARIANCE if chosen["risk_measure"] == "variance" else RiskMeasure.CVAR
     match chosen["estimator"]:
         case "minimum_risk":
-            return MeanRisk(risk_measure=risk, l2_coef=chosen["l2_coef"], **common)
+            return optimization.MeanRisk(risk_measure=risk, l2_coef=chosen["l2_coef"], **common)
         case "maximum_ratio":
-            goal = ObjectiveFunction.MAXIMIZE_RATIO
-            return MeanRisk(goal, risk, l2_coef=chosen["l2_coef"], **common)
+            goal = optimization.ObjectiveFunction.MAXIMIZE_RATIO
+            return optimization.MeanRisk(goal, risk, l2_coef=chosen["l2_coef"], **common)
         case "risk_budgeting":
-            return RiskBudgeting(risk_measure=risk, **common)
+            return optimization.RiskBudgeting(risk_measure=risk, **common)
         case "hierarchical_risk_parity":
-            return HierarchicalRiskParity(risk_measure=risk, **common)
+            return optimization.HierarchicalRiskParity(risk_measure=risk, **common)
         case _:
-            return MaximumDiversification(l2_coef=chosen["l2_coef"], **common)
+            return optimization.MaximumDiversification(l2_coef=chosen["l2_coef"], **common)

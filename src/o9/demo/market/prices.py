@@ -108,10 +108,6 @@ class Split:
     def out_of_sample(self) -> slice:
         return slice(self.holdout, self.end)
 
-    @property
-    def first_decision(self) -> int:
-        return self.start - 1
-
 
 def split_days(days: int) -> Split:
     """The split of `days` daily closes. Raises ValueError where they are too few for the warm-up and LEAST_DAYS."""

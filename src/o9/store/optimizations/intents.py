@@ -16,7 +16,6 @@ from o9.model.states import (
     ENDED,
     INTENDED_END,
     RESTS,
-    VERBS,
     Intent,
     OptimizationStatus,
     SuspendedFor,
@@ -57,7 +56,7 @@ class SetIntent(OnOptimization[OptimizationStatus]):
                 unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
         to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
         if to is not None:
-            verb = "resume" if to is OptimizationStatus.CREATED else VERBS[self.intent]
+            verb = "resume" if to is OptimizationStatus.CREATED else self.intent.verb
             message = f"asked to {verb} by {self.by}"
             move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
         return to or status
@@ -124,7 +123,7 @@ class Requeue(OnOptimization[None]):
         wanted = Intent(row["intent"])
         to = (INTENDED_END | RESTS).get(wanted, OptimizationStatus.CREATED)
         queued = to is OptimizationStatus.CREATED
-        then = "queued for the next attempt" if queued else f"it was asked to {VERBS[wanted]}"
+        then = "queued for the next attempt" if queued else f"it was asked to {wanted.verb}"
         Transition(
             self.optimization_id, to, Cause.NODE, f"{self.why}; {then}", self.node, self.fence,
             prefect_run_id=self.prefect_run_id,

@@ -22,7 +22,6 @@ from o9.model.states import (
     ENDED,
     INTENDED_END,
     RESTS,
-    VERBS,
     Intent,
     OptimizationStatus,
     at_rest,
@@ -151,7 +150,7 @@ def _checked(row: Row, now: float) -> Row:
         raise OptimizationCoordinationError(f"optimization {name!r} waits for {row['unmet']} others to complete first")
     if row["intent"] != Intent.RUN.value:
         raise OptimizationCoordinationError(
-            f"optimization {name!r} is not to run: {VERBS[Intent(row['intent'])]} was asked for; `o9 start` starts it"
+            f"optimization {name!r} is not to run: {Intent(row['intent']).verb} was asked for; `o9 start` starts it"
         )
     return row
 
@@ -309,13 +308,13 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
         )  # fmt: skip
     if status not in ACTIVE:
         belated = at_rest(status, intent, claimed=False) if status is OptimizationStatus.CREATED else None
-        message = f"asked to {VERBS[intent]} before it began; node {holder} is gone"
+        message = f"asked to {intent.verb} before it began; node {holder} is gone"
         return Transition(row["optimization_id"], belated, cause, message, swept_by) if belated else None
     evidence = evidence or f"its process {'died' if died else 'ended'} with node {holder}"
     issue = None
     if (to_rest := (INTENDED_END | RESTS).get(intent)) is not None:
         to = to_rest
-        message = f"{evidence}; it was asked to {VERBS[intent]}"
+        message = f"{evidence}; it was asked to {intent.verb}"
     elif died and row["deaths"] >= row["max_attempts"]:
         to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} lives"
         issue = message
