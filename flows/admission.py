@@ -1,41 +1,164 @@
-"""Admission of flow runs that Prefect started: they wait, or rest, without holding a worker where that is possible.
+"""How flow runs begin that Prefect started; they wait, or rest, without holding a worker where that is possible.
 
-A run with a deployment suspends itself: its process ends, Prefect shows Suspended, and the same run comes back when it
-is resumed, by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a run without a
-deployment nor a subflow: such a run waits in its own process.
+Contract. What a form asks for and is refused is recorded as a failure. What was submitted and cannot run on this worker
+is queued again. A run with a deployment suspends itself: its process ends, Prefect shows Suspended, and the same run
+comes back when it is resumed, by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a
+run without a deployment nor a subflow: such a run waits in its own process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
+from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_runs import asuspend_flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from o9.model.errors import OptimizationCoordinationError
+from o9.blocks.store import current_store
+from o9.flows.membership import join_store
+from o9.flows.recurrence import begins
+from o9.flows.run_view import tell_end
+from o9.lifecycle.control import control_of
+from o9.lifecycle.submission import record_refused, requested
+from o9.mirror.interpretation import on_the_way
+from o9.mirror.observed_state import FLOW, Run, observed_state, operation_for
+from o9.mirror.run_registry import RUNS
+from o9.model.errors import (
+    OptimizationConflictError,
+    OptimizationCoordinationError,
+    OptimizationStrategyError,
+    OptimizationValidationError,
+)
+from o9.model.optimization import utc_now
 from o9.model.settings import settings
+from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus
+from o9.model.templates import called_by, filled
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import Admission, Begin, SetSuspendedRun
+from o9.store.optimizations.prefect_runs import Admission, Begin, RejectRun, SetSuspendedRun
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claimed
 from o9.store.store import Store
-from o9.tasks.attempt import patiently
+from o9.strategies.factory import create_strategy
+from o9.tasks.attempt import Attempt, patiently
+from o9.tasks.trials import configured_runner
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 
 
-async def wait_for_admission(store: Store, optimization_id: str, flow_run: FlowRun, node: str) -> Claimed | State[Any]:
+async def begin(
+    flow_run: FlowRun, optimization_id: str, spec: OptimizationSpec | Mapping[str, Any] | None, retry_of: str
+) -> Attempt | State[Any]:
+    """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far.
+
+    An end state where it has ended already. Raises where another run works on it.
+    """
+    if optimization_id or retry_of:
+        spec = None  # a deployment may have one as its default
+    if sum(map(bool, (optimization_id, spec, retry_of))) != 1:
+        raise OptimizationValidationError("optimization_id", "give one of optimization_id, spec and retry_of")
+    configured_runner()  # refused before anything is claimed
+    store = await asyncio.to_thread(current_store)
+    node = await asyncio.to_thread(join_store, store)
+    known = await store.read_async(queries.prefect_run, str(flow_run.id))
+    if known is not None:
+        optimization_id = known["optimization_id"]  # it was suspended, and is back
+    elif spec:
+        given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
+        try:
+            submitted = await _submit(store, flow_run, given)
+        except OptimizationConflictError:
+            raise
+        except OptimizationValidationError as error:
+            if flow_run.deployment_id is not None:  # nobody but the alerts hears of it
+                refused = await record_refused(store, given, error, str(flow_run.id))
+                await tell_end(store, refused, flow_run.id)
+            raise
+        if isinstance(submitted, State):
+            return submitted
+        optimization_id = submitted
+    elif retry_of:
+        optimization_id = (await control_of(store).retry(retry_of, None, None, hold=True)).optimization_id
+    claimed = await _wait_for_admission(store, optimization_id, flow_run, node)
+    if not isinstance(claimed, Claimed):
+        return claimed
+    attempt = Attempt(store, claimed, node)
+    if flow_run.deployment_id is not None:
+        await _find_code(attempt, flow_run)
+    live = attempt.live_run(flow_run.id, by_prefect=True)
+    RUNS.begin(live)
+    await _catch_up(attempt, live.run, flow_run)
+    return attempt
+
+
+async def _submit(store: Store, flow_run: FlowRun, given: Mapping[str, Any]) -> str | State[Any]:
+    """Record a new optimization; its id, or an end state where a schedule's policy leaves the run out."""
+    allowed, scheduled_for = settings().allowed_imports, flow_run.expected_start_time or utc_now()
+    state = requested(filled(given, scheduled_for), allowed)
+    if flow_run.auto_scheduled:  # a schedule that was made in Prefect's UI names no series
+        recurs = {"series": called_by(given), "scheduled_at": scheduled_for.isoformat()}
+        state.metadata = recurs | state.metadata
+    if (skipped := await begins(store, flow_run, state.metadata.get("series"))) is not None:
+        return skipped
+    await control_of(store).submit(state, allowed_imports=allowed, hold=True)
+    return state.optimization_id
+
+
+async def _find_code(attempt: Attempt, flow_run: FlowRun) -> None:
+    """Find the strategy and the objective, which could be found where the optimization was submitted: where they cannot
+    here, its worker lacks them, and the optimization is queued again. Raises OptimizationCoordinationError then."""
+    name = attempt.claimed.optimization_id
+    state = await attempt.read(queries.get, name)
+    assert state is not None
+    try:
+        create_strategy(state)
+    except (OptimizationStrategyError, OptimizationValidationError) as error:
+        why = f"a worker on {socket.gethostname()} cannot run it: {error}"
+        await attempt.write(RejectRun(name, str(flow_run.id), why, attempt.node, attempt.claimed.fence))
+        raise OptimizationCoordinationError(f"optimization {name!r} is queued again: {why}") from error
+
+
+async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
+    """Record what Prefect said of the run before it was this attempt, and that it runs now."""
+    name = run.optimization_id
+    async with get_client() as client:
+        states = sorted(await client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
+    # What came before it was suspended is another attempt's, and moves this one no more.
+    suspended = max((n for n, state in enumerate(states) if state.is_paused()), default=-1)
+    for n, state in enumerate(states):
+        observed = observed_state(FLOW, flow_run, state)
+        await attempt.write(operation_for(observed, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
+    holding = await attempt.read(queries.holding, name)
+    assert holding is not None
+    status, running = OptimizationStatus(holding.status), OptimizationStatus.RUNNING
+    # The event stream may have been quicker, and have moved nothing while nobody held it.
+    for step in (*on_the_way(status, running), running) if status in _BEFORE_WORK else ():
+        message = "its flow run is running"
+        await attempt.write(
+            Transition(
+                name, step, Cause.RECONCILER, message, attempt.node, attempt.claimed.fence, prefect_run_id=run.run_id
+            )
+        )
+
+
+_BEFORE_WORK = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING)
+
+
+async def _wait_for_admission(store: Store, optimization_id: str, flow_run: FlowRun, node: str) -> Claimed | State[Any]:
     """The claim, once it is this run's turn; an end state where the optimization has ended.
 
     Leaves the flow by Prefect's own way out where the run is suspended until then. Raises
     OptimizationCoordinationError where another run works on it.
     """
-    begin = Begin(optimization_id, str(flow_run.id), node, settings().lease_seconds)
+    deployment_id = str(flow_run.deployment_id) if flow_run.deployment_id is not None else None
+    begin = Begin(optimization_id, str(flow_run.id), node, settings().lease_seconds, deployment_id)
     logged = False
     while True:
         admission, claimed = await patiently(lambda: store.write_async(begin), optimization_id)
@@ -44,7 +167,10 @@ async def wait_for_admission(store: Store, optimization_id: str, flow_run: FlowR
         holding = await store.read_async(queries.holding, optimization_id)
         assert holding is not None
         if admission is Admission.ENDED:
-            return ended_state(OptimizationStatus(holding.status), f"{admission.value}: {holding.status}")
+            again = f"`o9 retry {optimization_id}`, or a run with retry_of={optimization_id!r}, runs it once more"
+            message = f"{admission.value} ({holding.status}), and this run changes nothing; {again}"
+            logger.warning("optimization %s: %s", optimization_id, message)
+            return ended_state(OptimizationStatus(holding.status), message)
         if admission is Admission.HELD:
             raise OptimizationCoordinationError(
                 f"optimization {optimization_id!r} does not wait for a start: it is {holding.status}, "

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import Annotated, Any
 
@@ -30,39 +30,31 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
-from o9.blocks.store import current_store
-from o9.flows.admission import ended_state, may_be_suspended, suspend_until_resumed, wait_for_admission
+from o9.flows.admission import begin, ended_state, may_be_suspended, suspend_until_resumed
 from o9.flows.form import AsForm
-from o9.flows.membership import join_store
-from o9.flows.process import run_begins, watchdog_for
-from o9.flows.recurrence import begins
+from o9.flows.process import on_sigterm, run_begins, watchdog_for
 from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
-from o9.lifecycle.submission import requested
-from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED, on_the_way
-from o9.mirror.observed_state import FLOW, Run, observed_state, operation_for
+from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED
 from o9.mirror.recorder import mirror_flow_state
 from o9.mirror.run_registry import RUNS, LiveRun
-from o9.model.errors import OptimizationValidationError, StaleAttemptError
+from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.exhaustion import is_exhausted
 from o9.model.logs import bound
 from o9.model.loops import ErrorBoundary, cancelled, periodic
-from o9.model.optimization import utc_now
-from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
 from o9.model.states import ENDED, Intent, OptimizationStatus
-from o9.model.templates import called_by, filled
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.prefect_runs import SetSuspendedRun
-from o9.store.optimizations.transitions import Cause, Transition
-from o9.store.queue.claims import AbandonClaim, Claimed
+from o9.store.queue.claims import AbandonClaim
 from o9.tasks.attempt import Attempt, Continuation
 from o9.tasks.steps import finalize, hold_out, prepare, record_end, run_step
-from o9.tasks.trials import configured_runner, started_runner
+from o9.tasks.trials import started_runner
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
+ASK_SECONDS = 5.0  # a worker waits 30 s before it kills what it has told to end
 
 
 async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
@@ -106,7 +98,7 @@ async def optimization_lifecycle(
     """Run one optimization.
 
     Args:
-        spec: A new one. Leave it out where one of the other two is given.
+        spec: A new one, where none of the other two is given.
         optimization_id: One that was submitted.
         retry_of: One that has ended, to run once more as a new one.
     """
@@ -116,7 +108,7 @@ async def optimization_lifecycle(
     flow_run = context.flow_run
     run_begins()
     live = RUNS.find(flow_run.id)
-    attempt = live.work if live is not None else await _begin(flow_run, optimization_id, spec, retry_of)
+    attempt = live.work if live is not None else await begin(flow_run, optimization_id, spec, retry_of)
     if not isinstance(attempt, Attempt):
         return attempt  # an end state
     name, following, results = attempt.claimed.optimization_id, Continuation.GO_ON, None
@@ -128,7 +120,7 @@ async def optimization_lifecycle(
         at_end.push_async_callback(view.close)
         at_end.push_async_callback(attempt.close)
         if live is None:
-            await at_end.enter_async_context(_looked_after(attempt))
+            await at_end.enter_async_context(_looked_after(attempt, flow_run))
         attempt.task_runner = await at_end.enter_async_context(started_runner(context.task_runner))
         try:
             prepared = await prepare(name)
@@ -199,74 +191,10 @@ async def _taken_from(attempt: Attempt) -> State[Any]:
     return State(type=StateType.CANCELLED, name=REPLACED, message=message)
 
 
-async def _begin(
-    flow_run: FlowRun, optimization_id: str, spec: OptimizationSpec | Mapping[str, Any] | None, retry_of: str
-) -> Attempt | State[Any]:
-    """Started by Prefect itself: create what is asked for, claim it, and take over what Prefect recorded so far.
-
-    An end state where it has ended already. Raises where another run works on it.
-    """
-    if sum(map(bool, (optimization_id, spec, retry_of))) != 1:
-        raise OptimizationValidationError("optimization_id", "give one of optimization_id, spec and retry_of")
-    configured_runner()  # refused before anything is claimed
-    store = await asyncio.to_thread(current_store)
-    node = await asyncio.to_thread(join_store, store)
-    known = await store.read_async(queries.prefect_run, str(flow_run.id))
-    if known is not None:
-        optimization_id = known["optimization_id"]  # it was suspended, and is back
-    elif spec:
-        allowed = settings().allowed_imports
-        given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
-        scheduled_for = flow_run.expected_start_time or utc_now()
-        state = requested(filled(given, scheduled_for), allowed)
-        if flow_run.auto_scheduled:  # a schedule that was made in Prefect's UI names no series
-            recurs = {"series": called_by(given), "scheduled_at": scheduled_for.isoformat()}
-            state.metadata = recurs | state.metadata
-        if (skipped := await begins(store, flow_run, state.metadata.get("series"))) is not None:
-            return skipped
-        await control_of(store).submit(state, allowed_imports=allowed, hold=True)
-        optimization_id = state.optimization_id
-    elif retry_of:
-        optimization_id = (await control_of(store).retry(retry_of, None, None, hold=True)).optimization_id
-    claimed = await wait_for_admission(store, optimization_id, flow_run, node)
-    if not isinstance(claimed, Claimed):
-        return claimed
-    attempt = Attempt(store, claimed, node)
-    live = attempt.live_run(flow_run.id, by_prefect=True)
-    RUNS.begin(live)
-    await _catch_up(attempt, live.run, flow_run)
-    return attempt
-
-
-async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
-    """Record what Prefect said of the run before it was this attempt, and that it runs now."""
-    name = run.optimization_id
-    async with get_client() as client:
-        states = sorted(await client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
-    # What came before it was suspended is another attempt's, and moves this one no more.
-    suspended = max((n for n, state in enumerate(states) if state.is_paused()), default=-1)
-    for n, state in enumerate(states):
-        observed = observed_state(FLOW, flow_run, state)
-        await attempt.write(operation_for(observed, run, Cause.RECONCILER, attempt.node, moves=n > suspended))
-    holding = await attempt.read(queries.holding, name)
-    assert holding is not None
-    status, running = OptimizationStatus(holding.status), OptimizationStatus.RUNNING
-    # The event stream may have been quicker, and have moved nothing while nobody held it.
-    for step in (*on_the_way(status, running), running) if status in _BEFORE_WORK else ():
-        message = "its flow run is running"
-        await attempt.write(
-            Transition(
-                name, step, Cause.RECONCILER, message, attempt.node, attempt.claimed.fence, prefect_run_id=run.run_id
-            )
-        )
-
-
-_BEFORE_WORK = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING)
-
-
 @asynccontextmanager
-async def _looked_after(attempt: Attempt) -> AsyncIterator[None]:
-    """What an aggregator does for its own flows: read their intents, and watch the event loop."""
+async def _looked_after(attempt: Attempt, flow_run: FlowRun) -> AsyncIterator[None]:
+    """What an aggregator does for its own flows: read their intents, and watch the event loop. In a worker's process
+    SIGTERM cuts the step off: Prefect cancels the run, or its worker ends."""
     store, name = attempt.store, attempt.claimed.optimization_id
 
     async def hear() -> None:
@@ -276,10 +204,23 @@ async def _looked_after(attempt: Attempt) -> AsyncIterator[None]:
 
     boundary = ErrorBoundary(logger, f"reading what is wanted of {name}")
     hearing = asyncio.create_task(periodic(hear, HEAR_SECONDS, boundary))
+
+    async def end() -> None:
+        cancelled_there = False
+        with ErrorBoundary(logger, "asking Prefect why this run is to end"):
+            async with asyncio.timeout(ASK_SECONDS), get_client() as client:
+                state = (await client.read_flow_run(flow_run.id)).state
+            cancelled_there = state is not None and (state.is_cancelling() or state.is_cancelled())
+        if cancelled_there:
+            with suppress(OptimizationStateError):  # its end was asked for before
+                await control_of(store).request(name, Intent.CANCEL, PREFECT)
+        attempt.interrupt(Continuation.CANCEL if cancelled_there else Continuation.REQUEUE)
+
     watchdog = watchdog_for(store, attempt.node)
     watchdog.start()
     try:
-        yield
+        with on_sigterm(end) if flow_run.deployment_id is not None else nullcontext():
+            yield
     finally:
         await cancelled(hearing)
         await asyncio.to_thread(watchdog.stop)

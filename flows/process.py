@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any
 
 from prefect import Flow
@@ -20,7 +24,7 @@ from prefect.context import FlowRunContext
 from prefect.utilities.engine import is_prefect_sigterm_handler_installed
 
 from o9.blocks.store import store_is_named
-from o9.model.errors import OptimizationStoreError
+from o9.model.errors import OptimizationCoordinationError, OptimizationStoreError
 from o9.model.loops import ErrorBoundary
 from o9.model.optimization import OptimizationAlert
 from o9.model.settings import settings
@@ -30,6 +34,7 @@ from o9.tasks.run_logs import forward_to_prefect, keep_engine_off_console
 from o9.user_code.watchdog import Blocked, Watchdog
 
 logger = logging.getLogger(__name__)
+_RELEASE = "o9-"
 BLOCKED_OVER_AFTER = timedelta(minutes=5)  # after the last time that the watchdog said so
 _beside: ContextVar[bool] = ContextVar("o9-beside", default=False)
 _handled_before: Any = None
@@ -46,19 +51,60 @@ def running_beside(flow: Flow[..., Any]) -> None:
 
 def run_begins() -> None:
     """Raises OptimizationStoreError for a run of a deployment where no store is named: a worker begins each run in a
-    folder of its own, and the record would be left there."""
+    folder of its own, and the record would be left there. Raises OptimizationCoordinationError where another release
+    of O9 made the deployment than the one that is installed here."""
     forward_to_prefect()
     context = FlowRunContext.get()
-    from_deployment = context is not None and context.flow_run is not None and context.flow_run.deployment_id
-    if from_deployment and not store_is_named():
-        raise OptimizationStoreError(
-            "O9_STORE_URL is not set where this run began: set it for the worker, or deploy with `o9 deploy`, "
-            "which hands it on"
-        )
+    flow_run = context.flow_run if context is not None else None
+    if flow_run is not None and flow_run.deployment_id is not None:
+        if not store_is_named():
+            raise OptimizationStoreError(
+                "O9_STORE_URL is not set where this run began: set it for the worker, or deploy with `o9 deploy`, "
+                "which hands it on"
+            )
+        check_release(flow_run.deployment_version)
     if not _beside.get() or _handled_before is None or threading.current_thread() is not threading.main_thread():
         return
     if is_prefect_sigterm_handler_installed():
         signal.signal(signal.SIGTERM, _handled_before)
+
+
+def release() -> str:
+    """The version of a deployment that this release of O9 makes."""
+    return f"{_RELEASE}{version('prefect-o9')}"
+
+
+def check_release(deployed: str | None) -> None:
+    """Raises OptimizationCoordinationError where `deployed` is of another minor release of O9."""
+    if deployed is None or not deployed.startswith(_RELEASE):
+        return
+    theirs, ours = deployed.removeprefix(_RELEASE), release().removeprefix(_RELEASE)
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        raise OptimizationCoordinationError(
+            f"O9 {theirs} made this deployment, and O9 {ours} is installed on the worker, on {socket.gethostname()}: "
+            f"install prefect-o9 {theirs} there, or run `o9 deploy` with {ours}"
+        )
+
+
+@contextmanager
+def on_sigterm(end: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """SIGTERM calls `end` in the event loop, once, instead of Prefect's handler, which lets a run crash."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    ending: list[asyncio.Future[None]] = []
+
+    def hear() -> None:
+        if not ending:
+            ending.append(asyncio.ensure_future(end()))
+
+    loop.add_signal_handler(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
 
 
 def watchdog_for(store: Store, node: str) -> Watchdog:

@@ -1,4 +1,4 @@
-"""The scheduled flow that compares O9's record with Prefect's, and frees what the dead hold."""
+"""The scheduled flow that compares O9's record with Prefect's, frees what the dead hold, and dispatches to workers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_client
 
+from o9.flows.hand_over import dispatch_queued
 from o9.flows.scheduled import SCHEDULED, store_of_run
 from o9.lifecycle.control import control_of
 from o9.lifecycle.heartbeat import dead_on_this_host
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 @flow(name="reconcile-states", **SCHEDULED)
 async def reconcile_states() -> dict[str, Any]:
-    """Deliver what waits in this node's spool, sweep, and reconcile. Returns the report's figures.
+    """Deliver what waits in this node's spool, compare, sweep, and dispatch what waits for workers.
+
+    Returns the report's figures.
 
     Raises OptimizationStoreError where the store is away, PrefectAwayError where Prefect's server is.
     """
@@ -38,5 +41,9 @@ async def reconcile_states() -> dict[str, Any]:
     if run_out:  # a clock that has jumped makes living holders look so; these renew meanwhile
         await asyncio.sleep(settings().lease_seconds / 2)
     report.swept = await store.write_async(Sweep(node, dead, run_out))
+    async with get_client() as client:
+        report.dispatched = await dispatch_queued(store, client, node)
+    if report.swept:  # the runs of the dead are over in Prefect, too, whose limits may count them
+        report.crashed += (await reconcile(store, node, request=control_of(store).request)).crashed
     logger.info("%s", report)
     return asdict(report)

@@ -24,9 +24,10 @@ PARAMETERS_SHOWN = 12
 KEY_LENGTH = 80
 
 
-def run_name(state: OptimizationState) -> str:
-    """`Momentum on S&P 500 · momentum-7f3a`"""
-    return f"{state.name} · {state.optimization_id}"
+def run_name(state: OptimizationState, attempt: int = 1) -> str:
+    """`Momentum on S&P 500 · momentum-7f3a`; from the second on with the attempt."""
+    again = f" · attempt {attempt}" if attempt > 1 else ""
+    return f"{state.name} · {state.optimization_id}{again}"
 
 
 def run_tags(state: OptimizationState) -> list[str]:

@@ -26,7 +26,7 @@ def test_what_waits_for_its_turn_is_not_at_work(tmp_path: Path, dies: bool) -> N
     seconds = {
         "o9.flows.admission.LOOK_SECONDS": 0.1,
         # A dead one is called in vain for so long.
-        "o9.aggregator.dispatcher.CALLED_SECONDS": 1.0 if dies else 60.0,
+        "o9.flows.hand_over.CALLED_SECONDS": 1.0 if dies else 60.0,
     }
     with control_chaos.floor(tmp_path / "floor", limit=1, CHAOS_SET=json.dumps(seconds)) as floor:
         store = floor.store

@@ -28,6 +28,7 @@ from o9.store.core.column_types import moment, pack_returns
 from o9.store.optimizations.commit_step import CommitStep, CutOff
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.prefect_runs import (
+    MAX_REJECTIONS,
     Admission,
     Adopt,
     Begin,
@@ -35,11 +36,12 @@ from o9.store.optimizations.prefect_runs import (
     HandOver,
     LostRun,
     RegisterRun,
+    RejectRun,
     SetSuspendedRun,
 )
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Cause, Create, RecordPrefectState, Transition
-from o9.store.queue.claims import MIRRORED, Claim, Claimed, Heartbeat
+from o9.store.queue.claims import MIRRORED, AbandonClaim, Claim, Claimed, Heartbeat
 from o9.store.statistics.families import INHERITED
 from o9.store.store import Store
 
@@ -359,10 +361,52 @@ class PrefectRunContract:
         assert again == Claimed("a", claimed.attempt + 1, claimed.fence + 2, "run-a")
         assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.CALLED, None)  # claimed for it anew
         assert store.write(HandOver("a", again.fence, "run-a", 60.0))
-        store.write(SetIntent("a", Intent.CANCEL, "ann"))
+        store.write(SetIntent("a", Intent.PAUSE, "ann"))
         assert status_of(store, "a") is S.CREATED  # whoever takes it up sees to it
-        store.write(Transition("a", S.CANCELLED, Cause.EVENT))
+        store.write(SetIntent("a", Intent.CANCEL, "ann"))
+        assert status_of(store, "a") is S.CANCELLED
         assert store.write(Begin("a", "run-a", "node-3", 60.0)) == (Admission.ENDED, None)
+
+    def test_what_a_run_of_a_deployment_began_stays_with_that_deployment(self, open_store: OpenStore) -> None:
+        store = open_store()
+        put(store, "a")
+        _, claimed = store.write(Begin("a", "run-a", "node-1", 60.0, "nightly"))
+        assert claimed is not None
+        store.write(AbandonClaim("a", claimed.fence, "node-1"))
+        put(store, "b")
+        assert store.write(Claim("node-2", 9, 60.0, elsewhere=("nightly",))) == Claimed("b", 1, 1)
+        assert store.write(Claim("node-2", 9, 60.0, elsewhere=("weekly",))) == Claimed("a", 2, 3, None, "nightly")
+        store.write(Transition("a", S.FAILED, Cause.NODE, fence=3))
+        retried = store.write(Retry(Create(new("c", metadata={"retry_of": "a"})), "a", 0))[0]
+        holding = store.read(queries.holding, retried.optimization_id)
+        assert holding is not None
+        assert holding.deployment_id == "nightly"
+
+    def test_a_run_that_cannot_be_the_attempt_leaves_it_to_another_until_it_is_paused(
+        self, open_store: OpenStore
+    ) -> None:
+        store = open_store()
+        put(store, "a")
+        for n in range(1, MAX_REJECTIONS + 1):
+            assert status_of(store, "a") is S.CREATED
+            claimed, run = store.write(Claim("node-1", 9, 60.0)), f"run-{n}"
+            assert claimed is not None
+            assert store.write(HandOver("a", claimed.fence, run, 60.0, is_new=True))
+            assert not store.write(RejectRun("a", "another", "lost", "node-2"))
+            fence = None
+            if n % 2:  # it begins, and finds no code
+                _, taken = store.write(Begin("a", run, "node-3", 60.0))
+                assert taken is not None
+                fence = taken.fence
+            assert store.write(RejectRun("a", run, f"reason {n}", "node-3", fence))
+            assert not store.write(RejectRun("a", run, "once more", "node-3", fence))
+        state, holding = store.read(queries.get, "a"), store.read(queries.holding, "a")
+        assert state is not None
+        assert holding is not None
+        assert (state.status, state.issues) == (S.PAUSED, ["reason 1", f"paused: reason {MAX_REJECTIONS}"])
+        assert (holding.deaths, holding.lease_node, holding.suspended_run_id) == (0, None, None)
+        store.write(SetIntent("a", Intent.RUN, "ann"))
+        assert store.write(Claim("node-1", 9, 60.0)) is not None
 
 
 class RunContract(RetryContract, TwiceContract, PrefectRunContract):

@@ -26,6 +26,10 @@ WATCHED = replace(AT_WORK, owner="mirrored")
         (replace(WATCHED, prefect_type="COMPLETED", settled=False), RunDecision(RunReason.SETTLING)),
         (replace(AT_WORK, current_attempt=2), RunDecision(RunReason.REPLACED, set_to="CRASHED")),
         (replace(AT_WORK, current_attempt=2, suspended=True), RunDecision(RunReason.SUSPENDED)),
+        (
+            replace(AT_WORK, status=S.CREATED, suspended=True, prefect_type="SCHEDULED"),
+            RunDecision(RunReason.SUSPENDED, waits=True),
+        ),
         (replace(AT_WORK, status=S.CREATED, leased=False), RunDecision(RunReason.SWEPT, set_to="CRASHED")),
         (replace(AT_WORK, status=S.PAUSED, leased=False, quiet=False), RunDecision(RunReason.RECENT)),
         (replace(AT_WORK, status=S.FAILED, leased=False), RunDecision(RunReason.ENDED, set_to="CRASHED")),

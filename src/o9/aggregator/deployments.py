@@ -21,6 +21,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
 from o9.flows.form import offer_objectives
+from o9.flows.process import release
 from o9.flows.recurrence import REPLACE, Missed
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, settings
@@ -135,7 +136,7 @@ def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any
 
 
 def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
-    more = {"tags": list(TAGS)} | more
+    more = {"tags": list(TAGS), "version": release()} | more
     try:
         made = of.load().to_deployment(name=name, entrypoint_type=EntrypointType.MODULE_PATH, **more)
     except InvalidNameError as error:
@@ -213,6 +214,7 @@ def as_prefect_yaml(deployments: Sequence[RunnerDeployment], pool: str) -> str:
             "entrypoint": each.entrypoint,
             "description": each.description,
             "tags": list(each.tags),
+            "version": each.version,
             "work_pool": {"name": pool},
             "parameters": dict(each.parameters),
             "schedules": [_written(made.schedule) for made in each.schedules or []],

@@ -19,9 +19,10 @@ import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow_async
 
+from o9.flows.hand_over import NoDeploymentError, hand_over
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.process import running_beside
 from o9.flows.run_artifacts import run_name, run_tags
@@ -34,7 +35,7 @@ from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import CloseRun, HandOver, RegisterRun, SetSuspendedRun
+from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
 from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
 from o9.store.store import Store
@@ -47,10 +48,6 @@ CREATION_TRIES = 40
 EXHAUSTED_SECONDS = 1.0
 CREATION_PAUSE_SECONDS = 0.05
 STOP_GRACE_SECONDS = 10.0
-# A worker looks for work every 15 s and starts a process or a container for it; the slot waits that long.
-RESERVED_SECONDS = 300.0
-# A run that waits in a process of its own looks for its turn every second.
-CALLED_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._held_back = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
-        self._called: set[str] = set()  # suspended runs that wait in a process of their own, and were called
+        self._elsewhere: set[str] = set()  # deployments that this node's Prefect server does not have
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._allowed: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}
@@ -174,17 +171,32 @@ class Dispatcher:
         await self._begin_allowed()
         if not self._may_claim():
             return
-        claim = Claim(self.node, self.limit, self.lease_seconds, only=self.only)
-        while claimed := await self.store.write_async(claim):
+        while claimed := await self._claim():
             logger.debug("claimed %s", claimed)
-            if claimed.suspended_run_id is not None:
-                async with self._or_given_back(claimed):
-                    await self._resume_suspended(claimed)
+            # What belongs to a deployment its workers run, unless this process was started for it alone.
+            is_workers = claimed.deployment_id is not None and self.only is None
+            if is_workers or claimed.suspended_run_id is not None:
+                await self._hand_over(claimed)
                 continue
             name = claimed.optimization_id
             self._asking[name] = asyncio.create_task(self._ask(claimed), name=f"o9-ask-{name}")
             await asyncio.sleep(0)  # hooks that wait for nothing have answered after that
             await self._begin_allowed()
+
+    async def _claim(self) -> Claimed | None:
+        return await self.store.write_async(
+            Claim(self.node, self.limit, self.lease_seconds, only=self.only, elsewhere=tuple(self._elsewhere))
+        )
+
+    async def _hand_over(self, claimed: Claimed) -> None:
+        assert self._client is not None
+        try:
+            async with self._or_given_back(claimed):
+                await hand_over(self.store, self._client, claimed, self.node)
+        except NoDeploymentError as error:
+            assert claimed.deployment_id is not None
+            self._elsewhere.add(claimed.deployment_id)
+            logger.warning("%s; `reconcile-states` of its workers dispatches it", error)
 
     def _may_claim(self) -> bool:
         held_back, self._held_back = self._held_back, self.hindrance()
@@ -218,34 +230,6 @@ class Dispatcher:
             claimed = self._allowed.popleft()
             async with self._or_given_back(claimed):
                 await self._begin(claimed, await self._create_flow_run(claimed))
-
-    async def _resume_suspended(self, claimed: Claimed) -> None:
-        """Make the run that is suspended in Prefect the attempt; where it is gone, the next attempt is a new run."""
-        run_id, name = claimed.suspended_run_id, claimed.optimization_id
-        assert self._client is not None
-        assert run_id is not None
-        seconds = CALLED_SECONDS
-        try:
-            run = await self._client.read_flow_run(UUID(run_id))
-            kind = run.state.type.value if run.state is not None else "PENDING"
-            if kind == "PAUSED":
-                await self.store.write_async(HandOver(name, claimed.fence, run_id, RESERVED_SECONDS))
-                await self._client.resume_flow_run(UUID(run_id))
-                logger.info("resumed the flow run %s for %s", run.name, name)
-                return
-        except ObjectNotFound:
-            kind = "gone"
-        if kind in ("SCHEDULED", "PENDING"):
-            seconds = RESERVED_SECONDS  # a person resumed it, and a worker is about to start it
-        elif kind != "RUNNING" or run_id in self._called:
-            # Ended, deleted, or called before without an answer: its process is gone.
-            logger.warning("the flow run %s that was to run %s is %s; a new one will", run_id, name, kind.lower())
-            await self.store.write_async(SetSuspendedRun(name, None))
-            await self.store.write_async(AbandonClaim(name, claimed.fence, self.node))
-            return
-        else:
-            self._called.add(run_id)
-        await self.store.write_async(HandOver(name, claimed.fence, run_id, seconds))
 
     async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
         attempt = Attempt(self.store, claimed, self.node, observe_seconds=self.observe_seconds, guard=self.guard)
@@ -318,7 +302,6 @@ class Dispatcher:
         client = self._client
         state = await self.store.read_async(queries.get, claimed.optimization_id)
         assert state is not None
-        again = f" · attempt {claimed.attempt}" if claimed.attempt > 1 else ""
         refusals = (httpx.HTTPStatusError, httpx.TransportError, PrefectException)
 
         def refused(error: Exception, failures: int) -> None:
@@ -331,7 +314,7 @@ class Dispatcher:
         return await retried(
             lambda: client.create_flow_run(
                 optimization_lifecycle,
-                name=run_name(state) + again,
+                name=run_name(state, claimed.attempt),
                 parameters={"optimization_id": claimed.optimization_id},
                 tags=run_tags(state),
             ),

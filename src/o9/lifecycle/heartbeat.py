@@ -30,6 +30,7 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 ONLY = "only"  # in what is known of a node: the ids that it claims, where it does not take all that is queued
+WORKERS = "workers"  # the name of a lease, and of who takes what waits, where no node does
 
 
 class NodeHeartbeat:
@@ -192,15 +193,26 @@ def dead_on_this_host(store: Store) -> tuple[str, ...]:
 
 
 def takers(store: Store, optimization_id: str) -> tuple[str, ...]:
-    """The living aggregators that start it when it is queued; nodes of flows that Prefect started do not."""
+    """The living aggregators that start it when it is queued; where there are none, WORKERS if they get what waits."""
+    aggregators = tuple(node for node, info in ask_living(store).items() if takes(info, optimization_id))
+    return aggregators or ((WORKERS,) if workers_take(store) else ())
+
+
+def workers_take(store: Store) -> bool:
+    """Whether the scheduled flow that dispatches to Prefect's workers has run lately."""
+    lease = store.read(queries.leader, WORKERS)
+    return lease is not None and store.read(queries.seconds_left, lease["expires_at"]) > 0.0
+
+
+def ask_living(store: Store) -> dict[str, Mapping[str, Any]]:
+    """The nodes that live, with what they have announced."""
     now = store.read(queries.leases).at
 
     def is_alive(node: Row) -> bool:
         seen = lives(node)
         return node["heartbeat_at"] + _lasts(node) > now if seen is None else seen
 
-    nodes = [node for node in store.read(queries.nodes) if takes(node["info"], optimization_id)]
-    return tuple(node["node_id"] for node in nodes if is_alive(node))
+    return {node["node_id"]: node["info"] for node in store.read(queries.nodes) if is_alive(node)}
 
 
 def takes(info: Mapping[str, Any], optimization_id: str | None) -> bool:

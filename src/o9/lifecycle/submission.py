@@ -26,6 +26,7 @@ from o9.store.core.column_types import content_hash
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Operation
 from o9.store.optimizations.placebos import CreatePlacebo
+from o9.store.optimizations.prefect_runs import CreateRefused
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Create
 from o9.store.queue.policies import Policies, PoliciesChangedError, with_defaults
@@ -159,6 +160,28 @@ async def submit(
             _policies[store] = error.current
             continue
         return recorded
+
+
+async def record_refused(store: Store, given: Any, error: OptimizationValidationError, run_id: str) -> str:
+    """Record what a flow run was to submit, and what was refused, as an optimization that has failed: lists show it,
+    and alerts are raised. Returns its id, which is a new one, so that the right one may be submitted later.
+    """
+    wrong = [fault.field for fault in error.faults]
+    fields = given if isinstance(given, Mapping) else {}
+    metadata = fields.get("metadata")
+    sound = {name: value for name, value in _without(fields, wrong).items() if name in _SHOWN}
+    shown = _without(metadata, wrong, "metadata.") if isinstance(metadata, Mapping) else {}
+    shown = {name: value for name, value in shown.items() if name in _SHOWN}
+    try:
+        state = new_optimization(sound | {"metadata": {"objective": ""} | shown})
+    except OptimizationValidationError:
+        state = new_optimization({"metadata": {"objective": ""}})
+    state.metadata = {name: value for name, value in state.metadata.items() if value}
+    await store.write_async(CreateRefused(state, str(error), settings().node_id, run_id))
+    return state.optimization_id
+
+
+_SHOWN = frozenset({"name", "description", "optimization_type", "priority", "objective", "series", "tags", "notes"})
 
 
 async def retry(

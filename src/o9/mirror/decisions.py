@@ -49,11 +49,12 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class RunDecision:
-    """`set_to` is the type of the state to set in Prefect; None: its present state is right."""
+    """`set_to` is the type of the state to set in Prefect; None: its present state is right. waits: for a worker."""
 
     because: RunReason
     close: bool = False
     set_to: str | None = None
+    waits: bool = False
 
 
 def decide_run(run: RunFacts) -> RunDecision:
@@ -65,7 +66,7 @@ def decide_run(run: RunFacts) -> RunDecision:
     if run.status in ENDED:
         return _left_behind(run)
     if run.suspended:
-        return RunDecision(RunReason.SUSPENDED)
+        return RunDecision(RunReason.SUSPENDED, waits=run.prefect_type in ("SCHEDULED", "PENDING"))
     if run.attempt != run.current_attempt:
         return RunDecision(RunReason.REPLACED, set_to="CRASHED")
     if run.owner == MIRRORED:

@@ -79,26 +79,28 @@ class Why(str, Enum):
     PAUSE = "it was paused in Prefect"
     RESUME = "it was resumed in Prefect"
     LOST = "its process is gone"
+    NOT_BEGUN = "it has ended before it began; another run is to be the attempt"
 
 
 @dataclass(frozen=True)
 class Interpretation:
     """What to do about a state. It is recorded in any case; where `moves` is False, it moves nothing.
 
-    intent: that the state carries. lost: the attempt is dead.
+    intent: that the state carries. lost: the attempt is dead. rejected: the run that was to be the attempt is over.
     """
 
     why: Why
     intent: Intent | None = None
     moves: bool = False
     lost: bool = False
+    rejected: bool = False
 
 
 @dataclass(frozen=True)
 class RunStatus:
     """One run of an optimization, and the optimization itself: `attempt` is the present one, `run_attempt` the run's.
 
-    suspended: the run is Suspended in Prefect and will be the next attempt. newest: Prefect has no later state of it.
+    suspended: the run waits in Prefect and will be the next attempt. newest: Prefect has no later state of it.
     """
 
     owner: str
@@ -130,10 +132,12 @@ def interpret(run: RunStatus, state_type: str, state_name: str) -> Interpretatio
     if run.run_attempt != run.attempt and not run.suspended:
         # Only a person asks a run to end; its worker may have killed it, and the next attempt begun, before.
         return Interpretation(Why.CANCEL, Intent.CANCEL) if state_type == "CANCELLING" else Interpretation(Why.REPLACED)
-    if not may_ask("flow", state_type, state_name):
+    if not may_ask("flow", state_type, state_name) or (state_type == "FAILED" and not run.suspended):
         return Interpretation(Why.FACT, moves=True)
     if not run.newest:
         return Interpretation(Why.HISTORY)
+    if run.suspended and state_type in ("FAILED", "CRASHED"):
+        return Interpretation(Why.NOT_BEGUN, rejected=True)
     if is_own_rest(state_type, state_name):
         return Interpretation(Why.OWN_REST)
     if state_type in ("CANCELLING", "CANCELLED"):
@@ -160,7 +164,7 @@ def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tup
     return tuple(step for step in way[passed + 1 :] if step is not to)
 
 
-_ASKING = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED"})
+_ASKING = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED", "FAILED"})
 _LAYERS = re.compile(r"^((Flow|Task) run encountered an exception: )?(Optimization\w*Error: )?")
 _BY_OWN_NAME = {
     PAUSED: OptimizationStatus.PAUSED, SUSPENDED: OptimizationStatus.SUSPENDED, REQUEUED: OptimizationStatus.CREATED,

@@ -33,7 +33,7 @@ from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text, public_url
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import CloseRun
+from o9.store.optimizations.prefect_runs import CloseRun, RenewHandOver
 from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
@@ -62,6 +62,7 @@ class Report:
     missing: list[str] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)  # the optimizations with an intent from Prefect
     swept: list[str] = field(default_factory=list)
+    dispatched: list[str] = field(default_factory=list)  # handed over to flow runs that workers start
     delivered: int = 0
 
     def __str__(self) -> str:
@@ -135,6 +136,8 @@ class _Work:
         if decision.set_to is not None:
             assert flow_run is not None
             await self._set_in_prefect(run, flow_run, decision)
+        if decision.waits and flow_run is not None:
+            await self.store.write_async(RenewHandOver(run.optimization_id, run.run_id))
         if decision.close:
             await self.store.write_async(CloseRun(run.run_id))
             self.report.closed += 1

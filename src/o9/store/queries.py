@@ -77,7 +77,7 @@ from o9.store.optimizations.queries import (
     trial_counts,
     trials,
 )
-from o9.store.queue.claims import leases
+from o9.store.queue.claims import leases, waiting
 from o9.store.queue.leader_election import leader, seconds_left
 from o9.store.queue.policies import policies
 from o9.store.statistics.families import family_trials

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from o9.lifecycle.heartbeat import takes
+from o9.lifecycle.heartbeat import WORKERS, takes, workers_take
 from o9.lifecycle.processes import lives
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
@@ -118,6 +118,8 @@ def crew_of(store: Store) -> Crew:
             alive[node["node_id"]] = node["info"]
         else:
             gone[node["node_id"]] = datetime.fromtimestamp(node["heartbeat_at"], UTC)
+    if workers_take(store):
+        alive[WORKERS] = {"limit": None}
     return Crew(alive, gone)
 
 

@@ -27,7 +27,7 @@ _WORKING = [
         "started_at", "total_steps", "completed_steps", "performance_improvement", "execution_time", "content_hash",
         "max_attempts", "intent", "running_since", "attempt", "deaths", "fence", "version", "lease_node",
         "lease_expires_at", "unmet", "dependents", "suspended_run_id", "prefect_state_at", "queue_key",
-        "waited_seconds", "family",
+        "waited_seconds", "family", "deployment_id", "rejections",
     )
 ]  # fmt: skip
 WORKING_NAMES = tuple(column.name for column in _WORKING)

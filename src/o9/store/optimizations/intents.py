@@ -14,6 +14,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import (
     ACTIVE,
     ENDED,
+    FINAL_INTENTS,
     INTENDED_END,
     RESTS,
     Intent,
@@ -28,6 +29,8 @@ from o9.store.core.unit import OnOptimization, Row, UnitOfWork
 from o9.store.optimizations.transitions import Cause, Transition, append_issue, move
 from o9.store.queue.order import queue_key
 from o9.store.schema.optimizations import INTENT, OPTIMIZATION
+
+HANDED_OVER = "prefect:"  # before the id of the flow run that holds a claim, and has not begun
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ class SetIntent(OnOptimization[OptimizationStatus]):
             _set_intent(unit, row, self.intent, self.by)
             if held is Intent.HOLD:
                 unit.update(row, queue_key=queue_key(unit.now, row["priority"]))
-        to = at_rest(status, self.intent, claimed=row["lease_expires_at"] is not None)
+        not_begun = self.intent in FINAL_INTENTS and (row["lease_node"] or "").startswith(HANDED_OVER)
+        claimed = row["lease_expires_at"] is not None and not not_begun
+        to = at_rest(status, self.intent, claimed=claimed)
         if to is not None:
             verb = "resume" if to is OptimizationStatus.CREATED else self.intent.verb
             message = f"asked to {verb} by {self.by}"

@@ -32,11 +32,13 @@ class CreatePlacebo(Operation[tuple[OptimizationState, bool]]):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return self.create.targets
+        return (*self.create.targets, self.origin_id)
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
         """The state as recorded, and whether it is new."""
         recorded, is_new = self.create.apply(unit)
+        if is_new and (origin := unit.row(self.origin_id)) is not None:
+            unit.update(unit.existing(recorded.optimization_id), deployment_id=origin["deployment_id"])
         row = {"optimization_id": self.origin_id, "number": self.number, "run_id": recorded.optimization_id}
         unit.insert(PLACEBO, row | {"value": None}, ignore_known=True)
         return recorded, is_new

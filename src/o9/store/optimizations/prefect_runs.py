@@ -1,8 +1,9 @@
-"""Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that are suspended until they are admitted.
+"""Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that wait in Prefect for their turn.
 
-A suspended run is one of a deployment, and Suspended in Prefect: it holds no worker, and becomes the next attempt when
-it is resumed. The node that claims its optimization hands the lease over to it (`HandOver`), and the run takes it up
-where it starts (`Begin`); should it never start, the lease runs out like any other.
+Such a run is one of a deployment: Suspended, or created there for an optimization that waits. It holds no worker. Who
+claims its optimization hands the lease over to it (`HandOver`), and the run takes it up where it starts (`Begin`). If
+its worker cannot run it, the optimization is queued again (`RejectRun`); should the run never start, the lease runs
+out like any other.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import Enum
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from o9.model.errors import OptimizationConflictError
 from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationStatus
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
-from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.transitions import Create
+from o9.store.optimizations.intents import HANDED_OVER, SetIntent
+from o9.store.optimizations.transitions import Cause, Create, Transition, append_issue
 from o9.store.queue.claims import MIRRORED, Claim, Claimed, database_now, free
+from o9.store.queue.order import queue_key
 from o9.store.schema.optimizations import OPTIMIZATION, PREFECT_RUN
 
 ATTEMPT = "attempt"
+# A worker looks for work every 15 s and starts a process or a container for it; the slot waits that long.
+RESERVED_SECONDS = 300.0
+MAX_REJECTIONS = 10
 PRUNED = ""  # the optimization of a run whose own is pruned; the run is still to be deleted in Prefect
 
 
@@ -102,6 +107,29 @@ class Adopt(Operation[Claimed]):
 
 
 @dataclass(frozen=True)
+class CreateRefused(Operation[None]):
+    """Record what a flow run was to submit, and what was refused for the reason `why`, as a failure."""
+
+    state: OptimizationState
+    why: str
+    node: str
+    run_id: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.state.optimization_id,)
+
+    def apply(self, unit: UnitOfWork) -> None:
+        name = self.state.optimization_id
+        Create(self.state, self.node, hold=True).apply(unit)
+        Transition(
+            name, OptimizationStatus.FAILED, Cause.SUBMISSION, self.why, self.node, issue=self.why,
+            prefect_run_id=self.run_id,
+        ).apply(unit)  # fmt: skip
+        RegisterRun(self.run_id, name, 0).apply(unit)
+
+
+@dataclass(frozen=True)
 class LostRun(OnOptimization[bool]):
     """The process of a flow run is gone, according to Prefect; nothing happens where it is no longer the attempt."""
 
@@ -133,19 +161,70 @@ class SetSuspendedRun(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class HandOver(OnOptimization[bool]):
-    """Give a claim to a suspended run; it has `seconds` to take it up."""
+    """Give a claim to a run that waits in Prefect; it has `seconds` to take it up. is_new: it was created for that."""
 
     optimization_id: str
     fence: int
     run_id: str
-    seconds: float
+    seconds: float = RESERVED_SECONDS
+    is_new: bool = False
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether the claim was still there to give."""
         row = unit.existing(self.optimization_id)
         if row["fence"] != self.fence or row["lease_node"] is None:
             return False
-        unit.update(row, lease_node=_holder(self.run_id), lease_expires_at=database_now(unit) + self.seconds)
+        until = database_now(unit) + self.seconds
+        unit.update(row, lease_node=_holder(self.run_id), lease_expires_at=until, suspended_run_id=self.run_id)
+        if self.is_new:
+            RegisterRun(self.run_id, self.optimization_id, row["attempt"]).apply(unit)
+        return True
+
+
+@dataclass(frozen=True)
+class RenewHandOver(OnOptimization[None]):
+    """No worker has started the run yet: it keeps the claim that was handed over to it."""
+
+    optimization_id: str
+    run_id: str
+
+    def apply(self, unit: UnitOfWork) -> None:
+        row = unit.existing(self.optimization_id)
+        if row["lease_node"] == _holder(self.run_id):
+            unit.update(row, lease_expires_at=database_now(unit) + RESERVED_SECONDS)
+
+
+@dataclass(frozen=True)
+class RejectRun(OnOptimization[bool]):
+    """The run that was to be the next attempt cannot be: its optimization waits for another run, behind the others.
+
+    After MAX_REJECTIONS it is paused. `issues` says why, the first time and the last. fence: of the run's own claim;
+    None: it has not begun.
+    """
+
+    optimization_id: str
+    run_id: str
+    why: str
+    node: str
+    fence: int | None = None
+
+    def apply(self, unit: UnitOfWork) -> bool:
+        """Whether it had the claim; a run that only waited is not waited for any more."""
+        row = unit.existing(self.optimization_id)
+        if row["suspended_run_id"] == self.run_id:
+            unit.update(row, suspended_run_id=None)
+        held = row["lease_node"] == _holder(self.run_id) if self.fence is None else row["fence"] == self.fence
+        if not held or row["lease_node"] is None:
+            return False
+        rejections = row["rejections"] + 1
+        last = rejections >= MAX_REJECTIONS and Intent(row["intent"]) is Intent.RUN
+        if last:
+            SetIntent(self.optimization_id, Intent.PAUSE, self.node).apply(unit)
+        unit.update(row, rejections=0 if last else rejections, queue_key=queue_key(unit.now, row["priority"]))
+        if last or rejections == 1:
+            append_issue(unit, self.optimization_id, f"paused: {self.why}" if last else self.why)
+        mine = OPTIMIZATION.c.optimization_id == self.optimization_id
+        free(unit, mine, self.node, died=False, evidence=self.why)
         return True
 
 
@@ -165,41 +244,54 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
     """A flow run that Prefect started wants to be the next attempt: take up what was handed over to it, or claim.
 
     Starting it is asking for it: what was held back or paused is queued again, by `by`. Where it is not its turn yet,
-    the run is suspended: it becomes the attempt when its turn comes, and no other run does.
+    the run is suspended: it becomes the attempt when its turn comes, and no other run does. From then on the
+    optimization's attempts are runs of the run's deployment.
     """
 
     optimization_id: str
     run_id: str
     node: str
     lease_seconds: float
+    deployment_id: str | None = None
     by: str = "prefect"
 
     def apply(self, unit: UnitOfWork) -> tuple[Admission, Claimed | None]:
         row = unit.existing(self.optimization_id)
-        if OptimizationStatus(row["status"]) in ENDED:
+        status, holder = OptimizationStatus(row["status"]), row["lease_node"]
+        if status in ENDED:
             return Admission.ENDED, None
-        if row["lease_node"] == _holder(self.run_id):
+        if holder == _holder(self.run_id):
             unit.update(
                 row,
+                deployment_id=self.deployment_id,
                 fence=row["fence"] + 1,
                 lease_node=self.node,
                 lease_expires_at=database_now(unit) + self.lease_seconds,
                 suspended_run_id=None,
             )
             return self._known(unit, Admission.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
-        if OptimizationStatus(row["status"]) in ACTIVE:
+        if status in ACTIVE:
             return Admission.HELD, None
-        if row["lease_node"] is not None:
-            return Admission.CALLED if row["suspended_run_id"] == self.run_id else Admission.HELD, None
+        if holder is not None:
+            # Who has just claimed it may be about to hand it over to this run, which it has created for that.
+            is_new = not holder.startswith(HANDED_OVER) and not self._is_registered(unit)
+            is_called = is_new or row["suspended_run_id"] == self.run_id
+            return Admission.CALLED if is_called else Admission.HELD, None
         if Intent(row["intent"]) not in FINAL_INTENTS:
             SetIntent(self.optimization_id, Intent.RUN, self.by).apply(unit)
         claimed = None
         if not row["unmet"]:
             claimed = Claim(self.node, None, self.lease_seconds, self.optimization_id).apply(unit)
-        unit.update(row, suspended_run_id=None if claimed else self.run_id)
+        waiting = None if claimed else self.run_id
+        unit.update(row, suspended_run_id=waiting, deployment_id=self.deployment_id)
         if claimed:
             return self._known(unit, Admission.TAKEN, claimed)
         return self._known(unit, Admission.WAITS if row["unmet"] else Admission.NO_ROOM, None)
+
+    def _is_registered(self, unit: UnitOfWork) -> bool:
+        unit.flush()
+        found = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.run_id == self.run_id)
+        return unit.connection.execute(found).first() is not None
 
     def _known(
         self, unit: UnitOfWork, admission: Admission, claimed: Claimed | None
@@ -210,4 +302,4 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
 
 
 def _holder(run_id: str) -> str:
-    return f"prefect:{run_id}"
+    return HANDED_OVER + run_id

@@ -97,6 +97,7 @@ class Holding:
     waited_seconds: float | None = None
     series: str | None = None
     scheduled_at: str | None = None
+    deployment_id: str | None = None
 
 
 _STATE_COLUMNS = [OPTIMIZATION.c[name] for name in (*STATE_FIELDS, "running_since")]

@@ -51,6 +51,8 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
                 f"{self.origin_id!r} has no checkpoint of step {self.steps}; it committed {origin['completed_steps']}",
             )
         recorded, is_new = self.create.apply(unit)
+        if is_new:
+            unit.update(unit.existing(name), deployment_id=origin["deployment_id"])
         if not is_new or not self.steps:
             return recorded, is_new
         kept = select(TRIAL.c.number).where(TRIAL.c.optimization_id == self.origin_id, TRIAL.c.step < self.steps)

@@ -13,7 +13,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    TextClause,
+    and_,
+    bindparam,
+    delete,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
@@ -28,6 +40,7 @@ from o9.model.states import (
     decide_transition,
 )
 from o9.store.core.column_types import to_json
+from o9.store.core.reading import rows
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Transition, move, refusal
@@ -53,6 +66,8 @@ class Claimed:
     fence: int
     # A suspended flow run of Prefect's that is to be this attempt, instead of a new one.
     suspended_run_id: str | None = None
+    # Of Prefect's; its workers run this attempt.
+    deployment_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +101,9 @@ class Claim(Operation[Claimed | None]):
     policies hold beside it. A slot counts as taken until its lease was given back or swept, so that a holder who was
     away for a while takes no slot that another holder has.
 
-    `only`: the others of the queue are left alone. Answers None where nothing waits or there is no room. Raises
-    OptimizationCoordinationError where the one named does not wait.
+    `only`: the others of the queue are left alone. `elsewhere`: deployments whose optimizations are left alone. Answers
+    None where nothing waits or there is no room. Raises OptimizationCoordinationError where the one named does not
+    wait.
     """
 
     node: str
@@ -95,6 +111,7 @@ class Claim(Operation[Claimed | None]):
     lease_seconds: float
     optimization_id: str | None = None
     only: Collection[str] | None = None
+    elsewhere: Collection[str] = ()
 
     def apply(self, unit: UnitOfWork) -> Claimed | None:
         write_rollups(unit)  # the queue is found by the counts
@@ -104,9 +121,7 @@ class Claim(Operation[Claimed | None]):
             named = _checked(unit.existing(self.optimization_id), now)
             waiting = [(0.0, self.optimization_id, named["optimization_type"], named["strategy"])]
         else:
-            found = unit.connection.execute(
-                _FIRST_WAITING[unit.connection.dialect.name] if self.only is None else _waiting_of(self.only)
-            )
+            found = unit.connection.execute(self._queue(unit.connection.dialect.name))
             waiting = sorted((key, name, kind, strategy) for name, key, kind, strategy in found)
         if not waiting:
             return None
@@ -117,6 +132,13 @@ class Claim(Operation[Claimed | None]):
                 return self._take(unit, unit.existing(name), now)
         return None
 
+    def _queue(self, dialect: str) -> Executable:
+        if self.only is not None:
+            return _waiting_of(self.only)
+        if self.elsewhere:
+            return _WAITING_HERE[dialect].bindparams(elsewhere=tuple(self.elsewhere))
+        return _FIRST_WAITING[dialect]
+
     def _take(self, unit: UnitOfWork, row: Row, now: float) -> Claimed:
         unit.update(
             row,
@@ -126,7 +148,9 @@ class Claim(Operation[Claimed | None]):
             lease_expires_at=now + self.lease_seconds,
             prefect_state_at=None,
         )
-        return Claimed(row["optimization_id"], row["attempt"], row["fence"], row["suspended_run_id"])
+        return Claimed(
+            row["optimization_id"], row["attempt"], row["fence"], row["suspended_run_id"], row["deployment_id"]
+        )
 
 
 def _waiting_of(only: Collection[str]) -> Select[tuple[str, float, str, str]]:
@@ -346,6 +370,13 @@ def leases(connection: Connection) -> Leases:
     return Leases(database_time(connection), held)
 
 
+def waiting(connection: Connection, limit: int = 1_000) -> list[Row]:
+    """The first that wait for a slot, each with its deployment."""
+    columns = OPTIMIZATION.c.optimization_id, OPTIMIZATION.c.deployment_id
+    queued = select(*columns).where(text(tables.WAITING), OPTIMIZATION.c.strategy != MIRRORED)
+    return rows(connection, queued.order_by(OPTIMIZATION.c.queue_key).limit(limit))
+
+
 def database_now(unit: UnitOfWork) -> float:
     """Seconds since 1970 by the database's own clock, so that nodes whose clocks differ agree."""
     return database_time(unit.connection)
@@ -356,16 +387,25 @@ def database_time(connection: Connection) -> float:
     return float(connection.execute(_CLOCK[connection.dialect.name]).scalar_one())
 
 
-# The first of each type and strategy; how many there are of those decides what this costs, not how many wait.
-_FIRST_WAITING = {
+def _first_waiting(dialect: str, more: str = "") -> TextClause:
+    """The first of each type and strategy; how many there are of those decides what this costs, not how many wait."""
     # Left alone, SQLite reads all that are created by the index of statuses, and sorts them.
-    dialect: text(f"""
+    hint = "INDEXED BY ix_optimization_queue" if dialect == "sqlite" else ""
+    return text(f"""
         SELECT first.optimization_id, first.queue_key, first.optimization_type, first.strategy
         FROM status_counter AS counter JOIN optimization AS first ON first.optimization_id = (
             SELECT optimization_id FROM optimization {hint}
-            WHERE optimization_type = counter.optimization_type AND strategy = counter.strategy AND {tables.WAITING}
+            WHERE optimization_type = counter.optimization_type AND strategy = counter.strategy
+              AND {tables.WAITING} {more}
             ORDER BY queue_key, optimization_id LIMIT 1)
         WHERE counter.status = 'created' AND counter.count > 0 AND counter.strategy <> '{MIRRORED}'
     """)
-    for dialect, hint in (("sqlite", "INDEXED BY ix_optimization_queue"), ("postgresql", ""))
+
+
+_FIRST_WAITING = {dialect: _first_waiting(dialect) for dialect in _CLOCK}
+_WAITING_HERE = {
+    dialect: _first_waiting(dialect, "AND (deployment_id IS NULL OR deployment_id NOT IN :elsewhere)").bindparams(
+        bindparam("elsewhere", expanding=True)
+    )
+    for dialect in _CLOCK
 }

@@ -1,0 +1,126 @@
+"""Hands claims over to flow runs that Prefect's workers start: a suspended run, or a new one of a deployment.
+
+Contract. `hand_over` serves whoever holds the claim, a node's dispatcher or `dispatch_queued`, which the scheduled flow
+`reconcile_states` calls; neither runs such an attempt itself. A run that was handed a claim keeps it for
+RESERVED_SECONDS, and longer while no worker has started it (`o9.mirror.reconciler` renews it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from uuid import UUID, uuid4
+
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import ObjectNotFound
+
+from o9.flows.run_artifacts import run_name, run_tags
+from o9.lifecycle.heartbeat import WORKERS, ask_living, takes
+from o9.model.errors import OptimizationCoordinationError
+from o9.model.settings import settings
+from o9.store import queries
+from o9.store.optimizations.prefect_runs import RESERVED_SECONDS, HandOver, SetSuspendedRun
+from o9.store.queue.claims import AbandonClaim, Claim, Claimed
+from o9.store.queue.leader_election import AcquireLeadership
+from o9.store.store import Store
+
+logger = logging.getLogger(__name__)
+DEFAULT_DEPLOYMENT = "optimization-lifecycle/o9"  # which `o9 deploy` makes
+# A run that waits in a process of its own looks for its turn every second.
+CALLED_SECONDS = 15.0
+WORKERS_SECONDS = 180.0  # for how long a dispatch says that workers get what waits
+
+
+class NoDeploymentError(OptimizationCoordinationError):
+    """Prefect's server has no such deployment."""
+
+
+async def hand_over(
+    store: Store, client: PrefectClient, claimed: Claimed, node: str, default: str | None = None
+) -> None:
+    """Make a run of Prefect's the attempt, or give the claim back where the next attempt is to be a node's own.
+
+    default: the id of the deployment for what belongs to none, or to one that is gone. Raises NoDeploymentError where
+    there is none.
+    """
+    name, deployment_id = claimed.optimization_id, claimed.deployment_id
+    if deployment_id is not None and not await _is_there(client, deployment_id):
+        if default is None:
+            raise NoDeploymentError(f"the deployment of {name!r} is not on this Prefect server")
+        deployment_id = None
+    if claimed.suspended_run_id is not None and await _resumed(store, client, claimed, claimed.suspended_run_id):
+        return
+    deployment_id = deployment_id or default
+    if deployment_id is None:
+        await store.write_async(SetSuspendedRun(name, None))
+        await store.write_async(AbandonClaim(name, claimed.fence, node))
+        return
+    state = await store.read_async(queries.get, name)
+    assert state is not None
+    flow_run = await client.create_flow_run_from_deployment(
+        UUID(deployment_id),
+        parameters={"optimization_id": name, "retry_of": ""},
+        name=run_name(state, claimed.attempt),
+        tags=run_tags(state),
+        idempotency_key=uuid4().hex,  # Prefect's client sends a request again whose answer was lost
+    )
+    await store.write_async(HandOver(name, claimed.fence, str(flow_run.id), is_new=True))
+    logger.info("created the flow run %s of a deployment for %s", flow_run.name, name)
+
+
+async def _is_there(client: PrefectClient, deployment_id: str) -> bool:
+    try:
+        await client.read_deployment(UUID(deployment_id))
+    except ObjectNotFound:
+        return False
+    return True
+
+
+async def _resumed(store: Store, client: PrefectClient, claimed: Claimed, run_id: str) -> bool:
+    """Hand over to the run that waits in Prefect; False where it is gone."""
+    name, kind, seconds = claimed.optimization_id, "gone", RESERVED_SECONDS
+    try:
+        run = await client.read_flow_run(UUID(run_id))
+        kind = run.state.type.value if run.state is not None else "PENDING"
+    except ObjectNotFound:
+        pass
+    if kind == "RUNNING":  # in a process of its own, unless that did not answer the last call
+        known, seconds = await store.read_async(queries.prefect_run, run_id), CALLED_SECONDS
+        if known is None or known["attempt"] < claimed.attempt - 1:
+            kind = "dead"
+    # Scheduled or pending: a person resumed it, or a worker is about to start it.
+    if kind not in ("PAUSED", "SCHEDULED", "PENDING", "RUNNING"):
+        logger.warning("the flow run %s that was to run %s is %s; a new one will", run_id, name, kind.lower())
+        return False
+    await store.write_async(HandOver(name, claimed.fence, run_id, seconds))
+    if kind == "PAUSED":
+        await client.resume_flow_run(UUID(run_id))
+        logger.info("resumed the flow run %s for %s", run.name, name)
+    return True
+
+
+async def dispatch_queued(store: Store, client: PrefectClient, node: str) -> list[str]:
+    """Hand over what waits for workers: all of deployments, and what no living node claims. Returns the ids."""
+    await store.write_async(AcquireLeadership(WORKERS, WORKERS, WORKERS_SECONDS))
+    alive = await asyncio.to_thread(ask_living, store)
+    waiting = [
+        row["optimization_id"]
+        for row in await store.read_async(queries.waiting)
+        if row["deployment_id"] is not None or not any(takes(info, row["optimization_id"]) for info in alive.values())
+    ]
+    if not waiting:
+        return []
+    try:
+        default = str((await client.read_deployment_by_name(DEFAULT_DEPLOYMENT)).id)
+    except ObjectNotFound:
+        default = None
+    handed_over = []
+    while claimed := await store.write_async(Claim(node, None, settings().lease_seconds, only=waiting)):
+        waiting.remove(claimed.optimization_id)
+        try:
+            await hand_over(store, client, claimed, node, default)
+        except BaseException:
+            await store.write_async(AbandonClaim(claimed.optimization_id, claimed.fence, node, died=False))
+            raise
+        handed_over.append(claimed.optimization_id)
+    return handed_over

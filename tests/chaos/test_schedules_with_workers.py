@@ -1,0 +1,176 @@
+"""Schedules for a while, on workers alone: one worker dies with its runs, and Prefect's server is away for a fifth.
+
+O9_SCHEDULE_MINUTES says for how long; 4 unless it is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import o9_testing
+import pytest
+import zygote
+from o9_testing import LINE
+from prefect.deployments.runner import RunnerDeployment
+from worker_pool import WorkerPool, kill_with_its_runs, worker_pool
+
+from o9.aggregator.deployments import deploy, of_optimization, recurrence
+from o9.aggregator.prefect_server import PrefectServer
+from o9.store import queries
+from o9.store.optimizations.queries import Filter
+from o9.store.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
+MINUTES = float(os.environ.get("O9_SCHEDULE_MINUTES", "4"))
+EVERY = timedelta(minutes=1)
+# By series: the policy for a run that is due while the one before still runs, and how many steps of half a second.
+SERIES = {"queued": ("queue", 6), "skipped": ("skip", 6), "replaced": ("replace", 6), "long": ("queue", 150)}
+
+
+class Server:
+    """`prefect server start`, on one port and database."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.url = f"http://127.0.0.1:{o9_testing.free_port()}/api"
+        self._folder = folder
+        self._process: zygote.Process | None = None
+        self._environment = environment | {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": self.url}
+        o9_testing.give_prefect_database(folder / "prefect")
+
+    async def start(self) -> None:
+        port = self.url.rpartition(":")[2].partition("/")[0]
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = zygote.start(
+                ["-m", "prefect", "server", "start", "--port", port],
+                env=self._environment, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        async with httpx.AsyncClient() as client:
+            for _ in range(600):
+                try:
+                    if (await client.get(f"{self.url}/health", timeout=1.0)).is_success:
+                        return
+                except httpx.HTTPError:
+                    await asyncio.sleep(0.2)
+        raise AssertionError((self._folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+
+
+async def test_policies_hold_and_nothing_runs_twice(
+    tmp_path: Path,
+    store_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    async_wait_until: Callable[..., Awaitable[Any]],
+) -> None:
+    with o9_testing.no_process_left(60) as environment:
+        server = Server(tmp_path, environment)
+        await server.start()
+        try:
+            here = PrefectServer(server.url, local=False)
+            async with worker_pool(tmp_path, store_url, monkeypatch, async_wait_until, here) as pool:
+                await deploy_series(pool)
+                with Store(store_url) as store, pool.worker("first") as first, pool.worker("second"):
+                    began = datetime.now(UTC)
+                    await until(began, 0.4)
+                    kill_with_its_runs(first)
+                    first.wait(30)
+                    with pool.worker("third"):
+                        await until(began, 0.5)
+                        server.kill()
+                        await until(began, 0.7)
+                        await server.start()
+                        await until(began, 1.0)
+                        await pool.unschedule(*SERIES)
+                        await async_wait_until(lambda: not waiting(store), 300)
+                    check(store)
+        finally:
+            server.kill()
+
+
+def deployments_of_series() -> list[RunnerDeployment]:
+    when = recurrence(every=EVERY)
+    metadata = {
+        "objective": "desk:slow", "search_space": LINE, "seed": 7, "trials_per_step": 1, "max_attempts": 9,
+    }  # fmt: skip
+    return [
+        of_optimization(
+            {
+                "name": f"{series} {{{{ scheduled_at }}}}",
+                "total_steps": steps,
+                "metadata": metadata | {"series": series},
+            },
+            when,
+            overlap=overlap,
+            name=series,
+        )
+        for series, (overlap, steps) in SERIES.items()
+    ]
+
+
+async def deploy_series(pool: WorkerPool) -> None:
+    await deploy(await asyncio.to_thread(deployments_of_series), pool.name)
+    await pool.schedule("reconcile-states", timedelta(seconds=30))
+    for series in SERIES:
+        deployment = await pool.client.read_deployment_by_name(f"optimization-lifecycle/{series}")
+        pool.deployments[series] = deployment.id
+
+
+async def until(began: datetime, share: float) -> None:
+    """Wait until this share of MINUTES has passed."""
+    left = began + timedelta(minutes=MINUTES * share) - datetime.now(UTC)
+    await asyncio.sleep(max(0.0, left.total_seconds()))
+
+
+def all_of(store: Store, series: str) -> list[Any]:
+    return list(store.read(queries.page, Filter(series=series), limit=500).items)
+
+
+def waiting(store: Store) -> list[str]:
+    states = [state for series in SERIES for state in all_of(store, series)]
+    return [state.name for state in states if state.status.value in ("created", "initializing", "running")]
+
+
+def check(store: Store) -> None:
+    whole: dict[str, Any] = {}
+    for series, (overlap, steps) in SERIES.items():
+        states = all_of(store, series)
+        ends = Counter(state.status.value for state in states)
+        print(series, dict(ends), [store.read(queries.holding, state.optimization_id).deaths for state in states])
+        assert ends["completed"] >= 1
+        assert ends.keys() <= {"completed", *(["cancelled"] if overlap in ("replace", "skip") else [])}
+        due = [state.metadata["scheduled_at"] for state in states]
+        assert len(due) == len(set(due)), f"{series}: one run of the schedule was submitted twice"
+        for state in states:
+            trials = store.read(queries.trials, state.optimization_id, limit=1_000)
+            assert [trial.number for trial in trials] == list(range(len(trials)))
+            if state.status.value == "completed":
+                assert len(trials) == steps
+                values = [trial.value for trial in trials]
+                assert whole.setdefault(series, values) == values  # one seed, one ledger
+        at_work = sorted(span for state in states for span in spans(store, state.optimization_id))
+        for (_, end), (begin, _) in itertools.pairwise(at_work):
+            assert end <= begin, f"{series}: two ran at once"
+
+
+def spans(store: Store, name: str) -> list[tuple[str, str]]:
+    """From when until when it ran, by the record."""
+    found, began = [], None
+    for row in store.read(queries.transitions, name):
+        if row["to_status"] == "running":
+            began = row["at"]
+        elif began is not None:
+            found.append((began, row["at"]))
+            began = None
+    return found
