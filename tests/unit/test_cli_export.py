@@ -23,7 +23,7 @@ def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def test_it_says_where_the_file_is(o9: O9Command) -> None:
-    answer = o9("export", "--format", "csv")
+    answer = o9("export")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == f"{Path('o9-optimizations.csv').absolute()}\n"
     with Path("o9-optimizations.csv").open(encoding="utf-8", newline="") as file:
@@ -46,14 +46,13 @@ def test_another_id_never_gives_the_same_file(o9: O9Command) -> None:
     assert {Path(file).parent for file in files} == {Path.cwd()}
 
 
-def test_the_format_is_what_was_asked_for_else_what_the_file_ends_in(o9: O9Command) -> None:
+def test_the_format_is_what_the_file_ends_in(o9: O9Command) -> None:
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    for arguments in (["-o", "a.parquet"], ["--format", "parquet"], ["--format", "parquet", "-o", "a.bin"]):
-        told = o9("export", *arguments, "--json").json()
-        assert len(pd.read_parquet(told["file"])) == told["rows"] == 4
-    assert o9("export", "rankings", "--metric", "performance_improvement", "-o", "a.parquet", "-f", "csv").code == 0
-    assert Path("a.parquet").read_text(encoding="utf-8").startswith("rank,optimization_id,value")
+    told = o9("export", "-o", "a.parquet", "--json").json()
+    assert len(pd.read_parquet(told["file"])) == told["rows"] == 4
+    assert o9("export", "rankings", "--metric", "performance_improvement", "-o", "a.csv").code == 0
+    assert Path("a.csv").read_text(encoding="utf-8").startswith("rank,optimization_id,value")
 
 
 def test_csv_to_a_pipe(o9: O9Command) -> None:
@@ -70,8 +69,8 @@ def test_csv_to_a_pipe(o9: O9Command) -> None:
         (["rankings"], 2, "--metric"),
         (["statistics", "done-1"], 2, "ID"),
         (["optimizations", "--days", "3"], 2, "--days"),
-        (["--format", "xlsx"], 2, "xlsx"),
-        (["-o", "-", "--format", "parquet"], 2, "-o -"),
+        (["-o", "a.xlsx"], 1, "neither in .csv nor in .parquet"),
+        (["-o", "-", "--json"], 2, "-o -"),
         (["trials", "done-2"], 1, "done-1"),
         (["rankings", "--metric", "speed"], 1, "speed"),
         (["-o", "nowhere/a.csv"], 1, "nowhere"),
@@ -85,7 +84,7 @@ def test_what_cannot_be_written_is_one_line(o9: O9Command, arguments: list[str],
 
 def test_parquet_without_pyarrow_names_the_extra(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    answer = o9("export", "--format", "parquet")
+    answer = o9("export", "-o", "a.parquet")
     assert (answer.code, answer.out) == (1, "")
     assert "prefect-o9[parquet]" in answer.err
     assert not list(Path().glob("*.parquet"))

@@ -105,7 +105,7 @@ def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
     told = words_of(*statistics_view(summary(), TODAY, width), width=width)
     for figure in (
         "103 optimizations: 1 at work, 2 waiting; and 19 placebo runs",
-        "completed 90 87.4%",
+        "2 created, 1 running, 90 completed, 10 failed",
         "Of 100 that ended: 90% completed, 10% failed or timed out, 0% cancelled",
         "risk_optimization 103 100 90%",
         "critical 1 0",

@@ -11,7 +11,7 @@ DISTRIBUTION = "prefect-o9"
 # Of an extra the distribution that it brings first of all, and what needs it.
 EXTRAS = {
     "quant": ("skfolio", "`o9 demo`"), "postgres": ("psycopg", "a store in PostgreSQL"),
-    "gp": ("torch", "the sampler gp"), "parquet": ("pyarrow", "`o9 export --format parquet`"),
+    "gp": ("torch", "the sampler gp"), "parquet": ("pyarrow", "`o9 export -o FILE.parquet`"),
 }  # fmt: skip
 
 

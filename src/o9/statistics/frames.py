@@ -86,7 +86,6 @@ _TAKEN: dict[str, tuple[str, ...]] = {
 _NEEDED = {
     **dict.fromkeys(("trials", "returns", "metrics", "transitions"), "optimization_id"), "rankings": "metric_name",
 }  # fmt: skip
-FORMATS = ("csv", "parquet")
 
 
 def check(kind: str, choice: Mapping[str, Any]) -> None:

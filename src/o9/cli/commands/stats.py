@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import timedelta
-from enum import Enum
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,13 +123,6 @@ def _best_of_each(store: Store, *, as_json: bool) -> int:
 _STDOUT = Path("-")
 
 
-class Format(str, Enum):
-    """What `export` writes."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
 def export(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {', '.join(frames.KINDS)}.")] = "optimizations",
     optimization_id: Annotated[
@@ -141,18 +133,11 @@ def export(
             autocompletion=complete_ids,
         ),
     ] = None,
-    file_format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="FORMAT",
-            help="csv, or parquet, which needs the extra [parquet].  [default: what FILE ends in, else csv]",
-        ),
-    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file; - prints CSV.  [default: here, named by KIND]"),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The file, .csv or .parquet; -: stdout.  [default: named by KIND]"
+        ),
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", metavar="NAME", help="The metric of rankings.")] = None,
     days: Annotated[
@@ -168,8 +153,6 @@ def export(
     """Writes all rows, unless --limit; overwrites an existing file of that name. `o9 export trials ID` writes the
     ledger of one optimization.
     """
-    ending = output.suffix.removeprefix(".") if output is not None else ""
-    written = file_format.value if file_format else ending if ending in frames.FORMATS else "csv"
     wanted: dict[str, Any] = {
         "optimization_id": optimization_id, "metric_name": metric, "status": status,
         "optimization_type": optimization_type, "limit": limit,
@@ -179,7 +162,7 @@ def export(
         frames.check(kind, wanted)
     except OptimizationValidationError as error:
         raise typer.BadParameter(f"{_TYPED.get(error.field, error.field)}: {error.problem}") from error
-    if output == _STDOUT and (json or written != "csv"):
+    if output == _STDOUT and json:
         raise typer.BadParameter("-o - prints CSV, and nothing else: name a file")
     with existing_store(store) as opened:
         if optimization_id is not None and kind != "alerts":  # which may be about what is no optimization
@@ -192,8 +175,8 @@ def export(
         from o9.report.write import file_name  # imports plotly
 
         name = wanted["optimization_id"]
-        output = Path(file_name([name] if name else [], kind, written))
-    path = frames.write(frame, output, written).absolute()
+        output = Path(file_name([name] if name else [], kind, "csv"))
+    path = frames.write(frame, output).absolute()
     if json:
         write_json({"file": str(path), "rows": len(frame), "columns": list(frame.columns)})
     else:

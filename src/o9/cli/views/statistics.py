@@ -53,7 +53,7 @@ def statistics_view(data: Figures, today: date, width: int) -> list[RenderableTy
     return [
         Text(f"{count_text(total, 'optimization')}: {running:,} at work, {waiting:,} waiting{placebos}", style="bold"),
         Text(),
-        _by_status(by_status, total),
+        Text(", ".join(f"{by_status[each]:,} {each.value}" for each in OptimizationStatus if by_status.get(each))),
         Text(),
         *_ended(data),
         Text(),
@@ -63,16 +63,6 @@ def statistics_view(data: Figures, today: date, width: int) -> list[RenderableTy
         _days(data["by_day"], today),
         *_now(data),
     ]
-
-
-def _by_status(by_status: Mapping[str, int], total: int) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for justify in ("left", "right", "right"):
-        table.add_column(justify=justify)
-    for status in OptimizationStatus:
-        if count := by_status.get(status.value, 0):
-            table.add_row(words.status(status), f"{count:,}", percent(count / total))
-    return table
 
 
 def _ended(data: Figures) -> list[RenderableType]:
@@ -146,13 +136,10 @@ def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
 
 def _now(data: Figures) -> list[RenderableType]:
     """How long what is not over has been as it is."""
-    rows = [(name, each) for name, each in data["now"].items() if name != "created" and each["count"]]
-    queue, created = data["queue"], data["now"]["created"]
-    kinds = [(words_, queue[name]) for name, words_ in _QUEUE.items() if queue[name]["count"]]
-    if queue["looked_at"] < queue["of"]:
-        rows.append(("created", created))
-        kinds = [(f"  of the first {queue['looked_at']}: {name}", each) for name, each in kinds]
-    rows += kinds
+    queue = data["queue"]
+    part = f"of the first {queue['looked_at']}: " if queue["looked_at"] < queue["of"] else ""
+    rows = [(name, each) for name, each in data["now"].items() if each["count"]]
+    rows += [(f"{part}{name}", queue[kind]) for kind, name in _QUEUE.items() if queue[kind]["count"]]
     if not rows:
         return []
     table = plain_table("  ", "count", "longest", "mean", right=("count", "longest", "mean"))
