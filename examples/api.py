@@ -39,7 +39,7 @@ class Door:
 async def life(door: Door) -> dict[str, Any]:
     """Submit, change, pause, resume, and read what came of it."""
     metadata = {"objective": "branin", "seed": 7, "trials_per_step": 1}
-    fields = {"optimization_id": f"{door.name}-{uuid.uuid4().hex[:6]}", "total_steps": 40, "metadata": metadata}
+    fields = {"optimization_id": f"{door.name}-{uuid.uuid4().hex[:6]}", "total_steps": 12, "metadata": metadata}
     one = f"/optimizations/{(await door.ask('POST', '/optimizations', fields))['optimization_id']}"
     await door.ask("POST", f"{one}/pause")
     while (await door.ask("GET", one))["status"] != "paused":

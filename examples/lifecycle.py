@@ -25,14 +25,14 @@ async def carry(parameters: dict[str, float]) -> float:
 
 @objective("levered carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})
 async def levered_carry(parameters: dict[str, float]) -> Evaluation:
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.15)
     return Evaluation(value=parameters["weight"], metrics={"drawdown": -0.3})
 
 
 async def suspended_and_resumed(aggregator: OptimizationStateAggregator) -> None:
     metadata = {"objective": "levered carry", "seed": 7, "risk_limits": {"drawdown": 0.2}}
     optimization_id = await aggregator.submit_optimization(
-        new_optimization({"name": "levered carry", "total_steps": 40, "metadata": metadata})
+        new_optimization({"name": "levered carry", "total_steps": 15, "metadata": metadata})
     )
     while (
         state := await aggregator.get_optimization_status(optimization_id)
@@ -69,7 +69,7 @@ async def main() -> None:
             print(status.value)
             return status
 
-        state = new_optimization({"name": "carry", "total_steps": 20, "metadata": {"objective": "carry", "seed": 7}})
+        state = new_optimization({"name": "carry", "total_steps": 12, "metadata": {"objective": "carry", "seed": 7}})
         optimization_id = await manager.create_optimization(state)  # recorded, and held back
         await aggregator.start_optimization(optimization_id)
         await reach(OptimizationStatus.PAUSED)  # by the hook
@@ -88,7 +88,7 @@ async def main() -> None:
             before = move["from_state"].value if move["from_state"] else "-"
             print(f"{before} -> {move['to_state'].value} ({move['cause']}, attempt {move['attempt']})")
         trials = aggregator.store.read(queries.trials, optimization_id)
-        print(f"{len(trials)} trials, each once: {[trial.number for trial in trials] == list(range(20))}")
+        print(f"{len(trials)} trials, each once: {[trial.number for trial in trials] == list(range(12))}")
 
         await suspended_and_resumed(aggregator)
 

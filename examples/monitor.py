@@ -9,7 +9,7 @@ from OptimizationStateAggregator import OptimizationAlert, OptimizationStateAggr
 
 @objective("momentum", search_space={"window": {"type": "int", "low": 2, "high": 60}})
 async def momentum(parameters: dict[str, int]) -> float:
-    await asyncio.sleep(0.02)  # put your backtest here
+    await asyncio.sleep(0.05)  # put your backtest here
     if parameters["window"] > 30:
         raise ValueError("not enough history")
     return 1.0 - abs(parameters["window"] - 12) / 12
@@ -26,7 +26,7 @@ async def main() -> None:
             new_optimization(
                 {
                     "name": "momentum",
-                    "total_steps": 25,
+                    "total_steps": 15,
                     "baseline_performance": 0.5,
                     "target_performance": 1.0,
                     "metadata": {"objective": "momentum", "seed": 7, "sampler": "random", "trials_per_step": 2},

@@ -11,7 +11,7 @@ from OptimizationStateAggregator import OptimizationStateAggregator, Optimizatio
 
 @objective("carry", search_space={"weight": {"type": "float", "low": 0.0, "high": 1.0}})
 async def carry(parameters: dict[str, float]) -> float:
-    await asyncio.sleep(0.1)  # put your backtest here
+    await asyncio.sleep(0.25)  # put your backtest here
     return parameters["weight"] * (1.0 - parameters["weight"])
 
 
@@ -23,7 +23,7 @@ def node() -> OptimizationStateAggregator:
 async def main() -> None:
     async with node() as one:
         optimization_id = await one.submit_optimization(
-            new_optimization({"name": "carry", "total_steps": 100, "metadata": {"objective": "carry", "seed": 7}})
+            new_optimization({"name": "carry", "total_steps": 40, "metadata": {"objective": "carry", "seed": 7}})
         )
         while (await one.get_optimization_status(optimization_id)).completed_steps < 3:
             await asyncio.sleep(0.05)
@@ -58,7 +58,7 @@ async def main() -> None:
             }
             print(f"completed by attempt {max(ran_on)}, on {len(set(ran_on.values()))} nodes")
             numbers = [trial.number for trial in other.store.read(queries.trials, optimization_id)]
-            print(f"{len(numbers)} trials, each once: {numbers == list(range(100))}")
+            print(f"{len(numbers)} trials, each once: {numbers == list(range(40))}")
 
 
 asyncio.run(main())

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import hypothesis
 import pytest
 
@@ -65,8 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="long; O9_LONG_TESTS=1 runs it"))
 
 
-def pytest_collection_finish() -> None:
-    """Prefect and all tests are imported: to search them for garbage again and again took an eighth of the time."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prefect and all tests are imported: to search them for garbage again and again took an eighth of the time.
+
+    An objective in a test's module is sent to an evaluation process whole: to import that module there takes a second.
+    """
+    for module in {item.module for item in session.items if isinstance(item, pytest.Function)}:
+        cloudpickle.register_pickle_by_value(module)
     gc.enable()
     gc.collect()
     gc.freeze()

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 # Of each script what it must print, in this order.
 PRINTS: dict[str, tuple[str, ...]] = {
     "monitor.py": (
-        r"^running: \d+ of 25 steps, best 0\.\d+, \d+\.\d s left$",
-        r"^completed: 25 of 25 steps, best (1\.0|0\.9\d+), unknown left$",
-        r"^25 steps measured, the last at \d+ trials a second$",
+        r"^running: \d+ of 15 steps, best 0\.\d+, \d+\.\d s left$",
+        r"^completed: 15 of 15 steps, best (1\.0|0\.9\d+), unknown left$",
+        r"^15 steps measured, the last at \d+ trials a second$",
     ),
     "coordinator.py": (
         r"^completed: ",
@@ -31,10 +31,10 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^completed$",
         r"^- -> created \(submission, attempt 0\)$",
         r"^running -> completed \(hook, attempt 3\)$",
-        r"^20 trials, each once: True$",
+        r"^12 trials, each once: True$",
         r"^suspended: the best trial has drawdown -0\.3, the limit is 0\.2$",
         r"^the limit is now 0\.5$",
-        r"^it went on by itself, and has completed with 40 steps$",
+        r"^it went on by itself, and has completed with 15 steps$",
     ),
     "performance_statistics.py": (
         r"^3 in all, 100% of what ended completed$",
@@ -78,7 +78,7 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^active nodes: 2, changes to publish: 0$",
         r"^the other node sees it: (running|created), \d+ steps$",
         r"^completed by attempt 2, on 2 nodes$",
-        r"^100 trials, each once: True$",
+        r"^40 trials, each once: True$",
     ),
     "alerts.py": (
         r"^critical: Drawdown: the book has lost 3% since noon$",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from o9_testing import LINE, ended, ledger, new, path_of, reached, until
+from o9_testing import LINE, ended, new, path_of, reached
 
 from o9.store import queries
 from OptimizationStateAggregator import (
@@ -276,23 +276,6 @@ async def test_what_has_ended_can_be_neither_paused_nor_resumed_nor_cancelled(
     for call in (aggregator.pause_optimization, aggregator.resume_optimization, aggregator.cancel_optimization):
         with pytest.raises(OptimizationStateError, match="completed"):
             await call("a")
-
-
-async def test_a_paused_one_stays_paused_over_a_restart(open_aggregator: Open) -> None:
-    first = await open_aggregator()
-    await first.submit_optimization(new("a", objective="unhurried", total_steps=20, seed=1))
-    await first.submit_optimization(new("straight", objective="unhurried", total_steps=20, seed=1))
-    await until(first, "a", lambda state: state.completed_steps >= 2)
-    await first.pause_optimization("a")
-    await reached(first, "a", "paused")
-    await ended(first, "straight")
-    await first.cleanup()
-    second = await open_aggregator()
-    await asyncio.sleep(0.3)
-    assert (await second.get_optimization_status("a")).status is OptimizationStatus.PAUSED
-    await second.resume_optimization("a")
-    await ended(second, "a")
-    assert ledger(second.store, "a") == ledger(second.store, "straight")
 
 
 # Several on one store

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import O9, O9Command, command_in, create, filled_store, run_without, work
+from command_line import O9Command, command_in, create, filled_store, run_without, work
 
 from o9.health import wording
 from o9.health.checker import OptimizationHealthChecker
@@ -176,11 +173,3 @@ def test_reading_imports_no_prefect_and_is_plain_where_no_terminal_is(filled: Pa
     )  # fmt: skip
     assert "\x1b" not in printed
     assert all(line == line.rstrip() for line in printed.splitlines())
-
-
-def test_a_terminal_without_unicode_is_no_error(filled: Path) -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    told = subprocess.run(
-        [sys.executable, *O9, "stats"], env=environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert "4 optimizations" in told.stdout

@@ -276,7 +276,7 @@ def test_what_is_held_out_decides_and_a_second_look_halves_the_level() -> None:
     assert o9("run", write(judged("again", "persists", seed=4, family="another name"))).returncode == 0
     figures = verdict_of("again")["figures"]
     assert (figures["looks"], figures["hold_out_level"]) == (2, pytest.approx(0.975))
-    assert o9("health", "again").returncode == 0  # a report once more is no new look
+    assert main(["health", "again"]) == 0  # a report once more is no new look
     assert verdict_of("again")["figures"]["looks"] == 2
 
 
@@ -289,19 +289,19 @@ def test_what_a_search_has_seen_is_no_hold_out_for_the_next_one_also_where_the_f
         found["metadata"] |= {"objective": "judged:persists"} | metadata
         return found
 
-    assert o9("run", write(search("before"))).returncode == 0
-    told = o9("run", write(search("first", sampler="tpe", hold_out=None, seed=5), search("second", after=["first"])))
+    first = search("first", sampler="tpe", hold_out=None, seed=5, after=["before"])
+    told = o9("run", write(search("before"), first, search("second", after=["first"])))
     assert told.returncode == 0, told.stdout + told.stderr
-    assert o9("health", "before").returncode == 0
+    assert main(["health", "before"]) == 0
     verdict = verdict_of("before")
     assert (verdict["grade"], verdict["figures"]["hold_out_seen"]) == ("confirmed", 0)
     with Store("optimization_state.db") as store:  # nobody knows any more when its trials were made
         assert store.write(PruneOne("first", sharpe_ratios_of)) is Because.LONG_AGO
-    assert o9("health", "before").returncode == 0
+    assert main(["health", "before"]) == 0
     assert verdict_of("before")["grade"] == "confirmed"
     verdict = verdict_of("second")
     assert (verdict["grade"], verdict["reason"]) == ("unproven", "hold_out_seen")
     assert (verdict["figures"]["hold_out_seen"], verdict["figures"]["kept"]) == (25, 75)
-    assert o9("db", "prune", "--older-than", "0.000001", "--yes").returncode == 0
+    assert main(["db", "prune", "--older-than", "0.000001", "--yes"]) == 0
     assert o9("run", write(search("third", seed=4))).returncode == 0
     assert verdict_of("third")["reason"] == "hold_out_seen"

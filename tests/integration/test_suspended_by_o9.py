@@ -59,7 +59,7 @@ def reasons(store: Any, name: str) -> list[tuple[str, str]]:
     return [(row["intent"], row["by"]) for row in store.read(queries.intents, name)]
 
 
-@pytest.mark.parametrize("what", ["memory", "disk"])
+@pytest.mark.parametrize("what", ["memory", pytest.param("disk", marks=pytest.mark.long)])
 async def test_while_the_machine_is_short_it_rests_and_then_goes_on_as_if_nothing_had_been(
     open_aggregator: Open, async_wait_until: Wait, set_o9: Callable[..., None], what: str
 ) -> None:

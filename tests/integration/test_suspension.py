@@ -121,7 +121,7 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     async def suspended() -> bool:
         return await in_prefect() == "Suspended"
 
-    run = await start(spec("a", "slow", 14))
+    run = await start(spec("a", "slow", 9))
     await async_wait_until(is_at("running", 2), 60)
     # Through O9.
     assert await aggregator.pause_optimization("a")
@@ -130,7 +130,7 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     assert store.read(queries.holding, "a").lease_node is None
     await async_wait_until(lambda: len(o9_testing.marked(runner)) <= 2, 20)  # the runner, and its resource tracker
     steps = store.read(queries.get, "a").completed_steps
-    assert 2 <= steps < 14
+    assert 2 <= steps < 9
     assert await aggregator.resume_optimization("a")
     await async_wait_until(is_at("running", steps + 1), 60)
     # By Prefect's own buttons.
@@ -142,13 +142,13 @@ async def test_paused_is_suspended_and_the_same_run_comes_back(
     await prefect.resume_flow_run(run.id)
     await async_wait_until(lambda: store.read(queries.get, "a").status.value != "paused", 10)
     await async_wait_until(is_at("completed"), 60)
-    assert store.read(queries.get, "a").completed_steps == 14
+    assert store.read(queries.get, "a").completed_steps == 9
     assert {row["prefect_run_id"] for row in store.read(queries.transitions, "a") if row["prefect_run_id"]} == {
         str(run.id)
     }
     assert path_of(store, "a").count("paused") == 2
     # As one that nobody touched.
-    await aggregator.submit_optimization(new("b", total_steps=14, **spec("b", "slow", 14)["metadata"]))
+    await aggregator.submit_optimization(new("b", total_steps=9, **spec("b", "slow", 9)["metadata"]))
     await o9_testing.ended(aggregator, "b")
     assert ledger(store, "a") == ledger(store, "b")
     ours = [row["state_id"] for row in store.read(queries.prefect_states, "a") if row["run_kind"] == "flow"]
