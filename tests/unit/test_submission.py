@@ -206,6 +206,18 @@ def test_a_spec_is_a_model_with_a_schema() -> None:
     assert all(each.get("description") for each in known.values())
 
 
+@pytest.mark.parametrize(
+    ("given", "begins"),
+    [
+        ({"name": "Carry 22:00", "metadata": {"objective": "branin"}}, "carry-22-00-2"),
+        ({"name": "动量", "metadata": {"objective": "desk.momentum:Sharpe"}}, "sharpe-2"),
+        ({"metadata": {"strategy": "desk:Search"}}, "optimization-2"),
+    ],
+)
+def test_an_id_begins_with_the_name(given: dict[str, Any], begins: str) -> None:
+    assert new_optimization(given).optimization_id.startswith(begins)
+
+
 def test_a_state_that_was_written_out_is_a_spec_again() -> None:
     state = new_optimization({"metadata": {"objective": "branin"}, "baseline_performance": 0})
     again = new_optimization(state.to_dict())

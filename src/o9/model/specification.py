@@ -327,7 +327,7 @@ class OptimizationSpec(Typed):
         metadata = copy.deepcopy(self.metadata)
         if zeros and GIVEN not in metadata:
             metadata[GIVEN] = zeros
-        stem = _slug(name) or _slug(str(objective)) or "optimization"
+        stem = _slug(self.name or "") or _slug(str(objective or "").rpartition(":")[2]) or "optimization"
         return OptimizationState(
             optimization_id=self.optimization_id or f"{stem}-{now.astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
             name=name,
@@ -351,7 +351,7 @@ def new_optimization(given: Any) -> OptimizationState:
 
 
 def _slug(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.rpartition(":")[2]).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:32].strip("-")
 
 
