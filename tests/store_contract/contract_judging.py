@@ -23,6 +23,7 @@ from o9.store.queue.claims import Claim
 from o9.store.schema.optimizations import CALENDAR
 from o9.store.statistics.families import INHERITED
 from o9.store.store import Store
+from o9.strategies.plan import is_adaptive
 
 
 class JudgingContract:
@@ -44,6 +45,14 @@ class JudgingContract:
         assert store.read(queries.family_trials, "g", "a").counts == {"completed": 2, "failed": 3}
         assert {t.family for t in store.read(queries.trials, "a")} == {"f"}
         assert_families_are_true(store, ["a", "b", "c"])
+
+    def test_what_a_warm_start_begins_with_was_chosen_by_results(self, open_store: OpenStore) -> None:
+        store, random = open_store(), {"sampler": "random"}
+        for name, metadata in (("cold", random), ("warm", random | {"warm_start_from": {"optimization_id": "cold"}})):
+            fence = at_work(store, name, metadata=metadata).fence
+            store.write(CommitStep(name, fence, 0, [trial(0, family="f", returns=(0.1, 0.2))], {}))
+        searches = store.read(queries.family_trials, "f", "warm").searches
+        assert {name: is_adaptive(*each) for name, each in searches.items()} == {"cold": False, "warm": True}
 
     def test_what_a_retry_takes_over_is_not_counted_twice(self, open_store: OpenStore) -> None:
         store = open_store()
