@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.signal import lfilter
 
 from o9.health.statistics.spa import sharpe_ratios
 from o9.model.search_space import SearchSpace
+from o9.model.specification import read_metadata
 from o9.strategies.plan import Plan
 from o9.strategies.samplers import make_asker
 
@@ -227,8 +228,8 @@ def search(
     """Ask, evaluate, tell the Sharpe ratio: the returns of all trials, (periods, trials), and their parameters."""
     names = [f"w{number}" for number in range(parameters)]
     space = SearchSpace.parse({name: {"type": "float", "low": -1.0, "high": 1.0} for name in names})
-    direction: Literal["maximize"] = "maximize"
-    asker = make_asker(Plan(space, direction, sampler, seed, 1, trials, None, None), seed)
+    plan = Plan(read_metadata({"sampler": sampler, "seed": seed}), space, "maximize", 1, trials)
+    asker = make_asker(plan, seed)
     returns, points = [], []
     for _ in range(trials):
         (asked,) = asker.ask(1)

@@ -18,6 +18,7 @@ from verdict_families import Floats, keeping
 
 from o9.health.placebo import placebo_of
 from o9.model.search_space import SearchSpace
+from o9.model.specification import read_metadata
 from o9.strategies.plan import Plan
 from o9.strategies.samplers import make_asker
 from o9.workers.resampling import without_edge
@@ -95,7 +96,8 @@ def best(row: PlaceboRow, data: Any, seed: int) -> float:
     """What one search reaches."""
     names = [f"w{number}" for number in range(row.parameters)]
     space = SearchSpace.parse({name: {"type": "float", "low": -1.0, "high": 1.0} for name in names})
-    asker = make_asker(Plan(space, "maximize", row.sampler, seed, 1, TRIALS, None, None), seed)
+    plan = Plan(read_metadata({"sampler": row.sampler, "seed": seed}), space, "maximize", 1, TRIALS)
+    asker = make_asker(plan, seed)
     values = []
     for _ in range(TRIALS):
         (asked,) = asker.ask(1)

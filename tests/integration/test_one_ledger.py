@@ -206,9 +206,9 @@ def test_the_random_sampler_keeps_no_history() -> None:
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("sampler", "kind"), [("tpe", HistoryAsker), ("random", NumberAsker)])
 def test_a_long_ledger_is_taken_up(sampler: str, kind: type, count: int) -> None:
-    state = make_state(sampler=sampler)
-    plan = make_plan(state, resolve_objective("uneven"))
-    ledger = list(_ledger(make_asker(replace(plan, sampler="random"), 1), count))
+    state, objective = make_state(sampler=sampler), resolve_objective("uneven")
+    plan = make_plan(state, objective)
+    ledger = list(_ledger(make_asker(make_plan(make_state(sampler="random"), objective), 1), count))
     asker = make_asker(plan, 1)
     assert isinstance(asker, kind)
     if sampler == "random":

@@ -214,14 +214,15 @@ def _evaluator(
     # library uses decides how it rounds, so that follows from the plan and not from the machine.
     placebo = objective.placebo if plan.is_placebo else None
     token = token or secrets.token_hex(8)
-    given = Given(objective.data, token, placebo, plan.seed or 0) if objective.takes_data else None
-    score = _score_function(plan.score, allowed_imports)
-    measured = Measured(objective.function, objective.truncatable, given, plan.score, score, plan.hold_out)
+    given = Given(objective.data, token, placebo, plan.asked.seed or 0) if objective.takes_data else None
+    score = plan.asked.score or ""
+    function = _score_function(score, allowed_imports)
+    measured = Measured(objective.function, objective.truncatable, given, score, function, plan.asked.hold_out)
     return Evaluator(
         objective,
         workers=plan.trials_per_step if objective.is_async or elsewhere else min(plan.trials_per_step, processors()),
         single_threaded=plan.trials_per_step > 1,
         measured=measured,
-        timeout_seconds=plan.trial_timeout_seconds,
+        timeout_seconds=plan.asked.trial_timeout_seconds,
         elsewhere=elsewhere,
     )

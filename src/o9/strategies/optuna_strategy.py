@@ -78,7 +78,7 @@ class OptunaStrategy:
         if self._asker is None:
             self._asker = await asyncio.to_thread(self._resume, checkpoint)
         asker, count = self._asker, self._plan.trials_per_step
-        quick = self._plan.sampler in QUICK_SAMPLERS  # the others would hold up the event loop
+        quick = self._plan.asked.sampler in QUICK_SAMPLERS  # the others would hold up the event loop
         asked = asker.ask(count) if quick else await asyncio.to_thread(asker.ask, count)
         numbers = range(self._trials, self._trials + len(asked))
         began = datetime.now(UTC)
@@ -98,7 +98,7 @@ class OptunaStrategy:
     @property
     def holds_out(self) -> bool:
         """Whether `held_out` has anything to do."""
-        return self._plan.hold_out is not None and not self._plan.is_placebo
+        return self._plan.asked.hold_out is not None and not self._plan.is_placebo
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
         """After the last step: evaluate the best on the periods that no trial was evaluated on.
@@ -144,7 +144,7 @@ class OptunaStrategy:
         checkpoint = checkpoint or {}
         if self._ledger and not checkpoint:
             raise OptimizationStrategyError("the ledger has trials and there is no checkpoint: the record is not whole")
-        seed = checkpoint.get("seed") if self._plan.seed is None else self._plan.seed
+        seed = checkpoint.get("seed") if self._plan.asked.seed is None else self._plan.asked.seed
         self._seed = secrets.randbits(SEED_BITS) if seed is None else int(seed)
         self._compare(checkpoint)
         _ = self._objective.data_fingerprint  # which may load the data, and takes long then
@@ -159,7 +159,7 @@ class OptunaStrategy:
 
     async def _evaluate(self, parameters: list[dict[str, Any]], numbers: list[int]) -> list[TrialOutcome]:
         """Without a look at what is held out."""
-        hold_out = self._plan.hold_out
+        hold_out = self._plan.asked.hold_out
         failed: dict[int, TrialOutcome] = {}
         if hold_out is not None and self._objective.truncatable:
             if self._cut is None:
@@ -197,10 +197,10 @@ class OptunaStrategy:
 
     def _agreeing(self, outcome: TrialOutcome) -> TrialOutcome:
         """The outcome, failed where its periods are not those of the trials before it: it is cut at another place."""
-        if outcome.scored and self._plan.direction == "minimize" and (self._plan.score or DEFAULT) in SCORES:
+        if outcome.scored and self._plan.direction == "minimize" and (self._plan.asked.score or DEFAULT) in SCORES:
             raise OptimizationStrategyError(
                 f"metadata.direction is minimize, and objective {self._objective.name!r} gives no value; of the score "
-                f"{self._plan.score or DEFAULT!r}, which takes its place, more is better: leave metadata.direction out"
+                f"{self._plan.asked.score or DEFAULT!r} in its place more is better: leave metadata.direction out"
             )
         if outcome.total is None or outcome.returns is None:
             return outcome
@@ -226,15 +226,15 @@ class OptunaStrategy:
 
     def _checkpoint(self) -> dict[str, Any]:
         return {
-            "sampler": self._plan.sampler,
+            "sampler": self._plan.asked.sampler,
             "seed": self._seed,
             "direction": self._plan.direction,
             "trials_per_step": self._plan.trials_per_step,
             "search_space": self._plan.space.digest(),
             "trials": self._trials,
             "versions": dict(_versions()),
-            "score": self._plan.score,
-            "hold_out": self._plan.hold_out.to_json() if self._plan.hold_out else None,
+            "score": self._plan.asked.score or "",
+            "hold_out": self._plan.asked.hold_out.to_json() if self._plan.asked.hold_out else None,
             "cut": list(self._cut) if self._cut else None,
         }
 
@@ -262,7 +262,7 @@ class OptunaStrategy:
         return None, None
 
     def _family(self, data_fingerprint: str | None) -> str:
-        return self._plan.family or self._objective.family(data_fingerprint)
+        return self._plan.asked.family or self._objective.family(data_fingerprint)
 
 
 _OF_THE_OUTCOME = tuple(TrialOutcome.__dataclass_fields__.keys() & Trial.__dataclass_fields__.keys())

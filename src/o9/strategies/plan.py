@@ -14,7 +14,6 @@ from typing import Any
 
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.hold_out import FIELD as HOLD_OUT
-from o9.model.hold_out import HoldOut
 from o9.model.optimization import OptimizationState
 from o9.model.search_space import CategoricalParameter, SearchSpace
 from o9.model.specification import Direction, Metadata, WarmStart, read_metadata
@@ -31,25 +30,24 @@ LARGEST_DEFAULT_GRID = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """`seed` is None where none was given. `total_trials` is set where the sampler runs out of sets to try.
+    """`asked`: the metadata, beneath which lie the objective's defaults, as the other fields have them.
 
-    score: what makes a value of returns; "" where nothing was asked for. is_placebo: its data are without an edge.
-    first_trial: parameters that its first trial has; the sampler draws the others.
+    total_trials: set where the sampler runs out of sets to try. first_trial: parameters that its first trial has; the
+    sampler draws the others.
     """
 
+    asked: Metadata
     space: SearchSpace
     direction: Direction
-    sampler: str
-    seed: int | None
     trials_per_step: int
     total_steps: int
-    total_trials: int | None
-    family: str | None
-    hold_out: HoldOut | None = None
-    score: str = ""
-    is_placebo: bool = False
-    trial_timeout_seconds: float | None = None
+    total_trials: int | None = None
     first_trial: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_placebo(self) -> bool:
+        """Its data are without an edge."""
+        return self.asked.placebo_of is not None
 
 
 def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | None = None) -> Plan:
@@ -83,21 +81,8 @@ def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | 
         )
         faults.add(OptimizationValidationError("metadata.placebo_of", problem))
     faults.refuse()
-    return Plan(
-        space=space,
-        direction=direction,
-        sampler=asked.sampler,
-        seed=asked.seed,
-        trials_per_step=trials_per_step,
-        total_steps=total_steps,
-        total_trials=total_trials,
-        family=asked.family,
-        hold_out=asked.hold_out,
-        score=asked.score or "",
-        is_placebo=asked.placebo_of is not None,
-        trial_timeout_seconds=asked.trial_timeout_seconds,
-        first_trial=space.within(asked.warm_start_from.parameters) if asked.warm_start_from else {},
-    )
+    first_trial = space.within(asked.warm_start_from.parameters) if asked.warm_start_from else {}
+    return Plan(asked, space, direction, trials_per_step, total_steps, total_trials, first_trial)
 
 
 def warm_start_warning(begun: WarmStart, plan: Plan) -> str:

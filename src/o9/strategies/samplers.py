@@ -22,7 +22,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from o9.model.errors import OptimizationStrategyError
 from o9.model.states import TrialState
@@ -44,24 +44,11 @@ _IMPORTED_LATE = {"cmaes": ("cmaes", "scipy.stats"), "qmc": ("scipy.stats.qmc",)
 Reported = float | None
 
 
-class Asker(Protocol):
-    direction: Direction
-
-    def ask(self, count: int) -> list[dict[str, Any]]:
-        """The next `count` parameter sets; fewer where there are no more."""
-
-    def tell(self, values: Sequence[Reported]) -> None:
-        """The values of those asked last."""
-
-    def resume(self, ledger: Sequence[Trial]) -> None:
-        """Continue after all of these. Called once, before anything else."""
-
-
 def make_asker(plan: Plan, seed: int) -> Asker:
     """The asker of a plan's sampler. Imports Optuna unless the sampler is `grid`."""
-    if plan.sampler != "grid":
-        _load(plan.sampler)
-    match plan.sampler:
+    if plan.asked.sampler != "grid":
+        _load(plan.asked.sampler)
+    match plan.asked.sampler:
         case "grid":
             return NumberAsker(plan.direction, plan.space.grid_point, plan.space.grid_size())
         case "random":
@@ -69,7 +56,7 @@ def make_asker(plan: Plan, seed: int) -> Asker:
         case "tpe":
             return HistoryAsker(plan, lambda number: _sampler("tpe", mix(seed, number)))
         case _:
-            return ReplayAsker(plan, _sampler(plan.sampler, mix(seed)))
+            return ReplayAsker(plan, _sampler(plan.asked.sampler, mix(seed)))
 
 
 def _load(sampler: str) -> None:
@@ -206,6 +193,9 @@ class ReplayAsker(_StudyAsker):
             _ask_again(self, list(step))
 
 
+Asker = NumberAsker | HistoryAsker | ReplayAsker
+
+
 def _split(ledger: Sequence[Trial]) -> tuple[Sequence[Trial], Sequence[Trial]]:
     """The ledger without its last step, and that step, which is asked again to see that nothing has changed."""
     start = len(ledger)
@@ -214,7 +204,7 @@ def _split(ledger: Sequence[Trial]) -> tuple[Sequence[Trial], Sequence[Trial]]:
     return ledger[:start], ledger[start:]
 
 
-def _ask_again(asker: Asker, trials: Sequence[Trial]) -> None:
+def _ask_again(asker: NumberAsker | _StudyAsker, trials: Sequence[Trial]) -> None:
     if not trials:
         return
     asked = asker.ask(len(trials))
