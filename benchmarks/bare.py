@@ -1,34 +1,15 @@
-"""The yardstick of lifecycle.py: a bare Prefect flow; and the work that both sides do.
-
-A process that a worker starts imports it, so it imports Prefect alone.
-"""
+"""The yardstick of lifecycle.py: a bare Prefect flow, which a process that a worker starts imports."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from work import async_computation, sync_computation
 
 pool: ProcessPoolExecutor | None = None  # where sync work is done; None: in the flow's own process
-
-
-def computation(x: float) -> float:
-    """A few milliseconds of arithmetic: about the least that is worth a Prefect task."""
-    total = 0.0
-    for n in range(1, 20_000):
-        total += (x - n) ** 2 / n**3
-    return total
-
-
-async def async_computation(parameters: dict[str, Any]) -> float:
-    return computation(parameters["x"])
-
-
-def sync_computation(parameters: dict[str, Any]) -> float:
-    return computation(parameters["x"])
 
 
 @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
