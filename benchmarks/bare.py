@@ -14,13 +14,13 @@ pool: ProcessPoolExecutor | None = None  # where sync work is done; None: in the
 
 @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
 async def async_step(step: int) -> float:
-    return await async_computation({"x": float(step)})
+    return float(await async_computation({"x": float(step)}))
 
 
 @task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
 async def sync_step(step: int) -> float:
     if pool is None:
-        return sync_computation({"x": float(step)})
+        return float(sync_computation({"x": float(step)}))
     return await asyncio.get_running_loop().run_in_executor(pool, sync_computation, {"x": float(step)})
 
 
