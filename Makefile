@@ -4,10 +4,10 @@ PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BENCHMARKS = store tracking submission lifecycle control scale statistics pruning verdict alerts
 
 .DEFAULT_GOAL := help
-.PHONY: help fast test check docs chaos openapi bench size coverage
+.PHONY: help fast test check docs screenshots chaos openapi bench size coverage
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 fast: ## the tests for every change
 	$(PYTHON) -m pytest -q -m "not slow and not long"
@@ -24,6 +24,10 @@ check: ## style, types, who may import whom, words, and the documentation's exam
 
 docs: ## the API reference from the docstrings, into build/docs
 	$(PYTHON) docs/reference.py build/docs
+
+screenshots: ## the pictures of docs/prefect-guide.md, by a walk through it in Chromium
+	rm -rf build && $(PYTHON) -m build --wheel --no-isolation --outdir build/wheel .
+	$(PYTHON) docs/screenshots.py build/wheel/*.whl docs/images
 
 chaos: ## kills, outages and clocks that jump, in their long forms; SEED=N gives the blows of that seed
 	O9_LONG_TESTS=1 $(PYTHON) -m pytest -q tests/chaos $(if $(SEED),--chaos-seed $(SEED))

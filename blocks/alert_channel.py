@@ -39,7 +39,9 @@ AlertNotificationSystem({"desk": channel.url.get_secret_value()})
 ```
 In the alerts' file, a receiver sends to it by `channels: ["block:BLOCK_NAME"]`."""
 
-    url: SecretStr = Field(description="An Apprise URL, such as slack://… or mailtos://user:password@host.")
+    url: SecretStr = Field(
+        title="URL", description="An Apprise URL, such as slack://… or mailtos://user:password@host."
+    )
 
     def to_channel(self, name: str) -> AppriseChannel:
         """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not take."""

@@ -42,7 +42,7 @@ for state in store.list(limit=10).items:
 ```
 Commands, `o9 serve` and workers use it with `O9_STORE_URL=block:BLOCK_NAME`."""
 
-    url: SecretStr = Field(description="A path, sqlite:///… or postgresql://…, which may hold a password.")
+    url: SecretStr = Field(title="URL", description="A path, sqlite:///… or postgresql://…, which may hold a password.")
 
     def open(self) -> Store:
         """Open the store; raises OptimizationStoreError, naming what to do."""

@@ -19,6 +19,7 @@ from o9.model.strategy import BUILT_IN_STRATEGIES
 
 NOTHING = {"type": "null"}
 RESERVED = ("series", "scheduled_at")  # deployments and schedules fill them in
+TITLES = {"number": "number", "string": "text"}  # of alternatives, which Prefect shows as tabs
 
 
 class AsForm:
@@ -79,7 +80,9 @@ def _drawable(node: dict[str, Any]) -> None:
         for key, value in options[0].items():
             node.setdefault(key, value)
     elif options:
-        node["anyOf"] = options
+        node["anyOf"] = [
+            {"title": TITLES[kind]} | option if (kind := option.get("type")) in TITLES else option for option in options
+        ]
     for wrong, right in (("ge", "minimum"), ("le", "maximum")):  # of numbers whose type Pydantic does not know
         if isinstance(limit := node.get(wrong), (int, float)):
             node[right] = limit

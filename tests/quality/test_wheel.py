@@ -6,7 +6,6 @@ and a first optimization. That needs the package registry: O9_LONG_TESTS=1.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ import venv
 from collections.abc import Collection
 from pathlib import Path
 
+import o9_testing
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -56,35 +56,14 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "checkout"
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in filter(None, files):
-        source, target = ROOT / name, copy / name
-        if source.is_symlink() or source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+def wheel() -> Path:
+    return o9_testing.wheel()
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path) -> Path:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that holds the wheel, and sees the libraries of this one."""
-    environment = wheel.with_name("environment")
+    environment = tmp_path_factory.mktemp("environment")
     venv.create(environment)
     python = environment / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
