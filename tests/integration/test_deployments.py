@@ -60,7 +60,7 @@ def test_what_is_printed_is_the_list(o9: O9Command) -> None:
             each.entrypoint,
             [{"interval": int(each.every.total_seconds()), "timezone": "UTC"}] if each.every else [],
             dict(each.parameters),
-            {"limit": 1, "collision_strategy": "CANCEL_NEW"} if each.every else None,
+            {"limit": 1, "collision_strategy": "CANCEL_NEW", "grace_period_seconds": 60} if each.every else None,
         )
         for each in SCHEDULES
     ]

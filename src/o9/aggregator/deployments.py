@@ -50,7 +50,10 @@ def recurrence(
 
 def all_flows() -> list[RunnerDeployment]:
     """One of each flow, `FLOW/o9`; those that recur with their schedule, and one run at a time."""
-    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    # A run that was killed lets go of its place after a minute; Prefect's default is five. Two at once do no harm.
+    one_at_a_time = ConcurrencyLimitConfig(
+        limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW, grace_period_seconds=60
+    )
     return [
         _deployment(
             schedule,
@@ -220,10 +223,9 @@ def as_prefect_yaml(deployments: Sequence[RunnerDeployment], pool: str) -> str:
             "schedules": [_written(made.schedule) for made in each.schedules or []],
         }
         if each.concurrency_limit is not None:
-            strategy = each.concurrency_options.collision_strategy if each.concurrency_options else None
-            entry["concurrency_limit"] = {
-                "limit": each.concurrency_limit, "collision_strategy": strategy.value if strategy else "ENQUEUE",
-            }  # fmt: skip
+            options = each.concurrency_options.model_dump(mode="json") if each.concurrency_options else {}
+            given = {name: value for name, value in options.items() if value is not None}
+            entry["concurrency_limit"] = {"limit": each.concurrency_limit, "collision_strategy": "ENQUEUE"} | given
         entries.append(entry)
     head = "# Written by `o9 deploy --print`. The entrypoints are modules, so nothing is to be fetched.\n"
     whole = {"name": "o9", "prefect-version": prefect.__version__, "pull": [], "deployments": entries}
