@@ -90,10 +90,7 @@ def test_a_report_names_what_is_wrong_and_what_is_unknown() -> None:
     ]  # fmt: skip
     report = report_of("a", NOW, checks, THRESHOLDS)
     assert (report.overall_status, report.validity_status, report.completeness_status) == (C, C, U)
-    assert report.issues == [
-        "validity.a: half", "completeness.c: gone",
-        "performance: unknown: nothing of its performance can be checked",
-    ]  # fmt: skip
+    assert report.issues == ["validity.a: half", "completeness.c: gone"]
     assert report.recommendations == ["validity.a: do this"]
     assert report.to_dict()["performance_score"] is None
     assert checks[2].to_dict() | {"evidence": {}} == {

@@ -98,11 +98,7 @@ class OptimizationHealthChecker(StoreComponent):
         """
         state = await self.existing(optimization_id)
         if evaluate:
-            from o9.health.reevaluation import evaluate_again
-
-            async with self._evaluating:
-                allowed = settings().allowed_imports
-                await evaluate_again(self.store, state, seconds=self.evaluation_seconds, allowed_imports=allowed)
+            await self._evaluate(state, self.evaluation_seconds, settings().allowed_imports)
         async with self._one_at_a_time:
             judged, checks = await asyncio.to_thread(_checks, self.store, state)
         measure = self._measure()
@@ -135,13 +131,7 @@ class OptimizationHealthChecker(StoreComponent):
         report = await self._kept(state)
         if report is not None:
             return report
-        from o9.health.reevaluation import evaluate_again  # brings numpy
-
-        async with self._evaluating:
-            each = seconds / EVALUATIONS
-            await evaluate_again(
-                self.store, state, seconds=seconds, allowed_imports=allowed_imports, most_seconds_each=each
-            )
+        await self._evaluate(state, seconds, allowed_imports, seconds / EVALUATIONS)
         return await self.check_optimization_health(optimization_id)
 
     async def get_verdict(self, optimization_id: str) -> Verdict | None:
@@ -224,6 +214,16 @@ class OptimizationHealthChecker(StoreComponent):
             await self.emit("report", report)
             if _SEVERITY[report.overall_status] > (_SEVERITY[before.overall_status] if before else 0):
                 await self.emit("degraded", report, before)
+
+    async def _evaluate(
+        self, state: OptimizationState, seconds: float, allowed: tuple[str, ...] | None, most_each: float = math.inf
+    ) -> None:
+        from o9.health.reevaluation import evaluate_again  # brings numpy
+
+        async with self._evaluating:
+            await evaluate_again(
+                self.store, state, seconds=seconds, allowed_imports=allowed, most_seconds_each=most_each
+            )
 
     async def _kept(self, state: OptimizationState) -> OptimizationHealthReport | None:
         """The last report, where it is of how `state` is and was made by the thresholds and rules of now.

@@ -70,10 +70,8 @@ def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -
                 f"{part}_score", f"{score!r:.80} is neither a number from 0 to 1 nor None"
             )
     for name in ("issues", "recommendations"):
-        if not isinstance(fields[name], list):
-            raise OptimizationValidationError(name, "it is not a list")
-        if strange := [one for one in fields[name] if not isinstance(one, str)]:
-            raise OptimizationValidationError(name, f"{strange[0]!r:.80} in it is not text")
+        if not isinstance(fields[name], list) or not all(isinstance(one, str) for one in fields[name]):
+            raise OptimizationValidationError(name, "it is not a list of texts")
     if not isinstance(fields["suspend"], str):
         raise OptimizationValidationError("suspend", f"{fields['suspend']!r:.80} is not text that says why")
     json.dumps(fields, allow_nan=False)

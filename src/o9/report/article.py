@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +10,6 @@ from o9.health.unknown import Unknown
 from o9.model.optimization import strategy_of
 from o9.model.search_space import CategoricalParameter, Parameter
 from o9.model.states import ENDED, TrialState
-from o9.model.trial import Trial
 from o9.report.charts import life as life_plots
 from o9.report.charts import luck as luck_plots
 from o9.report.charts import search as search_plots
@@ -22,7 +20,7 @@ from o9.report.facts import OneFacts
 from o9.report.headline import performance_figures, scores
 from o9.report.verdict_section import forecast_plot, grounds
 from o9.text.escape import shortened
-from o9.text.format import NOTHING, count, duration, value_text
+from o9.text.format import NOTHING, duration, value_text
 
 SHOWN_ERRORS = 5
 SHOWN_TRANSITIONS = 100
@@ -52,10 +50,10 @@ def article(found: OneFacts, now: datetime) -> dict[str, Any]:
         "improvement": next((each.value for each in performance if each.title == "Improvement"), NOTHING),
         "counts": found.counts,
         "history": search_plots.history(facts.trials, facts.direction, facts.bests),
-        "history_note": _history_note(found),
+        "looked_at": len(facts.trials),
         "importance": search_plots.importance_bars(found.importance),
         "slices": slices,
-        "slices_note": _slices_note(slices, facts.trials),
+        "parameters_left_out": len({name for trial in facts.trials for name in trial.parameters}) - len(slices),
         "equity": _equity(found),
         "sharpes": evidence if isinstance(evidence, Unknown) else luck_plots.sharpe_distribution(evidence),
         "logits": evidence if isinstance(evidence, Unknown) else luck_plots.rank_logits(evidence.overfitting),
@@ -87,14 +85,6 @@ def _made_of(found: OneFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def _history_note(found: OneFacts) -> str:
-    """What of the ledger was not looked at."""
-    there, looked_at = sum(found.counts.values()), len(found.facts.trials)
-    if there <= looked_at:
-        return ""
-    return f"The first {looked_at:,} of {there:,} trials; those behind them are counted, and not looked at."
-
-
 def _equity(found: OneFacts) -> Drawn:
     best = found.facts.best
     if best is None:
@@ -109,15 +99,6 @@ def _equity(found: OneFacts) -> Drawn:
         dates=best.dates,
         hold_out_dates=best.hold_out_dates,
     )
-
-
-def _slices_note(slices: Sequence[tuple[str, Drawn]], trials: Sequence[Trial]) -> str:
-    """What is not among the slices, or why there are none."""
-    if not slices:
-        return f"Not drawn. {'No trial has a value.' if trials else 'The ledger has no trials.'}"
-    names = {name for trial in trials for name in trial.parameters}
-    missing = len(names) - len(slices)
-    return f"{count(missing, 'more parameter')} are not drawn, the less important ones." if missing > 0 else ""
 
 
 def _parameters(found: OneFacts) -> list[tuple[str, Any, str]]:

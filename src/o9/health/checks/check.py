@@ -107,16 +107,11 @@ def report_of(
     """
     scores = {part: part_score(checks, part) for part in PARTS}
     found = [check for check in checks if _is_issue(check, thresholds)]
-    silent = [
-        f"{part}: {score}"
-        for part, score in scores.items()
-        if isinstance(score, Unknown) and not any(check.part == part for check in found)
-    ]
     fields: dict[str, Any] = {
         "optimization_id": optimization_id,
         "timestamp": now,
         "overall_status": overall_status(scores.values()),
-        "issues": [f"{check.name}: {check.words}" for check in found] + silent,
+        "issues": [f"{check.name}: {check.words}" for check in found],
         "recommendations": [f"{check.name}: {check.remedy}" for check in found if check.remedy],
     }
     for part, score in scores.items():
