@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from o9.alerts.rules.evaluator import RuleEvaluator
-from o9.alerts.service.system import system_for
+from o9.alerts.service.system import AlertNotificationSystem
 from o9.blocks.alert_channel import load_block
 from o9.flows.events import emit_alert
 from o9.flows.run_view import run_page
@@ -37,7 +37,7 @@ async def deliver_alerts() -> dict[str, Any]:
     Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
     """
     store = await store_of_run()
-    system = system_for(store, load_block)
+    system = AlertNotificationSystem(store=store, resolve_block=load_block)
     await system.initialize()
     for event in ("alert", "resolved"):
         system.register_callback(event, partial(emit_alert, store))

@@ -17,7 +17,6 @@ from quick_alerts import alert, leader
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.rules.evaluator import RULES, RuleEvaluator
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.blocks.store import store_here
 from o9.flows.deliver_alerts import deliver_alerts
 from o9.model.states import AlertLevel
 from o9.model.states import OptimizationStatus as S
@@ -123,21 +122,3 @@ async def test_the_monitor_says_when_a_finding_is_gone(store_url: str) -> None:
         watch.firing["stalled"] = alert_of(o9_testing.new("a"), Finding("stalled", AlertLevel.ERROR, "", ""))
         await monitor.stop_monitoring("a")
         assert heard == [("resolved", True)]
-
-
-async def test_the_flow_sends_through_what_the_aggregator_of_its_process_has_registered(
-    store_url: str, quick: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    told: list[str] = []
-    with Store(store_url) as store, caplog.at_level(logging.INFO):
-        system = AlertNotificationSystem({"log": lambda each: told.append(each.alert_id)})
-        system.register_alert_rule(lambda each: each.title != "Drill")
-        system.use(store)
-        await system.initialize()
-        for name, title in (("a", "Drawdown"), ("b", "Drill")):
-            await system.send_alert(alert(name, title=title))
-        with prefect_client_settings(o9_testing.session_server()), store_here(store):
-            assert (await deliver_alerts())["notices"] == 1
-        await system.cleanup()
-    assert told == ["a"]
-    assert "[WARNING] Drawdown" not in caplog.text

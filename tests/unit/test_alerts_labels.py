@@ -151,7 +151,7 @@ def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, f
         ("time_intervals: [{name: a, time_intervals: []}]",
          "time_intervals[0].time_intervals: there are none, so that it would never hold"),
         ("time_intervals: [{name: a, time_intervals: [{times: [{start_time: '09:00', end_time: '26:00'}]}]}]",
-         "times[0].end_time: '26:00' is no time of day"),
+         "times[0]: '26:00' is no time of day"),
         ("time_intervals: [{name: a, time_intervals: [{calendar: XNYZ}]}]", "'XNYZ' is no exchange's calendar; did"),
         ("route: {escalate_after: soon, escalate_to: default}", "route.escalate_after: 'soon' is no duration"),
         ("time_intervals: [{name: a, time_intervals: [{weekdays: [monday-friday]}]}]",

@@ -121,13 +121,14 @@ def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | 
 
 
 def _of_smtp(error: smtplib.SMTPException, secrets: Secrets) -> Failed:
+    answers: list[tuple[int, bytes | str]] = []
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         answers = list(error.recipients.values())
-        code, said = max(answers, default=(0, b""))
-        return failed(f"SMTP {code}: {_text(said)}", secrets, permanent=all(each[0] >= 500 for each in answers))
-    if isinstance(error, smtplib.SMTPResponseException):
-        code = error.smtp_code
-        return failed(f"SMTP {code}: {_text(error.smtp_error)}", secrets, permanent=code >= 500)
+    elif isinstance(error, smtplib.SMTPResponseException):
+        answers = [(error.smtp_code, error.smtp_error)]
+    if answers:
+        code, said = max(answers)
+        return failed(f"SMTP {code}: {_text(said)}", secrets, permanent=min(answers)[0] >= 500)
     permanent = isinstance(error, smtplib.SMTPNotSupportedError)
     return failed(_words(error), secrets, permanent=permanent, in_doubt=not permanent and _in_doubt(error))
 
@@ -148,10 +149,8 @@ def _asked_to_wait(retry_after: str | None, now: datetime) -> timedelta | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
     at: BaseException | None = error
-    while at is not None and id(at) not in seen:
-        seen.add(id(at))
+    while at is not None:
         yield at
         at = at.__cause__ or at.__context__
 

@@ -36,8 +36,8 @@ MONTHS = (
 
 
 class _Times(Typed):
-    start_time: Annotated[Words, AfterValidator(lambda text: _time_of_day(text))]
-    end_time: Annotated[Words, AfterValidator(lambda text: _time_of_day(text))]
+    start_time: Words
+    end_time: Words
 
 
 class TimeInterval(Typed):
@@ -85,11 +85,6 @@ def minute_of(text: str) -> int:
     if found is None:
         raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
     return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
-
-
-def _time_of_day(text: str) -> str:
-    minute_of(text)
-    return text
 
 
 def _time_range(data: Any) -> Range:

@@ -17,6 +17,7 @@ from typing import Any
 
 from o9.alerts.rules.metrics import QUANTITIES, Scope
 from o9.alerts.rules.rules import SubjectFacts
+from o9.alerts.service.repository import all_open
 from o9.health.grades import Grade, verdict_of
 from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
@@ -186,14 +187,8 @@ def living(store: Store) -> set[str]:
 
 def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
     """The id and rule of each alert of `rules` that fires about `node`."""
-    found, after = [], (0, "")
-    while page := store.read(queries.open_episodes, after):
-        for episode in page:
-            labels = json.loads(episode.labels)
-            if episode.resolved_at is None and labels.get("node") == node and labels.get("rule") in rules:
-                found.append((episode.alert_id, labels["rule"]))
-        after = page[-1].changed, page[-1].alert_id
-    return found
+    firing = ((each.alert_id, json.loads(each.labels)) for each in all_open(store) if each.resolved_at is None)
+    return [(name, of["rule"]) for name, of in firing if of.get("node") == node and of.get("rule") in rules]
 
 
 def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[SubjectFacts]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from math import inf
 
 from o9.alerts.pipeline.reasons import RuleReason
@@ -90,16 +91,15 @@ class RuleService:
 
         node: this node's name; prefect_alive: whether it reaches Prefect; late_runs: runs that Prefect waits for.
         """
-
-        async def probe() -> None:
-            await self._probe(prefect_alive, late_runs)
-
         self._node = node
         await self.look()
         passes, probes = (ErrorBoundary(logger, what) for what in ("evaluating the alert rules", "asking Prefect"))
         self._tasks = [
             asyncio.create_task(periodic(self._pass, self._interval, passes), name="o9-rules"),
-            asyncio.create_task(periodic(probe, PROBE_SECONDS, probes, at_once=True), name="o9-rules-prefect"),
+            asyncio.create_task(
+                periodic(partial(self._probe, prefect_alive, late_runs), PROBE_SECONDS, probes, at_once=True),
+                name="o9-rules-prefect",
+            ),
         ]
 
     async def stop(self) -> None:

@@ -25,7 +25,7 @@ from o9.alerts.pipeline.engine import Changes, Engine, InternalErrors, Kept, Sna
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.stages import TRIED_FOR
-from o9.alerts.service.repository import alert_in, kept_of, new_notice, silence_in, suppressed
+from o9.alerts.service.repository import alert_in, all_open, kept_of, new_notice, silence_in, suppressed
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
@@ -282,7 +282,7 @@ class Leader:
         self._held = {name: until for name, until in self._held.items() if until > now}
         held = self._store.read(queries.leader, LEASE)
         cursor = held["cursor"] if held is not None else 0
-        known = [each for each in self._all_open() if each.began <= cursor and each.fingerprint not in self._held]
+        known = [each for each in all_open(self._store) if each.began <= cursor and each.fingerprint not in self._held]
         known.sort(key=lambda episode: (episode.began, episode.alert_id))  # in which the old engine took them
         by_fingerprint: dict[str, list[Episode]] = {}
         for episode in known:
@@ -297,14 +297,6 @@ class Leader:
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
         snapshot = Snapshot(tuple(kept), tuple(map(silence_in, silences)), groups)
         return Engine.restored(configuration, snapshot, now)
-
-    def _all_open(self) -> list[Episode]:
-        found: list[Episode] = []
-        after = (0, "")
-        while episodes := self._store.read(queries.open_episodes, after, limit=PAGE):
-            found += episodes
-            after = episodes[-1].changed, episodes[-1].alert_id
-        return found
 
     def _as_received(self, episodes: Sequence[Episode], cursor: int) -> list[Alert]:
         """What is over already and was never seen to fire did fire."""

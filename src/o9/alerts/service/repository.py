@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ from o9.store.core.unit import Row
 from o9.store.store import Store
 
 MESSAGE_LIMIT = 20_000
+PAGE = 5_000
 MAY_BE_DOUBLE = "it may be a duplicate, as it is unknown whether this arrived before: "
 _SENT = (
     "id", "status", "receiver", "channel", "kind", "reason", "group_key", "number", "labels", "firing", "resolved",
@@ -91,6 +92,14 @@ def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fir
         episode.fingerprint,
         not fires and is_expired(episode.resolved_by),
     )
+
+
+def all_open(store: Store) -> Iterator[Episode]:
+    """All episodes that fire, and those whose end was not dealt with yet; blocks."""
+    after = (0, "")
+    while episodes := store.read(queries.open_episodes, after, limit=PAGE):
+        yield from episodes
+        after = episodes[-1].changed, episodes[-1].alert_id
 
 
 def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> Kept:

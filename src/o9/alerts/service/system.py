@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from o9.alerts.channels.registry import ChannelRegistry
 from o9.alerts.config.loader import AlertsFile
@@ -79,10 +78,6 @@ class AlertNotificationSystem(StoreComponent):
         self._emitting: set[asyncio.Task[None]] = set()
         for name, channel in (notification_channels or {}).items():
             self._registry.register(name, channel)
-
-    def use(self, store: Store) -> None:
-        super().use(store)
-        _in_use[store] = self
 
     def use_node(self, node: str) -> None:
         """Lead and send under this name, by which others see that its process has died; before `start`."""
@@ -338,14 +333,6 @@ class AlertNotificationSystem(StoreComponent):
         task.add_done_callback(self._emitting.discard)
 
 
-def system_for(store: Store, resolve_block: Callable[[str], Any]) -> AlertNotificationSystem:
-    """One that asks and sends as the one does that this process uses on `store`: by its rules, through its channels."""
-    made, used = AlertNotificationSystem(store=store, resolve_block=resolve_block), _in_use.get(store)
-    if used is not None:
-        made._registry, made._filters = used._registry, used._filters
-    return made
-
-
 def text(field: str, value: Any) -> str:
     """As the store holds it. Raises OptimizationValidationError for what is no text."""
     if not isinstance(value, str):
@@ -362,9 +349,6 @@ def span(field: str, value: Any) -> timedelta:
     if not 0 < seconds <= LONGEST.total_seconds():
         raise OptimizationValidationError(field, f"{value!r:.80} is not above 0 and at most {LONGEST.days:,} days")
     return timedelta(seconds=seconds)
-
-
-_in_use: WeakKeyDictionary[Store, AlertNotificationSystem] = WeakKeyDictionary()
 
 
 def _statistics(store: Store) -> dict[str, Any]:
