@@ -124,11 +124,10 @@ def watchdog_for(store: Store, node: str) -> Watchdog:
             asyncio.run(_sent(alert))
 
     async def _sent(alert: OptimizationAlert) -> None:
-        # In this case alone does a flow's process need them.
-        from o9.alerts.service.system import system_for
-        from o9.blocks.alert_channel import load_block
+        # In this case alone does a flow's process need it.
+        from o9.alerts.service.system import AlertNotificationSystem
 
-        await system_for(store, load_block).send_alert(alert, resolve_timeout=BLOCKED_OVER_AFTER)
+        await AlertNotificationSystem(store=store).send_alert(alert, resolve_timeout=BLOCKED_OVER_AFTER)
 
     # Where the event loop is held for as long as a lease, other nodes take over what is held here.
     return Watchdog(give_up_seconds=settings().lease_seconds, on_blocked=on_blocked)
