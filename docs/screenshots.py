@@ -305,7 +305,7 @@ class Walk:
         found = self.shown(name, "completed")
         assert (found["name"], found["completed_steps"]) == ("Crossover search", 20)
         browser.see("Completed")
-        wait_for(self._result_is_there, "the result and the trials as artifacts")
+        self._artifacts("MARKDOWN", "TABLE")
         browser.press("o9-crossover-search")
         browser.see(f"{found['current_performance']:.4g}")
         browser.see("Luck can explain this result")
@@ -316,11 +316,16 @@ class Walk:
         browser.shoot("trials", 700)
         browser.driver.back()
 
-    def _result_is_there(self) -> bool:
-        self.browser.driver.refresh()
-        self.browser.press("Artifacts")
-        time.sleep(2)
-        return {"MARKDOWN", "TABLE"} <= set(self.browser.text().split())
+    def _artifacts(self, *kinds: str) -> None:
+        """Reload the run's page until it has artifacts of these kinds."""
+
+        def there() -> bool:
+            self.browser.driver.refresh()
+            self.browser.press("Artifacts")
+            time.sleep(2)  # the page asks the server
+            return set(kinds) <= set(self.browser.text().split())
+
+        wait_for(there, f"artifacts: {kinds}")
 
     def steer(self) -> None:
         browser = self.browser
@@ -332,7 +337,7 @@ class Walk:
         browser.press("Submit")
         browser.press("View run")
         name = browser.optimization()
-        browser.press("Artifacts")
+        self._artifacts("PROGRESS", "TABLE")
         browser.see("of 300 steps")
         browser.shoot("progress", 860)
         assert self.shown(name)["status"] == "running"
