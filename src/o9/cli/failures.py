@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from itertools import takewhile
 
 from o9.model.errors import OptimizationError
 from o9.model.urls import public_text
@@ -16,7 +17,7 @@ DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 verbose = False
 quiet = False
 # Where help was asked for, modules of commands leave out the imports that only their work needs: a second of time.
-help_only = not {"-h", "--help"}.isdisjoint(sys.argv[1:])
+help_only = not {"-h", "--help"}.isdisjoint(takewhile("--".__ne__, sys.argv[1:]))
 
 
 class Interrupted(OptimizationError):

@@ -280,9 +280,7 @@ def _chosen(trials: Iterable[Trial], state: OptimizationState, sort: TrialSort, 
 
 
 def _sorted(found: Iterable[Judged], key: Callable[[OptimizationState], Any]) -> Iterator[Judged]:
-    keyed = [(key(each[0]), each) for each in found]
-    yield from (each for _, each in sorted((pair for pair in keyed if pair[0] is not None), key=lambda pair: pair[0]))
-    yield from (each for value, each in keyed if value is None)
+    return iter(sorted(found, key=lambda each: ((value := key(each[0])) is None, value)))
 
 
 def _objective(state: OptimizationState) -> str:
