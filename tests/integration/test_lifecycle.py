@@ -177,19 +177,19 @@ async def test_a_run_can_be_stopped_and_taken_up_by_the_next_aggregator(
 ) -> None:
     @objective("steady", search_space=LINE)
     async def steady(parameters: dict[str, float]) -> float:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
         return parameters["x"]
 
     first = await open_aggregator()
-    for name in ("a", "straight"):
-        await first.submit_optimization(new(name, objective="steady", total_steps=20, seed=3, trials_per_step=2))
+    search: dict[str, Any] = {"objective": "steady", "total_steps": 10, "seed": 3, "trials_per_step": 2}
+    await first.submit_optimization(new("straight", **search))
     await ended(first, "straight")
-    await first.submit_optimization(new("b", objective="steady", total_steps=20, seed=3, trials_per_step=2))
+    await first.submit_optimization(new("b", **search))
     await o9_testing.until(first, "b", lambda state: state.completed_steps >= 2)
     await first.stop()
     state = first.store.read(queries.get, "b")
     assert state.status.value == "created"
-    assert 2 <= state.completed_steps < 20
+    assert 2 <= state.completed_steps < 10
     assert len(first.store.read(queries.trials, "b")) == 2 * state.completed_steps
     holding = first.store.read(queries.holding, "b")
     assert (holding.lease_node, holding.deaths) == (None, 0)

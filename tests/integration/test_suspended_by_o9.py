@@ -42,7 +42,7 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @objective("suspended slow", search_space=LINE)
 async def slow(parameters: dict[str, float]) -> float:
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
     return parameters["x"]
 
 
@@ -51,7 +51,7 @@ objective("suspended in a child", search_space=LINE)(third_hangs_while_told)
 
 @objective("suspended risky", search_space=LINE)
 async def risky(parameters: dict[str, float]) -> Evaluation:
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.25)
     return Evaluation(value=parameters["x"], metrics={"drawdown": -0.3})
 
 
@@ -65,7 +65,7 @@ async def test_while_the_machine_is_short_it_rests_and_then_goes_on_as_if_nothin
 ) -> None:
     aggregator = await open_aggregator()
     store, setting = aggregator.store, f"{what}_reserve_mib"
-    await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=30, **SEED))
+    await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=12, **SEED))
     await until(aggregator, "a", lambda state: state.completed_steps >= 3)
     set_o9(**{setting: MORE_THAN_THERE_IS})
     state = await reached(aggregator, "a", "suspended")
@@ -84,7 +84,7 @@ async def test_while_the_machine_is_short_it_rests_and_then_goes_on_as_if_nothin
     ]  # fmt: skip
     assert reasons(store, "a") == [("suspend", f"o9:{what}"), ("run", f"o9:{what}")]
     assert store.read(queries.holding, "a").deaths == 0
-    await aggregator.submit_optimization(new("c", objective="suspended slow", total_steps=30, **SEED))
+    await aggregator.submit_optimization(new("c", objective="suspended slow", total_steps=12, **SEED))
     await ended(aggregator, "c")
     assert ledger(store, "a") == ledger(store, "c")
     assert await prefect_states(store, "a") >= {"Suspended", "Completed"}
@@ -121,7 +121,7 @@ async def test_one_at_a_time_makes_room_and_the_most_urgent_stays_longest(
 ) -> None:
     aggregator = await open_aggregator()
     for name, priority in (("low", 1), ("high", 3)):
-        optimization = new(name, objective="suspended slow", total_steps=60, priority=priority, **SEED)
+        optimization = new(name, objective="suspended slow", total_steps=15, priority=priority, **SEED)
         await aggregator.submit_optimization(optimization)
     for name in ("low", "high"):
         await reached(aggregator, name, "running")
@@ -139,11 +139,11 @@ async def test_one_at_a_time_makes_room_and_the_most_urgent_stays_longest(
 async def test_a_broken_risk_limit_takes_it_off_until_the_limit_is_another(open_aggregator: Open) -> None:
     aggregator = await open_aggregator()
     limits = {"risk_limits": {"drawdown": 0.2}}
-    await aggregator.submit_optimization(new("a", objective="suspended risky", total_steps=20, **SEED, **limits))
+    await aggregator.submit_optimization(new("a", objective="suspended risky", total_steps=8, **SEED, **limits))
     await aggregator.submit_optimization(new("fits", objective="suspended slow", total_steps=3, **SEED, **limits))
     state = await reached(aggregator, "a", "suspended")
     assert "drawdown -0.3, the limit is 0.2" in state.issues[-1]
-    assert 1 <= state.completed_steps < 20
+    assert 1 <= state.completed_steps < 8
     metadata = state.metadata | {"risk_limits": {"drawdown": 0.5}}
     assert (await aggregator.handle_api_request("/optimizations/a", "PUT", {"metadata": metadata}))["success"]
     assert (await ended(aggregator, "a")).status is S.COMPLETED
@@ -155,7 +155,7 @@ async def test_a_broken_risk_limit_takes_it_off_until_the_limit_is_another(open_
 async def test_what_a_person_resumes_is_not_taken_off_again_for_the_same(open_aggregator: Open) -> None:
     aggregator = await open_aggregator()
     limits = {"risk_limits": {"drawdown": 0.2}}
-    await aggregator.submit_optimization(new("a", objective="suspended risky", total_steps=20, **SEED, **limits))
+    await aggregator.submit_optimization(new("a", objective="suspended risky", total_steps=8, **SEED, **limits))
     await reached(aggregator, "a", "suspended")
     await aggregator.resume_optimization("a")
     assert (await ended(aggregator, "a")).status is S.COMPLETED
@@ -164,7 +164,7 @@ async def test_what_a_person_resumes_is_not_taken_off_again_for_the_same(open_ag
 
 async def test_who_pauses_what_is_suspended_keeps_it_there(open_aggregator: Open, set_o9: Callable[..., None]) -> None:
     aggregator = await open_aggregator()
-    await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=30, **SEED))
+    await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=12, **SEED))
     await reached(aggregator, "a", "running")
     set_o9(memory_reserve_mib=MORE_THAN_THERE_IS)
     await reached(aggregator, "a", "suspended")
@@ -195,11 +195,11 @@ async def test_a_health_rule_takes_it_off_until_it_says_so_no_more(
 ) -> None:
     aggregator = await open_aggregator(health_check_interval=0.3)
     await aggregator.health_checker.register_health_rule(feed_is_fresh)
-    await aggregator.submit_optimization(new("damaged", objective="suspended slow", total_steps=60, **SEED))
+    await aggregator.submit_optimization(new("damaged", objective="suspended slow", total_steps=15, **SEED))
     await reached(aggregator, "damaged", "suspended")
     with contextlib.closing(sqlite3.connect(store_url)) as connection, connection:
         connection.execute("UPDATE health_report SET report = '{' WHERE optimization_id = 'damaged'")
-    await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=60, **SEED))
+    await aggregator.submit_optimization(new("a", objective="suspended slow", total_steps=15, **SEED))
     state = await reached(aggregator, "a", "suspended")
     assert state.issues[-1].endswith("the feed is stale")
     report = await aggregator.get_optimization_health("a")
@@ -251,7 +251,7 @@ async def test_what_one_aggregator_suspended_the_next_one_lets_go_on(
     open_aggregator: Open, set_o9: Callable[..., None], store_url: str
 ) -> None:
     first = await open_aggregator()
-    await first.submit_optimization(new("a", objective="suspended slow", total_steps=30, **SEED))
+    await first.submit_optimization(new("a", objective="suspended slow", total_steps=12, **SEED))
     await reached(first, "a", "running")
     set_o9(memory_reserve_mib=MORE_THAN_THERE_IS)
     await reached(first, "a", "suspended")
