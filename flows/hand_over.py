@@ -1,6 +1,6 @@
 """Hands claims over to flow runs that Prefect's workers start: a suspended run, or a new one of a deployment.
 
-Contract. `hand_over` serves whoever holds the claim, a node's dispatcher or `dispatch_queued`, which the scheduled flow
+Contract. `hand_over` serves what holds the claim, a node's dispatcher or `dispatch_queued`, which the scheduled flow
 `reconcile_states` calls; neither runs such an attempt itself. A run that was handed a claim keeps it for
 RESERVED_SECONDS, and longer while no worker has started it (`o9.mirror.reconciler` renews it).
 """

@@ -54,7 +54,7 @@ from o9.tasks.trials import started_runner
 
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
-ASK_SECONDS = 5.0  # a worker waits 30 s before it kills what it has told to end
+ASK_SECONDS = 5.0  # a worker waits 30 s before it kills what it has asked to end
 
 
 async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
