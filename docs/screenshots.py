@@ -281,6 +281,8 @@ class Walk:
         self.browser.open("/deployments")
         wait_for(lambda: self.browser.text().count("Ready") - self.browser.text().count("Not Ready") == 6, "a worker")
         self.browser.shoot("deployments", 560)
+        log = self._folder / "background.log"
+        wait_for(lambda: "o9.flows.deliver_alerts" in log.read_text(errors="replace"), "a run of deliver-alerts")
 
     def run(self) -> None:
         browser = self.browser
