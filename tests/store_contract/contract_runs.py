@@ -400,6 +400,7 @@ class PrefectRunContract:
                 fence = taken.fence
             assert store.write(RejectRun("a", run, f"reason {n}", "node-3", fence))
             assert not store.write(RejectRun("a", run, "once more", "node-3", fence))
+            assert (store.read(queries.prefect_run, run) or {})["attempt"] == 0  # its failure is not the attempt's
         state, holding = store.read(queries.get, "a"), store.read(queries.holding, "a")
         assert state is not None
         assert holding is not None

@@ -27,6 +27,7 @@ ATTEMPT = "attempt"
 # A worker looks for work every 15 s and starts a process or a container for it; the slot waits that long.
 RESERVED_SECONDS = 300.0
 MAX_REJECTIONS = 10
+NO_ATTEMPT = 0
 PRUNED = ""  # the optimization of a run whose own is pruned; the run is still to be deleted in Prefect
 
 
@@ -126,7 +127,7 @@ class CreateRefused(Operation[None]):
             name, OptimizationStatus.FAILED, Cause.SUBMISSION, self.why, self.node, issue=self.why,
             prefect_run_id=self.run_id,
         ).apply(unit)  # fmt: skip
-        RegisterRun(self.run_id, name, 0).apply(unit)
+        RegisterRun(self.run_id, name, NO_ATTEMPT).apply(unit)
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ class RejectRun(OnOptimization[bool]):
         unit.update(row, rejections=0 if last else rejections, queue_key=queue_key(unit.now, row["priority"]))
         if last or rejections == 1:
             append_issue(unit, self.optimization_id, f"paused: {self.why}" if last else self.why)
+        RegisterRun(self.run_id, self.optimization_id, NO_ATTEMPT).apply(unit)  # so its states move nothing
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
         free(unit, mine, self.node, died=False, evidence=self.why)
         return True
