@@ -21,7 +21,8 @@ from o9.text.escape import unmarked
 from o9.text.format import moment, number, ratio, value_text
 
 PARAMETERS_SHOWN = 12
-KEY_LENGTH = 80
+KEY_LENGTH = 70
+"""Of what the name becomes, without `o9-` before it and `-trials` behind it."""
 
 
 def run_name(state: OptimizationState, attempt: int = 1) -> str:
@@ -37,10 +38,16 @@ def run_tags(state: OptimizationState) -> list[str]:
 
 
 def artifact_key(state: OptimizationState) -> str:
-    """The key under which the results of one series, or else name, are versions of each other: `o9-momentum-on-s-p`."""
+    """The key under which the results of one series, or else name, are versions of each other: `o9-momentum-on-s-p`.
+
+    A name of which it cannot hold every letter ends in a digest of it, so that two such names never share a key.
+    """
     name = series_of(state)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return f"o9-{slug or hashlib.sha256(name.encode()).hexdigest()[:8]}"[:KEY_LENGTH].rstrip("-")
+    if slug and name.isascii() and len(slug) <= KEY_LENGTH:
+        return f"o9-{slug}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return "-".join(part for part in ("o9", slug[: KEY_LENGTH - len(digest)].strip("-"), digest) if part)
 
 
 def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from o9_testing import new
 
 from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
@@ -21,6 +23,14 @@ def test_names_and_keys() -> None:
     assert run_name(state) == "Momentum on S&P 500 · id-1"
     assert artifact_key(state) == "o9-momentum-on-s-p-500"
     assert artifact_key(new("id-2", name="动量")) != artifact_key(new("id-3", name="均值"))
+
+
+def test_names_that_a_key_cannot_hold_do_not_share_one() -> None:
+    longest = "carry " * 30
+    for one, other in (("夜间动量 ETF", "晨间动量 ETF"), (f"{longest}US", f"{longest}EU")):
+        keys = {artifact_key(new("id-1", name=one)), artifact_key(new("id-2", name=other))}
+        assert len(keys) == 2, keys
+        assert all(re.fullmatch(r"o9-[a-z0-9-]{1,77}", key) for key in keys), keys
 
 
 def test_runs_of_a_series_share_a_tag_and_a_key() -> None:
