@@ -62,7 +62,12 @@ def test_across_a_clock_change_a_date_is_the_wall_s() -> None:
 
 @pytest.mark.parametrize(
     ("name", "series"),
-    [("carry-{{ scheduled_date }}", "carry"), ("{{ scheduled_date }} 夜间", "夜间"), ("{{ scheduled_at }}", "branin")],
+    [
+        ("carry-{{ scheduled_date }}", "carry"),
+        ("{{ scheduled_date }} 夜间", "夜间"),
+        ("carry {{ scheduled_date }} Monday", "carry Monday"),
+        ("{{ scheduled_at }}", "branin"),
+    ],
 )
 def test_a_series_is_called_what_stays(name: str, series: str) -> None:
     assert called_by({"name": name, "metadata": {"objective": "branin"}}) == series

@@ -55,7 +55,7 @@ def in_zone(given: Any, zone: str) -> Any:
 def called_by(spec: Mapping[str, Any]) -> str:
     """Its name without the dates, or else its objective's: what a series is called that names itself nowhere."""
     metadata, name = spec.get("metadata", {}), str(spec.get("name") or "")
-    named = _BRACES.sub("", name).strip(" -_·:,.")
+    named = " ".join(_BRACES.sub("", name).split()).strip(" -_·:,.")
     return str(named or metadata.get("objective") or metadata.get("strategy") or "optimization")
 
 
