@@ -286,12 +286,12 @@ class Walk:
 
     def run(self) -> None:
         browser = self.browser
-        browser.press("o9", "//tr[contains(., 'optimization-lifecycle')]")
+        browser.press("optimization-lifecycle")
         browser.press("Run")
         browser.press("Custom run")
         browser.fill("Name", "Crossover search")
-        browser.press("other")
-        browser.fill("Objective", "crossover:crossover")
+        browser.field("Objective").click()
+        browser.press("crossover:crossover")
         browser.fill("Trials Per Step", "4")
         browser.fill("Hold Out", "0.3")
         browser.fill("Seed", "7")

@@ -25,7 +25,7 @@ from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-DEFAULT_DEPLOYMENT = "optimization-lifecycle/o9"  # which `o9 deploy` makes
+DEFAULT_DEPLOYMENT = "optimization-lifecycle/optimization-lifecycle"  # which `o9 deploy` makes
 # A run that waits in a process of its own looks for its turn every second.
 CALLED_SECONDS = 15.0
 WORKERS_SECONDS = 180.0  # for how long a dispatch says that workers get what waits

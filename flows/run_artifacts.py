@@ -64,6 +64,13 @@ def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     ]
 
 
+def result_line(state: OptimizationState, verdict: Verdict | None) -> str:
+    """`completed, best 0.31, unproven · Momentum · momentum-7f3a`: cards in Prefect's UI cut its end off."""
+    best = f"best {number(state.current_performance)}" if state.optimized_parameters else ""
+    grade = verdict.grade.value if verdict else ""
+    return f"{', '.join(filter(None, (state.status.value, best, grade)))} · {run_name(state)}"
+
+
 def result_markdown(
     state: OptimizationState,
     *,

@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_UI_URL
 
 from o9.flows.events import emit_improved, emit_status
-from o9.flows.run_artifacts import artifact_key, result_markdown, run_name, run_tags, trials_table
+from o9.flows.run_artifacts import artifact_key, result_line, result_markdown, run_name, run_tags, trials_table
 from o9.health.checker import checker_for
 from o9.health.kept import kept_verdict
 from o9.health.series_runs import read_series
@@ -164,15 +164,16 @@ def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate
     state = store.read(queries.get, optimization_id)
     if state is None or is_placebo(state.metadata):
         return []
+    verdict = kept_verdict(store, state)
     text = result_markdown(
         state,
         counts=store.read(queries.trial_counts, optimization_id),
         failed=store.read(queries.trials, optimization_id, limit=FAILED_SHOWN, state=TrialState.FAILED),
-        verdict=kept_verdict(store, state),
+        verdict=verdict,
         series=read_series(store, state, limit=RUNS_SHOWN),
     )
     result = ArtifactCreate(
-        type="markdown", key=artifact_key(state), data=text, description=f"The result of {run_name(state)}"
+        type="markdown", key=artifact_key(state), data=text, description=result_line(state, verdict)
     )
     trials = _trials_artifact(store, state)
     return [result] if trials is None else [result, trials]

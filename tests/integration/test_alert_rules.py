@@ -16,7 +16,7 @@ from rule_subjects import commit, complete, fail, report, told
 from sqlalchemy import event, update
 from verdicts import FORECAST, keep_verdict, verdict
 
-from o9.alerts.rules.evaluator import RULES
+from o9.alerts.rules.evaluator import FIRST_LOOK, RULES
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules.rules import Board, SubjectFacts, Turn
@@ -31,10 +31,11 @@ from o9.monitor.findings import Finding
 from o9.monitor.monitor import OptimizationMonitor, alert_of
 from o9.store import queries
 from o9.store.alerts.rule_state import KeepRuleStates
+from o9.store.core.column_types import moment
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claim, Claimed, Heartbeat, Leave
 from o9.store.queue.leader_election import AcquireLeadership
-from o9.store.schema.optimizations import NODE
+from o9.store.schema.optimizations import NODE, TRANSITION
 from o9.store.store import Store
 
 HOUR = timedelta(hours=1)
@@ -86,10 +87,18 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
 # What happens to optimizations
 
 
-async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
+def was_long_ago(store: Store) -> None:
+    """All that has happened did so before what a first evaluator looks at."""
+    with store._engine.begin() as connection:
+        connection.execute(update(TRANSITION).values(at=moment(utc_now() - FIRST_LOOK - timedelta(seconds=1))))
+
+
+async def test_what_ends_badly_is_told_once_and_what_ended_long_before_is_not(
     store: Store, watch: Watch, clock: Clock
 ) -> None:
     fail(store, "before")
+    was_long_ago(store)
+    fail(store, "just before")
     judge = await watch()
     fail(store, "a")
     at_work(store, "slow")
@@ -99,7 +108,7 @@ async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
     store.write(Transition("unwanted", S.CANCELLED, Cause.PERSON))
     for _ in range(3):
         await judge.look()
-    assert told(store) == [("failed", "a", False), ("timed_out", "slow", False)]
+    assert told(store) == [("failed", "a", False), ("failed", "just before", False), ("timed_out", "slow", False)]
     (row,) = store.read(queries.alerts, optimization_id="a")
     assert row["message"] == "name failed: ValueError: no data"
     assert row["metadata"]["labels"] == {
@@ -108,7 +117,7 @@ async def test_what_ends_badly_is_told_once_and_what_ended_before_is_not(
     assert row["at"] == store.read(queries.transitions, "a")[-1]["at"]
     clock.now += HOUR + timedelta(seconds=1)
     await judge.look()
-    assert [over for *_, over in told(store)] == [True, True]
+    assert [over for *_, over in told(store)] == [True, True, True]
 
 
 async def test_what_is_worse_than_it_should_be(store: Store, watch: Watch) -> None:
@@ -460,6 +469,7 @@ async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch
     )
     complete(store, "a", 0.1)
     fail(store, "b")
+    was_long_ago(store)
     judge = await watch(rules)
     assert told(store) == [("all_time", "", False)]
     complete(store, "c", 0.4, name="poor")

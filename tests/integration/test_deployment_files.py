@@ -30,6 +30,7 @@ from prefect.settings.legacy import _get_valid_setting_names
 from o9.aggregator.deployments import all_flows, deploy
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.schedules import SCHEDULES
+from o9.flows.hand_over import DEFAULT_DEPLOYMENT
 from o9.model.settings import Settings
 from o9.store import queries
 from o9.store.store import Store
@@ -166,7 +167,7 @@ def test_each_command_runs_and_each_health_check_passes(
                 else:
                     assert running.pop(name).wait(60) == 0, (tmp_path / f"{name}.log").read_text()
             started = run(
-                ["prefect", "deployment", "run", "optimization-lifecycle/o9", "--param", f"spec={json.dumps(SPEC)}"],
+                ["prefect", "deployment", "run", DEFAULT_DEPLOYMENT, "--param", f"spec={json.dumps(SPEC)}"],
                 services()["worker"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
             told, _ = started.communicate(timeout=60)

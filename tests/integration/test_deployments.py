@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from o9.aggregator.deployments import all_flows, of_optimization, recurrence
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS
+from o9.aggregator.schedules import SCHEDULES, TAGS
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
@@ -64,7 +64,7 @@ def test_what_is_printed_is_the_list(o9: O9Command) -> None:
         )
         for each in SCHEDULES
     ]
-    assert {each["name"] for each in written["deployments"]} == {DEPLOYMENT}
+    assert [each["name"] for each in written["deployments"]] == [each.flow_name for each in SCHEDULES]
     assert all(each["tags"] == list(TAGS) for each in written["deployments"])
     assert written["pull"] == []
 

@@ -137,7 +137,7 @@ async def worker_pool(
             flows = await asyncio.to_thread(all_flows)
             await deploy([each for each in flows if each.flow_name in DEPLOYED], pool.name)
             for flow in DEPLOYED:
-                pool.deployments[flow] = (await client.read_deployment_by_name(f"{flow}/o9")).id
+                pool.deployments[flow] = (await client.read_deployment_by_name(f"{flow}/{flow}")).id
             await pool.unschedule("reconcile-states")  # the test says when
             try:
                 yield pool

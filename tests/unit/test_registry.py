@@ -21,6 +21,7 @@ from o9.strategies.registry import (
     is_async,
     names_of,
     objective,
+    objectives_found_anywhere,
     register_strategy,
     resolve_objective,
     resolve_strategy,
@@ -300,6 +301,20 @@ def test_entry_points_are_found_and_need_no_permission(desk: Path, monkeypatch: 
     assert (found.name, found.locator) == ("carry_by_entry_point", "desk_of_tests.models:carry")
     assert "carry_by_entry_point" in names_of("objective")
     assert "carry_by_entry_point" not in names_of("strategy")
+
+
+def test_a_form_offers_what_every_process_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._registered, "objective", {})
+    objective("found_by_its_path")(_offered)
+    objective("found_here_alone")(lambda parameters: 0.0)
+    path = f"{__name__}:_offered"
+    assert objectives_found_anywhere((__name__,)) == sorted([*objectives_found_anywhere(()), path])
+    assert "branin" in objectives_found_anywhere(())
+    assert resolve_objective(path).name == path
+
+
+def _offered(parameters: dict[str, float]) -> float:
+    return 0.0
 
 
 class _Steps:

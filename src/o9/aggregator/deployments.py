@@ -6,9 +6,11 @@ list of flows is `o9.aggregator.schedules.SCHEDULES`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -19,7 +21,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import InvalidNameError, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 
-from o9.aggregator.schedules import DEPLOYMENT, SCHEDULES, TAGS, Schedule
+from o9.aggregator.schedules import SCHEDULES, TAGS, Schedule
 from o9.flows.form import offer_objectives
 from o9.flows.process import release
 from o9.flows.recurrence import REPLACE, Missed
@@ -27,8 +29,9 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationValidatio
 from o9.model.settings import STORE_BLOCK, settings
 from o9.model.templates import called_by, in_zone
 from o9.model.urls import public_url
-from o9.strategies.registry import names_of
+from o9.strategies.registry import objectives_found_anywhere
 
+logger = logging.getLogger(__name__)
 POOL = "o9"
 LIFECYCLE = SCHEDULES[0]
 OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
@@ -49,7 +52,7 @@ def recurrence(
 
 
 def all_flows() -> list[RunnerDeployment]:
-    """One of each flow, `FLOW/o9`; those that recur with their schedule, and one run at a time."""
+    """One of each flow, under its name; those that recur with their schedule, and one run at a time."""
     # A run that was killed lets go of its place after a minute; Prefect's default is five. Two at once do no harm.
     one_at_a_time = ConcurrencyLimitConfig(
         limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW, grace_period_seconds=60
@@ -57,7 +60,7 @@ def all_flows() -> list[RunnerDeployment]:
     return [
         _deployment(
             schedule,
-            DEPLOYMENT,
+            schedule.flow_name,
             interval=schedule.every,
             parameters=dict(schedule.parameters),
             concurrency_limit=None if schedule.every is None else one_at_a_time,
@@ -145,8 +148,20 @@ def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
     except InvalidNameError as error:
         raise OptimizationValidationError("name", str(error)) from None
     assert isinstance(made, RunnerDeployment)
-    offer_objectives(made._parameter_openapi_schema.definitions, names_of("objective"))
+    if definitions := made._parameter_openapi_schema.definitions:
+        offer_objectives(definitions, _objectives_offered())
     return made
+
+
+def _objectives_offered() -> list[str]:
+    """Those that workers find by the same text, with what the allowed modules register."""
+    allowed = settings().allowed_imports
+    for module in allowed or ():
+        try:
+            import_module(module)
+        except Exception as error:  # noqa: BLE001 - a user's module: it may be on the workers alone
+            logger.warning("the form offers no objectives of %s, which cannot be imported here: %s", module, error)
+    return objectives_found_anywhere(allowed)
 
 
 async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str]:

@@ -20,7 +20,7 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.loops import LEAST_SECONDS
 from o9.store.core.unit import Row
 
-DEPLOYMENT, TAGS = "o9", ("o9",)  # how deployments of these flows are called: `compute-statistics/o9`
+TAGS = ("o9",)  # of deployments of these flows
 
 
 @dataclass(frozen=True)

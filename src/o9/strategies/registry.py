@@ -236,6 +236,18 @@ def names_of(what: What) -> list[str]:
     return sorted({*_registered[what], *_BUILT_IN[what], *_entry_points(what)})
 
 
+def objectives_found_anywhere(allowed_imports: tuple[str, ...] | None) -> list[str]:
+    """The names that every process resolves, and the import paths of what allowed modules have registered here."""
+    functions = (each.function for each in _registered["objective"].values())
+    paths = {
+        f"{function.__module__}:{function.__qualname__}"
+        for function in functions
+        if inspect.isfunction(function) and import_allowed(function.__module__, allowed_imports)
+    }
+    lasting = {path for path in paths if "<" not in path and not path.startswith("__main__:")}
+    return sorted({*_BUILT_IN["objective"], *_entry_points("objective"), *lasting})
+
+
 def import_allowed(module: str, allowed_imports: tuple[str, ...] | None) -> bool:
     """Is `module` one of the prefixes or inside one? `desk` allows `desk.models`, never `desktop`."""
     if allowed_imports is None:

@@ -2,7 +2,7 @@
 
 Contract. Owned by one event loop. The node that holds the lease RULES evaluates. The states of rules and how far they
 have read are written after the alerts that follow from them, and the next node goes on from there: a restart neither
-repeats nor loses an alert. The first evaluator of a store begins with what happens from then on. A pass costs the same
+repeats nor loses an alert. The first evaluator of a store begins FIRST_LOOK before its start. A pass costs the same
 at any history: with the built-in rules eight reads, one for each schedule, a few for each end, and no write if nothing
 changes.
 """
@@ -32,6 +32,7 @@ from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
 from o9.store.alerts.rule_state import KeepRuleStates
+from o9.store.core.column_types import moment
 from o9.store.core.unit import Row
 from o9.store.store import Store
 
@@ -40,6 +41,7 @@ RULES = "alert rules"
 TRANSITIONS, REPORTS = "transition", "health_report"
 PAGE = 500
 UNTIL_RESOLVED = timedelta(days=3650)
+FIRST_LOOK = timedelta(minutes=10)  # what workers have ended before the first run of deliver-alerts
 OWN = frozenset({Scope.THIS_NODE, Scope.NODE_DEATH})  # what each node evaluates of itself
 _STATISTICAL = frozenset({Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY})
 _OF_THE_QUEUE = frozenset({"queued", "longest_wait_seconds"})
@@ -71,14 +73,15 @@ class RuleEvaluator:
         self._last_pass = -inf  # the monotonic clock of a machine that was just started is near 0
 
     async def use(self, store: Store, lease_seconds: float) -> None:
-        """Evaluate what is in `store`; if no node ever did, from now on."""
+        """Evaluate what is in `store`; if no node ever did, from FIRST_LOOK before now on."""
         self._store = store
         self._leadership = Leadership(store, RULES, lease_seconds)
         self._statistics = OptimizationStatistics(store=store)
         self._lease_seconds = lease_seconds
+        before = moment(utc_now() - FIRST_LOOK)
         self._from = {
-            TRANSITIONS: await store.read_async(queries.last_transition),
-            REPORTS: await store.read_async(queries.last_health_report),
+            TRANSITIONS: await store.read_async(queries.last_transition, before),
+            REPORTS: await store.read_async(queries.last_health_report, before),
         }
 
     @property

@@ -128,8 +128,10 @@ def verdict_in(checks: Sequence[Mapping[str, Any]]) -> Any:
     return next((check["evidence"].get("verdict") for check in checks if check["name"] == VERDICT_CHECK), None)
 
 
-def last_health_report(connection: Connection) -> int:
-    return int(connection.execute(select(func.max(REPORT.c.id))).scalar() or 0)
+def last_health_report(connection: Connection, before: str = "9999") -> int:
+    """The number of the last one before that moment; 0 where there is none."""
+    statement = select(REPORT.c.id).where(REPORT.c.last_at < before).order_by(REPORT.c.id.desc()).limit(1)
+    return int(connection.execute(statement).scalar() or 0)
 
 
 def health_due(connection: Connection, limit: int = 100) -> list[str]:

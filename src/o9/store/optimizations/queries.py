@@ -220,8 +220,10 @@ def transitions_since(connection: Connection, after: int, limit: int = 1000) -> 
     return rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
-def last_transition(connection: Connection) -> int:
-    return int(connection.execute(select(func.max(TRANSITION.c.id))).scalar() or 0)
+def last_transition(connection: Connection, before: str = "9999") -> int:
+    """The number of the last one before that moment; 0 where there is none."""
+    statement = select(TRANSITION.c.id).where(TRANSITION.c.at < before).order_by(TRANSITION.c.id.desc()).limit(1)
+    return int(connection.execute(statement).scalar() or 0)
 
 
 def awaiting(connection: Connection, optimization_id: str) -> list[str]:
