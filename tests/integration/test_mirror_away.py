@@ -221,6 +221,7 @@ async def test_the_scheduled_flow_gives_the_living_time_to_renew(
         leases = queries.leases
 
         def renewed_after_the_look(connection: Connection) -> Leases:
+            monkeypatch.setattr(queries, "leases", leases)
             heartbeat = Heartbeat("alive", "elsewhere", 1, 1.0, 600.0)
             threading.Timer(0.2, lambda: store.write(heartbeat)).start()
             return leases(connection)
