@@ -10,8 +10,8 @@ from command_line import create, work
 
 from o9.lifecycle.coordinator import OptimizationCoordinator
 from o9.lifecycle.manager import OptimizationLifecycleManager
-from o9.lifecycle.submission import in_order, prepared, requested, retry, submit
-from o9.model.errors import OptimizationValidationError
+from o9.lifecycle.submission import in_order, prepared, record_refused, requested, retry, submit
+from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.specification import Metadata, OptimizationSpec, Role, keys_of, new_optimization
 from o9.model.states import OptimizationPriority
@@ -224,6 +224,16 @@ def test_a_state_that_was_written_out_is_a_spec_again() -> None:
     assert again == state
     with pytest.raises(OptimizationValidationError, match=r"^progress: there is no such field; O9 records it"):
         new_optimization(state.to_dict() | {"progress": 0.5})
+
+
+def test_what_was_refused_is_not_run_again_as_something_else(store: Store) -> None:
+    """Of its search nothing was recorded: a retry would be the demonstration of its type."""
+    given = {"name": "Carry", "metadata": {"objective": "desk:carry"}}
+    refusal = OptimizationValidationError("metadata.objective", "no module named 'desk'")
+    refused = asyncio.run(record_refused(store, given, refusal, "a-run"))
+    with pytest.raises(OptimizationStateError, match="nothing to run again"):
+        asyncio.run(retry(store, refused))
+    assert names(list(store.read(queries.page).items)) == [refused]
 
 
 def run_of_series(store: Store, name: str, metadata: dict[str, Any] | None = None) -> OptimizationState:

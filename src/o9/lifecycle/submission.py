@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from o9.model.errors import Faults, OptimizationValidationError
+from o9.model.errors import Faults, OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import GIVEN, OptimizationState
 from o9.model.settings import settings
 from o9.model.specification import Role, keys_of, new_optimization, unknown_keys
@@ -28,7 +28,7 @@ from o9.store.core.unit import Operation
 from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.prefect_runs import CreateRefused
 from o9.store.optimizations.retry import Retry
-from o9.store.optimizations.transitions import Create
+from o9.store.optimizations.transitions import Cause, Create
 from o9.store.queue.policies import Policies, PoliciesChangedError, with_defaults
 from o9.store.store import Store
 from o9.strategies.factory import settle, strategy_of
@@ -257,6 +257,11 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
     origin = store.read(queries.get, name)
     if origin is None:
         raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
+    if any(_was_refused(each) for each in store.read(queries.transitions, name, 0, 2)):
+        raise OptimizationStateError(
+            f"optimization {name!r} was refused when it was submitted, so there is nothing to run again: mend what "
+            f"`o9 show {name}` names, and run its deployment once more"
+        )
     steps = state.metadata.get("retry_from_step")
     if steps is None:
         steps = 0 if origin.status is OptimizationStatus.COMPLETED else _worth_keeping(store, origin)
@@ -275,6 +280,13 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
         target_performance=_own_or(origin, state, "target_performance"),
         metadata=inherited | state.metadata | {"retry_from_step": steps},
     ), steps
+
+
+def _was_refused(transition: Mapping[str, Any]) -> bool:
+    """Whether it is that of what `record_refused` recorded, of whose search nothing is known."""
+    return bool(
+        transition["to_status"] == OptimizationStatus.FAILED.value and transition["cause"] == Cause.SUBMISSION.value
+    )
 
 
 def _own_or(origin: OptimizationState, state: OptimizationState, name: str) -> float:

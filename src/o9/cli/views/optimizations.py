@@ -237,7 +237,7 @@ def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
 
 def _objective(state: OptimizationState) -> str:
     strategy = strategy_of(state.metadata)
-    parts = [str(state.metadata.get("objective", "the demonstration of its type"))]
+    parts = [str(state.metadata.get("objective", "refused, see the issues"))]
     if strategy == DEMONSTRATION:
         parts[0] += " (a demonstration: nothing to optimize was named)"
     elif strategy == PLACEBO:
