@@ -290,7 +290,10 @@ class Walk:
         browser.press("Run")
         browser.press("Custom run")
         browser.fill("Name", "Crossover search")
-        browser.field("Objective").click()
+        browser.find(
+            "//label[starts-with(normalize-space(), 'Objective')]/following::button[normalize-space()='Select']",
+            lambda found: found.click(),
+        )
         browser.press("crossover:crossover")
         browser.fill("Trials Per Step", "4")
         browser.fill("Hold Out", "0.3")
