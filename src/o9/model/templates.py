@@ -73,8 +73,12 @@ def _replaced(given: Any, by: Callable[[re.Match[str]], str], field: str = "") -
 
 def _read(text: str, field: str) -> re.Match[str]:
     written = _WRITTEN.fullmatch(text)
-    if written is None or (written["zone"] and written["zone"] not in available_timezones()):
+    if written is None:
         raise _refusal(field, f"{{{{{text}}}}}")
+    if written["zone"] and written["zone"] not in available_timezones():
+        raise OptimizationValidationError(
+            field, f"{written['zone']} is no time zone; write one such as America/New_York"
+        )
     return written
 
 

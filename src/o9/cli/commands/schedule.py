@@ -84,7 +84,7 @@ def _answer(made: Recurring, json: bool) -> int:
     if json:
         write_json(_as_json(made))
     else:
-        then = f"next run {local_moment(made.next_at)}" if made.active and made.next_at else "no run is due"
+        then = f"next run {local_moment(made.next_at)}" if made.active and made.next_at else "no run is scheduled yet"
         print(shown(f"{made.name}: {'; '.join(made.when)}; {then if made.active else 'paused'}"))
     return 0
 
