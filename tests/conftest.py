@@ -43,6 +43,7 @@ hypothesis.settings.load_profile("o9")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--schedule-minutes", type=float, default=4.0, help="How long the chaos over schedules lasts.")
     parser.addoption("--chaos-seed", type=int, help="Repeat the random instants of a test that printed this seed.")
 
 

@@ -1,13 +1,12 @@
 """Schedules for a while, on workers alone: one worker dies with its runs, and Prefect's server is away for a fifth.
 
-O9_SCHEDULE_MINUTES says for how long; 4 unless it is set.
+`--schedule-minutes` says for how long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -31,7 +30,6 @@ from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
-MINUTES = float(os.environ.get("O9_SCHEDULE_MINUTES", "4"))
 EVERY = timedelta(minutes=1)
 # By series: the policy for a run that is due while the one before still runs, and how many steps of half a second.
 SERIES = {"queued": ("queue", 6), "skipped": ("skip", 6), "replaced": ("replace", 6), "long": ("queue", 150)}
@@ -74,7 +72,9 @@ async def test_policies_hold_and_nothing_runs_twice(
     store_url: str,
     monkeypatch: pytest.MonkeyPatch,
     async_wait_until: Callable[..., Awaitable[Any]],
+    request: pytest.FixtureRequest,
 ) -> None:
+    minutes = request.config.getoption("--schedule-minutes")
     with o9_testing.no_process_left(60) as environment:
         server = Server(tmp_path, environment)
         await server.start()
@@ -84,15 +84,15 @@ async def test_policies_hold_and_nothing_runs_twice(
                 await deploy_series(pool)
                 with Store(store_url) as store, pool.worker("first") as first, pool.worker("second"):
                     began = datetime.now(UTC)
-                    await until(began, 0.4)
+                    await until(began, 0.4 * minutes)
                     kill_with_its_runs(first)
                     first.wait(30)
                     with pool.worker("third"):
-                        await until(began, 0.5)
+                        await until(began, 0.5 * minutes)
                         server.kill()
-                        await until(began, 0.7)
+                        await until(began, 0.7 * minutes)
                         await server.start()
-                        await until(began, 1.0)
+                        await until(began, 1.0 * minutes)
                         await async_wait_until(lambda: unscheduled(pool), 60)
                         await async_wait_until(lambda: not waiting(store), 300)
                     check(store)
@@ -137,9 +137,9 @@ async def unscheduled(pool: WorkerPool) -> bool:
     return True
 
 
-async def until(began: datetime, share: float) -> None:
-    """Wait until this share of MINUTES has passed."""
-    left = began + timedelta(minutes=MINUTES * share) - datetime.now(UTC)
+async def until(began: datetime, minutes: float) -> None:
+    """Wait until that many have passed since."""
+    left = began + timedelta(minutes=minutes) - datetime.now(UTC)
     await asyncio.sleep(max(0.0, left.total_seconds()))
 
 
