@@ -12,7 +12,7 @@ from o9_testing import new
 
 from o9.flows.run_artifacts import result_markdown
 from o9.health.grades import Grade, GradeReason, Verdict
-from o9.health.series_runs import SeriesRun, read_series, series_of
+from o9.health.series_runs import SeriesRun, read_series, with_changes
 from o9.model.optimization import OptimizationState
 from o9.report.write import report_of
 from o9.store import queries
@@ -32,7 +32,7 @@ def run(number: int, best: float | None) -> OptimizationState:
 def test_each_run_has_its_change_and_its_hold_out() -> None:
     verdict = Verdict(Grade.CONFIRMED, GradeReason.FAMILY, "", "", figures=HELD_OUT)
     newest_first = [(run(3, 1.25), verdict), (run(2, None), None), (run(1, 1.5), None)]
-    third, second, first = series_of(newest_first)
+    third, second, first = with_changes(newest_first)
     assert [each.change for each in (first, second, third)] == [None, None, -0.25]
     assert (third.hold_out, first.hold_out) == (1.0, None)
     assert third.at == MONDAY + timedelta(days=3)

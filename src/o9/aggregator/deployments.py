@@ -120,13 +120,13 @@ def may_recur(spec: Mapping[str, Any]) -> None:
         raise OptimizationValidationError(
             "optimization_id", "every run of the schedule would submit the same one; leave it out"
         )
-    if "{{" in str(series_of(spec)):
+    if "{{" in str(named_series(spec)):
         raise OptimizationValidationError(
             "metadata.series", "every run would be a series of its own; put the date into the name"
         )
 
 
-def series_of(spec: Mapping[str, Any]) -> str | None:
+def named_series(spec: Mapping[str, Any]) -> str | None:
     series: str | None = spec.get("metadata", {}).get("series")
     return series
 

@@ -31,7 +31,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 
-from o9.aggregator.deployments import LIFECYCLE, may_recur, recurring_spec, series_of
+from o9.aggregator.deployments import LIFECYCLE, may_recur, named_series, recurring_spec
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
 from o9.model.templates import called_by
 from o9.text.format import duration
@@ -75,13 +75,13 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
             f"the deployment {made.name!r} is that of {called_by(mine)!r}; give another name, or this one by --name"
         )
         raise OptimizationValidationError("name", problem)
-    return _sharing(there, spec, series_of(made.parameters["spec"]))
+    return _sharing(there, spec, named_series(made.parameters["spec"]))
 
 
 def _sharing(there: Mapping[str, Mapping[str, Any]], spec: Mapping[str, Any], series: str | None) -> list[str]:
     """The names of `there` that are of the series. Raises OptimizationValidationError where `spec` does not name it."""
-    others = sorted(name for name, other in there.items() if series is not None and series_of(other) == series)
-    if others and series_of(spec) is None:
+    others = sorted(name for name, other in there.items() if series is not None and named_series(other) == series)
+    if others and named_series(spec) is None:
         problem = f"{series!r} is the series of {', '.join(others)}; name it to share it, or name another one"
         raise OptimizationValidationError("metadata.series", problem)
     return others
@@ -100,7 +100,7 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
         if spec:
             made = recurring_spec(spec, when, called_by(spec))
             there = {each.name: _spec(each) for each in await _deployments(client) if each.id != deployment.id}
-            _sharing(there, spec, series_of(made))
+            _sharing(there, spec, named_series(made))
             parameters = deployment.parameters | {"spec": made}
             await client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
         await client.create_deployment_schedules(deployment.id, _as_prefects(when))
@@ -171,7 +171,7 @@ async def _described(client: PrefectClient, deployments: Sequence[DeploymentResp
     return [
         Recurring(
             name=each.name,
-            series=series_of(_spec(each)),
+            series=named_series(_spec(each)),
             when=tuple(_in_words(schedule) for schedule in each.schedules),
             active=each.id in active,
             next_at=waiting[each.id].next_scheduled_start_time if each.id in waiting else None,

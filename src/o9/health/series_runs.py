@@ -47,7 +47,7 @@ class SeriesRun:
         return None if sharpe is None or year is None else sharpe * math.sqrt(year)
 
 
-def series_of(found: Sequence[tuple[OptimizationState, Verdict | None]]) -> list[SeriesRun]:
+def with_changes(found: Sequence[tuple[OptimizationState, Verdict | None]]) -> list[SeriesRun]:
     """The runs with their changes; newest first, as given. A run without a best is passed over."""
     runs: list[SeriesRun] = []
     before: float | None = None
@@ -65,4 +65,4 @@ def read_series(store: Store, state: OptimizationState, limit: int = RUNS) -> li
         return []
     states = store.read(queries.page, Filter(series=series), limit=limit).items
     verdicts = kept_verdicts(store, states)
-    return series_of([(each, verdicts.get(each.optimization_id)) for each in states])
+    return with_changes([(each, verdicts.get(each.optimization_id)) for each in states])

@@ -61,7 +61,7 @@ def deploy_(
         return 0
     need_server()
     if spec is not None and (others := asyncio.run(check_names(deployments[0], spec, replace=name is not None))):
-        series = flows.series_of(spec)
+        series = flows.named_series(spec)
         say(f"One series {series!r} with {', '.join(others)}: `replace` and a warm start see the runs of all")
     if serve:
         flows.serve_here(deployments)

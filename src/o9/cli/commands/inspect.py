@@ -28,7 +28,7 @@ if not failures.help_only:
     from o9.cli.views.words import command
     from o9.health.grades import Verdict
     from o9.health.kept import kept_verdict, kept_verdicts
-    from o9.health.series_runs import series_of
+    from o9.health.series_runs import with_changes
     from o9.health.wording import document
     from o9.lifecycle.effect import direction_of
     from o9.model.optimization import OptimizationState
@@ -127,7 +127,7 @@ def list_(
         if not judged:
             say("none matches" if filtered else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
             return 0
-        runs = series_of(judged) if series is not None and sort is Sort.CREATED else []
+        runs = with_changes(judged) if series is not None and sort is Sort.CREATED else []
         more = len(judged) > room
         judged = judged[:room]
         states = [state for state, _ in judged]

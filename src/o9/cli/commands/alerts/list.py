@@ -168,16 +168,13 @@ def fires(
     store: Store, now: datetime, level: AlertLevel | None = None, optimization_id: str | None = None
 ) -> list[Episode]:
     """What fires now, the newest first."""
-    found, after = [], (0, "")
-    while page := store.read(queries.open_episodes, after, limit=PAGE_LIMIT):
-        after = page[-1].changed, page[-1].alert_id
-        found += [
-            each
-            for each in page
-            if over_at(each, now) is None
-            and (level is None or each.level == level.value)
-            and (optimization_id is None or each.optimization_id == optimization_id)
-        ]
+    found = [
+        each
+        for each in repository.all_open(store)
+        if over_at(each, now) is None
+        and (level is None or each.level == level.value)
+        and (optimization_id is None or each.optimization_id == optimization_id)
+    ]
     return sorted(found, key=lambda each: (each.starts_at, each.alert_id), reverse=True)
 
 
