@@ -172,9 +172,11 @@ class CategoricalParameter(_Named):
     @classmethod
     def _each_once(cls, choices: list[Any]) -> list[Any]:
         texts = [as_json(choice) for choice in choices]
+        seen: set[str] = set()
         for index, text in enumerate(texts):
-            if text in texts[:index]:
+            if text in seen:
                 raise OptimizationValidationError(f"[{index}]", f"{text:.80} is there twice; drop one of them")
+            seen.add(text)
         return [json.loads(text) for text in texts]
 
     def grid_size(self) -> int:
@@ -213,11 +215,13 @@ def _names(read: dict[str, Parameter] | list[Parameter]) -> dict[str, Parameter]
     if not read:
         raise ValueError("it is empty; give at least one parameter to search")
     names = [each.name for each in read] if isinstance(read, list) else []
+    seen: set[str] = set()
     for index, name in enumerate(names):
         if not name.strip():
             raise OptimizationValidationError(f"[{index}].name", "it is missing; in a list each parameter has a name")
-        if name in names[:index]:
+        if name in seen:
             raise OptimizationValidationError(f"[{index}].name", f"there is another {name!r:.80}")
+        seen.add(name)
     return read
 
 
