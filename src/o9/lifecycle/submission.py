@@ -73,11 +73,7 @@ def prepared(
     with faults:
         asked = validate_new(state)
     if isinstance(state, OptimizationState) and isinstance(state.metadata, dict):
-        sound = copy.copy(state)
-        sound.metadata = _without(state.metadata, faults.fields, "metadata.")
-        for name in faults.fields:  # what a plan is made of
-            if name in _PLANNED:
-                setattr(sound, name, _PLANNED[name])
+        sound = _sound(state, faults.fields) if faults.fields else state
         try:
             strategy = strategy_of(sound, allowed_imports)
             for fault in unknown_keys(state.metadata, (*strategy.metadata, *older)):
@@ -87,6 +83,15 @@ def prepared(
             _add_others(faults, error)
     faults.refuse()
     return settled
+
+
+def _sound(state: OptimizationState, wrong: Sequence[str]) -> OptimizationState:
+    """A copy without the wrong fields of what a plan is made of."""
+    sound = copy.copy(state)
+    sound.metadata = _without(state.metadata, wrong, "metadata.")
+    for name in _PLANNED.keys() & set(wrong):
+        setattr(sound, name, _PLANNED[name])
+    return sound
 
 
 _PLANNED: dict[str, Any] = {"optimization_type": OptimizationType.PARAMETER_TUNING, "total_steps": 0}

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.faults import Number, Text, Whole, kind_of, remedy_for, shown
+from o9.model.faults import Number, Text, Whole, joined, kind_of, remedy_for, shown
 
 ID_LIMIT = 200
 NAME_LIMIT = 500
@@ -120,8 +120,8 @@ Moment = Annotated[datetime, Strict(), AfterValidator(_in_utc)]
 def _json(*kinds: type) -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, kinds) and value:
-            _check_json("", value, 1, iter(range(JSON_LIMIT_BYTES)))
-            size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+            _check_json(value, 1, iter(range(JSON_LIMIT_BYTES)))
+            size = len(_JSON.encode(value).encode())
             if size > JSON_LIMIT_BYTES:
                 raise _too_large(f"{size:,} bytes")
         return value
@@ -129,48 +129,50 @@ def _json(*kinds: type) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 JsonObject = Annotated[dict[str, Any], _json(dict)]
 JsonList = Annotated[list[Any], _json(list, tuple)]
 
 
-def _check_json(path: str, value: Any, depth: int, budget: Iterator[int]) -> None:
-    """Raises OptimizationValidationError for the first value inside that JSON cannot hold.
+def _check_json(value: Any, depth: int, budget: Iterator[int]) -> None:
+    """Raises OptimizationValidationError for the first value inside that JSON cannot hold, ValueError for the whole.
 
     budget: each value takes a byte at least, so that what refers to itself many times over ends, too.
     """
     if next(budget, None) is None:
         raise _too_large(f"over {JSON_LIMIT_BYTES:,} values")
     problem = ""
-    if isinstance(value, (dict, list, tuple)):
-        if depth > NESTING_LIMIT:
-            problem = f"nested deeper than {NESTING_LIMIT} levels; flatten it, or keep it in a file"
-            raise OptimizationValidationError("", problem)
-        for key, member in value.items() if isinstance(value, dict) else enumerate(value):
-            inner = _path_of_key(path, key) if isinstance(value, dict) else f"{path}[{key}]"
-            _check_json(inner, member, depth + 1, budget)
-    elif isinstance(value, str):
+    if isinstance(value, str):
         problem = _forbidden(value, _NOT_IN_JSON)
     elif isinstance(value, int):  # True and False, too
         problem = _too_long(value)
     elif isinstance(value, float):
         problem = "" if math.isfinite(value) else f"{value} is not a finite number; leave it out, or use null"
+    elif isinstance(value, (dict, list, tuple)):
+        if depth > NESTING_LIMIT:
+            raise ValueError(f"nested deeper than {NESTING_LIMIT} levels; flatten it, or keep it in a file")
+        for key, member in value.items() if isinstance(value, dict) else enumerate(value):
+            try:
+                if isinstance(value, dict):
+                    _check_key(key)
+                _check_json(member, depth + 1, budget)
+            except OptimizationValidationError as error:
+                part = key if isinstance(key, str) and key.isidentifier() else f"[{shown(key)}]"
+                raise OptimizationValidationError(joined(part, error.field), error.problem) from None
     elif value is not None:
         problem = f"JSON cannot hold {kind_of(value)}; {remedy_for(value)}"
     if problem:
-        raise OptimizationValidationError(path, problem)
+        raise OptimizationValidationError("", problem)
 
 
-def _path_of_key(path: str, key: Any) -> str:
+def _check_key(key: Any) -> None:
     if not isinstance(key, str):
-        problem = f"the key is {kind_of(key)}, and JSON's keys are texts; give text"
-        raise OptimizationValidationError(f"{path}[{shown(key)}]", problem)
-    inner = f"{path}.{key}".removeprefix(".") if key.isidentifier() else f"{path}[{shown(key)}]"
+        raise OptimizationValidationError("", f"the key is {kind_of(key)}, and JSON's keys are texts; give text")
     if problem := _forbidden(key, _NOT_IN_JSON):
-        raise OptimizationValidationError(inner, problem)
-    return inner
+        raise OptimizationValidationError("", problem)
 
 
-def _too_large(size: str) -> OptimizationValidationError:
-    return OptimizationValidationError(
-        "", f"{size}; at most {JSON_LIMIT_BYTES:,} bytes (1 MiB) of JSON are allowed: keep large data in a file"
+def _too_large(size: str) -> ValueError:
+    return ValueError(
+        f"{size}; at most {JSON_LIMIT_BYTES:,} bytes (1 MiB) of JSON are allowed: keep large data in a file"
     )

@@ -42,7 +42,7 @@ def utc_now() -> datetime:
 
 def as_utc(moment: datetime) -> datetime:
     """`moment` in UTC; a naive one is local time."""
-    return moment.astimezone(UTC)
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 class _Record:
@@ -72,11 +72,7 @@ class _Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values: ISO datetimes, enum values."""
-        return copy.deepcopy(self.view())
-
-    def view(self) -> dict[str, Any]:
-        """The same to read at once: what it holds is the record's own."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        return copy.deepcopy({f.name: _plain(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -247,13 +243,15 @@ def moment_of(value: Any) -> datetime:
 
 def member(kind: type[Enum], value: Any) -> Any:
     """The member of `kind` with this value, or with this name in any case (`high` for HIGH). Raises ValueError."""
-    if isinstance(value, kind):
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        try:
+            return kind(value)
+        except ValueError:
+            name = str(value).strip().upper()
+            if name in kind.__members__:
+                return kind[name]
+    elif isinstance(value, kind):
         return value
-    for each in kind:
-        by_value = isinstance(value, (str, int, float)) and each.value == value and not isinstance(value, bool)
-        by_name = isinstance(value, str) and each.name == value.strip().upper()
-        if by_value or by_name:
-            return each
     choices = ", ".join(f"{m.name.lower()} ({m.value})" if isinstance(m.value, int) else str(m.value) for m in kind)
     raise ValueError(f"{value!r} is not one of {choices}")
 

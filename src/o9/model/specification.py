@@ -199,8 +199,9 @@ def read_metadata(metadata: Mapping[str, Any], optimization_id: str = "") -> Met
 
 def unknown_keys(metadata: Mapping[str, Any], declared: Collection[str] = ()) -> Iterator[OptimizationValidationError]:
     """A fault for each unknown key, UNKNOWN_SHOWN at most; `declared` are those of a user's strategy."""
-    unknown = [key for key in metadata if key not in Metadata.model_fields and key not in declared]
-    typed = [*(Metadata.model_fields.keys() - keys_of(Role.RECORDED)), *declared] if unknown else []
+    known = Metadata.model_fields
+    unknown = [key for key in metadata if key not in known and key not in declared]
+    typed = [*(known.keys() - keys_of(Role.RECORDED)), *declared] if unknown else []
     for key in unknown[:UNKNOWN_SHOWN]:
         yield OptimizationValidationError(
             f"metadata.{key!s:.60}", f"there is no such key; {_remedy_of_key(str(key), typed)}"

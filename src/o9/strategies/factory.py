@@ -77,8 +77,9 @@ def settle(
     outside the search space. No Optuna is imported, no process started. `strategy`, `asked`: its own, and its metadata,
     where they are known already.
     """
-    metadata, faults = dict(state.metadata), Faults()
-    warnings = list(state.warnings)
+    settled, faults = copy.copy(state), Faults()
+    metadata = settled.metadata = dict(state.metadata)
+    warnings = settled.warnings = list(state.warnings)
     strategy = strategy or strategy_of(state, allowed_imports)
     for name in ("hold_out", "score", "warm_start"):
         if metadata.get(name) and strategy.kind is not StrategyKind.OPTUNA:
@@ -95,16 +96,12 @@ def settle(
             warnings.append(demonstration_warning(metadata["objective"]))
         if metadata.get("seed") is None:
             metadata["seed"] = secrets.randbits(SEED_BITS)
-        named = copy.copy(state)
-        named.metadata = metadata
         asked = asked or read_metadata(state.metadata)
-        plan = _plan(named, asked, allowed_imports, faults)
+        plan = _plan(settled, asked, allowed_imports, faults)
         metadata["direction"] = plan.direction if plan else None
         if plan and asked.warm_start_from and (warning := warm_start_warning(asked.warm_start_from, plan)):
             warnings.append(warning)
     faults.refuse()
-    settled = copy.copy(state)
-    settled.metadata, settled.warnings = metadata, warnings
     return settled
 
 
@@ -199,8 +196,10 @@ def _objective(state: OptimizationState, allowed_imports: tuple[str, ...] | None
 
 
 def _score_function(score: str, allowed_imports: tuple[str, ...] | None) -> Score | None:
+    if not score:
+        return None
     with _naming("metadata.score"):
-        return resolve_score(score, allowed_imports=allowed_imports) if score else None
+        return resolve_score(score, allowed_imports=allowed_imports)
 
 
 def _evaluator(

@@ -24,7 +24,7 @@ from functools import cache, cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeVar, get_type_hints, is_typeddict
 
-from o9.demo.catalogue import BUILTIN, BuiltinObjective
+from o9.demo.catalogue import BUILTIN
 from o9.model.errors import OptimizationStrategyError, OptimizationValidationError
 from o9.model.strategy import BUILT_IN_STRATEGIES, DEMONSTRATION, PLACEBO
 from o9.model.trial import fingerprint
@@ -272,7 +272,7 @@ def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> tup
     if what == "strategy" and name in BUILT_IN_STRATEGIES:
         return ResolvedStrategy("optuna", StrategyKind.OPTUNA), None
     if what == "objective" and name in BUILTIN:
-        return _from_catalogue(BUILTIN[name]), None
+        return _from_catalogue(name), None
     if name in (points := _entry_points(what)):
         path = points[name].value.partition("[")[0].strip()
         target = _import(path, what, name)
@@ -319,7 +319,9 @@ def _import(locator: str, what: str, name: str, allowed_imports: tuple[str, ...]
         ) from error
 
 
-def _from_catalogue(entry: BuiltinObjective) -> Objective:
+@cache
+def _from_catalogue(name: str) -> Objective:
+    entry = BUILTIN[name]
     shared = {each.name for each in fields(entry)} & Objective.__dataclass_fields__.keys()
     declared = {name: getattr(entry, name) for name in shared}
     function = _import(entry.path, "objective", entry.name)

@@ -9,6 +9,7 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from typing import Any, get_origin, get_type_hints
 
 from o9.model.optimization import OptimizationState, as_utc, utc_now
@@ -18,6 +19,7 @@ from o9.model.trial import Trial
 STATE_FIELDS = get_type_hints(OptimizationState)  # the columns that hold a state, and what each holds
 JSON_FIELDS = tuple(name for name, kind in STATE_FIELDS.items() if get_origin(kind) in (dict, list))
 REAL_FIELDS = tuple(name for name, kind in STATE_FIELDS.items() if kind is float)
+_ENUMS = tuple(name for name, kind in STATE_FIELDS.items() if isinstance(kind, type) and issubclass(kind, Enum))
 _MOMENTS = tuple(name for name, kind in STATE_FIELDS.items() if kind in (datetime, datetime | None))
 # What a second submission may differ in and still be the same: what O9 itself changes, and when it was typed.
 _NOT_CONTENT = {
@@ -25,6 +27,7 @@ _NOT_CONTENT = {
     "current_performance", "performance_improvement", "optimized_parameters", "results", "metrics", "issues",
     "warnings", "cpu_usage", "memory_usage", "execution_time",
 }  # fmt: skip
+_CONTENT = tuple(name for name in STATE_FIELDS if name not in _NOT_CONTENT)
 
 
 def moment(at: datetime) -> str:
@@ -48,30 +51,36 @@ def free_text(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
+# Most of an optimization's JSON is empty while it is new, and an encoder takes a while to begin.
 def to_json(value: Any) -> str:
-    return _JSON.encode(value)
+    return "{}" if value == {} else "[]" if value == [] else _JSON.encode(value)
+
+
+def from_json(text: str) -> Any:
+    return {} if text == "{}" else [] if text == "[]" else json.loads(text)
 
 
 # Made once: json.dumps makes one for each call.
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_SORTED_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def content_hash(state: OptimizationState) -> str:
     """Equal for two submissions that ask for the same thing."""
-    content = {key: value for key, value in state.view().items() if key not in _NOT_CONTENT}
+    content = {name: getattr(state, name) for name in _CONTENT}
     for name in ("baseline_performance", "target_performance"):
         content[name] = real(content[name])  # 1 and 1.0 ask for the same
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_SORTED_JSON.encode(content).encode(), digest_size=16).hexdigest()
 
 
 def state_to_row(state: OptimizationState) -> dict[str, Any]:
-    row = state.view()
+    row = {name: getattr(state, name) for name in STATE_FIELDS}
+    for name in _ENUMS:
+        row[name] = row[name].value
     for name in JSON_FIELDS:
         row[name] = to_json(row[name])
     for name in _MOMENTS:
-        value = getattr(state, name)
-        row[name] = moment(value) if value is not None else None
+        row[name] = None if row[name] is None else moment(row[name])
     for name in REAL_FIELDS:
         row[name] = real(row[name])
     return row
@@ -81,7 +90,7 @@ def row_to_state(row: Mapping[Any, Any]) -> OptimizationState:
     """The state; while it runs, `execution_time` includes the time since it started to run."""
     data = {name: row[name] for name in STATE_FIELDS}
     for name in JSON_FIELDS:
-        data[name] = json.loads(data[name])
+        data[name] = from_json(data[name])
     state = OptimizationState(**data)
     if state.status is OptimizationStatus.RUNNING and row["running_since"]:
         state.execution_time += max(0.0, (utc_now() - datetime.fromisoformat(row["running_since"])).total_seconds())

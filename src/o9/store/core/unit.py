@@ -106,9 +106,8 @@ class UnitOfWork:
         self._inserts.setdefault((table.name, ignore_known), (table, []))[1].append(row)
 
     def create(self, row: Row) -> None:
-        """A new optimization: inserted at once, so that what follows in the unit may change it."""
+        """A new optimization, which what follows in the unit may change."""
         self.insert(OPTIMIZATION, row)
-        self._write_inserts()
         self._rows[row["optimization_id"]] = {name: row[name] for name in WORKING_NAMES}
 
     def forget(self, optimization_id: str) -> None:
@@ -153,5 +152,8 @@ class UnitOfWork:
 
     def _write_inserts(self) -> None:
         pending, self._inserts = self._inserts, {}
-        for (_, ignore_known), (table, rows) in pending.items():
+        # New optimizations first: other rows refer to them.
+        for (_, ignore_known), (table, rows) in sorted(
+            pending.items(), key=lambda each: each[1][0] is not OPTIMIZATION
+        ):
             self._statements.insert(table, tuple(rows[0]), ignore_known).run(self._cursor, rows)

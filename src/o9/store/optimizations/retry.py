@@ -55,6 +55,7 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
             unit.update(unit.existing(name), deployment_id=origin["deployment_id"])
         if not is_new or not self.steps:
             return recorded, is_new
+        unit.flush()
         kept = select(TRIAL.c.number).where(TRIAL.c.optimization_id == self.origin_id, TRIAL.c.step < self.steps)
         attempts = select(func.max(PROVENANCE.c.attempt)).where(PROVENANCE.c.optimization_id == self.origin_id)
         copied = {
