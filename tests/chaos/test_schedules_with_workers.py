@@ -32,7 +32,7 @@ from o9.store.store import Store
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 EVERY = timedelta(minutes=1)
 # By series: the policy for a run that is due while the one before still runs, and how many steps of half a second.
-SERIES = {"queued": ("queue", 6), "skipped": ("skip", 6), "replaced": ("replace", 6), "long": ("queue", 150)}
+SERIES = {"queued": ("queue", 6), "skipped": ("skip", 150), "replaced": ("replace", 150), "long": ("queue", 150)}
 
 
 class Server:
@@ -154,6 +154,7 @@ def waiting(store: Store) -> list[str]:
 
 def check(store: Store) -> None:
     whole: dict[str, Any] = {}
+    began: Counter[str] = Counter()
     for series, (overlap, steps) in SERIES.items():
         states = all_of(store, series)
         ends = Counter(state.status.value for state in states)
@@ -169,9 +170,13 @@ def check(store: Store) -> None:
                 assert len(trials) == steps
                 values = [trial.value for trial in trials]
                 assert whole.setdefault(series, values) == values  # one seed, one ledger
+        began[series] = sum(bool(spans(store, state.optimization_id)) for state in states)
+        if overlap == "replace":
+            assert ends["cancelled"], "a run of 75 s was replaced by the next, a minute later"
         at_work = sorted(span for state in states for span in spans(store, state.optimization_id))
         for (_, end), (begin, _) in itertools.pairwise(at_work):
             assert end <= begin, f"{series}: two ran at once"
+    assert began["skipped"] < began["queued"]
 
 
 def spans(store: Store, name: str) -> list[tuple[str, str]]:
