@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -88,7 +88,13 @@ def _validate_record(kind: type, record: Any, field: str) -> None:
     if not isinstance(record, kind):
         problem = f"expected an {kind.__name__}, got {type(record).__name__}; from_dict() makes one of fields"
         raise OptimizationValidationError(field, problem)
-    validated(_model(kind), {name: getattr(record, name) for name in _model(kind).model_fields})
+    given = ((name, getattr(record, name), default) for name, default in _defaults(kind))
+    # Defaults need no check, and are most of what a new optimization has.
+    validated(_model(kind), {name: value for name, value, default in given if not _is_same(value, default)})
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
 
 
 def _validate_life(state: OptimizationState, faults: Faults) -> None:
@@ -110,6 +116,15 @@ def _model(record: type) -> type[BaseModel]:
     hints = get_type_hints(record, include_extras=True)
     definitions: dict[str, Any] = {each.name: (hints[each.name], None) for each in fields(record)}
     return create_model(record.__name__, __config__=_STRICT, **definitions)
+
+
+@cache
+def _defaults(record: type) -> list[tuple[str, Any]]:
+    """By field of the data class; MISSING where it has none."""
+    return [
+        (each.name, each.default if each.default_factory is MISSING else each.default_factory())
+        for each in fields(record)
+    ]
 
 
 _KEY = TypeAdapter[str](Key, config=_STRICT | {"defer_build": True})

@@ -102,7 +102,8 @@ class Create(Operation[tuple[OptimizationState, bool]]):
             unit.part(CurrentPolicies).check(unit, self.policies)
         awaited = [self._awaited(unit, name) for name in self._after]
         unmet = [other for other in awaited if STATUSES[other["status"]] not in ENDED]
-        row = _DEFAULTS | state_to_row(state) | metadata_columns(state.metadata) | {
+        row = {
+            **_DEFAULTS, **state_to_row(state), **metadata_columns(state.metadata),
             "updated_at": unit.now,
             "content_hash": digest,
             "intent": (Intent.HOLD if self.hold else Intent.RUN).value,
