@@ -15,9 +15,15 @@ import pytest
 from o9_testing import LINE, ended, new
 from prefect import get_client
 from prefect.client.schemas.objects import State, StateType
+from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
+from o9.alerts.rules.evaluator import RuleEvaluator
+from o9.alerts.service.system import AlertNotificationSystem
+from o9.blocks.store import store_here
+from o9.flows.lifecycle import optimization_lifecycle
+from o9.flows.membership import leave_store
 from o9.lifecycle.processes import PROCESS, identity
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus as S
@@ -60,6 +66,30 @@ async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(
     assert entry["firing"] == [told_of.alert_id]
     said = [record.getMessage() for record in caplog.records if record.name == "o9.alerts"]
     assert len([text for text in said if "Optimization failed" in text]) == 1, said
+
+
+async def test_a_form_that_is_refused_raises_an_alert_that_sends_nobody_to_retry_it(store_url: str) -> None:
+    spec = {"name": "Carry", "metadata": {"objective": "os:getcwd", "search_space": LINE}}
+    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, store_here(store):
+        async with get_client() as client:
+            flow_id = await client.create_flow(optimization_lifecycle)
+            deployment_id = await client.create_deployment(flow_id, f"refused-{flow_id}")
+            flow_run = await client.create_flow_run_from_deployment(deployment_id, parameters={"spec": spec})
+            asked = {"spec": spec, "optimization_id": "", "retry_of": ""}
+            ended = await run_flow_async(optimization_lifecycle, flow_run, asked, return_type="state")
+        assert ended.is_failed()
+        (state,) = store.read(queries.page).items
+        async with AlertNotificationSystem(store=store) as system:
+            evaluator = RuleEvaluator(system)
+            await evaluator.use(store, 30.0)
+            assert await evaluator.look("node", utc_now())
+            (alert,) = await system.get_alerts()
+            await evaluator.leave()
+        leave_store(store)
+    assert (alert.optimization_id, alert.metadata["rule"]) == (state.optimization_id, "refused")
+    assert state.issues[-1] in alert.message
+    assert "os:getcwd" in alert.message
+    assert "o9 retry" not in alert.metadata["remedy"]
 
 
 async def test_a_node_that_was_killed_is_told_by_the_next_one(

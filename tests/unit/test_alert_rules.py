@@ -33,7 +33,8 @@ GOOD_REPORT: dict[str, float | None] = {
 }  # fmt: skip
 # By rule: what happens, and what nearly does.
 CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
-    "failed": ({"failed": 1.0}, {"failed": 0.0, "cancelled": 1.0}),
+    "failed": ({"failed": 1.0, "refused": 0.0}, {"failed": 0.0, "refused": 0.0, "cancelled": 1.0}),
+    "refused": ({"failed": 1.0, "refused": 1.0}, {"failed": 1.0, "refused": 0.0}),
     "timed_out": ({"timed_out": 1.0}, {"timed_out": 0.0, "failed": 1.0}),
     "completed": (ENDED | {"on_completion": 1.0}, ENDED | {"on_completion": 0.0}),
     "crashed": ({"deaths": 1.0}, {"deaths": 0.0}),
@@ -192,7 +193,7 @@ def test_nothing_is_written_down_where_nothing_changes() -> None:
 
 def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
     board = Board([OF["failed"]])
-    facts = SubjectFacts("opt-1", {"failed": 1.0}, {}, "opt-1", {"detail": "it broke"}, START - MINUTE)
+    facts = SubjectFacts("opt-1", CASES["failed"][0], {}, "opt-1", {"detail": "it broke"}, START - MINUTE)
     (began,) = board.take(Scope.END, [facts], START)
     assert began.alert is not None
     assert began.alert.timestamp == START - MINUTE
@@ -203,7 +204,7 @@ def test_an_instant_fires_for_a_while_and_ends_by_itself() -> None:
 
 def test_what_is_put_right_ends_the_alert() -> None:
     board = Board([OF["failed"], OF["validity_critical"]])
-    board.take(Scope.END, [SubjectFacts(name, {"failed": 1.0}, {}, name) for name in ("a", "b")], START)
+    board.take(Scope.END, [SubjectFacts(name, CASES["failed"][0], {}, name) for name in ("a", "b")], START)
     board.take(Scope.REPORT, [SubjectFacts("a", GOOD_REPORT | {"validity_critical": 1.0}, {}, "a")], START)
     assert [(turn.rule, turn.key, turn.why) for turn in board.fix("a")] == [("failed", "a", R.FIXED)]
     assert (board.keys(Scope.END), board.keys(Scope.REPORT)) == (("b",), ("a",))

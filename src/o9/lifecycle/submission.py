@@ -28,7 +28,7 @@ from o9.store.core.unit import Operation
 from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.prefect_runs import CreateRefused
 from o9.store.optimizations.retry import Retry
-from o9.store.optimizations.transitions import Cause, Create
+from o9.store.optimizations.transitions import Create, was_refused
 from o9.store.queue.policies import Policies, PoliciesChangedError, with_defaults
 from o9.store.store import Store
 from o9.strategies.factory import settle, strategy_of
@@ -262,7 +262,7 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
     origin = store.read(queries.get, name)
     if origin is None:
         raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
-    if any(_was_refused(each) for each in store.read(queries.transitions, name, 0, 2)):
+    if any(was_refused(each) for each in store.read(queries.transitions, name, 0, 2)):
         raise OptimizationStateError(
             f"optimization {name!r} was refused when it was submitted, so there is nothing to run again: mend what "
             f"`o9 show {name}` names, and run its deployment once more"
@@ -285,13 +285,6 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
         target_performance=_own_or(origin, state, "target_performance"),
         metadata=inherited | state.metadata | {"retry_from_step": steps},
     ), steps
-
-
-def _was_refused(transition: Mapping[str, Any]) -> bool:
-    """Whether it is that of what `record_refused` recorded, of whose search nothing is known."""
-    return bool(
-        transition["to_status"] == OptimizationStatus.FAILED.value and transition["cause"] == Cause.SUBMISSION.value
-    )
 
 
 def _own_or(origin: OptimizationState, state: OptimizationState, name: str) -> float:

@@ -27,7 +27,7 @@ from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
 from o9.store import queries
 from o9.store.core.unit import Row
-from o9.store.optimizations.transitions import Cause
+from o9.store.optimizations.transitions import Cause, was_refused
 from o9.store.store import Store
 
 S = OptimizationStatus
@@ -65,6 +65,7 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
     status = S(row["to_status"])
     figures: dict[str, float | None] = state_figures(state)
     figures |= {name: float(status is each) for each, name in _FLAGS.items()}
+    figures["refused"] = float(was_refused(row))
     figures["on_completion"] = float(state.metadata.get("on_completion") is True)
     if status is S.COMPLETED:
         figures |= _effect(state)

@@ -100,7 +100,7 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.STRATEGY: {"count": COUNT, **_OF_ENDED},
     Scope.OPTIMIZATION: _OF_STATE,
     Scope.END: {
-        **_OF_STATE, **dict.fromkeys(_ENDS, FLAG), "improvement": CHANGE, "short_of_target": NUMBER,
+        **_OF_STATE, **dict.fromkeys((*_ENDS, "refused"), FLAG), "improvement": CHANGE, "short_of_target": NUMBER,
         "worse_than_usual": MEASURE, "trials": COUNT, "failed_trials": COUNT, "failed_share": SHARE,
         "on_completion": FLAG,
     },

@@ -61,6 +61,13 @@ class Cause(str, Enum):
     DEPENDENCY = "dependency"
 
 
+def was_refused(transition: Mapping[str, Any]) -> bool:
+    """Whether it is the one by which what a flow run was to submit was refused: there is nothing to run again."""
+    return bool(
+        transition["to_status"] == OptimizationStatus.FAILED.value and transition["cause"] == Cause.SUBMISSION.value
+    )
+
+
 @dataclass(frozen=True)
 class Create(Operation[tuple[OptimizationState, bool]]):
     """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
