@@ -43,7 +43,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_o9: Callable[...,
     path = tmp_path / "alerts.yaml"
     path.write_text(QUICK, encoding="utf-8")
     set_o9(alerts_file=path, lease_seconds=1)
-    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr("o9.alerts.service.delivery.FIRST_PAUSE", timedelta(milliseconds=20))
     return path
 
 

@@ -25,7 +25,7 @@ from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.channels.apprise import AppriseChannel
 from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.registry import channel_of
-from o9.alerts.messages.render import Form, Messages
+from o9.alerts.messages.render import Form, Message
 from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
@@ -43,7 +43,7 @@ DOUBT = "whether it arrived is unknown"
 
 
 async def send(channel: Channel, notice: Notice = ONE) -> Sent | Failed:
-    return await channel.send(Messages().of(notice), notice)
+    return await channel.send(Message(notice), notice)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,7 @@ async def test_json_to_a_webhook_with_login_and_header(hooks: HookServer) -> Non
     assert received.headers["authorization"] == "Basic ZGVzazpUMFAgc2VjcmV0"
     assert received.json["title"] == TITLE
     assert received.json["type"] == "failure"
-    assert received.json["message"] == Messages().of(ONE).body()
+    assert received.json["message"] == Message(ONE).body()
 
 
 async def test_slack(services: HookServer) -> None:
@@ -184,7 +184,7 @@ async def test_mail_with_tls_and_login(mail: tuple[MailServer, str]) -> None:
     plain, page = told.get_body(("plain",)), told.get_body(("html",))
     assert plain is not None
     assert page is not None
-    assert page.get_content().replace("\r\n", "\n").strip() == Messages().of(MANY).body(Form.PAGE)
+    assert page.get_content().replace("\r\n", "\n").strip() == Message(MANY).body(Form.PAGE)
     for each in (
         "14 alerts fire",
         "CRITICAL",

@@ -16,11 +16,10 @@ from rule_subjects import commit, complete, fail, report, told
 from sqlalchemy import event, update
 from verdicts import FORECAST, keep_verdict, verdict
 
-from o9.alerts.rules.evaluator import FIRST_LOOK, RULES
+from o9.alerts.rules.evaluator import FIRST_LOOK, RULES, RuleService
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
 from o9.alerts.rules.rules import Board, SubjectFacts, Turn
-from o9.alerts.rules.service import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
@@ -58,7 +57,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("o9.alerts.rules.service.utc_now", lambda: made.now)
+    monkeypatch.setattr("o9.alerts.rules.evaluator.utc_now", lambda: made.now)
     return made
 
 

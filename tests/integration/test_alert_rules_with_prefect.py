@@ -79,12 +79,14 @@ async def test_a_form_that_is_refused_raises_an_alert_that_sends_nobody_to_retry
             ended = await run_flow_async(optimization_lifecycle, flow_run, asked, return_type="state")
         assert ended.is_failed()
         (state,) = store.read(queries.page).items
-        async with AlertNotificationSystem(store=store) as system:
-            evaluator = RuleEvaluator(system)
-            await evaluator.use(store, 30.0)
-            assert await evaluator.look("node", utc_now())
-            (alert,) = await system.get_alerts()
-            await evaluator.leave()
+        system = AlertNotificationSystem(store=store)
+        await system.initialize()
+        evaluator = RuleEvaluator(system)
+        await evaluator.use(store, 30.0)
+        assert await evaluator.look("node", utc_now())
+        (alert,) = await system.get_alerts()
+        await evaluator.leave()
+        await system.cleanup()
         leave_store(store)
     assert (alert.optimization_id, alert.metadata["rule"]) == (state.optimization_id, "refused")
     assert state.issues[-1] in alert.message

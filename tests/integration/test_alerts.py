@@ -515,7 +515,7 @@ async def test_a_channel_that_only_one_node_has_is_that_node_s(make: Make, async
 async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(
     make: Make, quick: Path, async_wait_until: Wait, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o9.alerts.service.worker.MISSING_SECONDS", 3600.0)
+    monkeypatch.setattr("o9.alerts.service.system.MISSING_SECONDS", 3600.0)
     told: list[str] = []
     system = await make({"mine": lambda each: told.append(each.alert_id), "desk": lambda each: told.append("desk")})
     write(quick, "route:\n  receiver: nobody\n")
@@ -528,7 +528,7 @@ async def test_the_file_is_taken_when_it_changes_and_refused_when_it_is_wrong(
     await system.send_alert(alert("b", title="b"))
     await async_wait_until(lambda: sorted(told) == ["a", "desk", "desk"])
     assert "which no node has" not in caplog.text, "not at once: a program registers its own after the start"
-    monkeypatch.setattr("o9.alerts.service.worker.MISSING_SECONDS", 1.0)
+    monkeypatch.setattr("o9.alerts.service.system.MISSING_SECONDS", 1.0)
     system.register_notification_channel("other", lambda each: None)  # looks again
     await async_wait_until(lambda: "'default' names the channel 'nowhere', which no node has" in caplog.text)
     # It waits for whoever has it.

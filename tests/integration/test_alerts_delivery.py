@@ -53,7 +53,7 @@ class Scripted:
 
 @pytest.fixture
 def store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr("o9.alerts.service.delivery.FIRST_PAUSE", timedelta(milliseconds=20))
     with Store(store_url) as opened:
         opened.write(RaiseAlerts([telling("a", title="慢"), telling("b", title="gone")]))
         yield opened
@@ -147,7 +147,7 @@ async def test_one_that_hangs_holds_up_itself_alone(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("o9.alerts.service.delivery.STOP_GRACE_SECONDS", 0.1)
-    monkeypatch.setattr("o9.alerts.pipeline.stages.FIRST_PAUSE", timedelta(minutes=1))
+    monkeypatch.setattr("o9.alerts.service.delivery.FIRST_PAUSE", timedelta(minutes=1))
     decided(lambda: store, [notice(n, channels=("hangs", "log")) for n in (1, 2)])
     released = threading.Event()
     quick = Scripted()
@@ -280,7 +280,7 @@ async def test_what_is_over_by_now_fired_when_it_was_decided(store: Store, deliv
 async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
     store: Store, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o9.alerts.pipeline.stages.TRIED_FOR", timedelta(milliseconds=50))
+    monkeypatch.setattr("o9.alerts.service.delivery.TRIED_FOR", timedelta(milliseconds=50))
     names = [f"n{number}" for number in range(4)]
     store.write(RaiseAlerts([telling(name, title=name) for name in names]))
     heard: list[str] = []

@@ -10,7 +10,7 @@ import pytest
 from alert_worlds import START, MadeTime, World, alert, open_world, tell
 
 from o9.alerts.pipeline.alert import Labels
-from o9.alerts.pipeline.flush import Flush
+from o9.alerts.pipeline.groups import Flush
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route, routes_of
 from o9.cli.commands.alerts.list import with_notifications
@@ -48,7 +48,7 @@ class Poison:
 
         def looked(look: Flush) -> None:
             regular(look)
-            if ("title", title) in look._group.labels:
+            if ("title", title) in look.group.labels:
                 self.drink()
 
         self._patch.setattr(Flush, "regular", looked)

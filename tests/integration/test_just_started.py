@@ -10,7 +10,7 @@ import pytest
 from contract_steps import at_work
 from sqlalchemy import update
 
-from o9.alerts.rules.service import RuleService
+from o9.alerts.rules.evaluator import RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.heartbeat import NodeHeartbeat
 from o9.store import queries
@@ -23,7 +23,7 @@ from o9.store.store import Store
 def _just_started(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1, 1_000))
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
-    for module in ("alerts.rules.evaluator", "alerts.rules.service", "lifecycle.heartbeat"):
+    for module in ("alerts.rules.evaluator", "lifecycle.heartbeat"):
         monkeypatch.setattr(f"o9.{module}.time", clock)
 
 

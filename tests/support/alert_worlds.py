@@ -13,7 +13,6 @@ from typing import Any
 import o9_testing
 import pytest
 
-from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.pipeline.silences import Silence
 from o9.alerts.service.leader import Clock, Leader
@@ -63,7 +62,7 @@ class World:
     def restart(self) -> None:
         self.lives += 1
         # A lease that has run out as soon as it is given: nobody waits for the dead.
-        self.leader = Leader(self.store, f"node-{self.lives}", -1.0, self.file, channel_name, self.time.clock())
+        self.leader = Leader(self.store, f"node-{self.lives}", -1.0, self.file, self.time.clock())
 
     def tick(self) -> datetime | None:
         ticked = self.leader.tick()

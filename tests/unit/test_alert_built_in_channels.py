@@ -16,7 +16,7 @@ import pytest
 
 from o9.alerts.channels.builtin import ConsoleChannel, FileChannel, LogChannel, show_only
 from o9.alerts.channels.outcome import Channel, Failed, Sent
-from o9.alerts.messages.render import Messages
+from o9.alerts.messages.render import Message
 from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.notice import Notice
 
@@ -24,7 +24,7 @@ ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()[
 
 
 async def send(channel: Channel, notice: Notice = ONE) -> Sent | Failed:
-    return await channel.send(Messages().of(notice), notice)
+    return await channel.send(Message(notice), notice)
 
 
 async def test_the_log_has_one_record_a_notice_at_its_level(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,7 +35,7 @@ from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Fail
 from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
 from o9.alerts.channels.registry import built_in_channels, channel_of
 from o9.alerts.channels.user_channels import BlockChannel, FunctionChannel
-from o9.alerts.messages.render import Messages
+from o9.alerts.messages.render import Message
 from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
@@ -48,7 +48,7 @@ SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
 
 
 async def send(channel: Channel, notice: Notice = ONE) -> Sent | Failed:
-    return await channel.send(Messages().of(notice), notice)
+    return await channel.send(Message(notice), notice)
 
 
 # What is a channel

@@ -17,18 +17,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from o9.alerts.messages.markdown import markdown_text
-from o9.alerts.messages.render import Form, Message, Messages
+from o9.alerts.messages.render import Form, Message, checked_link
 from o9.alerts.messages.samples import samples
-from o9.alerts.messages.templating import PRINTED, Template, TemplateError
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
-from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.text.cut import ELLIPSIS, cut, cut_lines, size
 from o9.text.escape import chat_line, chat_lines
 
 NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
-FIELD = "receivers.desk.templates"
 
 
 def alert(title: str = "Trials fail", message: str = "", optimization: str = "trend-7", **metadata: Any) -> Alert:
@@ -49,7 +46,7 @@ def notice(*firing: Alert, kind: NoticeKind = NoticeKind.FIRING, resolved: tuple
 
 
 def message(of: Notice) -> Message:
-    return Messages().of(of)
+    return Message(of)
 
 
 # What people read
@@ -261,10 +258,11 @@ def test_figures_that_only_say_what_it_is_about_are_not_shown() -> None:
 
 
 def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
-    desk = Messages(link="https://desk.example/o9/{optimization}?alert={alert}")
-    assert "https://desk.example/o9/trend%2F7%20x?alert=a" in desk.of(notice(alert(optimization="trend/7 x"))).body()
+    desk = "https://desk.example/o9/{optimization}?alert={alert}"
+    about = Message(notice(alert(optimization="trend/7 x")), link=desk)
+    assert "https://desk.example/o9/trend%2F7%20x?alert=a" in about.body()
     own = alert(link="https://elsewhere.example/7")
-    assert "https://elsewhere.example/7" in desk.of(notice(own)).body()
+    assert "https://elsewhere.example/7" in Message(notice(own), link=desk).body()
 
 
 def test_the_page_of_its_run_stands_beside_the_link() -> None:
@@ -278,8 +276,8 @@ def test_the_page_of_its_run_stands_beside_the_link() -> None:
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])
 def test_what_is_no_address_of_a_page_is_no_link(link: str) -> None:
     assert "Look" not in message(notice(alert(link=link))).body()
-    with pytest.raises(OptimizationValidationError, match=r"^link: expected the address of a page"):
-        Messages(link=link)
+    with pytest.raises(ValueError, match="expected a page's address"):
+        checked_link(link)
 
 
 def test_a_command_is_safe_to_paste() -> None:
@@ -491,112 +489,3 @@ def test_html_shows_a_text_as_it_is() -> None:
 def test_metadata_of_any_kind_is_taken() -> None:
     odd = alert(remedy=["x"], link=7, evidence=[1, 2])
     assert "Figures" not in message(notice(odd)).body()
-
-
-# Templates of the desk's own
-
-
-@pytest.mark.parametrize(
-    ("source", "told"),
-    [
-        ("\n{{ alerts.__class__ }}", "it fails on a sample"),
-        ("{{ ''['__class__'] }}", "it fails on a sample"),
-        ("{{ alerts[0].__init__.__globals__ }}", "it fails on a sample"),
-        ("{{ headline|cut }}", "missing 1 required positional argument"),
-        ("{{ headline|nothing }}", "line 1: No filter named 'nothing'."),
-        ("{{ alerts.append(1) }}", "it fails on a sample"),
-        ("{% include 'text' %}", "it fails on a sample"),
-        ("{% for a in range(100000) %}{{ badge }}{% endfor %}", "it printed more than 200,000 characters"),
-        ("{{ labels }}", "line 1: there is no name 'labels' here"),
-        ("{% if group.desk %}\n{{ headlin }}{% endif %}", "line 2: there is no name 'headlin' here; did you mean"),
-        ("{% for a in alerts %}{{ a.titel }}{% endfor %}", "has no attribute 'titel'"),
-        ("{{ alerts[99].title }}", "has no element 99"),
-        ("{{ 1 / 0 }}", "division"),
-        ("{{ badge", "unexpected end of template"),
-        ("{% if %}", "line 1: Expected an expression"),
-        ("{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "it cannot be compiled"),
-        ("x" * 20_001, "at most 20,000 characters"),
-        (7, "expected a template"),
-    ],
-)  # fmt: skip
-def test_a_template_that_may_not_be_is_refused_with_field_line_and_remedy(source: Any, told: str) -> None:
-    with pytest.raises(OptimizationValidationError) as refused:
-        Messages({"body": source}, field=FIELD)
-    assert refused.value.field == f"{FIELD}.body"
-    assert told in refused.value.problem
-
-
-VALUES = st.sampled_from(
-    ["badge", "alerts", "group", "firing", "a", "a.title", "alerts[0]", "alerts[9]", "loop.index", "'x'", "0", "1e300",
-     "none", "[1, 'a']", "alerts['x']", "headlin"]
-)  # fmt: skip
-FILTERS = st.sampled_from(
-    ["cut(5)", "cut('x')", "default", "first", "items", "join(3)", "length", "round('x')", "round(-400)", "trim", "map"]
-)
-SIGNS = st.sampled_from(["+", "/", "%", "<", "in", "and", "~", "**", "=="])
-EXPRESSIONS = st.recursive(
-    VALUES,
-    lambda inner: st.builds("({})|{}".format, inner, FILTERS) | st.builds("({}) {} ({})".format, inner, SIGNS, inner),
-    max_leaves=4,
-)
-TEMPLATES = st.recursive(
-    st.builds("{{{{ {} }}}}".format, EXPRESSIONS)
-    | st.sampled_from(["", "{{", "{% raw %}", "{% block x %}{% endblock %}"]),
-    lambda inner: (
-        st.builds("{{% for a in {} %}}{}{{% endfor %}}".format, EXPRESSIONS, inner)
-        | st.builds("{{% if {} %}}{}{{% endif %}}".format, EXPRESSIONS, inner)
-        | st.builds("{{% set a = {} %}}{}".format, EXPRESSIONS, inner)
-    ),
-    max_leaves=4,
-)
-
-
-@given(st.sampled_from(["title", "body"]), TEMPLATES)
-def test_any_template_is_taken_or_refused_by_its_field(name: str, source: str) -> None:
-    field = ""
-    try:
-        Messages({name: source}).of(notice(alert("Drawdown"))).body()
-    except OptimizationValidationError as error:
-        field = error.field
-    assert field in ("", f"templates.{name}")
-
-
-def test_a_template_of_an_unknown_name_is_refused() -> None:
-    with pytest.raises(OptimizationValidationError, match=r"templates\.text: no such template; those are title, body"):
-        Messages({"text": "x"}, field=FIELD)
-
-
-def test_a_template_prints_no_more_than_it_may() -> None:
-    template = Template("{% for a in one %}{{ a }}{% endfor %}", "x", markdown=False, names=("one",))
-    assert len(template.render({"one": ["y" * (PRINTED // 10)] * 10})) == PRINTED
-    with pytest.raises(TemplateError, match="printed more than 200,000 characters"):
-        template.render({"one": ["y" * (PRINTED // 10)] * 11})
-
-
-def test_a_desk_s_template_in_each_form() -> None:
-    own = Messages(
-        {
-            "title": "{{ level|upper }}: {{ alerts[0].title|cut(9) }} [{{ group.title }}{{ group.nothing }}]\nx",
-            "body": "**{{ alerts[0].title }}** {{ alerts[0].labels.level }} {{ alerts[0].figures|length }}",
-        },
-        field=FIELD,
-    )
-    told = own.of(notice(alert("*a* <b> & more")))
-    assert told.title == "ERROR: *a* <b>… [Trials fail] x"
-    assert told.body(Form.TEXT) == "*a* <b> & more error 0"
-    assert told.body(Form.MARKDOWN) == r"**\*a\* \<b\> & more** error 0"
-    assert told.body(Form.HTML) == "<p><strong>*a* &lt;b&gt; &amp; more</strong> error 0</p>\n"
-
-
-@pytest.mark.parametrize("form", list(Form))
-def test_a_template_that_fails_on_a_notice_is_replaced_and_the_message_says_so(
-    form: Form, caplog: pytest.LogCaptureFixture
-) -> None:
-    own = Messages({"body": "{% if group.desk %}{{ alerts[9].title }}{% endif %}", "title": "mine"}, field=FIELD)
-    told = own.of(replace(notice(alert("Drawdown")), group_labels={"desk": "fx"}))
-    assert told.title == "mine"
-    body = told.body(form)
-    assert f"{FIELD}.body failed:" in html.unescape(body).replace("\\", "")
-    assert "2 h 5 min" in body
-    told.body(form, 500)
-    assert len(caplog.records) == 1

@@ -106,13 +106,13 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
     faults = [(each.line, each.field.partition(".")[2], each.problem) for each in faults_of(FAULTY)]
     expected = [
         (2, "message", "did you mean name?"), (2, "remedy", "one too many"), (2, "title", "its other half"),
-        (3, "title", "`each finding` has no name"), (4, "title", "1 to 200 characters"),
+        (3, "title", "`each finding` has no name"), (4, "title", "it is empty"),
         (5, "labels.", "printable text"), (5, "labels.level", "the rule's own `level` says it"),
         (5, "labels.rule", "the rule's own `name` says it"), (5, "labels.title", "the rule's own `title` says it"),
         (6, "labels.desk", "expected text, got a list"),
         (7, "labels.optimization", "O9 sets it, to what the alert is about"), (7, "labels.strategy", "O9 sets it"),
         (8, "name", "take '-' instead of '/'"), (9, "name", "no blanks around it"),
-        (10, "name", "printable text of 1 to 150"),
+        (10, "name", "printable text of 1 to 200"),
         (11, "clear", "it is on the same side as `when: queued > 5`"),
         (12, "clear", "between its limit and that of `when: queued < 3` both hold"),
         (13, "level", "no level is called 'fatal'"), (13, "scope", "no scope is called 'END'; did you mean each end?"),

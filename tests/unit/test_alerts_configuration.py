@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from o9.alerts.config.fields import span_of
 from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import Configuration, load
-from o9.alerts.pipeline.flapping import Damping
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.simulation import load_script
-from o9.alerts.pipeline.stages import Throttle
+from o9.alerts.pipeline.stages import Damping, Throttle
 from o9.config import DocumentError
 
 WHOLE = """

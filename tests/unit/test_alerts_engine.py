@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.engine import Engine, Kept, Snapshot
+from o9.alerts.pipeline.engine import Engine, Snapshot
+from o9.alerts.pipeline.groups import Known
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.model.states import AlertLevel
@@ -336,7 +337,7 @@ def test_what_ends_by_its_time_before_anybody_was_told_is_done_with() -> None:
 
 def test_what_is_over_and_in_no_group_after_a_restart_is_done_with() -> None:
     over = alert(0, START, ends_at=START)  # while it was set aside, or in a group whose route is gone
-    engine = Engine.restored(PLAIN, Snapshot((Kept(over, ended=True),), (), {}), START)
+    engine = Engine.restored(PLAIN, Snapshot((Known(over, firing=False),), (), {}), START)
     assert engine.snapshot() == Snapshot((), (), {})
     assert engine.drain().closed == (over.alert_id,)
 

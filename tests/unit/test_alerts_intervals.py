@@ -7,19 +7,9 @@ from typing import Any
 
 import pytest
 
-from o9.alerts.pipeline.time_intervals import (
-    TimeInterval,
-    day_range,
-    exchange,
-    holding,
-    month_range,
-    none_holds,
-    time_range,
-    time_zone,
-    trades,
-    weekday_range,
-    year_range,
-)
+from o9.alerts.pipeline.time_intervals import TimeInterval, holding, none_holds, trades
+from o9.config import validated
+from o9.model.errors import OptimizationValidationError
 
 
 def at(text: str) -> datetime:
@@ -83,35 +73,39 @@ def test_when_an_interval_holds(fields: dict[str, Any], holds: list[str], holds_
     assert [moment for moment in holds_not if made.holds(at(moment))] == []
 
 
+def times(start: str, end: str) -> list[dict[str, str]]:
+    return [{"start_time": start, "end_time": end}]
+
+
 @pytest.mark.parametrize(
-    ("understand", "text", "problem"),
+    ("field", "value", "problem"),
     [
-        (weekday_range, "mon", "'mon' is no weekday"),
-        (weekday_range, "friday:monday", "the end is before the start"),
-        (month_range, "13", "'13' is no number from 1 to 12"),
-        (month_range, "may:april", "the end is before the start"),
-        (day_range, "0", "days of a month are 1 to 31"),
-        (day_range, "32", "'32' is no number from -31 to 31"),
-        (day_range, "-1:5", "so does the last"),
-        (day_range, "7:1", "the last day is before the first"),
-        (day_range, "1:", "'' is no number"),
-        (day_range, "31:-30", "the last day is before the first"),
-        (year_range, "20x6", "'20x6' is no number from 1 to 9999"),
-        (time_zone, "Mars/Base", "'Mars/Base' is no time zone"),
-        (time_zone, "../../etc/passwd", "is no time zone"),
-        (time_zone, "\0", "is no time zone"),
-        (time_zone, "", "is no time zone"),
-        (lambda text: time_range(text, "24:00"), "9:00", "'9:00' is no time of day"),
-        (lambda text: time_range(text, "24:00"), "24:00", "24:00 is not before 24:00"),
-        (lambda text: time_range("09:00", text), "24:01", "'24:01' is no time of day"),
-        (lambda text: time_range("22:00", text), "06:00", "22:00 to 24:00, 00:00 to 06:00"),
-        (exchange, "XNYZ", "'XNYZ' is no exchange's calendar"),
-        (exchange, "24/8", "'24/8' is no exchange's calendar"),
+        ("weekdays", "mon", "'mon' is no weekday"),
+        ("weekdays", "friday:monday", "the end is before the start"),
+        ("months", "13", "'13' is no number from 1 to 12"),
+        ("months", "may:april", "the end is before the start"),
+        ("days_of_month", "0", "days of a month are 1 to 31"),
+        ("days_of_month", "32", "'32' is no number from -31 to 31"),
+        ("days_of_month", "-1:5", "so does the last"),
+        ("days_of_month", "7:1", "the last day is before the first"),
+        ("days_of_month", "1:", "'' is no number"),
+        ("days_of_month", "31:-30", "the last day is before the first"),
+        ("years", "20x6", "'20x6' is no number from 1 to 9999"),
+        ("location", "Mars/Base", "'Mars/Base' is no time zone"),
+        ("location", "../../etc/passwd", "is no time zone"),
+        ("location", "\0", "is no time zone"),
+        ("location", "", "is no time zone"),
+        ("times", times("9:00", "24:00"), "'9:00' is no time of day"),
+        ("times", times("24:00", "24:00"), "24:00 is not before 24:00"),
+        ("times", times("09:00", "24:01"), "'24:01' is no time of day"),
+        ("times", times("22:00", "06:00"), "22:00 to 24:00, 00:00 to 06:00"),
+        ("calendar", "XNYZ", "'XNYZ' is no exchange's calendar"),
+        ("calendar", "24/8", "'24/8' is no exchange's calendar"),
     ],
 )
-def test_what_is_no_range_is_refused(understand: Any, text: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        understand(text)
+def test_what_is_no_range_is_refused(field: str, value: Any, problem: str) -> None:
+    with pytest.raises(OptimizationValidationError, match=problem):
+        validated(TimeInterval, {field: value})
 
 
 @pytest.mark.parametrize(
@@ -133,7 +127,7 @@ def test_what_is_no_range_is_refused(understand: Any, text: str, problem: str) -
     ],
 )
 def test_when_an_exchange_trades(name: str, moment: str, open_: bool) -> None:
-    assert exchange(name) == name
+    assert validated(TimeInterval, {"calendar": name}).calendar == name
     assert trades(name, at(moment)) is open_
 
 

@@ -86,7 +86,7 @@ LEVEL_MATCHERS = st.builds(
 def test_what_is_taken_of_levels_fits_some_alert(matchers: Matchers) -> None:
     """One alone; of several what an exact one rules out."""
     fits = any(match(matchers, {"level": level}) for level in LEVELS)
-    if len(matchers) == 1 or any(matcher.exact for matcher in matchers):
+    if len(matchers) == 1 or any(matcher.operator == "=" for matcher in matchers):
         assert fits or unfit(matchers) is not None
 
 
@@ -160,7 +160,7 @@ def test_a_silence_that_could_not_be_meant_is_refused_by_its_field(field: str, f
         ("route: {routes: [&a {matchers: [a=b]}, &a {matchers: [a=c]}]}", "give each anchor a name of its own"),
         ("route: {receiver: default\nrules: []", "expected ',' or '}'; close each { and ["),
         ("flapping:", "flapping: write `false`, or a mapping"),
-        ("link: desk/{optimization}", "link: expected the address of a page, with http or https"),
+        ("link: desk/{optimization}", "link: expected a page's address, with http or https"),
         ("link: 'https://desk/{id}'", "link: '{id}' stands for nothing; {optimization} and {alert} stand"),
         ("link: 'https://desk/{optimization'", "link: '{optimization' stands for nothing"),
         ("link: 'https://desk/optimization}'", "link: '}' stands for nothing"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from o9.alerts.messages.render import Form, Messages
+from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.cli.views.alerts import Listed, alerts_view
@@ -39,7 +39,7 @@ def test_since_when_an_alert_fires(begins: datetime, ends: datetime | None, told
     firing, resolved = ((), alerts) if ends else (alerts, ())
     notice = Notice("desk", "g", 1, labels, NoticeKind.FIRING, NOW, firing, resolved, "new")
     for form in Form:
-        assert told in " ".join(Messages().of(notice).body(form).split()), form
+        assert told in " ".join(Message(notice).body(form).split()), form
 
 
 def test_a_list_tells_the_same() -> None:

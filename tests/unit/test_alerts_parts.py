@@ -19,7 +19,7 @@ from o9.alerts.channels.registry import ChannelRegistry, NamedBlock, channel_nam
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.service.delivery import end_of, entry_of
-from o9.alerts.service.filters import AlertFilters
+from o9.alerts.service.ingest import AlertFilters
 from o9.alerts.service.leader import Clock
 from o9.alerts.service.repository import MESSAGE_LIMIT, new_alert_of
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
@@ -77,10 +77,10 @@ def test_a_level_may_be_given_as_text_and_set_later() -> None:
         ({"message": None}, "message: expected text"),
         ({"metadata": {"evidence": {"loss": math.nan}}}, r"metadata.evidence.loss: nan is not a finite number"),
         ({"metadata": {"a": "x" * (1 << 20)}}, "metadata: .* at most 1,048,576 bytes"),
-        ({"metadata": {"labels": {"desk": 1}}}, "metadata.labels.desk: expected text, got int"),
-        ({"metadata": {"evidence": [1, 2]}}, "metadata.evidence: expected a mapping of figures, got list"),
-        ({"metadata": {"remedy": 5}}, "metadata.remedy: expected text, got int"),
-        ({"metadata": {"link": {"a": 1}}}, "metadata.link: expected text, got dict"),
+        ({"metadata": {"labels": {"desk": 1}}}, "metadata.labels.desk: expected text, got 1"),
+        ({"metadata": {"evidence": [1, 2]}}, "metadata.evidence: expected a mapping, got a list"),
+        ({"metadata": {"remedy": 5}}, "metadata.remedy: expected text, got 5"),
+        ({"metadata": {"link": {"a": 1}}}, "metadata.link: expected text, got a mapping"),
         ({"metadata": []}, "metadata: expected a mapping"),
     ],
 )
@@ -345,18 +345,18 @@ async def test_a_block_is_loaded_when_it_is_needed() -> None:
             raise ConnectionError("no server")
         return Block()
 
-    from o9.alerts.messages.render import Messages
+    from o9.alerts.messages.render import Message
     from o9.alerts.messages.samples import samples
 
     notice = next(iter(samples().values()))
     channel = NamedBlock("block:desk", "desk", resolve)
-    failed = await channel.send(Messages().of(notice), notice)
+    failed = await channel.send(Message(notice), notice)
     assert isinstance(failed, Failed)
     assert "the block 'desk' cannot be loaded: ConnectionError: no server" in failed.reason
     away[0] = False
-    assert isinstance(await channel.send(Messages().of(notice), notice), Sent)
+    assert isinstance(await channel.send(Message(notice), notice), Sent)
     assert len(told) == 1
-    never = await NamedBlock("block:desk", "desk", None).send(Messages().of(notice), notice)
+    never = await NamedBlock("block:desk", "desk", None).send(Message(notice), notice)
     assert isinstance(never, Failed)
     assert "cannot load blocks" in never.reason
 

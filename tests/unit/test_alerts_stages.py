@@ -12,22 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.flapping import Damping, changes_of, flaps, kept
-from o9.alerts.pipeline.inhibition import Inhibitions, InhibitRule
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.reasons import NotifyReason, RuleReason, ended_by_rule, is_expired
 from o9.alerts.pipeline.routing import Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences, checked
 from o9.alerts.pipeline.stages import (
     GOES_ON,
-    TRIED_FOR,
-    Failure,
+    Damping,
     GroupContext,
-    Reported,
+    Inhibitions,
+    InhibitRule,
     StageDecision,
     by_intervals,
+    changes_of,
+    flaps,
+    kept,
     suppressed,
-    tried_again,
     worth_notifying,
 )
 from o9.alerts.pipeline.time_intervals import TimeInterval
@@ -136,7 +136,7 @@ def silence(start: float = -60, end: float = 60, **fields: Any) -> Silence:
 def test_silenced(made: Silence, silent: bool) -> None:
     target = alert(book="a", title="Low memory on node 7", optimization="opt-1", message="only 12 % left")
     decision = suppressed(target, NOW, facts(target, silences=[made]))
-    assert decision == (StageDecision(NotifyReason.SILENCED, "s1", made.ends_at) if silent else GOES_ON)
+    assert decision == (StageDecision(NotifyReason.SILENCED, "s1") if silent else GOES_ON)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_damped(changes: list[float], by: str) -> None:
     target = alert(a="b")
     moments = [NOW + seconds(change) for change in changes]
     decision = suppressed(target, NOW, facts(target, changes=moments))
-    assert decision == (StageDecision(NotifyReason.FLAPPING, by, moments[-1] + HOUR) if by else GOES_ON)
+    assert decision == (StageDecision(NotifyReason.FLAPPING, by) if by else GOES_ON)
 
 
 def test_the_first_reason_that_holds_back_is_given() -> None:
@@ -264,46 +264,24 @@ A, B = alert(name="a"), alert(name="b")
 def test_worth_telling(
     firing: list[Alert], over: list[Alert], told: list[Alert], at: float | None, expected: NotifyReason
 ) -> None:
-    known = Reported(
-        {each.fingerprint for each in told}, None if at is None else NOW + seconds(at), seconds(100), True, False
-    )
-    assert worth_notifying((firing, over), NOW, known).reason is expected
+    decision = worth_notifying(
+        firing, over, NOW, reported={each.fingerprint for each in told}, at=None if at is None else NOW + seconds(at),
+        repeat_interval=seconds(100), send_resolved=True, acknowledged=False,
+    )  # fmt: skip
+    assert decision.reason is expected
 
 
 def test_who_wants_no_resolved_messages_is_still_told_again_and_who_acknowledged_is_not() -> None:
-    known = Reported({A.fingerprint}, NOW - HOUR, HOUR, False, False)
-    assert worth_notifying(([], [A]), NOW, known).reason is NotifyReason.NOTHING_NEW
-    assert worth_notifying(([A], [B]), NOW, known) == StageDecision(NotifyReason.REPEATED, "1 h")
-    assert worth_notifying(([A], [B]), NOW, replace(known, all_acknowledged=True)).reason is NotifyReason.ACKNOWLEDGED
-    assert worth_notifying(([A, B], []), NOW, replace(known, all_acknowledged=True)).reason is NotifyReason.NEW_ALERTS
+    def decided(firing: list[Alert], over: list[Alert], *, acknowledged: bool = False) -> StageDecision:
+        return worth_notifying(
+            firing, over, NOW, reported={A.fingerprint}, at=NOW - HOUR, repeat_interval=HOUR, send_resolved=False,
+            acknowledged=acknowledged,
+        )  # fmt: skip
 
-
-@pytest.mark.parametrize(
-    ("tries", "chance", "retry_after", "pause"),
-    [
-        (1, 0.0, None, 5),
-        (1, 1.0, None, 2.5),
-        (2, 0.0, None, 10),
-        (4, 0.5, None, 30),
-        (7, 0.0, None, 300),
-        (1_000_000, 0.0, None, 300),
-        (1, 0.0, 2, 5),
-        (1, 0.0, 90, 90),
-        (1, 0.0, 10**9, 86_400 - 600),
-    ],
-)
-def test_tried_again(tries: int, chance: float, retry_after: int | None, pause: float) -> None:
-    failure = Failure(tries, False, None if retry_after is None else seconds(retry_after), chance)
-    decision = tried_again(NOW - seconds(600), NOW, failure)
-    assert decision.reason is NotifyReason.TRIED_AGAIN
-    assert decision.until == NOW + seconds(pause)
-
-
-def test_given_up_are_what_is_refused_for_good_and_what_is_a_day_old() -> None:
-    assert tried_again(NOW, NOW, Failure(1, True, None, 0.0)).reason is NotifyReason.GIVEN_UP
-    last = tried_again(NOW, NOW + TRIED_FOR - seconds(1), Failure(99, False, None, 0.0))
-    assert last == StageDecision(NotifyReason.TRIED_AGAIN, "", NOW + TRIED_FOR)
-    assert tried_again(NOW, NOW + TRIED_FOR, Failure(100, False, None, 0.0)).reason is NotifyReason.GIVEN_UP
+    assert decided([], [A]).reason is NotifyReason.NOTHING_NEW
+    assert decided([A], [B]) == StageDecision(NotifyReason.REPEATED, "1 h")
+    assert decided([A], [B], acknowledged=True).reason is NotifyReason.ACKNOWLEDGED
+    assert decided([A, B], [], acknowledged=True).reason is NotifyReason.NEW_ALERTS
 
 
 def test_routes() -> None:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from o9.alerts.channels.outcome import Failed
 from o9.alerts.channels.redaction import HIDDEN, host_in, redacted
 from o9.alerts.channels.registry import channel_of
-from o9.alerts.messages.render import Messages
+from o9.alerts.messages.render import Message
 from o9.alerts.messages.samples import samples
 
 # As they were.
@@ -62,7 +62,7 @@ async def test_apprise_logs_no_address_in_whatever_thread_it_sends(caplog: pytes
     address = "json://ann:T0PSECRET@127.0.0.1:1/T0PSECRET"
     channel = channel_of("desk", SlackWebhook(url=SecretStr(f"{address}1 {address}2")))
     notice = samples()["one alert"]
-    outcome = await channel.send(Messages().of(notice), notice)
+    outcome = await channel.send(Message(notice), notice)
     assert isinstance(outcome, Failed)
     assert {record.levelno for record in caplog.records if record.name == "apprise"} >= {logging.WARNING}
     assert "T0PSECRET" not in f"{outcome} {caplog.text} {[(record.msg, record.args) for record in caplog.records]}"

@@ -19,7 +19,7 @@ from o9.aggregator.prefect_server import ensure_prefect_server, prefect_client_s
 from o9.aggregator.schedules import Schedule, checked_schedules, in_nodes
 from o9.aggregator.store_block import url_of_store
 from o9.aggregator.suspender import Suspender
-from o9.alerts.rules.service import PASS_SECONDS, RuleService
+from o9.alerts.rules.evaluator import PASS_SECONDS, RuleService
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.api.api import OptimizationAPI
 from o9.blocks.alert_channel import load_block

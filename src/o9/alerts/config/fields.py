@@ -81,6 +81,7 @@ def _listed(value: Any) -> Any:
 
 Words = Annotated[str, BeforeValidator(as_text)]
 """A text, or a number as text."""
+PlainName = Annotated[str, AfterValidator(_name)]
 Name = Annotated[Words, AfterValidator(_name)]
 Span = Annotated[timedelta, PlainValidator(_span)]
 SpanOrZero = Annotated[timedelta, PlainValidator(lambda value: _span(value, zero=True))]

@@ -21,6 +21,7 @@ from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
 from o9.config import Document, Flag, Typed, validated
 from o9.model.errors import Faults, OptimizationValidationError
+from o9.model.fields import not_blank
 from o9.model.states import AlertLevel
 from o9.text.suggest import suggestion
 
@@ -35,19 +36,11 @@ _TEXTS: dict[str, Callable[[str, Scope], Any]] = {
 }  # fmt: skip
 
 
-def _rule_name(text: str) -> str:
-    """The ids of its alerts begin with it."""
-    if not text.strip() or not text.isprintable() or len(text) > NAME_LIMIT:
-        raise ValueError(f"a rule's name is printable text of 1 to {NAME_LIMIT} characters")
-    if "/" in text or text != text.strip():
-        raise ValueError(f"{text!r} cannot begin an alert's id; take '-' instead of '/', and no blanks around it")
-    return text
-
-
-def _title(text: str) -> str:
-    if not text.strip() or len(text) > TITLE_LIMIT:
-        raise ValueError(f"a title is a text of 1 to {TITLE_LIMIT} characters")
-    return text
+def _begins_an_id(name: str) -> str:
+    """The ids of a rule's alerts begin with its name."""
+    if "/" in name or name != name.strip():
+        raise ValueError(f"{name!r} cannot begin an alert's id; take '-' instead of '/', and no blanks around it")
+    return name
 
 
 def _label(name: str) -> str:
@@ -76,7 +69,7 @@ def _without(scope: Scope) -> dict[str, str]:
 class RuleEntry(Typed):
     """An entry of the file: the change of a built-in rule, or a rule."""
 
-    name: Annotated[Words, AfterValidator(_rule_name)]
+    name: Annotated[Name, Field(max_length=NAME_LIMIT), AfterValidator(_begins_an_id)]
     when: Words | None = None
     clear: Words | None = None
     lasts: SpanOrZero | None = Field(None, alias="for")
@@ -85,7 +78,7 @@ class RuleEntry(Typed):
         None
     )
     level: Level | None = None
-    title: Annotated[Words, AfterValidator(_title)] | None = None
+    title: Annotated[Words, Field(max_length=TITLE_LIMIT), AfterValidator(not_blank)] | None = None
     message: Words | None = None
     remedy: Words | None = None
     labels: Annotated[dict[Label, Value], Field(max_length=LABELS_LIMIT)] | None = None

@@ -18,12 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from o9.alerts.config.fields import Name, Several, Span, SpanOrZero, Words, as_text, one_of
 from o9.alerts.config.rules import BUILT_IN, RuleEntry, rules_in_force
-from o9.alerts.messages.render import Messages
-from o9.alerts.pipeline.flapping import Damping
-from o9.alerts.pipeline.inhibition import InhibitRule
+from o9.alerts.messages.render import check_template, checked_link
 from o9.alerts.pipeline.matchers import Matcher, Matchers, parse, unfit, written, written_out
 from o9.alerts.pipeline.routing import Route
-from o9.alerts.pipeline.stages import Throttle
+from o9.alerts.pipeline.stages import Damping, InhibitRule, Throttle
 from o9.alerts.pipeline.time_intervals import TimeInterval, TimeIntervals
 from o9.alerts.rules.metrics import LABELS
 from o9.alerts.rules.rules import Rule
@@ -45,21 +43,13 @@ ALL_LABELS = "..."
 # Fields
 
 
-def _as_fault(check: Any, *given: Any) -> Any:
-    """The result of `check`; its fault as one of the field that is validated."""
-    try:
-        return check(*given)
-    except OptimizationValidationError as error:
-        raise ValueError(error.problem) from None
-
-
 def _known(kind: str) -> AfterValidator:
     """The field names a `kind` that is defined elsewhere in the file."""
     return AfterValidator(lambda name, info: one_of(name, info.context[kind], kind))
 
 
 def _matchers(value: Any) -> Matchers:
-    found: Matchers = _as_fault(parse, as_text(value))
+    found = parse(as_text(value), "")
     if (why := unfit(found)) is not None:
         raise ValueError(why)
     return found
@@ -91,17 +81,10 @@ def _channel(text: str) -> str:
 def _templates(sources: dict[str, str]) -> dict[str, str]:
     faults = Faults()
     for name, source in sources.items():
-        try:
-            Messages({name: source})
-        except OptimizationValidationError as error:
-            faults.add(OptimizationValidationError(name, error.problem))
+        with faults:
+            check_template(name, source)
     faults.refuse()
     return sources
-
-
-def _link(text: str) -> str:
-    _as_fault(lambda: Messages(link=text))
-    return text
 
 
 def _damping(value: Any) -> Any:
@@ -177,7 +160,7 @@ class _File(Typed):
     throttle: Throttle | None = None
     resolve_timeout: Span | None = None
     templates: Templates = Field(default_factory=dict)
-    link: Annotated[Words, AfterValidator(_link)] | None = None
+    link: Annotated[Words, AfterValidator(checked_link)] | None = None
     rules: Annotated[tuple[RuleEntry, ...], AfterValidator(_unique_names)] = ()
 
 

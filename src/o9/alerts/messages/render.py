@@ -1,11 +1,9 @@
 """Messages: a notice as a title and a body, in plain text, Markdown and HTML, as long as a service takes.
 
-Contract. `Messages` holds the templates of the title and the body, its own or a user's, checked when they are given:
-what no template may be, and one that fails on any of the samples, raises OptimizationValidationError. The body is
-written in Markdown, and becomes plain text or HTML from that. `Messages.of(notice)` gives a `Message`, which writes
-itself when a channel asks, in the form and length it wants: it leaves out text and alerts before it cuts, and cuts no
-character. A user's template that fails on a notice all the same is replaced by O9's own, which says so. Pure; the
-present is the notice's.
+Contract. `check_template` says what no template may be. A `Message` writes itself when a channel asks, in the form and
+length it wants, by O9's templates or a user's: it leaves out text and alerts before it cuts, and cuts no character. The
+body is written in Markdown, and becomes plain text or HTML from that. A user's template that fails on a notice all the
+same is replaced by O9's own, which says so. Pure; the present is the notice's.
 
 An alert says more by its metadata: `evidence` (figures by name), `remedy` (what to do), `link` (an address to look at).
 """
@@ -17,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Final
 
@@ -56,43 +54,28 @@ class Form(str, Enum):
     """HTML as a whole mail; HTML alone has a few tags, as chats know them."""
 
 
-class Messages:
-    """Templates by name: `title`, and `body`, which is Markdown; those that are not given are O9's own.
-
-    `link` is an address for alerts that bring none, with `{optimization}` and `{alert}` where their ids go. `field`
-    names where the templates stand, for errors.
-    """
-
-    def __init__(
-        self, templates: Mapping[str, str] | None = None, *, link: str | None = None, field: str = "templates"
-    ) -> None:
-        for name in templates or {}:
-            if name not in NAMES:
-                raise OptimizationValidationError(f"{field}.{name}", f"no such template; those are {', '.join(NAMES)}")
-        self._own = {
-            name: Template(source, f"{field}.{name}", markdown=name == "body", names=_READ)
-            for name, source in (templates or {}).items()
-        }
-        self._link = _checked_link(link)
-        for template in self._own.values():
-            for name, sample in samples().items():
-                try:
-                    template.render(vars(view_of(sample, _WHOLE, self._link)))
-                except TemplateError as error:
-                    raise OptimizationValidationError(
-                        template.field, f"it fails on a sample ({name}): {error}"
-                    ) from None
-
-    def of(self, notice: Notice) -> Message:
-        return Message(notice, self._own, self._link)
+def check_template(name: str, source: str) -> None:
+    """Raises OptimizationValidationError, of the field `name`, for what is no template, or fails on a sample."""
+    if name not in NAMES:
+        raise OptimizationValidationError(name, f"no such template; those are {', '.join(NAMES)}")
+    template = _compiled(name, source)
+    for what, sample in samples().items():
+        try:
+            template.render(vars(view_of(sample, _WHOLE, None)))
+        except TemplateError as error:
+            raise OptimizationValidationError(name, f"it fails on a sample ({what}): {error}") from None
 
 
 class Message:
-    """One notice, to be written as a channel wants it."""
+    """One notice, to be written as a channel wants it.
 
-    def __init__(self, notice: Notice, templates: Mapping[str, Template], link: str | None) -> None:
+    templates: by name: `title`, and `body`, which is Markdown; those that are not given are O9's own. link: an address
+    for alerts that bring none, with `{optimization}` and `{alert}` where their ids go.
+    """
+
+    def __init__(self, notice: Notice, templates: Mapping[str, str] | None = None, link: str | None = None) -> None:
         self.notice = notice
-        self._templates = templates
+        self._templates = templates or {}
         self._link = link
         self._faults: dict[str, str] = {}
         self._views: dict[Detail, View] = {}
@@ -137,15 +120,14 @@ class Message:
 
     def _written(self, name: str, detail: Detail) -> str:
         values = vars(self._view(detail))
-        own = self._templates.get(name)
-        if own is None or name in self._faults:
-            fault = self._faults.get(name, "")
-            return _standard(name).render({**values, "fault": fault})
+        source = self._templates.get(name)
+        if source is None or name in self._faults:
+            return _standard(name).render({**values, "fault": self._faults.get(name, "")})
         try:
-            return own.render(values)
+            return _compiled(name, source).render(values)
         except TemplateError as error:
-            self._faults[name] = f"{own.field} failed: {error}"
-            logger.warning("%s failed, O9's own is taken: %s", own.field, error)
+            self._faults[name] = f"templates.{name} failed: {error}"
+            logger.warning("templates.%s failed, O9's own is taken: %s", name, error)
             return self._written(name, detail)
 
     def _in(self, form: Form, source: str) -> str:
@@ -163,6 +145,11 @@ class Message:
         if detail not in self._views:
             self._views[detail] = view_of(self.notice, detail, self._link)
         return self._views[detail]
+
+
+@lru_cache(maxsize=100)
+def _compiled(name: str, source: str) -> Template:
+    return Template(source, name, markdown=name == "body", names=_READ)
 
 
 @cache
@@ -183,17 +170,13 @@ def _source(file: str) -> str:
 _READ = tuple(each.name for each in fields(View))
 
 
-def _checked_link(link: str | None) -> str | None:
-    if link is None:
-        return None
-    stand_for_ids = "{optimization} and {alert} stand for their ids in it"
+def checked_link(link: str) -> str:
+    """`link`. Raises ValueError where it is no address of a page, or has braces that stand for nothing."""
     plain = link.replace("{optimization}", "x").replace("{alert}", "x")
-    if found := _BRACES.search(plain):
-        raise OptimizationValidationError("link", f"{found[0]!r:.80} stands for nothing; {stand_for_ids}")
-    if not address(plain):
-        raise OptimizationValidationError(
-            "link", f"expected the address of a page, with http or https; {stand_for_ids}"
-        )
+    wrong = _BRACES.search(plain)
+    if wrong or not address(plain):
+        problem = f"{wrong[0]!r:.80} stands for nothing" if wrong else "expected a page's address, with http or https"
+        raise ValueError(f"{problem}; {{optimization}} and {{alert}} stand for their ids in it")
     return link
 
 

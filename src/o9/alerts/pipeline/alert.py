@@ -10,16 +10,20 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, Field
+
+from o9.alerts.config.fields import PlainName
+from o9.config import validated
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.store.core.column_types import free_text
 
 LABELS_LIMIT = 64
-NAME_LIMIT = 200
 VALUE_LIMIT = 10_000
+LEVELS = tuple(level.value for level in AlertLevel)
 
 Labels = Mapping[str, str]
 
@@ -61,23 +65,36 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\udc00".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def _known_level(labels: dict[str, str]) -> dict[str, str]:
+    if (level := labels.get("level", LEVELS[0])) not in LEVELS:
+        raise OptimizationValidationError("level", f"no level is called {level!r:.80}; there are {', '.join(LEVELS)}")
+    return labels
+
+
+class _Metadata(BaseModel):
+    """What O9 itself reads of an alert's metadata."""
+
+    labels: Annotated[
+        dict[PlainName, Annotated[str, Field(max_length=VALUE_LIMIT)]],
+        Field(max_length=LABELS_LIMIT),
+        AfterValidator(_known_level),
+    ] = Field(default_factory=dict)
+    evidence: dict[str, Any] | None = None
+    remedy: str | None = None
+    link: str | None = None
+
+
 def labels_of(given: OptimizationAlert) -> dict[str, str]:
     """`title`, `level`, `optimization` (where it has one) and `rule` (``metadata["rule"]``), and on top of these
     ``metadata["labels"]``: a flat mapping of text, which may also replace one of them.
 
     A label whose value is empty counts as absent; what no database can hold is replaced. Raises
-    OptimizationValidationError for labels that are not such a mapping, and for what messages could not show.
+    OptimizationValidationError for metadata that messages could not show.
     """
     labels = {"title": given.title, "level": given.level._value_, "optimization": given.optimization_id}
     if given.metadata:
         labels["rule"] = str(given.metadata.get("rule", ""))
-        labels |= _checked(given.metadata.get("labels", {}))
-        for name, kind in _SHOWN.items():
-            shown = given.metadata.get(name)
-            if shown is not None and not isinstance(shown, kind):
-                raise OptimizationValidationError(
-                    f"metadata.{name}", f"expected {_IN_WORDS[kind]}, got {type(shown).__name__}"
-                )
+        labels |= validated(_Metadata, given.metadata, field="metadata").labels
     return {name: free_text(value)[:VALUE_LIMIT] for name, value in labels.items() if value}
 
 
@@ -130,33 +147,3 @@ def in_order(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
 
 
 _SEVERITY = {level: rank for rank, level in enumerate(AlertLevel)}
-_IN_WORDS: dict[type, str] = {dict: "a mapping of figures", str: "text"}
-_SHOWN: dict[str, type] = {"evidence": dict, "remedy": str, "link": str}
-LEVELS = tuple(level.value for level in AlertLevel)
-
-
-def _checked(labels: Any) -> dict[str, str]:
-    where = "metadata.labels"
-    if not isinstance(labels, Mapping):
-        raise OptimizationValidationError(where, f"expected a mapping of text to text, got {type(labels).__name__}")
-    if len(labels) > LABELS_LIMIT:
-        raise OptimizationValidationError(where, f"{len(labels):,} labels; at most {LABELS_LIMIT} are allowed")
-    for name, value in labels.items():
-        if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
-            raise OptimizationValidationError(
-                where, f"{name!r:.80} cannot name a label; take printable text of 1 to {NAME_LIMIT} characters"
-            )
-        if not isinstance(value, str):
-            raise OptimizationValidationError(
-                f"{where}.{name}",
-                f"expected text, got {type(value).__name__}; labels distinguish alerts",
-            )
-        if name == "level" and value not in LEVELS:
-            raise OptimizationValidationError(
-                f"{where}.level", f"no level is called {value!r:.80}; there are {', '.join(LEVELS)}"
-            )
-        if len(value) > VALUE_LIMIT:
-            raise OptimizationValidationError(
-                f"{where}.{name}", f"{len(value):,} characters; at most {VALUE_LIMIT:,} are allowed"
-            )
-    return dict(labels)

@@ -14,31 +14,28 @@ Groups are flushed when they are due, in order of time and key. What holds an al
 reason, once. A receiver is notified of what is new, and of the end of all that it was notified of, also if that came
 while the alert was suppressed: then as soon as it no longer is.
 
-If something raises, `take`, `advance` and `restored` go on with what is left and then raise InternalErrors, which names
-the alerts; the engine may be inconsistent then, and must be discarded.
+If something raises, `take`, `advance` and `restored` raise InternalError, which names the alerts; the engine may be
+inconsistent then, and must be discarded.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.alert import Alert, merged
-from o9.alerts.pipeline.flapping import CountedChanges
-from o9.alerts.pipeline.flush import Flush
-from o9.alerts.pipeline.groups import Group, Held, Known, Place
-from o9.alerts.pipeline.inhibition import Inhibitions
+from o9.alerts.pipeline.groups import Flush, Group, Held, Known, Place
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences
-from o9.alerts.pipeline.stages import StageDecision
+from o9.alerts.pipeline.stages import CountedChanges, Inhibitions, StageDecision
 
 _SWEPT_EVERY = timedelta(minutes=1)
 
@@ -60,43 +57,22 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An alert in a snapshot."""
-
-    alert: Alert
-    ended: bool = False
-    """Whether its end has been noticed."""
-    acknowledged_by: str = ""
-    changes: tuple[datetime, ...] = ()
-    """When it changed; `o9.alerts.pipeline.flapping.changes_of` reads that from its episodes."""
-    episodes: tuple[tuple[datetime, str], ...] = ()
-    """Earlier ones: when they ended, and their ids."""
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything an engine knows beside its configuration."""
 
-    alerts: tuple[Kept, ...]
+    alerts: tuple[Known, ...]
     silences: tuple[Silence, ...]
     groups: Mapping[str, tuple[datetime, dict[str, Any]]]
     """By key: when it is flushed next, and its state."""
 
 
-class Culprit(NamedTuple):
+class InternalError(Exception):
     """What was raised over these alerts, ids by fingerprint; `group`: over all of it, by its key."""
 
-    error: Exception
-    alerts: Mapping[str, str]
-    group: str = ""
-
-
-class InternalErrors(Exception):
-    """What was raised."""
-
-    def __init__(self, culprits: Sequence[Culprit]) -> None:
-        super().__init__("; ".join(repr(culprit.error) for culprit in culprits))
-        self.culprits = culprits
+    def __init__(self, error: Exception, alerts: Mapping[str, str], group: str = "") -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.alerts = alerts
+        self.group = group
 
 
 class Engine:
@@ -119,14 +95,11 @@ class Engine:
 
     def take(self, alerts: Iterable[Alert], now: datetime) -> None:
         """Alerts from sources. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
-        culprits: list[Culprit] = []
         for given in alerts:
             try:
                 self._take(given, now)
-            except Exception as error:  # noqa: BLE001 - raised below
-                culprits.append(Culprit(error, {given.fingerprint: given.alert_id}))
-        if culprits:
-            raise InternalErrors(culprits)
+            except Exception as error:
+                raise InternalError(error, {given.fingerprint: given.alert_id}) from error
 
     def put_silence(self, silence: Silence) -> None:
         """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
@@ -156,16 +129,13 @@ class Engine:
         It also forgets what has passed; to be called every minute or so, then, where nothing is due.
         """
         notices: list[Notice] = []
-        culprits: list[Culprit] = []
         while (at := self.due()) is not None and at <= now:
             group = self._groups[heapq.heappop(self._due)[1]]
             try:
                 notices += self._flush(group, now)
-            except Exception as error:  # noqa: BLE001 - raised below
+            except Exception as error:
                 ids = {name: self._known[name].alert.alert_id for name in group.members}
-                culprits.append(Culprit(error, ids, group.key))
-        if culprits:
-            raise InternalErrors(culprits)
+                raise InternalError(error, ids, group.key) from error
         self._sweep(now)
         return notices
 
@@ -183,10 +153,7 @@ class Engine:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
-            tuple(
-                Kept(each.alert, not each.firing, each.acknowledged_by, self._changes.get(name, ()), each.episodes)
-                for name, each in self._known.items()
-            ),
+            tuple(replace(each, places=(), changes=self._changes.get(name, ())) for name, each in self._known.items()),
             tuple(self._silences),
             {key: (group.due_at, group.state()) for key, group in self._groups.items()},
         )
@@ -208,14 +175,11 @@ class Engine:
             groups.append(group)
             if group_key(group.route, group.labels) == key:
                 engine._add(engine._place(group.route, group.labels), group)
-        culprits: list[Culprit] = []
         for each in snapshot.alerts:
             try:
                 engine._remember(each, now)
-            except Exception as error:  # noqa: BLE001 - raised below
-                culprits.append(Culprit(error, {each.alert.fingerprint: each.alert.alert_id}))
-        if culprits:
-            raise InternalErrors(culprits)
+            except Exception as error:
+                raise InternalError(error, {each.alert.fingerprint: each.alert.alert_id}) from error
         engine.drain()
         for group in groups:
             engine._hand_over(group, now)
@@ -254,19 +218,19 @@ class Engine:
         self._known[alert.fingerprint] = known
         return known
 
-    def _remember(self, each: Kept, now: datetime) -> None:
-        fingerprint = each.alert.fingerprint
-        known = self._meet(each.alert)
-        known.firing, known.acknowledged_by, known.episodes = not each.ended, each.acknowledged_by, each.episodes
-        if each.changes:
-            self._changes[fingerprint] = each.changes
+    def _remember(self, kept: Known, now: datetime) -> None:
+        fingerprint = kept.alert.fingerprint
+        known = self._meet(kept.alert)
+        known.firing, known.acknowledged_by, known.episodes = kept.firing, kept.acknowledged_by, kept.episodes
+        if kept.changes:
+            self._changes[fingerprint] = kept.changes
         for place in known.places:
             group = place.group
             if group is not None and (known.firing or fingerprint in group.notified or fingerprint in group.lingering):
                 group.members[fingerprint] = None
         if known.firing and any(place.group is None for place in known.places):
             self._into_groups(known, now)
-        self._inhibitions.put(each.alert, firing=known.firing)
+        self._inhibitions.put(known.alert, firing=known.firing)
 
     def _into_groups(self, known: Known, now: datetime) -> None:
         for place in known.places:

@@ -1,4 +1,4 @@
-"""Alerts and their groups, as the engine knows them.
+"""Alerts and their groups, as the engine knows them, and what is sent of a group when it is due.
 
 A group has the alerts of one route with equal labels. It begins with its first alert and waits `group_wait` for others;
 an alert that is older than that does not wait. From then on it is flushed every `group_interval`, until nothing is left
@@ -7,15 +7,19 @@ of it. `state` and `Group.of` convert everything but its alerts to JSON and back
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from o9.alerts.pipeline.alert import Alert
+from o9.alerts.config.schema import Receiver
+from o9.alerts.pipeline import stages
+from o9.alerts.pipeline.alert import Alert, in_order
+from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key
-from o9.alerts.pipeline.stages import StageDecision
+from o9.alerts.pipeline.stages import GOES_ON, StageDecision
+from o9.text.format import duration
 
 V = TypeVar("V")
 
@@ -175,12 +179,14 @@ class Known:
     """An alert that fires, or whose end is still to be reported; one for all its episodes."""
 
     alert: Alert
-    places: tuple[Place, ...]
+    places: tuple[Place, ...] = ()
     firing: bool = True
     """Until its end has been noticed."""
     acknowledged_by: str = ""
     episodes: tuple[tuple[datetime, str], ...] = ()
     """Earlier ones that flap damping still counts: when they ended, and their ids."""
+    changes: tuple[datetime, ...] = ()
+    """In a snapshot: when it changed; `o9.alerts.pipeline.stages.changes_of` reads that from its episodes."""
 
     @property
     def is_in_a_group(self) -> bool:
@@ -228,3 +234,191 @@ def _names_by(values: Mapping[str, V]) -> dict[V, list[str]]:
 
 def _by_moment(moments: Mapping[str, datetime]) -> list[tuple[str, list[str]]]:
     return [(at.isoformat(), names) for at, names in sorted(_names_by(moments).items())]
+
+
+_KINDS = {
+    NotifyReason.FIRST: NoticeKind.FIRING,
+    NotifyReason.NEW_ALERTS: NoticeKind.FIRING,
+    NotifyReason.SOME_RESOLVED: NoticeKind.FIRING,
+    NotifyReason.ALL_RESOLVED: NoticeKind.RESOLVED,
+    NotifyReason.REPEATED: NoticeKind.REPEAT,
+}
+
+
+@dataclass(slots=True)
+class Flush:
+    """Of one group, when it is due: `o9.alerts.pipeline.stages` decides, and here that is carried out."""
+
+    group: Group
+    now: datetime
+    alerts: Mapping[str, Known]
+    facts: stages.GroupContext
+    receivers: Mapping[str, Receiver]
+    notices: list[Notice] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    done: list[Alert] = field(default_factory=list)
+    """Resolved alerts of which the receiver needs no more messages."""
+    changed: bool = False
+    """Whether the group's state has."""
+
+    def regular(self) -> None:
+        """The notice for the group's receiver, each `group_interval`."""
+        firing, ended, flapping = self._sorted()
+        over = [alert for alert in ended if not alert.expired]
+        if self.receivers[self.group.route.receiver].channels:
+            self._notify(firing, over)
+            self._notify_flapping(flapping)
+        else:
+            for alert in firing:
+                self._hold(alert, StageDecision(NotifyReason.NO_CHANNEL))
+        self._notify_escalated(over)
+        for alert in ended:
+            if alert.expired:
+                self._hold(alert, StageDecision(NotifyReason.EXPIRED))
+            self.group.take_out(alert.fingerprint)
+            self.changed = True
+        self.done += ended
+
+    def escalation(self) -> None:
+        """What was reported so long ago that it is escalated."""
+        group, now, after = self.group, self.now, self.group.route.escalate_after
+        if after is None:
+            return
+        late = [
+            self.alerts[name]
+            for name, at in group.notified.items()
+            if name not in group.escalated and at + after <= now
+        ]
+        alerts = [
+            known.alert
+            for known in late
+            if known.firing and not known.acknowledged_by and self._decided(known.alert) is GOES_ON
+        ]
+        if alerts:
+            reason = f"{NotifyReason.NOT_ACKNOWLEDGED.text} for {duration(after)}"
+            self._notice(NoticeKind.ESCALATION, alerts, [], reason, group.route.escalate_to)
+            group.escalated.update(alert.fingerprint for alert in alerts)
+        before = group.escalate_at
+        group.plan_escalation(now)
+        self.changed |= before != group.escalate_at
+
+    def _sorted(self) -> tuple[list[Alert], list[Alert], list[tuple[Alert, StageDecision]]]:
+        """The alerts that nothing holds back, those of them that are over, and those that flap."""
+        group = self.group
+        firing: list[Alert] = []
+        over: list[Alert] = []
+        flapping: list[tuple[Alert, StageDecision]] = []
+        for name in group.members:
+            known = self.alerts[name]
+            decision = self._decided(known.alert)
+            if decision is not GOES_ON:
+                self._hold(known.alert, decision)
+                if decision.reason is NotifyReason.FLAPPING:
+                    flapping.append((known.alert, decision))
+                continue
+            if group.held and group.held.get(name, _NOT_HELD)[0] not in _STAY:
+                self.changed |= group.held.pop(name, None) is not None
+            if group.flapping:
+                self.changed |= group.flapping.pop(name, None) is not None
+            (firing if known.firing else over).append(known.alert)
+        return firing, over, flapping
+
+    def _decided(self, alert: Alert) -> StageDecision:
+        return stages.suppressed(alert, self.now, self.facts)
+
+    def _notify(self, firing: list[Alert], over: list[Alert]) -> None:
+        group, now = self.group, self.now
+        receiver = self.receivers[group.route.receiver]
+        known_over = [alert for alert in over if alert.fingerprint in group.notified]
+        acknowledged = all(self.alerts[alert.fingerprint].acknowledged_by for alert in firing)
+        decision = stages.worth_notifying(
+            firing, known_over, now, reported=group.firing, at=group.at, repeat_interval=group.route.repeat_interval,
+            send_resolved=receiver.send_resolved, acknowledged=acknowledged,
+        )  # fmt: skip
+        kind = _KINDS.get(decision.reason)
+        if not receiver.send_resolved:
+            for alert in known_over:
+                self._hold(alert, StageDecision(NotifyReason.RESOLVED_NOT_SENT))
+        if decision.reason is NotifyReason.ACKNOWLEDGED:
+            for alert in firing:
+                by = self.alerts[alert.fingerprint].acknowledged_by
+                self._hold(alert, StageDecision(NotifyReason.ACKNOWLEDGED, by))
+        if kind is None:
+            return
+        new = firing if kind is NoticeKind.FIRING else []
+        new = [alert for alert in new if group.is_news(alert.fingerprint)]
+        self._notice(kind, firing, known_over if receiver.send_resolved else [], decision.reason.text, new=new)
+        group.at = now
+        group.firing = {alert.fingerprint for alert in firing}
+        for alert in firing:
+            group.notified.setdefault(alert.fingerprint, now)
+        group.plan_escalation(now)
+
+    def _notify_flapping(self, flapping: list[tuple[Alert, StageDecision]]) -> None:
+        """Once, and again if it goes on for `repeat_interval` without being acknowledged."""
+        group, now, again = self.group, self.now, self.group.route.repeat_interval
+        news = []
+        for alert, decision in flapping:
+            notified_at = group.flapping.get(alert.fingerprint)
+            if notified_at is None or (
+                now >= notified_at + again and not self.alerts[alert.fingerprint].acknowledged_by
+            ):
+                news.append((alert, decision.by))
+        if not news:
+            return
+        reason = f"{NotifyReason.FLAPS.text}: {news[0][1]}" + (f", and {len(news) - 1} more" if len(news) > 1 else "")
+        firing = [alert for alert, _ in news if self.alerts[alert.fingerprint].firing]
+        over = [alert for alert, _ in news if not self.alerts[alert.fingerprint].firing]
+        self._notice(NoticeKind.FLAPPING, firing, over, reason, new=firing)
+        for alert, _ in news:
+            group.flapping[alert.fingerprint] = now
+            group.notified.setdefault(alert.fingerprint, now)
+            group.firing.discard(alert.fingerprint)
+
+    def _notify_escalated(self, over: list[Alert]) -> None:
+        group = self.group
+        alerts = [alert for alert in over if alert.fingerprint in group.escalated]
+        if alerts and self.receivers[group.route.escalate_to].send_resolved:
+            self._notice(NoticeKind.RESOLVED, [], alerts, NotifyReason.ALL_RESOLVED.text, group.route.escalate_to)
+
+    def _notice(
+        self,
+        kind: NoticeKind,
+        firing: list[Alert],
+        over: list[Alert],
+        reason: str,
+        receiver: str = "",
+        new: Sequence[Alert] = (),
+    ) -> None:
+        group, names = self.group, {alert.fingerprint for alert in new}
+        known = [alert for alert in firing if alert.fingerprint not in names]
+        group.number += 1
+        self.changed = True
+        self.notices.append(
+            Notice(
+                receiver=receiver or group.route.receiver,
+                group_key=group.key,
+                number=group.number,
+                group_labels=dict(group.labels),
+                kind=kind,
+                at=self.now,
+                firing=(*in_order(new), *in_order(known)),
+                resolved=in_order(over),
+                reason=reason,
+                known=len(known),
+            )
+        )
+
+    def _hold(self, alert: Alert, decision: StageDecision) -> None:
+        """Notes it, unless the same was noted before."""
+        group, what = self.group, (decision.reason, decision.by)
+        before = group.held.get(alert.fingerprint)
+        if before == what or (before and before[0] is decision.reason is NotifyReason.FLAPPING):
+            return
+        group.held[alert.fingerprint] = what
+        self.held.append(Held(alert, group.route.receiver, decision, self.now))
+        self.changed = True
+
+
+_NOT_HELD = (NotifyReason.GOES_ON, "")
+_STAY = (NotifyReason.ACKNOWLEDGED, NotifyReason.NO_CHANNEL, NotifyReason.GOES_ON)

@@ -13,10 +13,10 @@ then, and of any label, can never hold. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import re2
 
@@ -48,10 +48,6 @@ class Matcher:
     def __str__(self) -> str:
         name = self.name if _UNQUOTED.fullmatch(self.name) else _quoted(self.name)
         return f"{name}{self.operator}{_quoted(self.value)}"
-
-    @property
-    def exact(self) -> bool:
-        return self.operator == "="
 
 
 Matchers = tuple[Matcher, ...]
@@ -98,14 +94,11 @@ def _unfit_level(matcher: Matcher) -> str | None:
 
 
 def _unfit_together(matchers: Matchers) -> str | None:
-    exact: dict[str, Matcher] = {}
-    for matcher in matchers:
-        if matcher.exact:
-            exact.setdefault(matcher.name, matcher)
+    exact = {each.name: each for each in reversed(matchers) if each.operator == "="}
     for other in matchers:
         wanted = exact.get(other.name)
         if wanted is not None and not other.test(wanted.value):
-            plain = other.exact and not _SPECIAL.search(wanted.value + other.value)
+            plain = other.operator == "=" and not _SPECIAL.search(wanted.value + other.value)
             either = f'; for either write {wanted.name}=~"{wanted.value}|{other.value}"' if plain else ""
             return f"no alert has both {wanted} and {other}, and all matchers have to hold{either}"
     return None
@@ -115,65 +108,53 @@ def parse(text: str, field: str = "matchers") -> Matchers:
     """The matchers in `text`. Raises OptimizationValidationError that says at which character it goes wrong."""
     if len(text) > TEXT_LIMIT:
         raise OptimizationValidationError(field, f"{len(text):,} characters; at most {TEXT_LIMIT:,} are allowed")
-    tokens = [*_tokens(free_text(text), field)][::-1]
-
-    def take(expected: str, *kinds: str) -> _Token:
-        if tokens[-1].kind not in kinds:
-            raise tokens[-1].refused(expected, field)
-        return tokens.pop()
-
-    braces = tokens[-1].kind == "{" and take("", "{")
+    text, at = free_text(text), 0
     matchers: list[Matcher] = []
-    while tokens[-1].kind in _TEXTS:
-        name = take("a label's name", *_TEXTS)
-        if not name.value:
-            raise OptimizationValidationError(field, f"character {name.place}: a label's name is empty")
-        operator, value = take("one of = != =~ !~", "operator"), take("a value", *_TEXTS)
+
+    def take(expected: str, pattern: re.Pattern[str]) -> str:
+        nonlocal at
+        if (found := pattern.match(text, at)) is None:
+            raise OptimizationValidationError(field, _unexpected(text, at, expected))
+        at = found.end()
+        return found[1]
+
+    braces = take("", _BRACE)
+    while _TEXT.match(text, at):
+        name = take("a label's name", _TEXT)
+        if name == '""':
+            raise OptimizationValidationError(field, f"character {at - 1}: a label's name is empty")
+        operator, value = take("one of = != =~ !~", _OPERATOR), take("a value", _TEXT)
         try:
-            matchers.append(Matcher(name.value, cast(Operator, operator.value), value.value))
+            matchers.append(Matcher(_unquoted(name), cast(Operator, operator), _unquoted(value)))
         except ValueError as error:
-            problem = f"character {value.place}: {value.value!r:.200} is no regular expression: {error}"
-            raise OptimizationValidationError(field, problem) from None
-        if tokens[-1].kind != ",":
+            wrong = f"character {at - len(value) + 1}: {_unquoted(value)!r:.200}"
+            raise OptimizationValidationError(field, f"{wrong} is no regular expression: {error}") from None
+        if not take("", _COMMA):
             break
-        take("", ",")
     if braces:
-        take("a comma or a closing brace" if matchers else "a label's name or a closing brace", "}")
-    take("a comma or the end" if matchers else "a label's name", "end")
+        take("a comma or a closing brace" if matchers else "a label's name or a closing brace", _CLOSING)
+    take("a comma or the end" if matchers else "a label's name", _END)
     return tuple(matchers)
 
 
-class _Token(NamedTuple):
-    kind: str
-    """`{`, `}`, `,`, operator, text, quoted, other, end."""
-    value: str
-    shown: str
-    place: int
-    """Which character of the text it begins with, from 1."""
-
-    def refused(self, expected: str, field: str) -> OptimizationValidationError:
-        hint = ""
-        if self.shown == "'":
-            hint = "; quotes are double ones"
-        elif self.kind == "text" and expected.startswith("a comma"):
-            hint = "; a value with blanks stands in double quotes"
-        found = "the end" if self.kind == "end" else repr(self.shown[:40])
-        return OptimizationValidationError(field, f"character {self.place}: expected {expected}, found {found}{hint}")
+def _unexpected(text: str, at: int, expected: str) -> str:
+    """What stands there instead, and what was probably meant."""
+    found = _ANYTHING.match(text, at)
+    assert found is not None
+    place, shown, hint = found.start(1) + 1, found[1], ""
+    if shown == '"':
+        return f"character {place}: the quote is not closed"
+    if shown == "'":
+        hint = "; quotes are double ones"
+    elif _UNQUOTED.fullmatch(shown) and expected.startswith("a comma"):
+        hint = "; a value with blanks stands in double quotes"
+    return f"character {place}: expected {expected}, found {repr(shown[:40]) if shown else 'the end'}{hint}"
 
 
-def _tokens(text: str, field: str) -> Iterator[_Token]:
-    """The last one is the end."""
-    for found in _TOKEN.finditer(text):
-        kind, shown = str(found.lastgroup), found[found.lastgroup or 0]
-        place = found.start(kind) + 1
-        if shown == '"':
-            raise OptimizationValidationError(field, f"character {place}: the quote is not closed")
-        value = free_text(_ESCAPE.sub(_unescaped, shown[1:-1])) if kind == "quoted" else shown
-        yield _Token(shown if kind == "mark" else kind, value, shown, place)
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return _ESCAPED[found[2]] if found[2] else chr(int(found[1], 16))
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    return free_text(_ESCAPE.sub(lambda found: _ESCAPED[found[2]] if found[2] else chr(int(found[1], 16)), text[1:-1]))
 
 
 def parse_all(texts: Iterable[str], field: str = "matchers") -> Matchers:
@@ -184,8 +165,11 @@ def parse_all(texts: Iterable[str], field: str = "matchers") -> Matchers:
 @lru_cache(maxsize=4096)
 def regular_expression(pattern: str, *, any_case: bool = False) -> Callable[[str], bool]:
     """Whether all of a text matches. Raises ValueError with RE2's reason where it is no regular expression."""
+    options = re2.Options()
+    options.log_errors, options.dot_nl, options.never_capture = False, True, True
+    options.case_sensitive = not any_case
     try:
-        compiled = re2.compile(pattern, _options(any_case))
+        compiled = re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else error
         raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
@@ -206,23 +190,13 @@ _ANSWERS_KEPT = 1000
 _WORD = re.compile(r"[\w-]+")
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$\"]")
 _UNQUOTED = re.compile(r"""[^\s{}!=~,\\"'`]+""")
-_TEXTS = ("text", "quoted")
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<mark>[{},])|(?P<operator>=~|!=|!~|=)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<text>[^\s{}!=~,\\"'`]+)|"""
-    r"""(?P<other>\S)|(?P<end>\Z))""",
-    re.DOTALL,
-)
+_WRITTEN = r""""(?:[^"\\]|\\.)*"|[^\s{}!=~,\\"'`]+"""
+_TEXT = re.compile(rf"\s*({_WRITTEN})", re.DOTALL)
+_OPERATOR = re.compile(r"\s*(=~|!=|!~|=)")
+_BRACE, _COMMA, _CLOSING, _END = (re.compile(rf"\s*({mark})") for mark in (r"\{?", ",?", r"\}", r"\Z"))
+_ANYTHING = re.compile(rf"\s*({_WRITTEN}|=~|!=|!~|\S|\Z)", re.DOTALL)
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([ntr"\\]))""")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
-
-
-def _options(any_case: bool) -> re2.Options:
-    options = re2.Options()
-    options.log_errors = False
-    options.dot_nl = True
-    options.never_capture = True
-    options.case_sensitive = not any_case
-    return options
 
 
 def _test(operator: Operator, value: str, *, any_case: bool = False) -> Callable[[str], bool]:

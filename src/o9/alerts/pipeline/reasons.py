@@ -53,9 +53,6 @@ class NotifyReason(_Coded):
     REPEATED = "repeated", "still firing (repeat_interval)"
     FLAPS = "flaps", "flaps"
     NOT_ACKNOWLEDGED = "not_acknowledged", "not acknowledged"
-    # Of a message on its channel.
-    TRIED_AGAIN = "tried_again", "tried again"
-    GIVEN_UP = "given_up", "given up"
 
 
 class RuleReason(_Coded):

@@ -1,16 +1,15 @@
 """The stages between an alert and a message, each a decision with a named reason.
 
-    suppressed                                   of one alert: may anyone be notified of it now?
-    worth_notifying                              of a group: does the receiver know that already?
-    tried_again                                  of a message that failed: later, or no more?
+    suppressed          of one alert: may anyone be notified of it now?
+    worth_notifying     of a group: does the receiver know that already?
 
 Every stage is a function (what it is about, now, what is known) → Decision. It does nothing, and the same arguments
-always give the same answer; `o9.alerts.pipeline.engine` gathers what is known and does what is decided.
+always give the same answer; `o9.alerts.pipeline.engine` gathers what is known and does what is decided. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -18,9 +17,8 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from o9.alerts.config.fields import Span
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.flapping import Damping, flaps, kept
-from o9.alerts.pipeline.inhibition import Inhibitions
+from o9.alerts.pipeline.alert import Alert, Labels
+from o9.alerts.pipeline.matchers import Matchers, match
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.silences import Silences
@@ -28,14 +26,160 @@ from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
 from o9.config import Typed
 from o9.text.format import duration
 
+CHANGES_KEPT = 1000
+
+
+# Inhibition: while one alert fires, others are suppressed.
+
+
+@dataclass(frozen=True, slots=True)
+class InhibitRule:
+    """It mutes an alert that fits `target` while one that fits `source` fires and has the same values in the labels
+    `equal` (both without one are equal, too). An alert that fits both sides is muted only by one that does not: so none
+    mutes itself, and no two each other. The semantics are Alertmanager's.
+    """
+
+    source: Matchers
+    target: Matchers
+    equal: tuple[str, ...] = ()
+    name: str = ""
+
+    def values(self, labels: Labels) -> tuple[str, ...]:
+        return tuple(labels.get(name, "") for name in self.equal)
+
+
+class Inhibitions:
+    """The alerts that may mute others, by rule and values. Which rules concern an alert is looked up once."""
+
+    def __init__(self, rules: Sequence[InhibitRule]) -> None:
+        self._rules = tuple(rules)
+        # By rule, values and whether they are targets too; then by fingerprint.
+        self._firing: dict[tuple[int, tuple[str, ...], bool], dict[str, Alert]] = {}
+        self._concerning: dict[str, Concerning] = {}
+        self._shared: dict[Concerning, Concerning] = {}
+
+    def put(self, alert: Alert, *, firing: bool) -> None:
+        """An alert that fires, or does no more."""
+        sources, targets = self._rules_of(alert)
+        for number in sources:
+            key = number, self._rules[number].values(alert.labels), number in targets
+            known = self._firing.setdefault(key, {})
+            if firing:
+                known[alert.fingerprint] = alert
+            else:
+                known.pop(alert.fingerprint, None)
+            if not known:
+                del self._firing[key]
+
+    def muting(self, alert: Alert, now: datetime) -> Alert | None:
+        """An alert that mutes this one at `now`."""
+        sources, targets = self._rules_of(alert)
+        for number in targets:
+            values = self._rules[number].values(alert.labels)
+            for is_target in (False,) if number in sources else (False, True):
+                for source in self._firing.get((number, values, is_target), {}).values():
+                    if not source.resolved(now):
+                        return source
+        return None
+
+    def forget(self, fingerprint: str) -> None:
+        """An alert that does not fire."""
+        self._concerning.pop(fingerprint, None)
+
+    def _rules_of(self, alert: Alert) -> Concerning:
+        if not self._rules:
+            return _NONE
+        found = self._concerning.get(alert.fingerprint)
+        if found is None:
+            sources = tuple(number for number, rule in enumerate(self._rules) if match(rule.source, alert.labels))
+            targets = tuple(number for number, rule in enumerate(self._rules) if match(rule.target, alert.labels))
+            found = self._shared.setdefault((sources, targets), (sources, targets))
+            self._concerning[alert.fingerprint] = found
+        return found
+
+
+Concerning = tuple[tuple[int, ...], tuple[int, ...]]
+"""The rules of which an alert is a source, and those of which it is a target."""
+_NONE: Concerning = ((), ())
+
+
+# Flap damping
+
+
+class Damping(Typed):
+    """An alert that changes too often is reported once as flapping, and then not until it is quiet.
+
+    It changes at each end, and at each start but the first. It flaps from the moment of its `changes`-th change within
+    `within` until it has not changed for `quiet`.
+    """
+
+    changes: Annotated[int, Strict(), Field(ge=2, le=1_000)] = 6
+    within: Span = timedelta(minutes=15)
+    quiet: Span = timedelta(minutes=15)
+
+
+def flaps(changes: Sequence[datetime], now: datetime, damping: Damping) -> bool:
+    """`changes` in their order."""
+    if len(changes) < damping.changes or now - changes[-1] >= damping.quiet:
+        return False
+    return changes[-1] - changes[-damping.changes] <= damping.within
+
+
+def kept(changes: Sequence[datetime], now: datetime, damping: Damping) -> tuple[datetime, ...]:
+    """Those of `changes` that still matter at `now`; none where it has been quiet."""
+    if not changes or now - changes[-1] >= damping.quiet:
+        return ()
+    since = changes[-1] - damping.within
+    return tuple(change for change in changes[-CHANGES_KEPT:] if change >= since)
+
+
+class CountedChanges(dict[str, tuple[datetime, ...]]):
+    """By fingerprint, when an alert changed, as far as that counts; in the order of the last change of each."""
+
+    def __init__(self, damping: Damping | None) -> None:
+        super().__init__()
+        self._damping = damping
+
+    def count(self, name: str, at: datetime) -> tuple[datetime, ...]:
+        """It changed at `at`, or as late as it changed before. Answers with all that counts."""
+        if self._damping is None:
+            return ()
+        before = self.pop(name, ())
+        at = max((at, *before[-1:]))
+        self[name] = (*kept(before, at, self._damping), at)
+        return self[name]
+
+    def flaps(self, name: str) -> bool:
+        """At its last change."""
+        changes = self.get(name)
+        return self._damping is not None and changes is not None and flaps(changes, changes[-1], self._damping)
+
+    def is_quiet(self, name: str, now: datetime) -> bool:
+        """Whether its changes count no more."""
+        changes = self.get(name)
+        return self._damping is not None and changes is not None and now - changes[-1] >= self._damping.quiet
+
+
+def changes_of(episodes: Iterable[Alert], now: datetime) -> tuple[datetime, ...]:
+    """When an alert changed, from its episodes as a store has them."""
+    moments: list[datetime] = []
+    for episode in sorted(episodes, key=lambda each: each.starts_at):
+        if moments:
+            moments.append(max(episode.starts_at, moments[-1]))
+        if episode.ends_at is not None and episode.ends_at <= now:
+            moments.append(max(episode.ends_at, episode.starts_at))
+    return tuple(moments)
+
+
+# The decisions
+
 
 @dataclass(frozen=True, slots=True)
 class StageDecision:
-    """`by` names what decided (a silence's id, the inhibiting alert, …); `until` is set where time will decide anew."""
+    """`by` names what decided: a silence's id, the inhibiting alert, an interval."""
 
     reason: NotifyReason
     by: str = ""
-    until: datetime | None = None
 
 
 GOES_ON = StageDecision(NotifyReason.GOES_ON)
@@ -59,15 +203,14 @@ def suppressed(alert: Alert, now: datetime, known: GroupContext) -> StageDecisio
     if (source := known.inhibitions.muting(alert, now)) is not None:
         return StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
     if (silence := known.silences.muting(alert, now)) is not None:
-        return StageDecision(NotifyReason.SILENCED, silence.silence_id, silence.ends_at)
+        return StageDecision(NotifyReason.SILENCED, silence.silence_id)
     if known.interval is not GOES_ON:
         return known.interval
     changes = known.changes.get(alert.fingerprint)
     if known.damping is None or not changes or not flaps(changes, now, known.damping):
         return GOES_ON
     recent = kept(changes, now, known.damping)
-    words = f"{len(recent)} changes in {duration(recent[-1] - recent[0])}"
-    return StageDecision(NotifyReason.FLAPPING, words, recent[-1] + known.damping.quiet)
+    return StageDecision(NotifyReason.FLAPPING, f"{len(recent)} changes in {duration(recent[-1] - recent[0])}")
 
 
 def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> StageDecision:
@@ -79,32 +222,31 @@ def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> Stage
     return GOES_ON
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """What a group's receiver was notified of, from the notification log."""
+def worth_notifying(
+    firing: Sequence[Alert],
+    over: Sequence[Alert],
+    now: datetime,
+    *,
+    reported: Collection[str],
+    at: datetime | None,
+    repeat_interval: timedelta,
+    send_resolved: bool,
+    acknowledged: bool,
+) -> StageDecision:
+    """Of the alerts of a group that fire, and of those that the receiver knows of and that are over.
 
-    firing: frozenset[str] | set[str]
-    """The fingerprints that the last message reported as firing."""
-    at: datetime | None
-    """When that was."""
-    repeat_interval: timedelta
-    send_resolved: bool
-    all_acknowledged: bool
-    """Whether each firing alert of the group is acknowledged."""
-
-
-def worth_notifying(group: tuple[Sequence[Alert], Sequence[Alert]], now: datetime, given: Reported) -> StageDecision:
-    """Of the alerts of a group that fire, and of those that the receiver knows of and that are over."""
-    firing, over = group
-    if any(alert.fingerprint not in given.firing for alert in firing):
-        return StageDecision(NotifyReason.NEW_ALERTS if given.firing else NotifyReason.FIRST)
-    if over and given.send_resolved:
+    reported: the fingerprints that the last message, at `at`, reported as firing. acknowledged: whether each that fires
+    is.
+    """
+    if any(alert.fingerprint not in reported for alert in firing):
+        return StageDecision(NotifyReason.NEW_ALERTS if reported else NotifyReason.FIRST)
+    if over and send_resolved:
         return StageDecision(NotifyReason.SOME_RESOLVED if firing else NotifyReason.ALL_RESOLVED)
-    if not firing or given.at is None or now < given.at + given.repeat_interval:
+    if not firing or at is None or now < at + repeat_interval:
         return StageDecision(NotifyReason.NOTHING_NEW)
-    if given.all_acknowledged:
+    if acknowledged:
         return StageDecision(NotifyReason.ACKNOWLEDGED)
-    return StageDecision(NotifyReason.REPEATED, duration(given.repeat_interval))
+    return StageDecision(NotifyReason.REPEATED, duration(repeat_interval))
 
 
 class Throttle(Typed):
@@ -112,35 +254,3 @@ class Throttle(Typed):
 
     messages: Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
     every: Span
-
-
-FIRST_PAUSE = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(minutes=5)
-TRIED_FOR = timedelta(hours=24)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How the last try went. `chance` is a random number from 0 to 1, by which the pauses of many spread out."""
-
-    tries: int
-    permanent: bool
-    retry_after: timedelta | None
-    chance: float
-
-
-def tried_again(created_at: datetime, now: datetime, known: Failure) -> StageDecision:
-    """Of a message that failed: when it is tried again. Pauses double up to the longest, less up to half by chance.
-
-    What the service asks for (`Retry-After`) is kept to. The last try is a day after the message was due at the latest.
-    """
-    end = created_at + TRIED_FOR
-    if known.permanent:
-        return StageDecision(NotifyReason.GIVEN_UP, "the channel refused it for good")
-    if now >= end:
-        return StageDecision(NotifyReason.GIVEN_UP, f"it was tried for {duration(TRIED_FOR)}")
-    pause = min(FIRST_PAUSE * 2 ** min(known.tries - 1, 30), LONGEST_PAUSE) * (1 - known.chance / 2)
-    by = ""
-    if known.retry_after is not None and known.retry_after > pause:
-        pause, by = min(known.retry_after, TRIED_FOR), "Retry-After"
-    return StageDecision(NotifyReason.TRIED_AGAIN, by, min(now + pause, end))

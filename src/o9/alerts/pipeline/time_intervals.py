@@ -33,6 +33,10 @@ MONTHS = (
     "january", "february", "march", "april", "may", "june",
     "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
+_TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9]))|24:00")
+
+
+# Fields; each raises ValueError
 
 
 class _Times(Typed):
@@ -40,16 +44,105 @@ class _Times(Typed):
     end_time: Words
 
 
+def _time_range(data: Any) -> Range:
+    given = validated(_Times, data)
+    first, last = _minute(given.start_time), _minute(given.end_time)
+    if first >= last:
+        start, end = given.start_time, given.end_time
+        raise ValueError(
+            f"{start} is not before {end}; one that crosses midnight is two: {start} to 24:00, 00:00 to {end}"
+        )
+    return first, last
+
+
+def _minute(text: str) -> int:
+    """Of the day: ``09:30``, up to ``24:00``."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
+    return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
+
+
+def _index(word: str, names: tuple[str, ...], kind: str) -> int:
+    try:
+        return names.index(word.lower())
+    except ValueError:
+        raise ValueError(f"{word!r:.80} is no {kind}; they are {', '.join(names)}") from None
+
+
+def _number(word: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,4}", word) or not low <= int(word) <= high:
+        raise ValueError(f"{word!r:.80} is no number from {low} to {high}")
+    return int(word)
+
+
+def _month(word: str) -> int:
+    return _number(word, 1, 12) if word[:1] in "-0123456789" else _index(word, MONTHS, "month") + 1
+
+
+def _both(value: Any, member: Callable[[str], int]) -> Range:
+    text = as_text(value)
+    first, colon, last = text.strip().partition(":")
+    if not colon and "-" in first[1:]:
+        raise ValueError(f"{text!r:.80}: a range has a colon between its ends, as 1:7 or monday:friday")
+    return member(first.strip()), member((last if colon else first).strip())
+
+
+def _range(member: Callable[[str], int]) -> PlainValidator:
+    """``2027`` or ``2026:2028``, ``saturday`` or ``monday:friday``."""
+
+    def read(value: Any) -> Range:
+        first, last = _both(value, member)
+        if first > last:
+            raise ValueError(f"{value}: the end is before the start; one that runs over the end is two ranges")
+        return first, last
+
+    return PlainValidator(read)
+
+
+def _days(value: Any) -> Range:
+    """``1:7``, ``-1`` or ``25:-1``; none that is empty in every month."""
+    first, last = _both(value, lambda word: _number(word, -31, 31))
+    if first == 0 or last == 0:
+        raise ValueError("days of a month are 1 to 31, or -31 to -1 counted from its end")
+    if first < 0 < last:
+        raise ValueError(f"{value}: where the first day counts from the end of the month, so does the last")
+    if (28 + first if first < 0 else first) > (28 + last if last < 0 else last):
+        raise ValueError(f"{value}: the last day is before the first")
+    return first, last
+
+
+def _time_zone(value: Any) -> ZoneInfo:
+    name = as_text(value)
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{name!r:.80} is no time zone; write one such as America/New_York") from None
+
+
+def _exchange(name: str) -> str:
+    """After a look at this year's sessions."""
+    if importlib.util.find_spec("exchange_calendars") is None:
+        raise ValueError(f"the calendar {name} needs a package: pip install 'prefect-o9[calendars]'")
+    from exchange_calendars import get_calendar_names
+
+    if name not in get_calendar_names():
+        raise ValueError(f"{name!r:.80} is no exchange's calendar{suggestion(name, get_calendar_names())}")
+    if trades(name, utc_now()) is None:
+        raise ValueError(f"the installed exchange-calendars cannot tell when {name} trades this year")
+    return name
+
+
 class TimeInterval(Typed):
     """An empty field is no condition. Days of the month may count from its end: -1 is the last."""
 
-    times: tuple[Annotated[Range, PlainValidator(lambda value: _time_range(value))], ...] = ()
-    weekdays: Several[Annotated[Range, PlainValidator(lambda value: weekday_range(as_text(value)))]] = ()
-    days_of_month: Several[Annotated[Range, PlainValidator(lambda value: day_range(as_text(value)))]] = ()
-    months: Several[Annotated[Range, PlainValidator(lambda value: month_range(as_text(value)))]] = ()
-    years: Several[Annotated[Range, PlainValidator(lambda value: year_range(as_text(value)))]] = ()
-    location: Annotated[ZoneInfo | None, PlainValidator(lambda value: time_zone(as_text(value)))] = None
-    calendar: Annotated[Words, AfterValidator(lambda name: exchange(name))] = ""
+    times: tuple[Annotated[Range, PlainValidator(_time_range)], ...] = ()
+    weekdays: Several[Annotated[Range, _range(lambda word: _index(word, WEEKDAYS, "weekday"))]] = ()
+    days_of_month: Several[Annotated[Range, PlainValidator(_days)]] = ()
+    months: Several[Annotated[Range, _range(_month)]] = ()
+    years: Several[Annotated[Range, _range(lambda word: _number(word, 1, 9999))]] = ()
+    location: Annotated[ZoneInfo | None, PlainValidator(_time_zone)] = None
+    calendar: Annotated[Words, AfterValidator(_exchange)] = ""
 
     def holds(self, now: datetime) -> bool | None:
         """None where that is unknown: the calendar does not reach so far."""
@@ -77,81 +170,6 @@ def holding(intervals: TimeIntervals, names: Sequence[str], now: datetime) -> st
 def none_holds(intervals: TimeIntervals, names: Sequence[str], now: datetime) -> bool:
     """Whether it is certain that none of `names` holds at `now`."""
     return all(each.holds(now) is False for name in names for each in intervals[name])
-
-
-def minute_of(text: str) -> int:
-    """Of the day: ``09:30``, up to ``24:00``. Raises ValueError."""
-    found = _TIME.fullmatch(text)
-    if found is None:
-        raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
-    return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
-
-
-def _time_range(data: Any) -> Range:
-    given = validated(_Times, data)
-    return time_range(given.start_time, given.end_time)
-
-
-def time_range(start: str, end: str) -> Range:
-    """Raises ValueError for what is no time of day, and for a range that ends before it starts."""
-    first, last = minute_of(start), minute_of(end)
-    if first >= last:
-        raise ValueError(
-            f"{start} is not before {end}; one that crosses midnight is two: {start} to 24:00, 00:00 to {end}"
-        )
-    return first, last
-
-
-def weekday_range(text: str) -> Range:
-    """``saturday`` or ``monday:friday``; the week starts on Sunday. Raises ValueError."""
-    return _ordered(text, lambda word: _index(word, WEEKDAYS, "weekday"))
-
-
-def month_range(text: str) -> Range:
-    """``12``, ``december`` or ``june:august``. Raises ValueError."""
-
-    def month(word: str) -> int:
-        return _number(word, 1, 12) if word[:1] in "-0123456789" else _index(word, MONTHS, "month") + 1
-
-    return _ordered(text, month)
-
-
-def year_range(text: str) -> Range:
-    """``2027`` or ``2026:2028``. Raises ValueError."""
-    return _ordered(text, lambda word: _number(word, 1, 9999))
-
-
-def day_range(text: str) -> Range:
-    """``1:7``, ``-1`` or ``25:-1``. Raises ValueError, also for a range that is empty in every month."""
-    first, last = _both(text, lambda word: _number(word, -31, 31))
-    if first == 0 or last == 0:
-        raise ValueError("days of a month are 1 to 31, or -31 to -1 counted from its end")
-    if first < 0 < last:
-        raise ValueError(f"{text}: where the first day counts from the end of the month, so does the last")
-    if (28 + first if first < 0 else first) > (28 + last if last < 0 else last):
-        raise ValueError(f"{text}: the last day is before the first")
-    return first, last
-
-
-def time_zone(name: str) -> ZoneInfo:
-    """Raises ValueError for what is no time zone."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError(f"{name!r:.80} is no time zone; write one such as America/New_York") from None
-
-
-def exchange(name: str) -> str:
-    """The calendar's name, after a look at this year's sessions. Raises ValueError where they cannot be had."""
-    if importlib.util.find_spec("exchange_calendars") is None:
-        raise ValueError(f"the calendar {name} needs a package: pip install 'prefect-o9[calendars]'")
-    from exchange_calendars import get_calendar_names
-
-    if name not in get_calendar_names():
-        raise ValueError(f"{name!r:.80} is no exchange's calendar{suggestion(name, get_calendar_names())}")
-    if trades(name, utc_now()) is None:
-        raise ValueError(f"the installed exchange-calendars cannot tell when {name} trades this year")
-    return name
 
 
 def trades(name: str, now: datetime) -> bool | None:
@@ -185,33 +203,3 @@ def _on_day(days: Range, local: datetime) -> bool:
     length = months_of.monthrange(local.year, local.month)[1]
     first, last = (length + day + 1 if day < 0 else day for day in days)
     return first <= local.day <= last
-
-
-_TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9]))|24:00")
-
-
-def _both(text: str, member: Callable[[str], int]) -> Range:
-    first, colon, last = text.strip().partition(":")
-    if not colon and "-" in first[1:]:
-        raise ValueError(f"{text!r:.80}: a range has a colon between its ends, as 1:7 or monday:friday")
-    return member(first.strip()), member((last if colon else first).strip())
-
-
-def _ordered(text: str, member: Callable[[str], int]) -> Range:
-    first, last = _both(text, member)
-    if first > last:
-        raise ValueError(f"{text}: the end is before the start; one that runs over the end is two ranges")
-    return first, last
-
-
-def _index(word: str, names: tuple[str, ...], kind: str) -> int:
-    try:
-        return names.index(word.lower())
-    except ValueError:
-        raise ValueError(f"{word!r:.80} is no {kind}; they are {', '.join(names)}") from None
-
-
-def _number(word: str, low: int, high: int) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,4}", word) or not low <= int(word) <= high:
-        raise ValueError(f"{word!r:.80} is no number from {low} to {high}")
-    return int(word)

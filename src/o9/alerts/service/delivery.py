@@ -14,18 +14,15 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from o9.alerts.channels.outcome import Channel, Failed, Sent, failed
 from o9.alerts.channels.registry import shows_the_first
 from o9.alerts.config.schema import Configuration
-from o9.alerts.messages.render import SHOWN, Messages
-from o9.alerts.pipeline import stages
+from o9.alerts.messages.render import SHOWN, Message
 from o9.alerts.pipeline.notice import Notice
-from o9.alerts.pipeline.reasons import NotifyReason
-from o9.alerts.pipeline.stages import Failure
 from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
@@ -35,50 +32,42 @@ from o9.store import queries
 from o9.store.alerts.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
 from o9.store.core.unit import Row
 from o9.store.store import Store
+from o9.text.format import duration
 
 logger = logging.getLogger(__name__)
 STOP_GRACE_SECONDS, CUT_OFF_SECONDS = 2.0, 1.0
+FIRST_PAUSE, LONGEST_PAUSE, TRIED_FOR = timedelta(seconds=5), timedelta(minutes=5), timedelta(hours=24)
 STORE_AWAY = Backoff(1.0, 1.0)
 CUT_OFF = failed("cut off when its node stopped", in_doubt=True)
 
 OnAttempt = Callable[[dict[str, Any]], None]
 
 
+@dataclass
 class Delivery:
     """`on_attempt` gets each attempt that ended: what `entry_of` gives."""
 
-    def __init__(
-        self,
-        store: Store,
-        node: str,
-        lease_seconds: float,
-        on_attempt: OnAttempt | None = None,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
-        self._store = store
-        self._node = node
-        self._lease_seconds = lease_seconds
-        self._on_attempt = on_attempt
-        self._chance = chance
-        self._channels: dict[str, Channel] = {}
-        self._announced: tuple[str, ...] = ()
-        self._configuration = Configuration()
-        self._messages: dict[str, Messages] = {}
-        self._workers: dict[str, asyncio.Task[None]] = {}
-        self._sending: set[int] = set()
-        self._not_before: dict[str, float] = {}
-        self._stopping = False
+    store: Store
+    node: str
+    lease_seconds: float
+    on_attempt: OnAttempt | None = None
+    _channels: dict[str, Channel] = field(default_factory=dict, init=False)
+    _announced: tuple[str, ...] = field(default=(), init=False)
+    _configuration: Configuration = field(default_factory=Configuration, init=False)
+    _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+    _sending: set[int] = field(default_factory=set, init=False)
+    _not_before: dict[str, float] = field(default_factory=dict, init=False)
+    _stopping: bool = field(default=False, init=False)
 
     def use(self, channels: Mapping[str, Channel], announced: tuple[str, ...], configuration: Configuration) -> None:
         """Send through these from now on. `announced`: those that other nodes may not have."""
         self._channels, self._announced = dict(channels), announced
         self._configuration = configuration
-        self._messages.clear()
 
     async def keep(self) -> None:
         """Renew this node's claims. Raises OptimizationStoreError where the store is away."""
         sending = list(self._sending)
-        await self._store.write_async(KeepChannels(self._node, self._announced, self._lease_seconds, sending))
+        await self.store.write_async(KeepChannels(self.node, self._announced, self.lease_seconds, sending))
 
     async def look(self) -> None:
         """Begin to send what is due and not being sent. Raises OptimizationStoreError where the store is away."""
@@ -118,21 +107,21 @@ class Delivery:
             _, left = await asyncio.wait(left, timeout=CUT_OFF_SECONDS)
         if left:
             logger.error("%d channels cannot be stopped; what they were sending is sent again", len(left))
-        await self._store.write_async(LeaveChannels(self._node))
+        await self.store.write_async(LeaveChannels(self.node))
 
     def _due(self, channels: list[str]) -> list[str]:
         """In a thread."""
-        if not self._store.read(queries.has_pending_notifications):
+        if not self.store.read(queries.has_pending_notifications):
             return []
-        return self._store.read(queries.due_channels, channels, dead_on_this_host(self._store))
+        return self.store.read(queries.due_channels, channels, dead_on_this_host(self.store))
 
     async def _work(self, name: str) -> None:
         """Send through one channel until nothing is due."""
         try:
             while not self._stopping and (channel := self._channels.get(name)) is not None:
-                dead = await asyncio.to_thread(dead_on_this_host, self._store)
-                begun = await self._store.write_async(
-                    BeginTry(name, self._node, self._lease_seconds, dead, self._throttles())
+                dead = await asyncio.to_thread(dead_on_this_host, self.store)
+                begun = await self.store.write_async(
+                    BeginTry(name, self.node, self.lease_seconds, dead, self._throttles())
                 )
                 if begun is None:
                     return
@@ -154,14 +143,16 @@ class Delivery:
                 end = EndTry(row["id"], row["tries"], row["claimed_by"])
                 await self._end(row, replace(end, error=CUT_OFF.reason, retry_in=0.0, in_doubt=True))
                 raise
-            await self._end(row, end_of(row, outcome, utc_now(), self._chance()))
+            await self._end(row, end_of(row, outcome, utc_now(), random.random()))
         finally:
             self._sending.discard(row["id"])
 
     async def _send(self, channel: Channel, row: Row) -> Sent | Failed:
         try:
             notice = await asyncio.to_thread(self._notice, row, shows_the_first(channel))
-            message = self._messages_of(row["receiver"]).of(notice)
+            known = self._configuration.receivers.get(row["receiver"])
+            templates = {**self._configuration.templates, **(known.templates if known else {})}
+            message = Message(notice, templates, self._configuration.link)
         except OptimizationStoreError:
             raise
         except Exception as error:  # an internal error must not hold up all others of the channel
@@ -175,14 +166,14 @@ class Delivery:
 
     def _notice(self, row: Row, counts: bool) -> Notice:
         """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
-        begins, read = len(row["firing"]) - row["known"], self._store.read
+        begins, read = len(row["firing"]) - row["known"], self.store.read
         names = [*row["firing"][:begins], *row["resolved"], *row["firing"][begins:]]
         if counts and len(names) > SHOWN and len(shown := read(queries.episodes, names[:SHOWN])) == SHOWN:
             return notice_in(row, shown, read(queries.alert_words, names[SHOWN:]))
         return notice_in(row, read(queries.episodes, names))
 
     async def _end(self, row: Row, end: EndTry) -> None:
-        writing = retried(lambda: self._store.write_async(end), StoreUnavailableError, STORE_AWAY, self._not_written)
+        writing = retried(lambda: self.store.write_async(end), StoreUnavailableError, STORE_AWAY, self._not_written)
         mine = await asyncio.shield(writing)
         where = f"{row['channel']} ({row['receiver']})"
         if not mine:
@@ -194,20 +185,13 @@ class Delivery:
         else:
             again = f"trying again in {end.retry_in:.0f} s"
             logger.log(logging.WARNING if row["tries"] == 1 else logging.DEBUG, "%s: %s; %s", where, end.error, again)
-        if self._on_attempt is not None:
-            self._on_attempt(entry_of(row, end))
+        if self.on_attempt is not None:
+            self.on_attempt(entry_of(row, end))
 
     def _not_written(self, error: Exception, _: int) -> None:
         """It is tried again: as long as the store is away, no other node can take the notification over either."""
         if self._stopping:
             raise error
-
-    def _messages_of(self, receiver: str) -> Messages:
-        if receiver not in self._messages:
-            known = self._configuration.receivers.get(receiver)
-            templates = {**self._configuration.templates, **(known.templates if known else {})}
-            self._messages[receiver] = Messages(templates, link=self._configuration.link)
-        return self._messages[receiver]
 
     def _throttles(self) -> dict[str, tuple[int, float]]:
         throttles = {name: self._configuration.throttle_of(name) for name in self._configuration.receivers}
@@ -219,18 +203,23 @@ class Delivery:
 
 
 def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> EndTry:
-    """What becomes of a notification after a try."""
+    """What becomes of a notification after a try.
+
+    Pauses double up to the longest, less up to half by `chance`, by which those of many spread out. What the service
+    asks for (`Retry-After`) is kept to. The last try is a day after the message was due at the latest.
+    """
     end = EndTry(row["id"], row["tries"], row["claimed_by"])
     if isinstance(outcome, Sent):
         return end
-    failure = Failure(row["tries"], outcome.permanent, outcome.retry_after, chance)
-    decision = stages.tried_again(datetime.fromisoformat(row["created_at"]), now, failure)
-    if decision.reason is NotifyReason.GIVEN_UP or decision.until is None:
-        return replace(end, error=f"{outcome.reason} (given up: {decision.by})", in_doubt=outcome.in_doubt)
-    pause = outcome.retry_after or timedelta(0)
-    retry_in = (decision.until - now).total_seconds()
-    pause_seconds = min(pause.total_seconds(), retry_in)
-    return replace(end, error=outcome.reason, retry_in=retry_in, pause=pause_seconds, in_doubt=outcome.in_doubt)
+    end = replace(end, error=outcome.reason, in_doubt=outcome.in_doubt)
+    left = datetime.fromisoformat(row["created_at"]) + TRIED_FOR - now
+    if outcome.permanent or left <= timedelta(0):
+        why = "the channel refused it for good" if outcome.permanent else f"it was tried for {duration(TRIED_FOR)}"
+        return replace(end, error=f"{outcome.reason} (given up: {why})")
+    pause = min(FIRST_PAUSE * 2 ** min(row["tries"] - 1, 30), LONGEST_PAUSE) * (1 - chance / 2)
+    asked = outcome.retry_after or timedelta(0)
+    retry_in = min(max(pause, asked), left)
+    return replace(end, retry_in=retry_in.total_seconds(), pause=min(asked, retry_in).total_seconds())
 
 
 def entry_of(row: Row, end: EndTry) -> dict[str, Any]:

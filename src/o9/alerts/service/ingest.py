@@ -1,22 +1,23 @@
 """Ingesting alerts: those that arrive together are filtered and recorded together.
 
-Contract. Owned by one event loop. `add` and `add_all` return when the alerts are durable; each is refused by
-itself. While a batch is written the next one gathers, so that what arrives decides how large they are; no more than
-BATCH, for the store's other writers take turns with them. A caller that is cancelled does not undo what it added.
+Contract. Owned by one event loop. `add` returns when the alerts are durable; each is refused by itself. While a batch
+is written the next one gathers, so that what arrives decides how large they are; no more than BATCH, for the store's
+other writers take turns with them. A caller that is cancelled does not undo what it added.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from o9.alerts.pipeline.reasons import NotifyReason
-from o9.alerts.service.filters import AlertFilters
 from o9.alerts.service.repository import new_alert_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now
@@ -24,13 +25,18 @@ from o9.store.alerts.episodes import NewAlert, RaiseAlerts, Recorded
 from o9.store.alerts.outbox import RecordSuppressed, Suppressed
 from o9.store.core.column_types import moment
 from o9.store.store import Store
+from o9.strategies.registry import is_async
+from o9.user_code.calls import Calls, Unanswered
 
+logger = logging.getLogger(__name__)
 BATCH = 4_000
+RULE_SECONDS = 10.0  # for all alerts that arrived together
 AT_ONCE = 250  # of a list, before whatever else runs in the loop has its turn
 
 _recording: ContextVar[bool] = ContextVar("o9_recording_alerts", default=False)
 """Set while alerts are filtered and recorded: what a filter itself sends is not filtered, and does not wait."""
 
+FilterFunction = Callable[[OptimizationAlert], Any]
 Ingested = Recorded | OptimizationError | None
 """What became of an alert: None where a rule dropped it, an error where it was refused."""
 
@@ -52,18 +58,10 @@ class AlertIngest:
         self._waiting: deque[_Parcel] = deque()
         self._writing: asyncio.Task[None] | None = None
 
-    async def add(self, alert: OptimizationAlert, resolve_timeout: timedelta | None) -> Recorded | None:
-        """What became of it; None where a rule dropped it.
-
-        Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id that is taken.
+    async def add(self, alerts: Sequence[OptimizationAlert], resolve_timeout: timedelta | None) -> list[Ingested]:
+        """What became of each, in their order: an error is an OptimizationValidationError, which names the field, or an
+        OptimizationConflictError for an id that is taken.
         """
-        (answer,) = await self._take((alert,), (new_alert_of(alert, resolve_timeout),))
-        if isinstance(answer, OptimizationError):
-            raise answer
-        return answer
-
-    async def add_all(self, alerts: Sequence[OptimizationAlert], resolve_timeout: timedelta | None) -> list[Ingested]:
-        """What became of each, in their order."""
         answers: list[Ingested] = []
         left = iter(alerts)
         while piece := list(islice(left, BATCH)):
@@ -133,3 +131,73 @@ class AlertIngest:
             await self._store.write_async(RecordSuppressed(suppressed))
         given = iter(await writing)
         return [None if place in dropped else next(given) for place in range(len(new_alerts))]
+
+
+class AlertFilters:
+    """Users' own rules, asked about each alert before it is recorded, in the order of their registration.
+
+    Only False drops an alert. A rule gets a copy. It has a limited time for all alerts that arrived together, and is
+    not called while an earlier call hangs. One that fails drops nothing: that is logged, once until it succeeds.
+    """
+
+    def __init__(self, seconds: float = RULE_SECONDS) -> None:
+        self._seconds = seconds
+        self._rules: list[_Filter] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def add(self, rule: FilterFunction) -> None:
+        """Raises OptimizationValidationError for what cannot be called."""
+        if not callable(rule):
+            raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called; give a function of one alert")
+        self._rules.append(_Filter(rule, self._seconds))
+
+    async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
+        """Which of `alerts` are dropped, by their place, and by which rule."""
+        dropped: dict[int, str] = {}
+        for rule in self._rules:
+            left = [place for place in range(len(alerts)) if place not in dropped]
+            answers = await rule.answers([copy.deepcopy(alerts[place]) for place in left])
+            dropped |= {place: rule.name for place, answer in zip(left, answers, strict=True) if answer is False}
+        return dropped
+
+
+class _Filter:
+    def __init__(self, rule: FilterFunction, seconds: float) -> None:
+        self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
+        self._rule = rule
+        self._seconds = seconds
+        self._calls = Calls(f"alert rule {self.name}", at_once=1)
+        self._failed = False
+
+    async def answers(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
+        """For each alert; an error, which drops nothing, where the rule failed or hangs."""
+        awaits = is_async(self._rule)
+        ask = (lambda: self._awaited(alerts)) if awaits else (lambda: list(map(self._answer, alerts)))
+        try:
+            answers: list[Any] = await self._calls.run(ask, self._seconds, awaits=awaits)
+        except (Unanswered, RuntimeError) as error:
+            answers = [error] * len(alerts)
+        failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        if failure is not None:
+            level = logging.DEBUG if self._failed else logging.ERROR
+            what = f"{type(failure).__name__}: {failure}"
+            logger.log(level, "the alert rule %s failed, and drops nothing: %s", self.name, what)
+        self._failed = failure is not None
+        return answers
+
+    async def _awaited(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
+        answers: list[Any] = []
+        for alert in alerts:
+            try:
+                answers.append(await self._rule(alert))
+            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is its answer
+                answers.append(error)
+        return answers
+
+    def _answer(self, alert: OptimizationAlert) -> Any:
+        try:
+            return self._rule(alert)
+        except Exception as error:  # noqa: BLE001 - as above
+            return error

@@ -18,14 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.engine import Changes, Engine, InternalErrors, Kept, Snapshot
+from o9.alerts.pipeline.engine import Changes, Engine, InternalError, Snapshot
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
-from o9.alerts.pipeline.stages import TRIED_FOR
-from o9.alerts.service.repository import alert_in, all_open, kept_of, new_notice, silence_in, suppressed
+from o9.alerts.service.delivery import TRIED_FOR
+from o9.alerts.service.repository import alert_in, all_open, known_of, new_notice, silence_in, suppressed
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
@@ -80,21 +81,14 @@ class Ticked:
 
 
 class Leader:
-    """`channel_name` says under which name a receiver's channel is known."""
+    """See the module."""
 
     def __init__(
-        self,
-        store: Store,
-        node: str,
-        lease_seconds: float,
-        file: AlertsFile,
-        channel_name: Callable[[str], str],
-        clock: Clock | None = None,
+        self, store: Store, node: str, lease_seconds: float, file: AlertsFile, clock: Clock | None = None
     ) -> None:
         self._store = store
         self._node = node
         self._file = file
-        self._channel_name = channel_name
         self._clock = clock or Clock()
         self._leadership = Leadership(store, LEASE, lease_seconds)
         self._ticked_at = 0.0
@@ -122,7 +116,7 @@ class Leader:
             return self._work(now, reconfigure=changed)
         except BaseException as error:
             self._forget()  # what the engine decided may not be written: the next one is made of what is
-            if isinstance(error, InternalErrors):
+            if isinstance(error, InternalError):
                 self._quarantine(error, now)
                 return Ticked(leads=True, next_at=now, behind=True)
             if not isinstance(error, StaleAttemptError):
@@ -198,22 +192,21 @@ class Leader:
         ends_at = self._ends_next()
         return tuple(self._store.write(LapseAlerts())) if ends_at is not None and ends_at <= utc_now() else ()
 
-    def _quarantine(self, errors: InternalErrors, now: datetime) -> None:
+    def _quarantine(self, error: InternalError, now: datetime) -> None:
         """Everything else goes on at once, in an engine that is made without these alerts; their group begins anew."""
         until = now + QUARANTINE
-        for error, alerts, group in errors.culprits:
-            self._held |= dict.fromkeys(alerts, until)
-            ids, words = list(alerts.values()), f"{type(error).__name__}: {error}"[:300]
-            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-            logger.error(
-                "alerts: %s%s quarantined until %s: deciding on it raised %s",
-                ", ".join(ids[:3]), more, moment(until), words, exc_info=error,
-            )  # fmt: skip
-            why = NotifyReason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
-            self._store.write(RecordSuppressed([Suppressed(alert_id, "", *why) for alert_id in ids]))
-            if group and self._leadership.fence is not None:
-                gone = CommitDecisions(LEASE, self._leadership.fence, self._written, {group: None}, {}, [], [], ())
-                self._store.write(gone)
+        self._held |= dict.fromkeys(error.alerts, until)
+        ids, words = list(error.alerts.values()), str(error)[:300]
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        logger.error(
+            "alerts: %s%s quarantined until %s: deciding on it raised %s",
+            ", ".join(ids[:3]), more, moment(until), words, exc_info=error,
+        )  # fmt: skip
+        why = NotifyReason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
+        self._store.write(RecordSuppressed([Suppressed(alert_id, "", *why) for alert_id in ids]))
+        if error.group and self._leadership.fence is not None:
+            gone = CommitDecisions(LEASE, self._leadership.fence, self._written, {error.group: None})
+            self._store.write(gone)
 
     def _give_up(self, now: datetime) -> None:
         """Once an hour: what no node has had a channel for fails, and that is logged."""
@@ -271,7 +264,7 @@ class Leader:
 
     def _channels(self, notice: Notice) -> list[str]:
         named = self._file.configuration.receivers[notice.receiver].channels
-        channels = [self._channel_name(name) for name in named if name != EVERY_CHANNEL]
+        channels = [channel_name(name) for name in named if name != EVERY_CHANNEL]
         if EVERY_CHANNEL in named:
             channels += [*BUILT_IN_CHANNELS, *self._store.read(queries.sending_channels)]
         return list(dict.fromkeys(channels))
@@ -287,7 +280,7 @@ class Leader:
         by_fingerprint: dict[str, list[Episode]] = {}
         for episode in known:
             by_fingerprint.setdefault(episode.fingerprint, []).append(episode)
-        kept: list[Kept] = [kept_of(each, cursor, now, configuration.flapping) for each in by_fingerprint.values()]
+        kept = tuple(known_of(each, cursor, now, configuration.flapping) for each in by_fingerprint.values())
         silences = sorted(self._store.read(queries.silences), key=lambda row: int(row["changed"]))
         groups = {
             key: (datetime.fromisoformat(due_at), json.loads(state))
@@ -295,7 +288,7 @@ class Leader:
         }
         self._after, self._silence_change, self._written = (cursor + 1, ""), cursor, cursor
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
-        snapshot = Snapshot(tuple(kept), tuple(map(silence_in, silences)), groups)
+        snapshot = Snapshot(kept, tuple(map(silence_in, silences)), groups)
         return Engine.restored(configuration, snapshot, now)
 
     def _as_received(self, episodes: Sequence[Episode], cursor: int) -> list[Alert]:

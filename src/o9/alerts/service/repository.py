@@ -10,13 +10,12 @@ from typing import Any
 
 from o9.alerts.messages.view import CLOCKS_DIFFER
 from o9.alerts.pipeline.alert import Alert, fingerprint_of, labels_of
-from o9.alerts.pipeline.engine import Kept
-from o9.alerts.pipeline.flapping import Damping, changes_of, kept
-from o9.alerts.pipeline.groups import Held
+from o9.alerts.pipeline.groups import Held, Known
 from o9.alerts.pipeline.matchers import parse, written
 from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import is_expired
 from o9.alerts.pipeline.silences import Silence
+from o9.alerts.pipeline.stages import Damping, changes_of, kept
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
@@ -102,7 +101,7 @@ def all_open(store: Store) -> Iterator[Episode]:
         after = episodes[-1].changed, episodes[-1].alert_id
 
 
-def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> Kept:
+def known_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> Known:
     """What an engine remembers of an alert, from its episodes that are still open, in the order of their beginning.
 
     Its end was noticed where the engine had read it.
@@ -116,7 +115,7 @@ def kept_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Da
         for at in changes_of(counted, now):
             changes = (*kept(changes, at, damping), at)
     over = tuple((datetime.fromisoformat(each.resolved_at), each.alert_id) for each in earlier if each.resolved_at)
-    return Kept(alert, ended, episode.acknowledged_by or "", changes, over)
+    return Known(alert, (), not ended, episode.acknowledged_by or "", over, changes)
 
 
 def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:

@@ -10,10 +10,13 @@ OptimizationError in another one. Decisions run in a thread, and a hanging send 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, TypeVar
 
 from o9.alerts.channels.registry import ChannelRegistry
@@ -21,15 +24,13 @@ from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.silences import LONGEST, new_silence
-from o9.alerts.service.delivery import STOP_GRACE_SECONDS
-from o9.alerts.service.filters import AlertFilters, FilterFunction
-from o9.alerts.service.ingest import AlertIngest
-from o9.alerts.service.leader import LEASE
+from o9.alerts.service.delivery import STOP_GRACE_SECONDS, Delivery
+from o9.alerts.service.ingest import AlertFilters, AlertIngest, FilterFunction
+from o9.alerts.service.leader import LEASE, Leader, Ticked
 from o9.alerts.service.repository import add_silence, alert_of_row, history
-from o9.alerts.service.worker import Running
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.loops import check_loop
+from o9.model.loops import ErrorBoundary, cancelled, check_loop
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
@@ -45,6 +46,9 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 _numbers = itertools.count(1)
 T = TypeVar("T")
+LOOK_SECONDS = 1.0  # for alerts of other processes, and for a leader that has gone
+MISSING_SECONDS = 10.0  # a channel that no node has: a program registers its own after it has started
+TICK_PAUSE_SECONDS = 0.05  # between two decisions, so that what arrives meanwhile is decided together
 
 
 class AlertNotificationSystem(StoreComponent):
@@ -97,19 +101,25 @@ class AlertNotificationSystem(StoreComponent):
         resolve_timeout: a timedelta or seconds, after which it is resolved unless it is sent again. Raises
         OptimizationValidationError, naming the field; OptimizationConflictError for an id that had other content.
         """
-        given = await self._to_ingest().add(alert, self._timeout(resolve_timeout))
-        if given is None:
-            return None
-        self._heard([(alert, given)])
-        return given.episode
+        (answer,) = await self.send_alerts([alert], resolve_timeout=resolve_timeout)
+        if isinstance(answer, OptimizationError):
+            raise answer
+        return answer
 
     async def send_alerts(
         self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | float | None = None
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
-        answers = await self._to_ingest().add_all(alerts, self._timeout(resolve_timeout))
-        self._heard((alert, given) for alert, given in zip(alerts, answers, strict=True) if isinstance(given, Recorded))
-        return [given.episode if isinstance(given, Recorded) else given for given in answers]
+        answers = await self._to_ingest().add(alerts, self._timeout(resolve_timeout))
+        for alert, became in zip(alerts, answers, strict=True):
+            if isinstance(became, Recorded):
+                if became.began or became.ended:
+                    self._wake()
+                if became.began and not alert.resolved:
+                    self._emit_soon("alert", alert)
+                if became.ended:
+                    self._notify_ended([became.episode])
+        return [became.episode if isinstance(became, Recorded) else became for became in answers]
 
     async def get_alerts(
         self,
@@ -294,16 +304,6 @@ class AlertNotificationSystem(StoreComponent):
         timeout = self._file.configuration.resolve_timeout if given is None else given
         return None if timeout is None else span("resolve_timeout", timeout)
 
-    def _heard(self, given: Iterable[tuple[OptimizationAlert, Recorded]]) -> None:
-        """Wake the worker, and emit events."""
-        for alert, became in given:
-            if became.began or became.ended:
-                self._wake()
-            if became.began and not alert.resolved:
-                self._emit_soon("alert", alert)
-            if became.ended:
-                self._notify_ended([became.episode])
-
     def _check(self, configuration: Configuration) -> None:
         self._registry.channels(configuration)
 
@@ -331,6 +331,140 @@ class AlertNotificationSystem(StoreComponent):
         task = asyncio.create_task(work(), name="o9-alerts-callbacks")
         self._emitting.add(task)
         task.add_done_callback(self._emitting.discard)
+
+
+class Running:
+    """What runs on a node while its alert system is started: deciding, if it leads, and sending, in any case.
+
+    A store that is away, a file that is refused and a channel that fails are said once, and tried again; nothing here
+    ends but by `stop`, which leaves nothing behind: what waits is sent by another node, or at the next start.
+
+    ended: gets the episodes that expired; tried: gets each attempt of this node.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        lease_seconds: float,
+        file: AlertsFile,
+        registry: ChannelRegistry,
+        ended: Callable[[tuple[str, ...]], None],
+        tried: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._store = store
+        self._lease_seconds = lease_seconds
+        self._file = file
+        self._registry = registry
+        self._ended = ended
+        self._leader = Leader(store, node, lease_seconds, file)
+        self._delivery = Delivery(store, node, lease_seconds, tried)
+        self._configuration: Configuration | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tick: asyncio.Future[Ticked] | None = None
+        self._new_alerts, self._to_send, self._to_keep = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._missing: dict[str, float] = {}  # channels that no node has: when that was first seen; inf once logged
+
+    async def start(self) -> None:
+        """Raises OptimizationError where the store is away."""
+        self.use_channels()
+        await self._delivery.keep()
+        loops: tuple[tuple[str, Callable[[], Awaitable[float]], asyncio.Event], ...] = (
+            ("decide", self._decide, self._new_alerts),
+            ("send", self._send, self._to_send),
+            ("keep", self._keep, self._to_keep),
+        )
+        self._tasks = [
+            asyncio.create_task(self._repeat(name, act, wake), name=f"o9-alerts-{name}") for name, act, wake in loops
+        ]
+
+    async def stop(self) -> None:
+        await cancelled(*self._tasks)
+        if self._tick is not None:  # it goes on in its thread
+            await asyncio.wait({self._tick})
+        with contextlib.suppress(OptimizationError):  # a store that is away: the lease runs out
+            await self._delivery.stop()
+            await asyncio.to_thread(self._leader.leave)
+
+    def wake(self) -> None:
+        """There are new alerts: decide soon."""
+        self._new_alerts.set()
+
+    def use_channels(self) -> None:
+        """Send through those that there are now."""
+        self._configuration = self._file.configuration
+        self._delivery.use(self._registry.channels(self._configuration), self._registry.own, self._configuration)
+        self._to_keep.set()
+        self._to_send.set()
+
+    async def once(self) -> tuple[bool, int]:
+        """Decide and send all that is due now, then leave. Answers whether this node led, and the notices it made."""
+        self.use_channels()
+        notices, led = 0, False
+        try:
+            await self._delivery.keep()
+            while True:
+                ticked = await asyncio.to_thread(self._leader.tick)
+                led, notices = ticked.leads, notices + ticked.notices
+                if not ticked.behind:
+                    break
+            await self._delivery.idle()
+        finally:
+            await self.stop()
+        return led, notices
+
+    async def _repeat(self, name: str, act: Callable[[], Awaitable[float]], wake: asyncio.Event) -> None:
+        """Do it again after the seconds that it answers, or when it is woken."""
+        boundary = ErrorBoundary(logger, f"alerts: the loop {name!r}")
+        while True:
+            wake.clear()
+            seconds = LOOK_SECONDS
+            with boundary:
+                seconds = await act()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await wake.wait()
+
+    async def _decide(self) -> float:
+        await asyncio.sleep(TICK_PAUSE_SECONDS)
+        self._new_alerts.clear()
+        self._tick = asyncio.ensure_future(asyncio.to_thread(self._leader.tick))
+        ticked = await asyncio.shield(self._tick)
+        if self._file.configuration is not self._configuration:
+            self.use_channels()
+        if ticked.ended:
+            self._ended(ticked.ended)
+        if ticked.notices:
+            self._to_send.set()
+        if not ticked.leads:
+            await asyncio.sleep(LOOK_SECONDS)
+            return 0.0
+        if ticked.behind:
+            return 0.0
+        until = LOOK_SECONDS if ticked.next_at is None else (ticked.next_at - self._leader.now()).total_seconds()
+        return min(max(until, 0.0), LOOK_SECONDS)
+
+    async def _send(self) -> float:
+        await self._delivery.look()
+        throttled = self._delivery.wait_seconds()
+        return LOOK_SECONDS if throttled is None else min(throttled, LOOK_SECONDS)
+
+    async def _keep(self) -> float:
+        await self._delivery.keep()
+        if (renewal := self._leader.renewal()) is not None:
+            self._leader.renewed(await self._store.write_async(renewal))
+        assert self._configuration is not None
+        unknown = self._registry.unknown(self._configuration)
+        elsewhere = await self._store.read_async(queries.sending_channels) if unknown else []
+        now = time.monotonic()
+        self._missing = {each: self._missing.get(each, now) for each in unknown if each not in elsewhere}
+        for channel in [name for name, since in self._missing.items() if now - since >= MISSING_SECONDS]:
+            self._missing[channel] = inf
+            logger.error(
+                "the receiver %r names the channel %r, which no node has: register it, or correct the file; "
+                "what goes there waits", unknown[channel], channel,
+            )  # fmt: skip
+        return min(self._lease_seconds / 3, *(since + MISSING_SECONDS - now for since in self._missing.values()), inf)
 
 
 def text(field: str, value: Any) -> str:

@@ -25,7 +25,7 @@ if not failures.help_only:
     from o9.alerts.channels.redaction import redacted
     from o9.alerts.channels.registry import built_in_channels, channel_name, channel_of
     from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
-    from o9.alerts.messages.render import Messages
+    from o9.alerts.messages.render import Message
     from o9.alerts.pipeline.alert import Alert
     from o9.alerts.pipeline.notice import Notice, NoticeKind
     from o9.cli.answers import who
@@ -156,7 +156,7 @@ async def _send(
     )
     reason = "a test of the channel"
     notice = Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
-    message = Messages({**configuration.templates, **receiver.templates}, link=configuration.link).of(notice)
+    message = Message(notice, {**configuration.templates, **receiver.templates}, configuration.link)
 
     async def try_one(reference: str, channel: Channel | OptimizationError) -> dict[str, Any]:
         if isinstance(channel, OptimizationError):
