@@ -1,11 +1,39 @@
 """The names that users of O9 import. Nothing else is here; each is documented where it is defined.
 
-Each is loaded when it is first asked for: an objective's module that imports `Evaluation` from here is loaded in
-every child process that evaluates it, and must not cost Prefect's import there.
+What costs an import of more than the standard library is loaded when it is first asked for: an objective's module that
+imports `Evaluation` from here is loaded in every child process that evaluates it, and must not cost Prefect's import
+there.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from o9.model.errors import (
+    OptimizationAlertError as OptimizationAlertError,
+    OptimizationAPIError as OptimizationAPIError,
+    OptimizationConflictError as OptimizationConflictError,
+    OptimizationCoordinationError as OptimizationCoordinationError,
+    OptimizationError as OptimizationError,
+    OptimizationHealthError as OptimizationHealthError,
+    OptimizationLifecycleError as OptimizationLifecycleError,
+    OptimizationNotFoundError as OptimizationNotFoundError,
+    OptimizationStateError as OptimizationStateError,
+    OptimizationStatisticsError as OptimizationStatisticsError,
+    OptimizationStoreError as OptimizationStoreError,
+    OptimizationStrategyError as OptimizationStrategyError,
+    OptimizationSyncError as OptimizationSyncError,
+    OptimizationValidationError as OptimizationValidationError,
+)
+from o9.model.states import (
+    AlertLevel as AlertLevel,
+    HealthStatus as HealthStatus,
+    OptimizationPriority as OptimizationPriority,
+    OptimizationStatus as OptimizationStatus,
+    OptimizationType as OptimizationType,
+    TrialState as TrialState,
+)
+from o9.model.strategy import StepResult as StepResult
+from o9.model.trial import Evaluation as Evaluation, Infeasible as Infeasible, Trial as Trial
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator as OptimizationStateAggregator
@@ -14,22 +42,6 @@ if TYPE_CHECKING:
     from o9.health.checker import OptimizationHealthChecker as OptimizationHealthChecker
     from o9.lifecycle.coordinator import OptimizationCoordinator as OptimizationCoordinator
     from o9.lifecycle.manager import OptimizationLifecycleManager as OptimizationLifecycleManager
-    from o9.model.errors import (
-        OptimizationAlertError as OptimizationAlertError,
-        OptimizationAPIError as OptimizationAPIError,
-        OptimizationConflictError as OptimizationConflictError,
-        OptimizationCoordinationError as OptimizationCoordinationError,
-        OptimizationError as OptimizationError,
-        OptimizationHealthError as OptimizationHealthError,
-        OptimizationLifecycleError as OptimizationLifecycleError,
-        OptimizationNotFoundError as OptimizationNotFoundError,
-        OptimizationStateError as OptimizationStateError,
-        OptimizationStatisticsError as OptimizationStatisticsError,
-        OptimizationStoreError as OptimizationStoreError,
-        OptimizationStrategyError as OptimizationStrategyError,
-        OptimizationSyncError as OptimizationSyncError,
-        OptimizationValidationError as OptimizationValidationError,
-    )
     from o9.model.optimization import (
         OptimizationAlert as OptimizationAlert,
         OptimizationHealthReport as OptimizationHealthReport,
@@ -37,16 +49,6 @@ if TYPE_CHECKING:
         OptimizationState as OptimizationState,
     )
     from o9.model.specification import OptimizationSpec as OptimizationSpec, new_optimization as new_optimization
-    from o9.model.states import (
-        AlertLevel as AlertLevel,
-        HealthStatus as HealthStatus,
-        OptimizationPriority as OptimizationPriority,
-        OptimizationStatus as OptimizationStatus,
-        OptimizationType as OptimizationType,
-        TrialState as TrialState,
-    )
-    from o9.model.strategy import StepResult as StepResult
-    from o9.model.trial import Evaluation as Evaluation, Infeasible as Infeasible, Trial as Trial
     from o9.monitor.monitor import OptimizationMonitor as OptimizationMonitor
     from o9.statistics.statistics import OptimizationStatistics as OptimizationStatistics
     from o9.strategies.registry import (
@@ -58,29 +60,13 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOMES = {
+_LATER = {
     "o9.aggregator.aggregator": ("OptimizationStateAggregator",),
     "o9.alerts.service.system": ("AlertNotificationSystem",),
     "o9.api.api": ("OptimizationAPI",),
-    "o9.lifecycle.coordinator": ("OptimizationCoordinator",),
     "o9.health.checker": ("OptimizationHealthChecker",),
+    "o9.lifecycle.coordinator": ("OptimizationCoordinator",),
     "o9.lifecycle.manager": ("OptimizationLifecycleManager",),
-    "o9.model.errors": (
-        "OptimizationAPIError",
-        "OptimizationAlertError",
-        "OptimizationConflictError",
-        "OptimizationCoordinationError",
-        "OptimizationError",
-        "OptimizationHealthError",
-        "OptimizationLifecycleError",
-        "OptimizationNotFoundError",
-        "OptimizationStateError",
-        "OptimizationStatisticsError",
-        "OptimizationStoreError",
-        "OptimizationStrategyError",
-        "OptimizationSyncError",
-        "OptimizationValidationError",
-    ),
     "o9.model.optimization": (
         "OptimizationAlert",
         "OptimizationHealthReport",
@@ -88,24 +74,15 @@ _HOMES = {
         "OptimizationState",
     ),
     "o9.model.specification": ("OptimizationSpec", "new_optimization"),
-    "o9.model.states": (
-        "AlertLevel",
-        "HealthStatus",
-        "OptimizationPriority",
-        "OptimizationStatus",
-        "OptimizationType",
-        "TrialState",
-    ),
-    "o9.model.trial": ("Evaluation", "Infeasible", "Trial"),
     "o9.monitor.monitor": ("OptimizationMonitor",),
     "o9.statistics.statistics": ("OptimizationStatistics",),
-    "o9.model.strategy": ("StepResult",),
     "o9.strategies.registry": ("objective", "register_score", "register_strategy"),
     "o9.synchronizer.synchronizer": ("AsyncStateSynchronizer",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _LATER.items() for name in names}
+_LOADED = [name for name, each in globals().items() if getattr(each, "__module__", "").startswith("o9.")]
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted([*_HOME_OF, *_LOADED])
 
 
 def __getattr__(name: str) -> Any:

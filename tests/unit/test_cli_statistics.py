@@ -19,7 +19,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
-from o9.statistics.summary import by_window, global_summary, queue_for, time_in_status
+from o9.statistics.summary import by_window, global_summary
 from o9.statistics.trends import Windows, trends
 from o9.store.statistics.rollups import Key, Sums
 
@@ -85,18 +85,15 @@ def summary(strategies: tuple[str, ...] = ("default",), looked_at: int = 2) -> d
                 key = Key("all", "", "risk_optimization", strategy, 2, status)
                 totals.append((key, sums_of(count, 75.0, 0.1)))
     counts.append({"optimization_type": "x", "strategy": "placebo", "status": "completed", "count": 19})
-    waits = {"intent": "run", "queue_key": NOON.timestamp() - 600.0, "priority": 0, "lease_expires_at": None}
-    created = [{"since": "2026-01-31T11:00:00+00:00", **waits, "unmet": n} for n in range(2)][:looked_at]
     priorities = [{"priority": 2, "status": "completed", "count": 103}, {"priority": 4, "status": "x", "count": 1}]
     day = {"starts": "2026-01-30", "status": "completed", "count": 3, "ran": 3, "improved": 0}
     return global_summary(counts, priorities, totals) | {
         "by_day": by_window([day | {"duration_sum": 9.0, "improvement_sum": 0.0}]),
         "now": {
-            "created": time_in_status(created, 2, NOON),
-            "running": time_in_status([{"since": "2026-01-31T10:00:00+00:00"}], 1, NOON),
-            "initializing": time_in_status([], 0, NOON),
+            "created": {"count": 2, "looked_at": looked_at, "longest_seconds": 600.0},
+            "running": {"count": 1, "looked_at": 1, "longest_seconds": 7200.0},
+            "initializing": {"count": 0, "looked_at": 0, "longest_seconds": None},
         },
-        "queue": {**queue_for(created, NOON), "looked_at": looked_at, "of": 2},
     }
 
 
@@ -110,9 +107,8 @@ def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
         "risk_optimization 103 100 90%",
         "critical 1 0",
         "3, most 01-30",
-        "running 1 2 h 2 h",
-        "queued 1 10 min 10 min",
-        "waits for others 1 10 min 10 min",
+        "running 1 2 h",
+        "created 2 10 min",
     ):
         assert figure in told, figure
     # On a narrow terminal a cell takes two lines.
@@ -132,10 +128,9 @@ _DAYS = ("ended", "completed")
 
 
 def test_what_was_not_looked_at_is_said_to_be_so() -> None:
-    told = words_of(*statistics_view(summary(looked_at=1), TODAY, 80))
-    assert "created 2 1 h \u2013" in told
-    assert "of the first 1: queued 1 10 min" in told
-    assert "no mean is given" in told
+    note = "only those created first"
+    assert note in words_of(*statistics_view(summary(looked_at=1), TODAY, 80))
+    assert note not in words_of(*statistics_view(summary(), TODAY, 80))
 
 
 def test_many_strategies_and_awkward_names_keep_the_page() -> None:
@@ -148,33 +143,16 @@ def test_many_strategies_and_awkward_names_keep_the_page() -> None:
 
 def test_what_nothing_is_known_of_is_not_made_up() -> None:
     nothing = global_summary([{"optimization_type": "a", "strategy": "b", "status": "created", "count": 1}], [], [])
-    now = {"created": time_in_status([], 1, NOON)}
-    told = words_of(
-        *statistics_view(nothing | {"by_day": {}, "now": now, "queue": queue_for([], NOON) | _NONE}, TODAY, 80)
-    )
+    told = words_of(*statistics_view(nothing | {"by_day": {}, "now": {}}, TODAY, 80))
     assert "Nothing has ended yet, so there are no rates, durations and improvements." in told
     assert "nothing ended" in told
     assert " 0%" not in told
 
 
-_NONE = {"looked_at": 0, "of": 1}
-
-
 def test_a_figure_that_is_unknown_tells_why() -> None:
     counts = [{"optimization_type": "a", "strategy": "b", "status": "cancelled", "count": 1}]
     told = global_summary(counts, [], [(Key("all", "", "a", "b", 2, "cancelled"), Sums(count=1))])
-    page = words_of(
-        *statistics_view(
-            told
-            | {
-                "by_day": {},
-                "now": {"created": {"count": 0}},
-                "queue": queue_for([], NOON) | dict.fromkeys(("looked_at", "of"), 0),
-            },
-            TODAY,
-            80,
-        )
-    )
+    page = words_of(*statistics_view(told | {"by_day": {}, "now": {}}, TODAY, 80))
     assert "time of running unknown: nothing that ran has ended" in page
 
 

@@ -11,8 +11,7 @@ from contract_steps import at_work, put, trial
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, utc_now
 from o9.model.states import OptimizationStatus as S
-from o9.statistics.ranking import ranks_shown
-from o9.statistics.statistics import OptimizationStatistics
+from o9.statistics.statistics import OptimizationStatistics, ranks_shown
 from o9.statistics.upkeep import keep_up
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.transitions import Cause, Transition

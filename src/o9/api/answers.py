@@ -7,6 +7,7 @@ the HTTP status as `code`. Over the rate limit an error has `retry_after`, for a
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,7 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from o9.api.versions import API_VERSION, ROOT, VERSIONS
 from o9.model.errors import (
@@ -31,6 +31,7 @@ from o9.model.errors import (
 )
 from o9.model.faults import refusal_of
 from o9.model.optimization import utc_now
+from o9.store.core.reading import write_cursor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -84,11 +85,20 @@ def success(data: Any, headers: dict[str, str] | None = None, **more: Any) -> JS
     return JSONResponse(content, headers=headers)
 
 
-def page(items: list[Any], next_cursor: str | None) -> JSONResponse:
-    return success({"items": items, "next_cursor": next_cursor})
+def page(items: Iterable[Any], next_cursor: str | None) -> JSONResponse:
+    return success({"items": [*items], "next_cursor": next_cursor})
 
 
-def refusal(message: str, code: int, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
+def first_page(
+    found: Sequence[T], limit: int, shown: Callable[[T], Any], *place: Callable[[T], str | int]
+) -> JSONResponse:
+    """The first `limit` of `found`, which has one more where there is more. `place`: what its cursor keeps."""
+    items = found[:limit]
+    cursor = write_cursor(*(part(items[-1]) for part in place)) if len(found) > limit else None
+    return page(map(shown, items), cursor)
+
+
+def refusal(message: str, code: int, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
     shown = message.encode(errors="backslashreplace").decode()  # what was asked may hold halves of characters
     return JSONResponse({"success": False, "error": shown, "code": code} | more, status_code=code, headers=headers)
 
@@ -131,6 +141,8 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
         ("body", dependant.body_params, error.body),
     ):
         details: Any = [each | {"loc": each["loc"][1:]} for each in error.errors() if each["loc"][0] == where]
+        if where == "body" and details and details[0]["type"] == "json_invalid":
+            return refusal(f"body: it is no JSON: {details[0]['ctx']['error']}", 400)
         if where == "body" and details and "json" not in request.headers.get("content-type", "") and data is not None:
             return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
         if details:
@@ -143,21 +155,11 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
     """What Starlette answers by itself: no such path, no such method, a body that cannot be read."""
     assert isinstance(error, HTTPException)
     path = request.url.path
-    if error.status_code == 404:
-        version = path.removeprefix(f"{ROOT}/").partition("/")[0]
-        if path.startswith(f"{ROOT}/") and version not in VERSIONS:
-            served = ", ".join(VERSIONS)
-            return refusal(f"there is no version {version!r} of this API; there is {served}", 404, versions=[*VERSIONS])
-        return refusal(f"{path}: there is no such endpoint; /openapi.json lists those that there are", 404)
-    if error.status_code == 405:
-        allowed = ", ".join(sorted(_methods_of(request)))
-        message = f"{request.method} {path}: there is no such endpoint or method; there is {allowed}"
-        return refusal(message, 405, {"Allow": allowed})
-    return refusal(str(error.detail), error.status_code)
-
-
-def _methods_of(request: Request) -> set[str]:
-    """All methods of this path; Starlette names those of the first route only."""
-    scope = dict(request.scope)
-    fitting = (route for route in request.app.routes if route.matches(scope)[0] is not Match.NONE)
-    return {method for route in fitting for method in getattr(route, "methods", None) or ()}
+    if error.status_code not in (404, 405):
+        return refusal(str(error.detail), error.status_code)
+    version = path.removeprefix(f"{ROOT}/").partition("/")[0]
+    if path.startswith(f"{ROOT}/") and version not in VERSIONS:
+        served = ", ".join(VERSIONS)
+        return refusal(f"there is no version {version!r} of this API; there is {served}", 404, versions=[*VERSIONS])
+    message = f"{request.method} {path}: there is no such endpoint or method; /docs lists those that there are"
+    return refusal(message, error.status_code, error.headers)

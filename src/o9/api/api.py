@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections import Counter
@@ -16,7 +15,6 @@ import httpx
 from o9.api.versions import ALONE, API_VERSION, PREFIX, READING, ROOT, VERSIONS, Handler
 from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
-from o9.model.loops import cancelled
 from o9.model.settings import checked_rate_limit, settings
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PROBES = ("/healthz", "/readyz")
-LAST_CALLBACKS_SECONDS = 1.0  # for the callbacks of the last requests when it stops
 
 
 class OptimizationAPI(Component):
@@ -59,7 +56,6 @@ class OptimizationAPI(Component):
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._codes: Counter[int] = Counter()
         self._endpoints: Counter[str] = Counter()
-        self._emitting: set[asyncio.Task[None]] = set()
 
     async def handle_api_request(
         self, endpoint: str, method: str, data: Any = None, client_id: str | None = None
@@ -135,20 +131,11 @@ class OptimizationAPI(Component):
         if self._backend is None:
             logger.warning("%s", ALONE)
 
-    async def _end(self) -> None:
-        emitting = self._emitting - {asyncio.current_task()}  # a callback may be what ends it
-        if emitting:
-            _, late = await asyncio.wait(emitting, timeout=LAST_CALLBACKS_SECONDS)
-            await cancelled(*late)
-
-    def _answered(self, entry: dict[str, Any]) -> None:
+    async def _answered(self, entry: dict[str, Any]) -> None:
         self._codes[entry["code"]] += 1
         if entry["endpoint"] is not None:
             self._endpoints[f"{entry['method']} {entry['endpoint'].removeprefix(PREFIX)}"] += 1
-        if self.has_callbacks("request"):  # the client does not wait for them
-            task = asyncio.create_task(self.emit("request", entry), name="o9-api-callbacks")
-            self._emitting.add(task)
-            task.add_done_callback(self._emitting.discard)
+        await self.emit("request", entry)
 
 
 def _request(endpoint: Any, method: Any, data: Any) -> httpx.Request:

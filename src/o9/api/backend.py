@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
 
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.checker import OptimizationHealthChecker
@@ -13,9 +16,15 @@ from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
 from o9.store.store import Store
 
+T = TypeVar("T")
+
 
 class Backend(Protocol):
     """See the attributes of the same names of OptimizationStateAggregator."""
+
+    alert_system: AlertNotificationSystem
+    statistics: OptimizationStatistics
+    health_checker: OptimizationHealthChecker
 
     @property
     def is_running(self) -> bool: ...
@@ -24,16 +33,7 @@ class Backend(Protocol):
     def store(self) -> Store: ...
 
     @property
-    def alert_system(self) -> AlertNotificationSystem: ...
-
-    @property
     def control(self) -> Control: ...
-
-    @property
-    def statistics(self) -> OptimizationStatistics: ...
-
-    @property
-    def health_checker(self) -> OptimizationHealthChecker: ...
 
     @property
     def prefect_url(self) -> str: ...
@@ -41,12 +41,15 @@ class Backend(Protocol):
     async def prefect_alive(self) -> bool: ...
 
 
-async def existing(backend: Backend, optimization_id: str) -> OptimizationState:
-    """The present state; raises OptimizationNotFoundError where there is none."""
+async def found(backend: Backend, query: Callable[[Connection, str], T | None], name: str, kind: str) -> T:
+    """What `query` has of `name`. Raises OptimizationNotFoundError where that is nothing."""
     # No id holds a NUL, and PostgreSQL cannot be asked for one.
-    state = None if "\0" in optimization_id else await backend.store.read_async(queries.get, optimization_id)
-    if state is None:
-        raise OptimizationNotFoundError(
-            f"there is no optimization {optimization_id!r}; GET /optimizations lists those that there are"
-        )
-    return state
+    answer = None if "\0" in name else await backend.store.read_async(query, name)
+    if answer is None:
+        raise OptimizationNotFoundError(f"there is no {kind} {name!r}; GET /{kind}s lists those that there are")
+    return answer
+
+
+async def existing(backend: Backend, optimization_id: str) -> OptimizationState:
+    """The present state. Raises OptimizationNotFoundError."""
+    return await found(backend, queries.get, optimization_id, "optimization")

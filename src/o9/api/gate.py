@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +52,14 @@ class RateLimit:
 class Gate:
     """ASGI around the application.
 
-    answered: called after every request, with its method, path, endpoint, client, code and seconds. `endpoint` is the
+    answered: awaited after every request, with its method, path, endpoint, client, code and seconds. `endpoint` is the
     route's path, with its placeholders; None where none matched.
     """
 
     app: ASGIApp
     is_running: Callable[[], bool]
     rate_limit: RateLimit
-    answered: Callable[[dict[str, Any]], None]
+    answered: Callable[[dict[str, Any]], Awaitable[None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,7 +93,7 @@ class Gate:
             await refusal(message, 500)(scope, receive, sending)
         endpoint, seconds = getattr(scope.get("route"), "path", None), time.monotonic() - began
         entry = {"method": scope["method"], "path": scope["path"], "endpoint": endpoint, "client": _client(scope)}
-        self.answered(entry | {"code": code, "seconds": seconds})
+        await self.answered(entry | {"code": code, "seconds": seconds})
 
     def _refused(self, scope: Scope) -> Response | None:
         if scope["path"] != ROOT and not scope["path"].startswith(f"{ROOT}/"):

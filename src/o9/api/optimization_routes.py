@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from o9.api.answers import Page, Success, page, success
-from o9.api.backend import Backend, existing
-from o9.api.bodies import DescribedBy
+from o9.api.answers import Page, Success, first_page, page, success
+from o9.api.backend import Backend, existing, found
 from o9.api.changes import change, delete
 from o9.api.parameters import CancelQuery, LogQuery, NoQuery, Omitted, OptimizationQuery, PageQuery
 from o9.api.versions import PREFIX
@@ -22,15 +25,27 @@ from o9.health.kept import kept_verdict, kept_verdicts
 from o9.lifecycle.control import Verb
 from o9.lifecycle.heartbeat import takers
 from o9.lifecycle.submission import requested
-from o9.model.errors import OptimizationStateError, OptimizationValidationError
+from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationMetrics, OptimizationState
 from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus, TrialState
-from o9.monitor.figures import START, metrics_page
+from o9.model.trial import Trial
+from o9.monitor.figures import metrics_page
 from o9.store import queries
-from o9.store.core.reading import read_cursor, write_cursor
+from o9.store.core.reading import write_cursor
 from o9.store.optimizations.outputs import OF_NO_TRIAL
+
+
+class DescribedBy:
+    """A body that the route checks by itself; the OpenAPI document shows it as this model."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._model.__pydantic_core_schema__)
+
 
 Fields = Annotated[dict[str, Any], DescribedBy(OptimizationSpec)]
 ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
@@ -102,37 +117,34 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
         """The newest first; all given filters apply."""
         store = backend.store
-        found = await store.read_async(queries.page, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
-        verdicts = await asyncio.to_thread(kept_verdicts, store, found.items)
-        items = [state.to_dict() | _grade(verdicts.get(state.optimization_id)) for state in found.items]
-        return page(items, found.next_cursor)
+        part = await store.read_async(queries.page, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
+        verdicts = await asyncio.to_thread(kept_verdicts, store, part.items)
+        items = [state.to_dict() | _grade(verdicts.get(state.optimization_id)) for state in part.items]
+        return page(items, part.next_cursor)
 
     @app.get(ONE, response_model=Success[JudgedOptimization])
     async def get_optimization(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Its present state, also after its end. The header `ETag` is the version that `If-Match` of a PUT takes."""
-        await existing(backend, optimization_id)
-        holding = await backend.store.read_async(queries.holding, optimization_id)
+        holding = await found(backend, queries.holding, optimization_id, "optimization")
         state = await existing(backend, optimization_id)
         verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
-        return success(state.to_dict() | _grade(verdict), {"ETag": f'"{holding.version}"'} if holding else None)
+        return success(state.to_dict() | _grade(verdict), {"ETag": f'"{holding.version}"'})
 
     @app.put(ONE, response_model=Success[OptimizationState])
     async def update_optimization(
         optimization_id: str,
         fields: Fields,
-        asked: Annotated[CancelQuery, Query()],
+        _: Annotated[NoQuery, Query()],
         if_match: Annotated[str | Omitted, Header()] = None,
     ) -> JSONResponse:
-        """Change the fields that are given. What runs is refused, or cancelled first with `cancel=true`."""
-        cancel, version = asked.cancel == "true", _version(if_match)
-        if "grade" in fields:
-            fields = await _without_grade(backend, optimization_id, fields)
-        return success((await change(backend, optimization_id, fields, cancel=cancel, version=version)).to_dict())
+        """Change the fields that are given. What runs is refused: pause or cancel it first."""
+        given = {name: value for name, value in fields.items() if name != "grade"}  # which GET answers, too
+        return success((await change(backend, optimization_id, given, _version(if_match))).to_dict())
 
     @app.delete(ONE, response_model=Success[Deleted])
     async def delete_optimization(optimization_id: str, asked: Annotated[CancelQuery, Query()]) -> JSONResponse:
         """Delete it with all that is recorded of it. What runs is refused, or cancelled first with `cancel=true`."""
-        await delete(backend, optimization_id, cancel=asked.cancel == "true")
+        await delete(backend, optimization_id, cancel=asked.cancel)
         return success({"optimization_id": optimization_id})
 
     @app.post(f"{ONE}/placebo", response_model=Success[list[PlaceboAnswer]])
@@ -147,43 +159,38 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
         """The trials, by number."""
         await existing(backend, optimization_id)
-        after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else -1
-        store = backend.store
-        found = await store.read_async(queries.trials, optimization_id, after=after, limit=asked.limit + 1)
-        items = [trial.to_dict() for trial in found[: asked.limit]]
-        return page(items, write_cursor(items[-1]["number"]) if len(found) > asked.limit else None)
+        (after,) = asked.behind(-1)
+        trials = await backend.store.read_async(queries.trials, optimization_id, after=after, limit=asked.limit + 1)
+        return first_page(trials, asked.limit, Trial.to_dict, attrgetter("number"))
 
     @app.get(f"{ONE}/logs", response_model=Success[Page[LogAnswer]])
     async def list_logs(optimization_id: str, asked: Annotated[LogQuery, Query()]) -> JSONResponse:
         """What its objective printed and logged, by trial: the first 64 KiB of each."""
         await existing(backend, optimization_id)
-        step, number = read_cursor(asked.cursor, int, 2) if asked.cursor is not None else (-1, OF_NO_TRIAL)
-        store, limit = backend.store, asked.limit + 1
-        found = await store.read_async(
-            queries.outputs, optimization_id, number=asked.trial, after=(step, number), limit=limit
+        step, number = asked.behind(-1, OF_NO_TRIAL)
+        rows = await backend.store.read_async(
+            queries.outputs, optimization_id, number=asked.trial, after=(step, number), limit=asked.limit + 1
         )
-        items = [{name: row[name] for name in LogAnswer.model_fields} for row in found[: asked.limit]]
-        last = found[asked.limit - 1] if len(found) > asked.limit else None
-        return page(items, write_cursor(last["step"], last["number"]) if last else None)
+        return first_page(
+            rows, asked.limit, lambda row: {name: row[name] for name in LogAnswer.model_fields},
+            itemgetter("step"), itemgetter("number"),
+        )  # fmt: skip
 
     @app.get(f"{ONE}/metrics", response_model=Success[Page[OptimizationMetrics]])
     async def list_metrics(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
         """One entry a step, oldest first; what was not measured is null."""
         state = await existing(backend, optimization_id)
-        step, trial = read_cursor(asked.cursor, int, 2) if asked.cursor is not None else START
-        store = backend.store
-        found, following = await asyncio.to_thread(metrics_page, store, state, (step, trial), asked.limit)
-        return page([each.to_dict() for each in found], write_cursor(*following) if following else None)
+        step, trial = asked.behind(0, 0)
+        steps, following = await asyncio.to_thread(metrics_page, backend.store, state, (step, trial), asked.limit)
+        return page((each.to_dict() for each in steps), write_cursor(*following) if following else None)
 
     @app.get(f"{ONE}/transitions", response_model=Success[Page[dict[str, Any]]])
     async def list_transitions(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
         """Every change of its status, with its cause."""
         await existing(backend, optimization_id)
-        after = read_cursor(asked.cursor, int, 1)[0] if asked.cursor is not None else 0
-        store = backend.store
-        found = await store.read_async(queries.transitions, optimization_id, after=after, limit=asked.limit + 1)
-        items = found[: asked.limit]
-        return page(items, write_cursor(items[-1]["id"]) if len(found) > asked.limit else None)
+        (after,) = asked.behind(0)
+        rows = await backend.store.read_async(queries.transitions, optimization_id, after=after, limit=asked.limit + 1)
+        return first_page(rows, asked.limit, dict, itemgetter("id"))
 
     for verb, description in _VERBS.items():
         _add_control(app, backend, verb, description)
@@ -213,19 +220,9 @@ def _grade(verdict: Verdict | None) -> dict[str, str | None]:
     return {"grade": verdict.grade.value if verdict else None}
 
 
-async def _without_grade(backend: Backend, optimization_id: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields without the grade, which GET answers: a client may send back what it read."""
-    state = await existing(backend, optimization_id)
-    verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
-    if fields["grade"] != _grade(verdict)["grade"]:
-        raise OptimizationValidationError("grade", "it is what the last health report says; leave it out")
-    return {name: value for name, value in fields.items() if name != "grade"}
-
-
 def _version(if_match: str | None) -> int | None:
     if if_match is None or if_match.strip() == "*":
         return None
-    text = if_match.strip().removeprefix("W/").strip('"')
-    if not text.isdecimal() or len(text) > 18:
+    if (tag := re.fullmatch(r'\s*(?:W/)?"?(\d{1,18})"?\s*', if_match)) is None:
         raise OptimizationStateError("If-Match: not an ETag that GET of this optimization gave: read it again")
-    return int(text)
+    return int(tag[1])

@@ -12,16 +12,16 @@ from fastapi.responses import JSONResponse
 
 from o9.alerts.service.repository import alert_of_row
 from o9.api.answers import Page, Success, page, success
-from o9.api.backend import Backend, existing
+from o9.api.backend import Backend, existing, found
 from o9.api.health import system_health
 from o9.api.parameters import AlertQuery, NoQuery, RankingQuery, ResolveBody, TrendQuery
 from o9.api.versions import PREFIX, ROOT, VERSIONS
 from o9.health.grades import Grade, Verdict
 from o9.health.wording import document
-from o9.model.errors import OptimizationAPIError, OptimizationNotFoundError
+from o9.model.errors import OptimizationAPIError
 from o9.model.optimization import OptimizationAlert, OptimizationHealthReport, utc_now
 from o9.store import queries
-from o9.store.core.reading import PAGE_LIMIT, read_cursor, write_cursor
+from o9.store.core.reading import read_cursor, write_cursor
 from o9.store.core.unit import Row
 
 
@@ -75,27 +75,24 @@ def _add_alerts(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{PREFIX}/alerts", response_model=Success[Page[OptimizationAlert]])
     async def list_alerts(asked: Annotated[AlertQuery, Query()]) -> JSONResponse:
         """Alerts, newest first by their own time."""
-        store = backend.store
         before = read_cursor(asked.cursor, str, 2) if asked.cursor is not None else None
-        found = await store.read_async(
+        rows = await backend.store.read_async(
             queries.alerts, optimization_id=asked.optimization_id,
-            level=asked.level.value if asked.level else None, limit=min(asked.limit + 1, PAGE_LIMIT),
+            level=asked.level.value if asked.level else None, limit=asked.limit,
             before=(before[0], before[1]) if before else None,
         )  # fmt: skip
-        items = found[: asked.limit]
-        # One that is as full as can be may be the last one: then an empty one follows.
-        more = len(found) > asked.limit or len(found) == PAGE_LIMIT
-        following = write_cursor(items[-1]["at"], items[-1]["alert_id"]) if more else None
-        return page([_alert(row) for row in items], following)
+        # One that is as full as was asked for may be the last one: then an empty one follows.
+        more = len(rows) == asked.limit
+        return page(map(_alert, rows), write_cursor(rows[-1]["at"], rows[-1]["alert_id"]) if more else None)
 
     @app.post(f"{PREFIX}/alerts/{{alert_id}}/resolve", response_model=Success[OptimizationAlert])
     async def resolve_alert(
         alert_id: str, _: Annotated[NoQuery, Query()], body: ResolveBody | None = None
     ) -> JSONResponse:
         """End the episode that it belongs to. A resolved alert stays as it is."""
-        await _existing_alert(backend, alert_id)
+        await found(backend, queries.alert, alert_id, "alert")
         await backend.alert_system.resolve_alert(alert_id, (body or ResolveBody()).by)
-        return success(_alert(await _existing_alert(backend, alert_id)))
+        return success(_alert(await found(backend, queries.alert, alert_id, "alert")))
 
 
 def _add_probes(app: FastAPI, backend: Backend) -> None:
@@ -116,13 +113,6 @@ def _add_probes(app: FastAPI, backend: Backend) -> None:
             raise OptimizationAPIError("the aggregator is not running: call start() first", 503)
         await asyncio.to_thread(backend.store.schema)
         return success({"status": "ready"})
-
-
-async def _existing_alert(backend: Backend, alert_id: str) -> Row:
-    row = None if "\0" in alert_id else await backend.store.read_async(queries.alert, alert_id)
-    if row is None:
-        raise OptimizationNotFoundError(f"there is no alert {alert_id!r}; GET /alerts lists those that there are")
-    return row
 
 
 def _alert(row: Row) -> dict[str, Any]:

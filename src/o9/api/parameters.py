@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
-from o9.model.errors import OptimizationValidationError
 from o9.model.fields import COUNT_LIMIT, NAME_LIMIT
 from o9.model.optimization import moment_of
 from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.store.core.column_types import moment
-from o9.store.core.reading import PAGE_LIMIT
+from o9.store.core.reading import PAGE_LIMIT, read_cursor
 from o9.store.optimizations.queries import Filter
 
 # PostgreSQL cannot be asked for a NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LIMIT, pattern="^[^\\x00]*$")]
-Yes = Literal["true", "false"]
 Omitted = SkipJsonSchema[None]  # a query has no null
-
-
-def each_once(request: Request) -> None:
-    """A dependency of every route: refuse a parameter that is given twice, of which one would be ignored."""
-    refuse_repeated([name for name, _ in request.query_params.multi_items()])
-
-
-def refuse_repeated(names: Sequence[str]) -> None:
-    """Raise OptimizationValidationError for a name that occurs more than once."""
-    if len(set(names)) < len(names):
-        [(twice, _)] = Counter(names).most_common(1)
-        raise OptimizationValidationError(twice, "it is given more than once; give it once")
 
 
 class NoQuery(BaseModel):
@@ -46,6 +29,10 @@ class NoQuery(BaseModel):
 class PageQuery(NoQuery):
     limit: int = Field(100, ge=1, le=PAGE_LIMIT, description="How many items at most.")
     cursor: str | Omitted = Field(None, min_length=1, description="The `next_cursor` of the page before.")
+
+    def behind(self, *start: int) -> tuple[int, ...]:
+        """Behind which numbers this page begins; `start` where it is the first."""
+        return start if self.cursor is None else read_cursor(self.cursor, int, len(start))
 
 
 class LogQuery(PageQuery):
@@ -85,7 +72,7 @@ class RankingQuery(NoQuery):
 
 
 class CancelQuery(NoQuery):
-    cancel: Yes = Field("false", description="true: what runs is cancelled first, and its end awaited.")
+    cancel: bool = Field(False, description="true: what runs is cancelled first, and its end awaited.")
 
 
 class ResolveBody(BaseModel):

@@ -27,7 +27,6 @@ from o9.model.states import Intent, OptimizationStatus, TransitionReason
 from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.replace import CancelAtRest
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
 
@@ -135,15 +134,6 @@ class Control:
         elif self._wake is not None:
             self._wake()
         return after
-
-    async def cancel_at_rest(self, optimization_id: str, by: str) -> bool:
-        """Cancel it unless an attempt works on it, or is about to; returns whether it was cancelled."""
-        store = self._store
-        await self.guard(optimization_id, OptimizationStatus.CANCELLED)
-        cancelled = await store.write_async(CancelAtRest(optimization_id, by))
-        if cancelled:
-            await self._moved(optimization_id, OptimizationStatus.CANCELLED)
-        return cancelled
 
     async def move(
         self, optimization_id: str, to: OptimizationStatus, *, issue: str | None = None, version: int | None = None

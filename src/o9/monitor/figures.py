@@ -11,20 +11,15 @@ from collections.abc import Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
-from sqlalchemy import Connection, select
-
-from o9.lifecycle.effect import CPU, MEMORY, STEP_SECONDS, TRIALS, best_of, improvement, target_share
+from o9.lifecycle.effect import CPU, MEMORY, best_of, improvement, target_share
 from o9.lifecycle.trends import spread, without_outliers
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ACTIVE, ENDED, TrialState
 from o9.model.trial import Trial
 from o9.monitor.findings import Finding, find_problems
-from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, REPORTED, Step, Window, read_steps
-from o9.store.schema.optimizations import METRIC
+from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, REPORTED, Place, Step, Window, read_page
 from o9.store.store import Store
 
-Place = tuple[int, int]  # where a page begins: the number of its first step, and of that step's first trial
-START: Place = (0, 0)
 LEAST_VALUES = 10
 NINE_TENTHS = 1.645  # standard deviations, within which nine tenths of a normal distribution lie
 NOT_MEASURED = (
@@ -170,18 +165,13 @@ def resources_of(steps: Sequence[Step]) -> dict[str, Any]:
     last = steps[-1] if steps else None
     answer: dict[str, Any] = {
         "step_seconds": last.seconds if last else None,
-        "throughput": throughput_of(last) if last else None,
+        "throughput": last.throughput if last else None,
     }
     for name in (CPU, MEMORY):
         measured = next((step for step in reversed(steps) if name in step.figures), None)
         answer[name] = measured.figures[name] if measured else None
         answer[f"{name}_at_step"] = measured.number if measured else None
     return answer | {"reason": "" if answer[CPU] is not None else NOT_MEASURED}
-
-
-def throughput_of(step: Step) -> float | None:
-    """Trials a second."""
-    return step.figures.get(TRIALS, 0.0) / step.seconds if step.seconds else None
 
 
 def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetrics]:
@@ -204,7 +194,7 @@ def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetric
                 execution_time=step.seconds,
                 cpu_usage=step.figures.get(CPU),
                 memory_usage=step.figures.get(MEMORY),
-                throughput=throughput_of(step),
+                throughput=step.throughput,
                 convergence_rate=converged,
                 improvement_rate=rate,
                 stability_score=stable,
@@ -230,22 +220,12 @@ def _reported(window: Window, step: Step, trials: Sequence[Trial]) -> dict[str, 
 
 
 def metrics_page(
-    store: Store, state: OptimizationState, place: Place, limit: int
+    store: Store, state: OptimizationState, begin: Place, limit: int
 ) -> tuple[list[OptimizationMetrics], Place | None]:
-    """Up to `limit` steps from `place` on, oldest first, and where the next page begins. To be called in a thread."""
-    return store.read(_page, state, place, limit)
+    """Up to `limit` steps from `begin` on (a step, and its first trial), oldest first, and where the next page begins.
 
-
-def _page(
-    connection: Connection, state: OptimizationState, place: Place, limit: int
-) -> tuple[list[OptimizationMetrics], Place | None]:
-    committed = (METRIC.c.optimization_id == state.optimization_id) & (METRIC.c.name == STEP_SECONDS)
-    statement = select(METRIC.c.step).where(committed, METRIC.c.step >= place[0]).order_by(METRIC.c.step)
-    numbers = connection.execute(statement.limit(limit + 1)).scalars().all()
-    if not numbers:
-        return [], None
-    shown = numbers[:limit]
-    steps, trials, behind = read_steps(connection, state.optimization_id, shown[0], shown[-1], place[1])
+    To be called in a thread.
+    """
+    steps, trials, following = store.read(read_page, state.optimization_id, begin, limit)
     window = Window(state, utc_now(), steps, trials)
-    page = metrics_of(window, [step for step in steps if step.number >= shown[0]])
-    return page, (numbers[limit], behind) if len(numbers) > limit else None
+    return metrics_of(window, [step for step in steps if step.number >= begin[0]]), following

@@ -21,7 +21,7 @@ from o9.model.states import ENDED, AlertLevel, OptimizationStatus
 from o9.model.validation import alert_level, validate_seconds, validate_whole
 from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding, find_problems, stalled
-from o9.monitor.window import Window, read_news, read_window
+from o9.monitor.window import Window, read_window
 from o9.store import queries
 from o9.store.core.component import StoreComponent, every
 from o9.store.store import Store
@@ -168,20 +168,16 @@ class OptimizationMonitor(StoreComponent):
     def _look(self, state: OptimizationState) -> _Watch:
         """Read what is new and judge; where nothing is, only time has gone on, which only a stall minds."""
         known = self._watches.get(state.optimization_id)
-        if known is None:
-            window = self._window(state, 1)
-            return _Watch(window, find_problems(window))
-        last_step = known.window.steps[-1].number if known.window.steps else -1
-        last_trial = known.window.trials[-1].number if known.window.trials else -1
-        if state.updated_at == known.window.state.updated_at:
-            window = known.window.after([], [], state)
-            others = [finding for finding in known.findings if finding.name != "stalled"]
-            found = stalled(window)
+        if known is not None and state.updated_at == known.window.state.updated_at:
+            window = known.window.after((), (), state)
             silent = any(finding.name == "stalled" for finding in known.findings)
-            return _Watch(window, others if found is None else [found, *others], known.firing, silent)
-        steps, trials = self.store.read(read_news, state.optimization_id, state.completed_steps, last_step, last_trial)
-        window = known.window.after(steps, trials, state)
-        return _Watch(window, find_problems(window), known.firing)
+            found = [stalled(window), *(finding for finding in known.findings if finding.name != "stalled")]
+            return _Watch(window, [finding for finding in found if finding is not None], known.firing, silent)
+        window = known.window if known else Window(state, utc_now(), space=search_space_of(state))
+        after = (window.steps[-1].number if window.steps else -1, window.trials[-1].number if window.trials else -1)
+        news = self.store.read(read_window, state.optimization_id, state.completed_steps, after=after)
+        window = window.after(*news, state)
+        return _Watch(window, find_problems(window), known.firing if known else {})
 
     async def _notify(self, watch: _Watch) -> None:
         """Alerts for what is new or of another level, resolutions for what is gone.

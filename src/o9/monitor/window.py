@@ -5,7 +5,7 @@ length of its history: by key, the newest WINDOW_STEPS steps and WINDOW_TRIALS t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -30,6 +30,7 @@ LEAST_STEPS = 5
 REPORTED = (
     "accuracy", "precision", "recall", "f1_score", "profit_improvement", "risk_reduction", "efficiency_gain",
 )  # fmt: skip
+Place = tuple[int, int]  # the number of a step, and of a trial
 NAMES = (STEP_SECONDS, TRIALS, BEST, CPU, MEMORY, *REPORTED)
 
 
@@ -48,6 +49,11 @@ class Step:
     @property
     def best(self) -> float | None:
         return self.figures.get(BEST)
+
+    @property
+    def throughput(self) -> float | None:
+        """Trials a second."""
+        return self.figures.get(TRIALS, 0.0) / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -126,42 +132,37 @@ class Window:
 
 
 def read_window(
-    connection: Connection, optimization_id: str, completed_steps: int, shown: int = 1
+    connection: Connection, optimization_id: str, completed_steps: int, shown: int = 1, after: Place = (-1, -1)
 ) -> tuple[list[Step], list[Trial]]:
-    """What there is to say of the newest `shown` steps: a window as of the oldest of them, and all behind it.
+    """A window as of the oldest of the newest `shown` steps, and all behind that; only what came behind `after`.
 
     Of the trials behind it no more than MOST_TRIALS. Oldest first.
     """
-    steps = _read_steps(connection, optimization_id, completed_steps - (shown - 1 + WINDOW_STEPS))
-    behind = sum(step.figures.get(TRIALS, 0.0) for step in steps[max(1, len(steps) - shown + 1) :]) if shown > 1 else 0
-    return steps, _read_trials(connection, optimization_id, -1, WINDOW_TRIALS + int(min(MOST_TRIALS, behind)))
+    first = max(after[0] + 1, completed_steps - (shown - 1 + WINDOW_STEPS))
+    steps = _read_steps(connection, optimization_id, first)
+    behind = _trials_in(steps[max(1, len(steps) - shown + 1) :]) if shown > 1 else 0
+    return steps, _read_trials(connection, optimization_id, after[1], WINDOW_TRIALS + min(MOST_TRIALS, behind))
 
 
-def read_news(
-    connection: Connection, optimization_id: str, completed_steps: int, after_step: int, after_trial: int
-) -> tuple[list[Step], list[Trial]]:
-    """What came behind this step and this trial, oldest first, and no more than a window holds."""
-    steps = _read_steps(connection, optimization_id, max(after_step + 1, completed_steps - WINDOW_STEPS))
-    return steps, _read_trials(connection, optimization_id, after_trial, WINDOW_TRIALS)
+def read_page(
+    connection: Connection, optimization_id: str, begin: Place, limit: int
+) -> tuple[list[Step], list[Trial], Place | None]:
+    """A window as of the step at which the page begins, and all up to its last one; where the next page begins.
 
-
-def read_steps(
-    connection: Connection, optimization_id: str, first: int, last: int, trial: int
-) -> tuple[list[Step], list[Trial], int]:
-    """What there is to say of the steps `first` to `last`: a window as of the first, and all up to the last.
-
-    trial: the number of the first one's first trial, or one before; answered with that of the trial behind them. Of
-    their trials no more than MOST_TRIALS. Oldest first.
+    Of the page's trials no more than MOST_TRIALS. Oldest first.
     """
-    trial = min(max(0, trial), COUNT_LIMIT)
-    mine, number = TRIAL.c.optimization_id == optimization_id, TRIAL.c.number
-    later = select(number).where(mine, number >= trial, TRIAL.c.step > last).order_by(number).limit(1)
-    behind = connection.execute(later).scalar()
-    end = trial + MOST_TRIALS if behind is None else min(behind, trial + MOST_TRIALS)
-    statement = select(TRIAL).where(mine, number >= trial - WINDOW_TRIALS, number < end).order_by(number)
-    trials = [row_to_trial(dict(row)) for row in connection.execute(statement).mappings()]
-    steps = _read_steps(connection, optimization_id, first - WINDOW_STEPS, last)
-    return steps, trials, trial if behind is None else behind
+    first, trial = (min(max(0, number), COUNT_LIMIT) for number in begin)
+    steps = _read_steps(connection, optimization_id, first - WINDOW_STEPS, first + limit)
+    follows = bool(steps) and steps[-1].number == first + limit
+    steps = steps[:-1] if follows else steps
+    end = trial + _trials_in([step for step in steps if step.number >= first])
+    limit_of_trials = WINDOW_TRIALS + min(MOST_TRIALS, end - trial)
+    trials = _read_trials(connection, optimization_id, trial - WINDOW_TRIALS - 1, limit_of_trials, end)
+    return steps, trials, (first + limit, end) if follows else None
+
+
+def _trials_in(steps: Iterable[Step]) -> int:
+    return int(sum(step.figures.get(TRIALS, 0.0) for step in steps))
 
 
 def _read_steps(connection: Connection, optimization_id: str, first: int, last: int = COUNT_LIMIT) -> list[Step]:
@@ -177,7 +178,10 @@ def _read_steps(connection: Connection, optimization_id: str, first: int, last: 
     return [Step(number, datetime.fromisoformat(moments[number]), figures[number]) for number in sorted(figures)]
 
 
-def _read_trials(connection: Connection, optimization_id: str, after: int, limit: int) -> list[Trial]:
-    where = (TRIAL.c.optimization_id == optimization_id) & (TRIAL.c.number > after)
+def _read_trials(
+    connection: Connection, optimization_id: str, after: int, limit: int, end: int = COUNT_LIMIT
+) -> list[Trial]:
+    """The newest `limit` of those behind `after` and before `end`."""
+    where = (TRIAL.c.optimization_id == optimization_id) & (TRIAL.c.number > after) & (TRIAL.c.number < end)
     statement = select(TRIAL).where(where).order_by(TRIAL.c.number.desc()).limit(limit)
     return [row_to_trial(dict(row)) for row in connection.execute(statement).mappings()][::-1]

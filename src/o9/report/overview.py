@@ -7,7 +7,7 @@ from typing import Any
 
 from o9.report.charts import life as life_plots
 from o9.report.facts import AllFacts
-from o9.statistics.ranking import ranks_shown
+from o9.statistics.statistics import ranks_shown
 from o9.statistics.trends import FIGURES
 from o9.text.format import duration, number, percent
 

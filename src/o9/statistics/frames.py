@@ -117,20 +117,16 @@ def returns_frame(optimization_id: str, series: Iterable[tuple[int | None, str, 
     """From the number of the trial, the name of the series and its values. There are millions of these."""
     import pandas as pd
 
-    numbers: list[int | None] = []
-    names: list[str] = []
-    periods: list[int] = []
-    values: list[float] = []
-    for number, name, returns in series:
-        numbers += [number] * len(returns)
-        names += [name] * len(returns)
-        periods += range(len(returns))
-        values += returns
-    columns = {
-        "optimization_id": [optimization_id] * len(values), "number": numbers, "series": names, "period": periods,
-        "value": values,
-    }  # fmt: skip
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS["returns"].items()})
+    found = [*series]
+    lengths = [len(values) for *_, values in found]
+    columns: dict[str, Any] = {
+        "optimization_id": optimization_id,
+        "number": pd.Series([number for number, *_ in found], dtype="Int64").repeat(lengths).array,
+        "series": pd.Series([name for _, name, _ in found], dtype="string").repeat(lengths).array,
+        "period": [period for length in lengths for period in range(length)],
+        "value": [value for *_, values in found for value in values],
+    }
+    return pd.DataFrame(columns).astype(COLUMNS["returns"])
 
 
 def write(frame: pd.DataFrame, path: str | Path, file_format: str | None = None) -> Path:

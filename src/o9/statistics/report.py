@@ -28,36 +28,25 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
-    """The same as Markdown, with the trends and the rollups that were mended."""
-    lines = [
+    """How many there are, where it is going, and whether the rollups were true."""
+    counts = ", ".join(f"{count} {status}" for status, count in summary["by_status"].items()) or "none yet"
+    pruned = f"; {summary['pruned_optimizations']} more were pruned" if summary["pruned_optimizations"] else ""
+    days = upkeep.days[0] if len(upkeep.days) == 1 else f"{upkeep.days[0]} to {upkeep.days[-1]}"
+    mended = f"**{len(upkeep.corrections)} rollups mended**" if upkeep.corrections else "all were true"
+    return "\n".join([
         "# Optimizations",
         "",
-        f"**{summary['total_optimizations']}** in all: "
-        + (", ".join(f"{count} {status}" for status, count in summary["by_status"].items()) or "none yet")
-        + (f"; {summary['pruned_optimizations']} more were pruned" if summary["pruned_optimizations"] else "")
-        + ".",
-        "",
-        f"- completed: {percent(summary['success_rate'])} of what ended",
-        f"- failed or timed out: {percent(summary['failure_rate'])}",
-        f"- seconds of running: {_spread(summary['duration_seconds'])}",
-        f"- improvement on the baseline: {_spread(summary['performance_improvement'])}",
-        f"- seconds in the queue: {_spread(summary['waiting_seconds'])}",
-        "",
-        f"Quantiles come from histograms and are within {percent(summary['quantiles']['relative_error'])}.",
+        f"**{summary['total_optimizations']}** in all: {counts}{pruned}.",
         "",
         f"## Trend by {trends['window']}",
         "",
-    ]
-    lines += [f"- {name.replace('_', ' ')}: {_trend(each)}" for name, each in trends["trends"].items()]
-    lines += ["", "## Rollups", "", _mended(upkeep)]
-    return "\n".join(lines) + "\n"
-
-
-def _mended(upkeep: Upkeep) -> str:
-    days = upkeep.days[0] if len(upkeep.days) == 1 else f"{upkeep.days[0]} to {upkeep.days[-1]}"
-    if not upkeep.corrections:
-        return f"{upkeep.windows} windows compared with the record ({days}): all were true."
-    return f"{upkeep.windows} windows compared with the record ({days}): **{len(upkeep.corrections)} rollups mended**."
+        *(f"- {name.replace('_', ' ')}: {_trend(each)}" for name, each in trends["trends"].items()),
+        "",
+        "## Rollups",
+        "",
+        f"{upkeep.windows} windows compared with the record ({days}): {mended}.",
+        "",
+    ])  # fmt: skip
 
 
 def _trend(each: Mapping[str, Any]) -> str:
@@ -66,13 +55,4 @@ def _trend(each: Mapping[str, Any]) -> str:
     return (
         f"{each['direction']}, {each['slope']:+.4g} per {each['per']} "
         f"(95%: {each['low']:+.4g} to {each['high']:+.4g}, {each['windows']} windows)"
-    )
-
-
-def _spread(figures: Mapping[str, Any]) -> str:
-    if figures["mean"] is None:
-        return f"unknown: {figures['reason']}"
-    return (
-        f"mean {figures['mean']:.4g}, median about {figures['median']:.3g}, "
-        f"90% up to about {figures['p90']:.3g} ({figures['count']})"
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.validation import validate_whole
-from o9.statistics import frames, ranking, rows, summary
+from o9.statistics import frames, rows, summary
 from o9.statistics.importance import MOST_TRIALS, importance
 from o9.statistics.trends import trends, windows_of
 from o9.store import queries
@@ -28,6 +28,7 @@ from o9.store.core.column_types import moment
 from o9.store.core.component import StoreComponent
 from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, within
 from o9.store.store import Store
+from o9.text.suggest import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ DAYS_SHOWN = 30
 DEFAULT_RANGE = timedelta(days=7)
 LOOKED_AT = 50  # of those in one status now, to say how long they have been in it
 HISTORY_LIMIT = 100_000
+MOST_RANKED = 1_000
 LOOK_SECONDS = 1.0  # for an hour that is over
 SETTLED = timedelta(seconds=10)  # after its end, a node whose clock is slow may still write to an hour
 _NOW = ("created", "initializing", "running", "paused", "suspended")
@@ -74,8 +76,8 @@ class OptimizationStatistics(StoreComponent):
     async def get_global_statistics(self) -> dict[str, Any]:
         """Counts, rates, durations, improvements and waits, also by type, strategy, priority, status and day.
 
-        `ended` has them by each; `by_day` the last 30 days; `now` how long those that run have run and those that wait
-        have waited. Quantiles are read from histograms: `quantiles` has their relative error. See `summary`.
+        `ended` has them by each; `by_day` the last 30 days; `now` for how long those that have not ended are what they
+        are. Quantiles are read from histograms: `quantiles` has their relative error. See `summary`.
         """
         return await asyncio.to_thread(_global, self.store)
 
@@ -176,7 +178,7 @@ class OptimizationStatistics(StoreComponent):
                 case "optimizations":
                     found = rows.optimizations(self.store, *wanted, limit)
                 case "rankings":
-                    found = _rankings(self.store, str(metric_name), limit or ranking.LIMIT)
+                    found = _rankings(self.store, str(metric_name), limit or MOST_RANKED)
                 case "trends":
                     found = _trends(self.store, DEFAULT_RANGE if time_range is None else time_range)["windows"]
                 case "statistics":
@@ -221,20 +223,18 @@ def _global(store: Store) -> dict[str, Any]:
     now, counts = utc_now(), store.read(queries.counts)
     result = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
     since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
-    by_day = summary.by_window(store.read(queries.windows, "day", since, "9999"))
     by_status = Counter(summary.summed(counts, "status"))  # with placebo runs, which take their turn in the queue
-    oldest = {
-        status: store.read(queries.time_in_status, status, limit=LOOKED_AT) for status in _NOW if by_status[status]
-    }
     return result | {
-        "by_day": by_day,
-        "now": {status: summary.time_in_status(oldest.get(status, ()), by_status[status], now) for status in _NOW},
-        "queue": {
-            **summary.queue_for(oldest.get("created", ()), now),
-            "looked_at": len(oldest.get("created", ())),
-            "of": by_status["created"],
-        },
+        "by_day": summary.by_window(store.read(queries.windows, "day", since, "9999")),
+        "now": {status: _in_status(store, status, by_status[status], now) for status in _NOW},
     }
+
+
+def _in_status(store: Store, status: str, count: int, now: datetime) -> dict[str, Any]:
+    """`looked_at`: of how many, those that were created first, `longest_seconds` is known; None where of none."""
+    since = store.read(queries.in_status_since, status, LOOKED_AT) if count else []
+    longest = max(0.0, (now - datetime.fromisoformat(min(since))).total_seconds()) if since else None
+    return {"count": count, "looked_at": len(since), "longest_seconds": longest}
 
 
 def _of_one(store: Store, state: OptimizationState) -> dict[str, Any]:
@@ -261,21 +261,41 @@ def _trends(store: Store, time_range: timedelta) -> dict[str, Any]:
 
 
 def _rankings(store: Store, metric: str, limit: int) -> list[dict[str, Any]]:
-    ranking.check(metric, limit)
-    rows: list[dict[str, Any]] = []
-    for own in (MAXIMIZE, MINIMIZE):
-        rows += store.read(queries.ranked, metric, own, limit)
-    if not rows and metric not in STATE_FIGURES:
-        recorded = store.read(queries.ranked_metrics)
-        families = families_of(metric, recorded)
-        if not families:
-            raise ranking.unknown_metric(metric, recorded)
-        for family in families:
-            found = _rankings(store, within(metric, family), limit)
-            rows += [row | {"family": family} for row in found]
-        return rows
+    if not isinstance(metric, str) or not metric or "\0" in metric:
+        raise OptimizationValidationError("metric_name", f"{metric!r} is not the name of a metric")
+    validate_whole("limit", limit, MOST_RANKED)
+    rows = [row for own in (MAXIMIZE, MINIMIZE) for row in store.read(queries.ranked, metric, own, limit)]
+    if rows or metric in STATE_FIGURES:
+        return _ranked(rows, limit)
+    recorded = store.read(queries.ranked_metrics)
+    if not (families := families_of(metric, recorded)):
+        near = suggestion(metric, sorted({*STATE_FIGURES, *recorded}), n=3, cutoff=0.5)
+        raise OptimizationValidationError("metric_name", f"nothing was ranked by {metric!r}{near}")
+    of_each = [(family, _rankings(store, within(metric, family), limit)) for family in families]
+    return [row | {"family": family} for family, ranked in of_each for row in ranked]
 
-    return ranking.ranked(rows, limit)
+
+def _ranked(rows: Sequence[Mapping[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The best `limit` of `rows`, which are the first `limit` of each direction. Ties share a rank: 1, 1, 3.
+
+    Each is ranked by its own direction: a smaller value of what is minimized is better, and those of different
+    directions are put in one order by the value with its sign turned.
+    """
+
+    def score(row: Mapping[str, Any]) -> float:
+        return float(row["value"] if row["direction"] == MAXIMIZE else -row["value"])
+
+    ranks: list[dict[str, Any]] = []
+    for place, row in enumerate(sorted(rows, key=lambda row: (-score(row), row["optimization_id"]))[:limit], start=1):
+        rank = ranks[-1]["rank"] if ranks and score(ranks[-1]) == score(row) else place
+        ranks.append({"rank": rank, **row})
+    return ranks
+
+
+def ranks_shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rank of each; `=` behind one that several of them share."""
+    ranks = [(row.get("family"), row["rank"]) for row in rows]
+    return [f"{rank[1]}{'=' if ranks.count(rank) > 1 else ''}" for rank in ranks]
 
 
 def _hour(at: datetime) -> datetime:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from statistics import fmean, median
 from typing import Any
 
 from o9.model.states import OptimizationPriority, OptimizationStatus
 from o9.model.strategy import PLACEBO
-from o9.store.queue.order import queued_at
 from o9.store.statistics.rollups import HISTOGRAMS, RELATIVE_ERROR, SUMS, Key, Sums, bucket_centre, quantiles
 
 COMPLETED = OptimizationStatus.COMPLETED.value
@@ -120,54 +117,11 @@ def window_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def time_in_status(rows: Sequence[Mapping[str, Any]], count: int, now: datetime) -> dict[str, Any]:
-    """How long those in one status have been in it, in seconds. rows: of `queries.time_in_status`, maybe not all."""
-    ages = [_age(row["since"], now) for row in rows if row["since"] is not None]
-    result: dict[str, Any] = {"count": count} | dict.fromkeys(("longest_seconds", "mean_seconds", "median_seconds"))
-    if not ages:
-        return result | {"reason": "nothing is in it" if not count else "it is not recorded since when"}
-    result["longest_seconds"] = max(ages)
-    if len(ages) < count:
-        return result | {
-            "reason": f"looked at the {len(ages)} of {count} that were created first: the longest is of these, and a "
-            "mean of all would cost a look at each"
-        }
-    return result | {"mean_seconds": fmean(ages), "median_seconds": median(ages)}
-
-
-def queue_for(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
-    """Of those rows that are created: how many are queued, are claimed, wait for others, are held back; since when."""
-    groups: dict[str, list[float]] = {"queued": [], "claimed": [], "waiting_for_others": [], "held": []}
-    for row in rows:
-        since = queued_at(row["queue_key"], int(row["priority"]))
-        groups[_why_created(row)].append(max(0.0, now.timestamp() - since))
-    return {
-        name: {
-            "count": len(ages),
-            "longest_seconds": max(ages, default=None),
-            "mean_seconds": fmean(ages) if ages else None,
-        }
-        for name, ages in groups.items()
-    }
-
-
 def priority_name(level: int) -> str:
     try:
         return OptimizationPriority(level).name.lower()
     except ValueError:
         return str(level)
-
-
-def _why_created(row: Mapping[str, Any]) -> str:
-    if row["lease_expires_at"] is not None:
-        return "claimed"
-    if row["intent"] == "hold":
-        return "held"
-    return "waiting_for_others" if row["unmet"] else "queued"
-
-
-def _age(since: str, now: datetime) -> float:
-    return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
 
 
 def _grouped(totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[Any, Sums]]:

@@ -85,12 +85,12 @@ from o9.store.statistics.mending import differences, first_ended, hours_ended_in
 from o9.store.statistics.queries import (
     ended_since,
     first_window,
+    in_status_since,
     priorities,
     queue,
     ranked,
     ranked_metrics,
     recordings,
-    time_in_status,
     totals,
     windows,
 )

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from o9.lifecycle.heartbeat import NodeHeartbeat
@@ -57,7 +56,8 @@ class AsyncStateSynchronizer(StoreComponent):
         self._queued = 0
         self._waiting = 0  # for other nodes to read
         self._looked = asyncio.Condition()
-        self._node: str | None = None
+        self.node_id = f"{settings().node_id}#sync{next(_numbers)}"  # the name under which other nodes know this one
+        self._beats = True
         self._heartbeat: NodeHeartbeat | None = None
         self._cursor = 0
         self._due = self._excused_until = -math.inf
@@ -67,17 +67,7 @@ class AsyncStateSynchronizer(StoreComponent):
 
     def use_node(self, name: str) -> None:
         """Be this node, whose heartbeat the caller gives; before `start`."""
-        self._node = name
-
-    @property
-    def node_id(self) -> str:
-        """The name under which other nodes know this one."""
-        return self._node or self._own_name
-
-    @cached_property
-    def _own_name(self) -> str:
-        number = next(_numbers)
-        return f"{settings().node_id}{'' if number == 1 else f'#{number}'}#sync"
+        self.node_id, self._beats = name, False
 
     async def get_nodes(self) -> list[dict[str, Any]]:
         """All nodes: those that announced themselves, and those that were registered by hand.
@@ -192,7 +182,7 @@ class AsyncStateSynchronizer(StoreComponent):
         return missing
 
     async def _begin(self) -> None:
-        if self._node is None:
+        if self._beats:
             heartbeat = NodeHeartbeat(
                 self.store, self.node_id, settings().lease_seconds, before_dead=lambda _: deliver(self.store)
             )

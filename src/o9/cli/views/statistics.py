@@ -17,8 +17,7 @@ from o9.cli.console import indented, plain_table
 from o9.cli.views import words
 from o9.cli.views.bars import fitted, group_size, sparkline
 from o9.model.states import OptimizationStatus
-from o9.statistics.ranking import ranks_shown
-from o9.statistics.statistics import DAYS_SHOWN
+from o9.statistics.statistics import DAYS_SHOWN, ranks_shown
 from o9.store.statistics.rankings import MAXIMIZE, metric_of
 from o9.text.escape import shown
 from o9.text.format import brief, duration, number, percent
@@ -33,12 +32,6 @@ _SPREADS = {
     "duration_seconds": "time of running",
     "performance_improvement": "improvement",
     "waiting_seconds": "time in the queue",
-}
-_QUEUE = {
-    "queued": "queued",
-    "claimed": "about to start",
-    "waiting_for_others": "waits for others",
-    "held": "held back",
 }
 
 
@@ -136,19 +129,15 @@ def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
 
 def _now(data: Figures) -> list[RenderableType]:
     """How long what is not over has been as it is."""
-    queue = data["queue"]
-    part = f"of the first {queue['looked_at']}: " if queue["looked_at"] < queue["of"] else ""
     rows = [(name, each) for name, each in data["now"].items() if each["count"]]
-    rows += [(f"{part}{name}", queue[kind]) for kind, name in _QUEUE.items() if queue[kind]["count"]]
     if not rows:
         return []
-    table = plain_table("  ", "count", "longest", "mean", right=("count", "longest", "mean"))
+    table = plain_table("  ", "count", "longest", right=("count", "longest"))
     for name, each in rows:
-        spans = (duration(each["longest_seconds"]), duration(each["mean_seconds"]))
-        table.add_row(f"  {name}", f"{each['count']:,}", *spans)
+        table.add_row(f"  {name}", f"{each['count']:,}", duration(each["longest_seconds"]))
     page: list[RenderableType] = [Text(), Text("Now", style="bold"), table]
-    if any(each["mean_seconds"] is None for _, each in rows):
-        page.append(Text("Of many only those created first are looked at, and no mean is given.", style="dim"))
+    if any(each["looked_at"] < each["count"] for _, each in rows):
+        page.append(Text("Of many only those created first are looked at.", style="dim"))
     return page
 
 

@@ -1,7 +1,4 @@
-"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on.
-
-Or calling it off, where no attempt works on it.
-"""
+"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on."""
 
 from __future__ import annotations
 
@@ -10,10 +7,9 @@ from dataclasses import dataclass
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationState
 from o9.model.specification import Role, keys_of
-from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
+from o9.model.states import ACTIVE, ENDED
 from o9.store.core.column_types import state_to_row
-from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
-from o9.store.optimizations.intents import SetIntent
+from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.optimizations.transitions import STATUSES, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
 from o9.store.statistics.rollups import count_changed
@@ -27,17 +23,13 @@ SEARCH = frozenset({
 REPLACEABLE = SEARCH | {"name", "description", "priority"}
 
 
-class ChangedMeanwhile(OptimizationStateError):
-    """It has changed since it was read."""
-
-
 @dataclass(frozen=True)
 class Replace(Operation[None]):
     """Give the fields `changed` of an optimization the values that `state` has; the others stay, metadata as a whole.
 
     `content`: the `content_hash` of what was asked for. `version`: the one that `state` was made of. Raises
-    ChangedMeanwhile where it has another, and OptimizationStateError, naming a field that may not change any more, and
-    while an attempt is at work on it.
+    OptimizationStateError where it has another, for a field that may not change any more, naming it, and while an
+    attempt is at work on it.
     """
 
     state: OptimizationState
@@ -70,27 +62,14 @@ class Replace(Operation[None]):
     def _check(self, row: Row) -> None:
         name, status = row["optimization_id"], STATUSES[row["status"]]
         check_version(name, self.version, row["version"])
-        if _is_at_work(row):
+        if status in ACTIVE or row["lease_expires_at"] is not None:
             raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
-        check_changeable(self.changed, status, row["attempt"])
-
-
-@dataclass(frozen=True)
-class CancelAtRest(OnOptimization[bool]):
-    """Cancel what no attempt works on, and none is about to. Answers whether it did."""
-
-    optimization_id: str
-    by: str
-
-    def apply(self, unit: UnitOfWork) -> bool:
-        if _is_at_work(unit.existing(self.optimization_id)):
-            return False
-        SetIntent(self.optimization_id, Intent.CANCEL, self.by).apply(unit)
-        return True
-
-
-def _is_at_work(row: Row) -> bool:
-    return STATUSES[row["status"]] in ACTIVE or row["lease_expires_at"] is not None
+        if status in ENDED and (fixed := self.changed - WORDS):
+            why = f"the optimization has ended ({status.value}); submit another one with it, under another id"
+            raise OptimizationStateError(f"{min(fixed)}: {why}")
+        if row["attempt"] and (fixed := self.changed - LATER):
+            why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
+            raise OptimizationStateError(f"{min(fixed)}: {why}")
 
 
 def fields_of(changed: frozenset[str]) -> frozenset[str]:
@@ -99,19 +78,8 @@ def fields_of(changed: frozenset[str]) -> frozenset[str]:
 
 
 def check_version(optimization_id: str, expected: int | None, version: int) -> None:
-    """Raises ChangedMeanwhile where it has changed since it was read; `expected` None: whatever it is."""
+    """Raises OptimizationStateError where it has changed since it was read; `expected` None: whatever it is."""
     if expected is not None and expected != version:
-        raise ChangedMeanwhile(
+        raise OptimizationStateError(
             f"optimization {optimization_id!r} was read at version {expected} and is at {version}: read it again"
         )
-
-
-def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
-    """Raises OptimizationStateError for a field that may not change any more after that many attempts, naming it."""
-    if status in ENDED and (fixed := changed - WORDS):
-        raise OptimizationStateError(
-            f"{min(fixed)}: the optimization has ended ({status.value}); submit another one with it, under another id"
-        )
-    if attempt and (fixed := changed - LATER):
-        why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
-        raise OptimizationStateError(f"{min(fixed)}: {why}")

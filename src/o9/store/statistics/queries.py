@@ -54,8 +54,8 @@ def priorities(connection: Connection) -> list[Row]:
     )
 
 
-def time_in_status(connection: Connection, status: str, limit: int) -> list[Row]:
-    """Of the `limit` that are in `status` and were created first: since when, what is wanted, what they wait for."""
+def in_status_since(connection: Connection, status: str, limit: int) -> list[str]:
+    """Since when each of the `limit` is in `status` that were created first."""
     since = (
         select(TRANSITION.c.at)
         .where(TRANSITION.c.optimization_id == OPTIMIZATION.c.optimization_id)
@@ -63,14 +63,9 @@ def time_in_status(connection: Connection, status: str, limit: int) -> list[Row]
         .limit(1)
         .scalar_subquery()
     )
-    columns = [OPTIMIZATION.c[name] for name in ("intent", "unmet", "queue_key", "priority", "lease_expires_at")]
-    return rows(
-        connection,
-        select(*columns, since.label("since"))
-        .where(OPTIMIZATION.c.status == status)
-        .order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id)
-        .limit(limit),
-    )
+    statement = select(since).where(OPTIMIZATION.c.status == status)
+    oldest = statement.order_by(OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id).limit(limit)
+    return [at for at in connection.execute(oldest).scalars() if at is not None]
 
 
 def queue(connection: Connection, limit: int) -> tuple[int, float | None]:
