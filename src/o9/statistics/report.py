@@ -1,4 +1,4 @@
-"""Statistics as tables and Markdown for Prefect's artifacts. Pure; an unknown figure is a dash."""
+"""Statistics as tables and Markdown for Prefect's artifacts. Pure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,12 @@ from typing import Any
 
 from o9.statistics.rows import statistics
 from o9.statistics.upkeep import Upkeep
-from o9.text.format import brief, percent
+from o9.text.format import figure
 
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
-    return [
-        {
-            "by": row["by"],
-            "which": row["which"],
-            "ended": row["count"],
-            "success rate": percent(row["success_rate"]),
-            "mean seconds": brief(row["mean_duration_seconds"]),
-            "median seconds": brief(row["median_duration_seconds"]),
-            "mean improvement": percent(row["mean_improvement"]),
-            "mean wait, seconds": brief(row["mean_waiting_seconds"]),
-        }
-        for row in statistics(summary)
-    ]
+    return [{name.replace("_", " "): figure(value) for name, value in row.items()} for row in statistics(summary)]
 
 
 def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:

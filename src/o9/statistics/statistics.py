@@ -199,15 +199,11 @@ class OptimizationStatistics(StoreComponent):
         self._repeat(self._emit_windows, LOOK_SECONDS, "reporting the hour that is over")
 
     async def _emit_windows(self) -> None:
-        first, end = self._hour, _hour(self._clock() - SETTLED)
-        hours = [_name(first + timedelta(hours=n)) for n in range((end - first) // timedelta(hours=1))]
-        if not hours:
-            return
-        rows = await self.store.read_async(queries.windows, "hour", hours[0], _name(end))
-        figures, self._hour = summary.by_window(rows), end
-        for starts in hours:
-            result = figures.get(starts) or summary.window_figures(())
-            await self.emit("window", {"window": "hour", "starts": starts, **result})
+        while self._hour < _hour(self._clock() - SETTLED):
+            starts, following = _name(self._hour), self._hour + timedelta(hours=1)
+            rows = await self.store.read_async(queries.windows, "hour", starts, _name(following))
+            self._hour = following
+            await self.emit("window", {"window": "hour", "starts": starts, **summary.window_figures(rows)})
 
 
 _ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {
