@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from o9.api.versions import API_VERSION, ROOT, VERSIONS
 from o9.model.errors import (
@@ -162,4 +163,12 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
         served = ", ".join(VERSIONS)
         return refusal(f"there is no version {version!r} of this API; there is {served}", 404, versions=[*VERSIONS])
     message = f"{request.method} {path}: there is no such endpoint or method; /docs lists those that there are"
-    return refusal(message, error.status_code, error.headers)
+    allowed = ", ".join(sorted(_methods_of(request)))
+    return refusal(message, error.status_code, {"Allow": allowed} if allowed else None)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """All methods of this path; Starlette names those of the first route only."""
+    scope = dict(request.scope)
+    fitting = (route for route in request.app.routes if route.matches(scope)[0] is not Match.NONE)
+    return {method for route in fitting for method in getattr(route, "methods", None) or ()}

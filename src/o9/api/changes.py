@@ -24,7 +24,15 @@ from o9.model.validation import validate_changes
 from o9.store import queries
 from o9.store.core.column_types import content_hash
 from o9.store.optimizations.pruning import Because, PruneOne
-from o9.store.optimizations.replace import LATER, REPLACEABLE, SEARCH, Replace, check_version, fields_of
+from o9.store.optimizations.replace import (
+    LATER,
+    REPLACEABLE,
+    SEARCH,
+    Replace,
+    check_changeable,
+    check_version,
+    fields_of,
+)
 from o9.store.queue.policies import with_defaults
 from o9.store.store import Store
 
@@ -45,6 +53,7 @@ async def change(
     before = await existing(backend, optimization_id)  # no older than that version
     check_version(optimization_id, version, holding.version)
     after, changed = _asked(before, fields)
+    check_changeable(changed, before.status, holding.attempt)
     if not changed:
         return before
     settled = await _settled(store, before, after) if fields_of(changed - LATER) & SEARCH else after

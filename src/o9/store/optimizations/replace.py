@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from o9.model.errors import OptimizationStateError
 from o9.model.optimization import OptimizationState
 from o9.model.specification import Role, keys_of
-from o9.model.states import ACTIVE, ENDED
+from o9.model.states import ACTIVE, ENDED, OptimizationStatus
 from o9.store.core.column_types import state_to_row
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.optimizations.transitions import STATUSES, metadata_columns
@@ -64,12 +64,7 @@ class Replace(Operation[None]):
         check_version(name, self.version, row["version"])
         if status in ACTIVE or row["lease_expires_at"] is not None:
             raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
-        if status in ENDED and (fixed := self.changed - WORDS):
-            why = f"the optimization has ended ({status.value}); submit another one with it, under another id"
-            raise OptimizationStateError(f"{min(fixed)}: {why}")
-        if row["attempt"] and (fixed := self.changed - LATER):
-            why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
-            raise OptimizationStateError(f"{min(fixed)}: {why}")
+        check_changeable(self.changed, status, row["attempt"])
 
 
 def fields_of(changed: frozenset[str]) -> frozenset[str]:
@@ -83,3 +78,13 @@ def check_version(optimization_id: str, expected: int | None, version: int) -> N
         raise OptimizationStateError(
             f"optimization {optimization_id!r} was read at version {expected} and is at {version}: read it again"
         )
+
+
+def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
+    """Raises OptimizationStateError for a field that may not change any more after that many attempts, naming it."""
+    if status in ENDED and (fixed := changed - WORDS):
+        why = f"the optimization has ended ({status.value}); submit another one with it, under another id"
+        raise OptimizationStateError(f"{min(fixed)}: {why}")
+    if attempt and (fixed := changed - LATER):
+        why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
+        raise OptimizationStateError(f"{min(fixed)}: {why}")
