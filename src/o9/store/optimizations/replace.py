@@ -61,9 +61,9 @@ class Replace(Operation[None]):
 
     def _check(self, row: Row) -> None:
         name, status = row["optimization_id"], STATUSES[row["status"]]
-        check_version(name, self.version, row["version"])
         if status in ACTIVE or row["lease_expires_at"] is not None:
             raise OptimizationStateError(f"optimization {name!r} is {status.value}: pause it, or cancel it, first")
+        check_version(name, self.version, row["version"])
         check_changeable(self.changed, status, row["attempt"])
 
 
