@@ -38,13 +38,14 @@ def run_tags(state: OptimizationState) -> list[str]:
 
 
 def artifact_key(state: OptimizationState) -> str:
-    """The key under which the results of one series, or else name, are versions of each other: `o9-momentum-on-s-p`.
+    """The key under which the results of one series, or else name, are versions of each other.
 
-    A name of which it cannot hold every letter ends in a digest of it, so that two such names never share a key.
+    `Nightly carry` has `o9-nightly-carry`; a name in any other spelling has a digest of it behind its words, so that no
+    two names share a key.
     """
     name = series_of(state)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if slug and name.isascii() and len(slug) <= KEY_LENGTH:
+    if name == slug.replace("-", " ").capitalize() and len(slug) <= KEY_LENGTH:
         return f"o9-{slug}"
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return "-".join(part for part in ("o9", slug[: KEY_LENGTH - len(digest)].strip("-"), digest) if part)

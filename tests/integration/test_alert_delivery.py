@@ -416,7 +416,7 @@ async def test_a_desk_receives_how_its_runs_end_and_what_to_make_of_them(
     services: HookServer, hooks: HookServer, mail: tuple[MailServer, str], tmp_path: Path,
     set_o9: Callable[..., None], open_aggregator: Callable[..., Any], async_wait_until: Callable[..., Any],
 ) -> None:  # fmt: skip
-    """By Slack, mail and a block of Prefect: one run completes, one fails, and one cannot be trusted."""
+    """By Slack, mail and a block of Prefect: one run starts and completes, one fails, and one cannot be trusted."""
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
     server, url = mail
@@ -433,7 +433,7 @@ async def test_a_desk_receives_how_its_runs_end_and_what_to_make_of_them(
     set_o9(alerts_file=tmp_path / "alerts.yaml")
     aggregator = await open_aggregator()
     for name, objective, more in (
-        ("carry-1", "branin", {"on_completion": True, "search_space": BRANIN}),
+        ("carry-1", "branin", {"on_start": True, "on_completion": True, "search_space": BRANIN}),
         ("pairs-1", "json:loads", {"search_space": o9_testing.LINE}),
     ):
         await aggregator.submit_optimization(
@@ -442,15 +442,18 @@ async def test_a_desk_receives_how_its_runs_end_and_what_to_make_of_them(
         await o9_testing.ended(aggregator, name)
     luck = {"name": "validity.data_snooping", "score": 0.2, "words": "luck alone finds as much"}
     rule_subjects.report(aggregator.store, "carry-1", [luck], "critical")
+    start, end = "[INFO] Optimization started: Carry · carry-1", "[INFO] Optimization completed: Carry · carry-1"
     titles = {
-        "[INFO] Optimization completed: Carry · carry-1", "[ERROR] Optimization failed: Pairs · pairs-1",
+        start, end, "[ERROR] Optimization failed: Pairs · pairs-1",
         "[ERROR] Validity critical: Carry · carry-1",
     }  # fmt: skip
-    await async_wait_until(lambda: all(len(each) >= 3 for each in (services.received, server.letters, hooks.received)))
+    await async_wait_until(lambda: all(len(each) >= 4 for each in (services.received, server.letters, hooks.received)))
     slack = {each["title"]: each["text"] for got in services.received for each in got.json["attachments"]}
     letters = {str(letter(each.content)["Subject"]): letter(each.content) for each in server.letters}
     webhook = {each.json["title"]: each.json["text"] for each in hooks.received}
-    assert set(slack) == set(letters) == set(webhook) == titles
+    for received in (list(slack), list(letters), list(webhook)):
+        assert set(received) == titles
+        assert received.index(start) < received.index(end)
     for title, text in webhook.items():
         (name,) = [each for each in ("carry-1", "pairs-1") if each in title]
         plain = letters[title].get_body(("plain",))

@@ -13,11 +13,13 @@ from contract_steps import at_work
 from rule_subjects import commit, complete, fail, report, told
 
 from o9.alerts.rules.evaluator import RuleEvaluator
+from o9.alerts.rules.rules import AFTER_INSTANT
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationStatus as S
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause, Transition
+from o9.store.queue.claims import Claim
 from o9.store.store import Store
 
 PAGE = "https://prefect.example/runs/flow-run/"
@@ -92,14 +94,32 @@ async def test_an_alert_has_the_page_of_its_run(open_desk: OpenDesk) -> None:
     assert (rows["a"]["run"], rows["b"].get("run")) == (f"{PAGE}f00d", None)
 
 
-async def test_completion_is_told_where_the_specification_asks(
+async def test_start_and_completion_are_notified_in_order_where_the_specification_asks(
     open_desk: OpenDesk, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk = await open_desk()
     complete(desk.store, "quiet")
-    complete(desk.store, "asked", 1.25, name="Carry", metadata={"on_completion": True})
-    assert await desk.titles(caplog) == ["[INFO] Optimization completed: Carry · asked"]
+    complete(desk.store, "asked", 1.25, name="Carry", metadata={"on_start": True, "on_completion": True})
+    assert await desk.titles(caplog) == [
+        "[INFO] Optimization started: Carry · asked", "[INFO] Optimization completed: Carry · asked",
+    ]  # fmt: skip
     assert desk.store.read(queries.alerts)[0]["message"].startswith("Carry ended at 1.25 in ")
+
+
+async def test_what_goes_on_after_a_pause_has_not_started_again(
+    open_desk: OpenDesk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = await open_desk()
+    claimed = at_work(desk.store, "a", name="Carry", metadata={"on_start": True})
+    assert await desk.titles(caplog) == ["[INFO] Optimization started: Carry · a"]
+    await desk.evaluator.look("node", utc_now() + 2 * AFTER_INSTANT)
+    desk.store.write(Transition("a", S.PAUSED, Cause.HOOK, fence=claimed.fence))
+    desk.store.write(Transition("a", S.CREATED, Cause.HOOK))
+    again = desk.store.write(Claim("node-1", 1000, 600.0, "a"))
+    assert again is not None
+    for status in (S.INITIALIZING, S.RUNNING):
+        desk.store.write(Transition("a", status, Cause.HOOK, fence=again.fence))
+    assert await desk.titles(caplog) == []
 
 
 async def test_what_a_series_has_in_each_run_is_told_once_with_a_count_until_a_run_is_well(

@@ -16,6 +16,7 @@ import zygote
 from contract_steps import sweep
 from o9_testing import LINE, new, path_of
 from prefect.flows import Flow, load_flow_from_entrypoint
+from worker_pool import DESK
 
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.model.states import Intent
@@ -24,23 +25,6 @@ from o9.store.optimizations.intents import SetIntent
 from o9.store.store import Store
 
 STRAIGHT = ["created", "initializing", "running", "completed"]
-DESK = """
-import asyncio, time
-
-def quick(parameters):
-    return parameters["x"]
-
-def slow(parameters):
-    time.sleep(0.5)
-    return parameters["x"]
-
-async def hang(parameters):
-    open("hangs", "w").close()
-    await asyncio.sleep(3600)
-
-def broken(parameters):
-    raise ValueError("the exchange was closed")
-"""
 
 
 def test_prefect_finds_the_flow_by_its_module() -> None:
@@ -164,7 +148,7 @@ def test_a_parameter_reaches_nothing_that_an_allowed_module_merely_imports(
 def test_one_that_prefect_started_hears_of_a_cancellation(
     desk: Callable[..., zygote.Process], store_url: str, wait_until: Callable[..., Any]
 ) -> None:
-    process = desk(f"spec={spec('d', 'hang', 2)!r}")
+    process = desk(f"spec={spec('d', 'endless', 2)!r}")
     with Store(store_url) as store:
         wait_until(lambda: (state := store.read(queries.get, "d")) and state.status.value == "running", 60)
         store.write(SetIntent("d", Intent.CANCEL, "ann"))
@@ -175,7 +159,7 @@ def test_one_that_prefect_started_hears_of_a_cancellation(
 
 def test_its_failures_are_failures(desk: Callable[..., zygote.Process], store_url: str) -> None:
     out, _ = desk(f"spec={spec('e', 'broken', 2)!r}").communicate(timeout=60)
-    late, _ = desk(f"spec={spec('f', 'hang', 2, timeout_seconds=0.5)!r}").communicate(timeout=60)
+    late, _ = desk(f"spec={spec('f', 'endless', 2, timeout_seconds=0.5)!r}").communicate(timeout=60)
     assert out.startswith("Failed")
     assert late.startswith("TimedOut")
     with Store(store_url) as store:
@@ -189,7 +173,7 @@ def test_its_failures_are_failures(desk: Callable[..., zygote.Process], store_ur
 def test_one_that_crashes_in_a_process_that_lives_on_is_queued_again(
     desk: Callable[..., zygote.Process], store_url: str, wait_until: Callable[..., Any]
 ) -> None:
-    process = desk(f"spec={spec('g', 'hang', 2)!r}", CUT_OFF_AND_STAY="1")
+    process = desk(f"spec={spec('g', 'endless', 2)!r}", CUT_OFF_AND_STAY="1")
     with Store(store_url) as store:
         wait_until(lambda: path_of(store, "g") == ["created", "initializing", "running", "created"], 60)
         assert process.poll() is None

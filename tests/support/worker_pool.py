@@ -40,6 +40,9 @@ def slow(parameters):
 async def endless(parameters):
     Path(__file__).with_name("hangs").touch()
     await asyncio.sleep(3600)
+
+def broken(parameters):
+    raise ValueError("the exchange was closed")
 """
 DEPLOYED = ("optimization-lifecycle", "reconcile-states")
 

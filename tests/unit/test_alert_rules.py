@@ -36,6 +36,7 @@ CASES: dict[str, tuple[dict[str, float | None], dict[str, float | None]]] = {
     "failed": ({"failed": 1.0, "refused": 0.0}, {"failed": 0.0, "refused": 0.0, "cancelled": 1.0}),
     "refused": ({"failed": 1.0, "refused": 1.0}, {"failed": 1.0, "refused": 0.0}),
     "timed_out": ({"timed_out": 1.0}, {"timed_out": 0.0, "failed": 1.0}),
+    "started": ({"started": 1.0, "on_start": 1.0}, {"started": 1.0, "on_start": 0.0}),
     "completed": (ENDED | {"on_completion": 1.0}, ENDED | {"on_completion": 0.0}),
     "crashed": ({"deaths": 1.0}, {"deaths": 0.0}),
     "worse_than_baseline": (ENDED | {"improvement": -0.001}, ENDED | {"improvement": 0.0}),

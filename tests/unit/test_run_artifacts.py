@@ -18,19 +18,20 @@ def trial(number: int, value: float | None, **parameters: object) -> Trial:
     return Trial(number, 0, state, parameters, value, error=error)
 
 
-def test_names_and_keys() -> None:
-    state = new("id-1", name="Momentum on S&P 500")
-    assert run_name(state) == "Momentum on S&P 500 · id-1"
-    assert artifact_key(state) == "o9-momentum-on-s-p-500"
-    assert artifact_key(new("id-2", name="动量")) != artifact_key(new("id-3", name="均值"))
+def test_a_run_is_named_by_its_name_and_id() -> None:
+    assert run_name(new("id-1", name="Momentum on S&P 500")) == "Momentum on S&P 500 · id-1"
 
 
-def test_names_that_a_key_cannot_hold_do_not_share_one() -> None:
+def test_no_two_names_share_a_key() -> None:
     longest = "carry " * 30
-    for one, other in (("夜间动量 ETF", "晨间动量 ETF"), (f"{longest}US", f"{longest}EU")):
-        keys = {artifact_key(new("id-1", name=one)), artifact_key(new("id-2", name=other))}
-        assert len(keys) == 2, keys
-        assert all(re.fullmatch(r"o9-[a-z0-9-]{1,77}", key) for key in keys), keys
+    names = [
+        "Nightly carry", "nightly carry", "Nightly Carry", "nightly-carry", "Nightly, carry", "Nightly carry ",
+        "夜间动量 ETF", "晨间动量 ETF", "动量", f"{longest}US", f"{longest}EU",
+    ]  # fmt: skip
+    keys = [artifact_key(new("id-1", name=name)) for name in names]
+    assert len(set(keys)) == len(names), keys
+    assert all(re.fullmatch(r"o9-[a-z0-9-]{1,77}", key) for key in keys), keys
+    assert keys[0] == "o9-nightly-carry"
 
 
 def test_runs_of_a_series_share_a_tag_and_a_key() -> None:

@@ -137,6 +137,7 @@ class Metadata(Typed):
         description="Metrics of the best trial above which it is suspended.",
         examples=[{"drawdown": 0.2}],
     )
+    on_start: Annotated[Flag, Role.LATER] = Field(False, description="Send an alert of level info when it starts.")
     on_completion: Annotated[Flag, Role.LATER] = Field(
         False, description="Send an alert of level info when it completes."
     )

@@ -10,7 +10,8 @@
 Pure and deterministic: the same calls with the same moments give the same notices; one that is restored goes on as if
 it had never stopped. Not thread-safe: one owner at a time. Moments may not go backwards.
 
-Groups are flushed when they are due, in order of time and key. What holds an alert back then is recorded with its
+Groups are flushed when they are due, in order of time and key. The notices of one moment come in the order in which
+what they report began, so that a start comes before its end. What holds an alert back then is recorded with its
 reason, once. A receiver is notified of what is new, and of the end of all that it was notified of, also if that came
 while the alert was suppressed: then as soon as it no longer is.
 
@@ -137,7 +138,7 @@ class Engine:
                 ids = {name: self._known[name].alert.alert_id for name in group.members}
                 raise InternalError(error, ids, group.key) from error
         self._sweep(now)
-        return notices
+        return sorted(notices, key=lambda notice: notice.news_first[0].starts_at)
 
     def drain(self) -> Changes:
         """What has changed since the last time."""

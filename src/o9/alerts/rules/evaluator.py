@@ -3,8 +3,8 @@
 Contract. Owned by one event loop. The node that holds the lease RULES evaluates. The states of rules and how far they
 have read are written after the alerts that follow from them, and the next node goes on from there: a restart neither
 repeats nor loses an alert. The first evaluator of a store begins FIRST_LOOK before its start. A pass costs the same
-at any history: with the built-in rules eight reads, one for each schedule, a few for each end, and no write if nothing
-changes.
+at any history: with the built-in rules eight reads, one for each schedule and each start, a few for each end, and no
+write if nothing changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import BUILT_IN_CHANNELS
 from o9.alerts.pipeline.reasons import RuleReason, ended_by_rule
 from o9.alerts.rules import facts as rule_facts
-from o9.alerts.rules.metrics import INSTANTS, Scope
+from o9.alerts.rules.metrics import Scope
 from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn, with_rule
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.leadership import Leadership
@@ -203,15 +203,18 @@ class RuleEvaluator:
         return turns, behind or len(reports) == PAGE
 
     def _take_transitions(self, board: Board, now: datetime) -> tuple[list[Turn], list[SubjectFacts], bool]:
-        """By what died or ended since; also the last facts of what ended, and whether there is more to read."""
+        """By what started, died or ended; also the last facts of what ended, and whether there is more to read."""
         store = self._store
         rows = store.read(queries.transitions_since, self._positions[TRANSITIONS], limit=PAGE)
         asked = board.figures(Scope.END)
         turns: list[Turn] = []
         last: list[SubjectFacts] = []
         for row in rows:
-            died = rule_facts.died(row)
-            if (state := self._state(row) if died or rule_facts.ended(row) else None) is None:
+            started, died = rule_facts.started(row), rule_facts.died(row)
+            if (state := self._state(row) if started or died or rule_facts.ended(row) else None) is None:
+                continue
+            if started:
+                turns += board.take(Scope.START, [rule_facts.start_facts(row, state)], now)
                 continue
             if died:
                 turns += board.take(Scope.DEATH, [rule_facts.death_facts(store, row, state)], now)
@@ -219,7 +222,7 @@ class RuleEvaluator:
             if state.status is OptimizationStatus.COMPLETED:
                 turns += board.fix(state.optimization_id, {Scope.DEATH})
                 for before in rule_facts.retried(store, state):
-                    turns += board.fix(before, INSTANTS)
+                    turns += board.fix(before, {Scope.END, Scope.DEATH})
             turns += board.take(Scope.END, [rule_facts.end_facts(store, row, asked, state)], now)
             last.append(rule_facts.state_facts(state))
         if rows:

@@ -50,8 +50,18 @@ def died(row: Row) -> bool:
     return swept and row["from_status"] != S.CREATED.value
 
 
+def started(row: Row) -> bool:
+    """Whether this transition is the start of a first attempt."""
+    return row["attempt"] == 1 and (row["from_status"], row["to_status"]) == (S.INITIALIZING.value, S.RUNNING.value)
+
+
 def ended(row: Row) -> bool:
     return row["to_status"] in {status.value for status in _FLAGS}
+
+
+def start_facts(row: Row, state: OptimizationState) -> SubjectFacts:
+    figures = {"started": 1.0, "on_start": float(state.metadata.get("on_start") is True)}
+    return _of_optimization(state, figures, "", row["at"])
 
 
 def death_facts(store: Store, row: Row, state: OptimizationState) -> SubjectFacts:

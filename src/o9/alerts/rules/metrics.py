@@ -21,6 +21,7 @@ class Scope(str, Enum):
     TYPE = "each type"
     STRATEGY = "each strategy"
     OPTIMIZATION = "each optimization"
+    START = "each start"
     END = "each end"
     DEATH = "each death"
     REPORT = "each report"
@@ -32,7 +33,7 @@ class Scope(str, Enum):
     SCHEDULE = "each schedule"
 
 
-INSTANTS = frozenset({Scope.END, Scope.DEATH, Scope.NODE_DEATH})
+INSTANTS = frozenset({Scope.START, Scope.END, Scope.DEATH, Scope.NODE_DEATH})
 
 
 class Unit(str, Enum):
@@ -99,6 +100,7 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.TYPE: {"count": COUNT, **_OF_ENDED},
     Scope.STRATEGY: {"count": COUNT, **_OF_ENDED},
     Scope.OPTIMIZATION: _OF_STATE,
+    Scope.START: {"started": FLAG, "on_start": FLAG},
     Scope.END: {
         **_OF_STATE, **dict.fromkeys((*_ENDS, "refused"), FLAG), "improvement": CHANGE, "short_of_target": NUMBER,
         "worse_than_usual": MEASURE, "trials": COUNT, "failed_trials": COUNT, "failed_share": SHARE,
@@ -123,7 +125,7 @@ OPEN = ("metrics.", "results.")
 _OF_ONE = ("optimization", "name", "series", "type", "strategy")
 LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.GLOBAL: (), Scope.TYPE: ("type",), Scope.STRATEGY: ("strategy",), Scope.OPTIMIZATION: _OF_ONE,
-    Scope.END: (*_OF_ONE, "error"), Scope.DEATH: _OF_ONE, Scope.REPORT: _OF_ONE,
+    Scope.START: _OF_ONE, Scope.END: (*_OF_ONE, "error"), Scope.DEATH: _OF_ONE, Scope.REPORT: _OF_ONE,
     Scope.FINDING: ("optimization", "name", "series"),
     Scope.NODE: ("node",), Scope.NODE_DEATH: ("node",), Scope.THIS_NODE: ("node",), Scope.CHANNEL: ("channel",),
     Scope.SCHEDULE: ("schedule",),
