@@ -79,10 +79,12 @@ def result_markdown(
     failed: Sequence[Trial],
     verdict: Verdict | None,
     series: Sequence[SeriesRun] = (),
+    report: str = "",
 ) -> str:
     """The best, its parameters, the baseline, the verdict with its reason, and what failed.
 
-    failed: the first trials that failed, of as many as `counts` says. series: the newest runs of its series.
+    failed: the first trials that failed, of as many as `counts` says. series: the newest runs of its series. report:
+    the address of its report, where it has one.
     """
     value = state.current_performance if state.optimized_parameters else None
     lines = [f"# {unmarked(state.name)}", "", f"`{state.optimization_id}` is **{state.status.value}**.", ""]
@@ -114,7 +116,8 @@ def result_markdown(
         ]
         if (more := counts.get("failed", 0) - len(failed)) > 0:
             lines.append(f"- and {more:,} more: `o9 trials {state.optimization_id}`")
-    lines += ["", f"The whole report, with charts: `o9 report {state.optimization_id}`"]
+    where = f"<{report}>" if report else f"`o9 report {state.optimization_id}`"
+    lines += ["", f"The whole report, with charts: {where}"]
     return "\n".join(lines) + "\n"
 
 

@@ -29,6 +29,7 @@ from o9.health.series_runs import read_series
 from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationState, is_placebo
+from o9.model.settings import report_page
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.urls import public_url
 from o9.store import queries
@@ -171,6 +172,7 @@ def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate
         failed=store.read(queries.trials, optimization_id, limit=FAILED_SHOWN, state=TrialState.FAILED),
         verdict=verdict,
         series=read_series(store, state, limit=RUNS_SHOWN),
+        report=report_page(optimization_id),
     )
     result = ArtifactCreate(
         type="markdown", key=artifact_key(state), data=text, description=result_line(state, verdict)

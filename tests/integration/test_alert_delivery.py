@@ -430,7 +430,7 @@ async def test_a_desk_receives_how_its_runs_end_and_what_to_make_of_them(
         f"receivers: [{{name: desk, channels: ['{SLACK}', '{url}', block:custom-webhook/evening]}}]\n"
         "link: https://reports.desk/o9-report-{optimization}.html\n"
     )
-    set_o9(alerts_file=tmp_path / "alerts.yaml")
+    set_o9(alerts_file=tmp_path / "alerts.yaml", public_url="https://o9.desk.example")
     aggregator = await open_aggregator()
     for name, objective, more in (
         ("carry-1", "branin", {"on_start": True, "on_completion": True, "search_space": BRANIN}),
@@ -460,6 +460,7 @@ async def test_a_desk_receives_how_its_runs_end_and_what_to_make_of_them(
         assert plain is not None
         for told in (text, plain.get_content(), slack[title]):
             assert f"https://reports.desk/o9-report-{name}.html" in told
+            assert f"https://o9.desk.example/api/v1/optimizations/{name}/report" in told
             assert f"o9 show {name}" in told
     failed = webhook["[ERROR] Optimization failed: Pairs · pairs-1"]
     assert "o9 retry pairs-1" in failed

@@ -22,7 +22,7 @@ from store_backend import StoreBackend
 from o9.api.api import OptimizationAPI
 from o9.api.server import listen, url_of
 from o9.model.errors import OptimizationValidationError
-from o9.model.settings import settings
+from o9.model.settings import report_page, settings
 from o9.store.alerts.episodes import RaiseAlerts
 from o9.store.store import Store
 
@@ -55,6 +55,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/optimizations/done/trials", {"limit": 3}),
     ("GET", "/optimizations/done/metrics", None),
     ("GET", "/optimizations/done/transitions", None),
+    ("GET", "/optimizations/ghost/report", None),
     ("POST", "/optimizations", NEW),
     ("POST", "/optimizations", NEW),
     ("POST", "/optimizations", NEW | {"name": "other"}),
@@ -123,6 +124,31 @@ def test_every_route_answers_on_each_database(served: Served) -> None:
     assert "://" not in page  # it loads nothing from elsewhere
     resolved = served.ask("/api/v1/alerts/alarm/resolve", "POST")
     assert (resolved.status_code, resolved.json()["data"]["resolved"]) == (200, True)
+
+
+def test_the_link_to_a_report_leads_to_it(store: Store, set_o9: Callable[..., None]) -> None:
+    """At the name of a proxy, which passes it on or puts this machine's in its place."""
+    set_o9(public_url="https://o9.desk.example/")
+    api = OptimizationAPI(backend=StoreBackend(store))
+    with serving(api) as served:
+        for name, titled in (("done", True), ("waiting", True), ("ghost", False)):
+            link = report_page(name)
+            assert link.startswith("https://o9.desk.example/api")
+            path = link.removeprefix("https://o9.desk.example")
+            answer = served.ask(path, headers={"Host": "O9.desk.example"})
+            assert answer.status_code == (200 if titled else 404)
+            assert served.ask(path).status_code == answer.status_code
+            assert ("<!doctype html>" in answer.text.lower()) is titled
+            assert answer.headers["content-type"].startswith("text/html") is titled
+            in_process = served.run(api.handle_api_request(f"/optimizations/{name}/report", "GET"))
+            assert in_process["success"] is titled
+            assert not titled or name in in_process["data"]
+        assert served.ask(path, headers={"Host": "o9.desk.example.com"}).status_code == 403
+        assert served.ask("/api/v1/optimizations/done/report?colour=red").status_code == 422
+
+
+def test_without_a_public_address_there_is_no_link_to_a_report() -> None:
+    assert report_page("done") == ""
 
 
 @pytest.mark.parametrize("store", ["store_url"], indirect=True)
@@ -232,7 +258,14 @@ def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("O9_API_HOST", "0.0.0.0"), ("O9_API_PORT", "70000"), ("O9_API_RATE_LIMIT", "often"), ("O9_API_PORT", "taken")],
+    [
+        ("O9_API_HOST", "0.0.0.0"),
+        ("O9_API_PORT", "70000"),
+        ("O9_API_RATE_LIMIT", "often"),
+        ("O9_API_PORT", "taken"),
+        ("O9_PUBLIC_URL", "o9.desk.example"),
+        ("O9_PUBLIC_URL", "https://ana:secret@o9.desk.example"),
+    ],
 )
 def test_serve_says_what_is_wrong_with_its_address(
     o9: O9Command, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
@@ -244,6 +277,7 @@ def test_serve_says_what_is_wrong_with_its_address(
     assert answer.code == 1
     assert answer.err.count("\n") == 1
     assert variable in answer.err
+    assert "secret" not in answer.err
     assert not Path("optimization_state.db").exists()
 
 

@@ -64,8 +64,10 @@ async def artifacts_of(prefect: PrefectClient, flow_run: FlowRun) -> dict[str, A
 
 
 async def test_a_run_of_a_node_has_a_name_tags_and_a_result(
-    aggregator: OptimizationStateAggregator, prefect: PrefectClient, async_wait_until: Callable[..., Awaitable[Any]]
-) -> None:
+    aggregator: OptimizationStateAggregator, prefect: PrefectClient, async_wait_until: Callable[..., Awaitable[Any]],
+    set_o9: Callable[..., None],
+) -> None:  # fmt: skip
+    set_o9(public_url="https://o9.desk.example")
     await aggregator.submit_optimization(new("a", name="Mean reversion", objective="shown", total_steps=20))
     state = await ended(aggregator, "a")
     flow_run = await run_of(prefect, aggregator.store, "a")
@@ -81,6 +83,7 @@ async def test_a_run_of_a_node_has_a_name_tags_and_a_result(
     failed = aggregator.store.read(queries.trial_counts, "a")["failed"]
     assert f"{failed} failed" in found["markdown"].data
     assert "beyond the line" in found["markdown"].data
+    assert "<https://o9.desk.example/api/v1/optimizations/a/report>" in found["markdown"].data
     rows = json.loads(found["table"].data)
     assert [row["value"] for row in rows] == sorted((row["value"] for row in rows), reverse=True)
     assert float(rows[0]["value"]) == pytest.approx(state.current_performance, abs=1e-4)

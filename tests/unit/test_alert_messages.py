@@ -265,11 +265,11 @@ def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
     assert "https://elsewhere.example/7" in Message(notice(own), link=desk).body()
 
 
-def test_the_page_of_its_run_stands_beside_the_link() -> None:
-    run = "https://prefect.example/runs/flow-run/1"
-    told = message(notice(alert(link="https://elsewhere.example/7", run=run))).body()
-    assert f"- Run: {run}\n- Look: https://elsewhere.example/7\n" in told
-    assert f"   {run}" in message(notice(alert(run=run), alert())).body()
+def test_the_pages_of_its_run_and_report_stand_beside_the_link() -> None:
+    run, report = "https://prefect.example/runs/flow-run/1", "https://o9.example/api/v1/optimizations/a/report"
+    told = message(notice(alert(link="https://elsewhere.example/7", run=run, report=report))).body()
+    assert f"- Run: {run}\n- Report: {report}\n- Look: https://elsewhere.example/7\n" in told
+    assert f"   {run}\n   {report}\n" in message(notice(alert(run=run, report=report), alert())).body()
     assert "Run" not in message(notice(alert(run="javascript:alert(1)"))).body()
 
 

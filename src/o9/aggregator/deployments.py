@@ -167,7 +167,8 @@ def _objectives_offered() -> list[str]:
 async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str]:
     """Make them known to the Prefect server that the settings name; returns their names, `FLOW/NAME`.
 
-    Workers get O9_STORE_URL, O9_ALLOWED_IMPORTS and O9_TASK_RUNNER as job variables, as far as those hold no password.
+    Workers get O9_STORE_URL, unless it holds a password, O9_ALLOWED_IMPORTS, O9_TASK_RUNNER and O9_PUBLIC_URL as job
+    variables.
     Raises OptimizationCoordinationError where there is no such pool, OptimizationValidationError without a store.
     """
     environment = worker_environment()
@@ -208,6 +209,7 @@ def worker_environment() -> dict[str, str]:
     needed = {"O9_STORE_URL": url} if url.startswith(STORE_BLOCK) or public_url(url) == url else {}
     others = {
         "O9_ALLOWED_IMPORTS": ",".join(settings().allowed_imports), "O9_TASK_RUNNER": settings().task_runner,
+        "O9_PUBLIC_URL": settings().public_url,
     }  # fmt: skip
     return needed | {name: value for name, value in others.items() if value}
 

@@ -1,7 +1,8 @@
 """What every answer looks like, and the one table from errors to HTTP codes.
 
 Success is `{"success": true, "data", "timestamp", "api_version"}`, an error `{"success": false, "error", "code"}` with
-the HTTP status as `code`. Over the rate limit an error has `retry_after`, for a version that there is not `versions`.
+the HTTP status as `code`. A report is a page of HTML, which in process is the `data`. Over the rate limit an error has
+`retry_after`, for a version that there is not `versions`.
 """
 
 from __future__ import annotations
@@ -80,10 +81,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+def envelope(data: Any, **more: Any) -> dict[str, Any]:
+    return {"success": True, "data": data, "timestamp": utc_now().isoformat(), "api_version": API_VERSION} | more
+
+
 def success(data: Any, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
-    envelope = {"timestamp": utc_now().isoformat(), "api_version": API_VERSION}
-    content = {"success": True, "data": data} | envelope | more
-    return JSONResponse(content, headers=headers)
+    return JSONResponse(envelope(data, **more), headers=headers)
 
 
 def page(items: Iterable[Any], next_cursor: str | None) -> JSONResponse:

@@ -10,7 +10,7 @@ from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -35,6 +35,7 @@ from o9.monitor.figures import metrics_page
 from o9.store import queries
 from o9.store.core.reading import write_cursor
 from o9.store.optimizations.outputs import OF_NO_TRIAL
+from o9.store.store import Store
 
 
 class DescribedBy:
@@ -155,6 +156,13 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         queued = await backend.control.placebo(optimization_id, asked.runs, allowed_imports=allowed)
         return success([{name: state.to_dict()[name] for name in PlaceboAnswer.model_fields} for state in queued])
 
+    @app.get(f"{ONE}/report", response_class=HTMLResponse)
+    async def get_report(optimization_id: str, _: Annotated[NoQuery, Query()]) -> HTMLResponse:
+        """Its report as a page for a browser, as `o9 report` writes it; made anew for each request."""
+        await existing(backend, optimization_id)
+        page = await asyncio.to_thread(_report, backend.store, optimization_id)
+        return HTMLResponse(page.encode(errors="backslashreplace"))
+
     @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
     async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
         """The trials, by number."""
@@ -214,6 +222,13 @@ def _add_control(app: FastAPI, backend: Backend, verb: Verb, description: str) -
         f"{ONE}/{verb.value}", ask, methods=["POST"], name=f"{verb.value}_optimization", description=description,
         response_model=Success[OptimizationState],
     )  # fmt: skip
+
+
+def _report(store: Store, optimization_id: str) -> str:
+    """Blocks."""
+    from o9.report.write import report_of  # plotly and scipy, which other requests do without
+
+    return report_of(store, [optimization_id])
 
 
 def _grade(verdict: Verdict | None) -> dict[str, str | None]:

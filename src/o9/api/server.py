@@ -1,7 +1,8 @@
 """HTTP on a loopback address of this machine, in the event loop that starts it.
 
 There are no keys yet, so everyone who reaches the address may do everything: only loopback addresses are listened on,
-and requests from pages of other sites, or for host names that only resolve to this machine, are refused.
+and requests from pages of other sites, or for host names that only resolve to this machine, are refused. A link to a
+report is followed from other sites all the same: a browser names no `Origin` then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from o9.api.answers import refusal
 from o9.model.errors import OptimizationValidationError
+from o9.model.settings import settings
 
 STOP_SECONDS = 5  # for requests that are being answered
 START_POLL_SECONDS = 0.01
@@ -59,8 +61,9 @@ class HttpServer:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
-                ThisMachineOnly(app), http="h11", ws="none", lifespan="off", log_config=None, log_level="warning",
-                access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=STOP_SECONDS,
+                ThisMachineOnly(app, settings().public_url), http="h11", ws="none", lifespan="off", log_config=None,
+                log_level="warning", access_log=False, proxy_headers=False, server_header=False,
+                timeout_graceful_shutdown=STOP_SECONDS,
             )
         )  # fmt: skip
         self._task: asyncio.Task[None] | None = None
@@ -88,16 +91,20 @@ class _Server(uvicorn.Server):
 
 
 class ThisMachineOnly:
-    """ASGI: refuses requests from pages of other sites (`Origin`), and for their host names (`Host`)."""
+    """ASGI: refuses requests from pages of other sites (`Origin`), and for their host names (`Host`).
 
-    def __init__(self, app: ASGIApp) -> None:
+    `public_url`: where a proxy answers in place of this machine, and may pass its own name on.
+    """
+
+    def __init__(self, app: ASGIApp, public_url: str) -> None:
         self._app = app
+        self._public_host = urlsplit(public_url).netloc.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not _is_loopback(host):
-            refused = f"Host: {host!r} is not this machine's loopback address; ask http://127.0.0.1"
+        if not _is_loopback(host) and (not host or host.lower() != self._public_host):
+            refused = f"Host: {host!r} is neither this machine's loopback address nor O9_PUBLIC_URL's"
         elif origin is not None and origin != f"http://{host}":
             refused = f"Origin: pages of {origin!r} are not let in; ask from a program"
         else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from functools import cache
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +18,9 @@ from o9.model.faults import refusal_of
 DEFAULT_STORE = "optimization_state.db"
 DEFAULT_RATE_LIMIT = "100/minute"
 STORE_BLOCK = "block:"  # before the name of a Prefect block that holds the URL
+
+
+_ADDRESS = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", re.ASCII)
 
 
 def default_node_id() -> str:
@@ -61,6 +66,11 @@ class Settings(BaseSettings):
     spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
     api_host: str = Field("127.0.0.1", description="the loopback address or name that `o9 serve` listens on")
     api_port: int = Field(8420, ge=0, le=65535, description="the port that `o9 serve` listens on; 0: one that is free")
+    public_url: str = Field(
+        "",
+        description="the address at which people reach the HTTP of `o9 serve`, such as https://o9.desk.example, for "
+        "links to reports; empty: no links",
+    )
     api_rate_limit: str = Field(
         DEFAULT_RATE_LIMIT, description="how many requests each client may send; several limits are separated by ;"
     )
@@ -78,6 +88,13 @@ class Settings(BaseSettings):
     @classmethod
     def _rate_limit(cls, value: str) -> str:
         return value if value == DEFAULT_RATE_LIMIT else checked_rate_limit(value)
+
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not _ADDRESS.fullmatch(value):
+            raise ValueError("it is no address such as https://o9.desk.example, without a password and a query")
+        return value.rstrip("/")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -112,3 +129,9 @@ def settings() -> Settings:
         name = f"O9_{fault.field.partition('.')[0].partition('[')[0]}".upper()
         faults.add(OptimizationValidationError(name, f"{fault.problem} (correct it in the environment or in .env)"))
     raise faults.refusal()
+
+
+def report_page(optimization_id: str) -> str:
+    """The address at which `o9 serve` answers with its report; empty where O9_PUBLIC_URL is not set."""
+    root = settings().public_url
+    return f"{root}/api/v1/optimizations/{quote(optimization_id, safe='')}/report" if root else ""

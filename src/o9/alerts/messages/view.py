@@ -71,6 +71,7 @@ class AlertShown:
     remedy: Prose
     link: str
     run: str  # the page of its run in Prefect
+    report: str  # the page of its report
     command: str
     labels: Mapping[str, str]
     labelled: str  # those of them that nothing else says, on one line
@@ -164,6 +165,7 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         remedy=Prose("" if detail.bare else cut(todo, detail.text)),
         link="" if detail.bare else _address(alert, link),
         run="" if detail.bare else _given_address(alert, "run"),
+        report="" if detail.bare else _given_address(alert, "report"),
         command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
         labelled=cut(labelled(alert.labels, *said_of(alert)), min(detail.text, LABELLED_LIMIT)),

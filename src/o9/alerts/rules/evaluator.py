@@ -31,6 +31,7 @@ from o9.lifecycle.leadership import Leadership
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationAlert, OptimizationState, is_placebo, utc_now
+from o9.model.settings import report_page
 from o9.model.states import OptimizationStatus
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
@@ -258,12 +259,13 @@ class RuleEvaluator:
                 await self.end(turn)
 
     async def linked(self, alert: OptimizationAlert) -> OptimizationAlert:
-        """With the page of its optimization's run. Raises OptimizationStoreError."""
-        holding = (
-            await self._store.read_async(queries.holding, alert.optimization_id) if alert.optimization_id else None
-        )
-        page = self._run_page(holding.prefect_run_id) if holding and holding.prefect_run_id else ""
-        return replace(alert, metadata=alert.metadata | {"run": page}) if page else alert
+        """With the pages of its optimization's run and report. Raises OptimizationStoreError."""
+        if not alert.optimization_id:
+            return alert
+        holding = await self._store.read_async(queries.holding, alert.optimization_id)
+        run = self._run_page(holding.prefect_run_id) if holding and holding.prefect_run_id else ""
+        pages = {"run": run, "report": report_page(alert.optimization_id)}
+        return replace(alert, metadata=alert.metadata | {name: page for name, page in pages.items() if page})
 
     async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
         """False: it was resolved meanwhile, and is not to be repeated. Raises OptimizationStoreError."""
