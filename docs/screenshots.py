@@ -260,6 +260,7 @@ class Walk:
 
     def install(self) -> None:
         self.type_next()
+        self.type_next()
 
     def where_messages_go(self) -> None:
         browser = self.browser

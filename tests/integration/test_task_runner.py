@@ -1,8 +1,13 @@
-"""Trials on a Dask cluster of two worker processes, through Prefect's DaskTaskRunner: the ledger is that without it."""
+"""Trials on two workers of Dask or Ray, through Prefect's task runners: the ledger is that without them."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import child_objectives
@@ -22,31 +27,55 @@ from o9.store import queries
 from o9.store.store import Store
 from o9.tasks.trials import configured_runner
 
-distributed = pytest.importorskip("distributed", reason="`pip install prefect-o9[dask]` enables it")
-prefect_dask = pytest.importorskip("prefect_dask")
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("dask")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clusters")]
 Open = Callable[..., Awaitable[Any]]
 SEARCH = {"search_space": LINE, "seed": 5, "trials_per_step": 4, "sampler": "tpe"}
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@dataclass(frozen=True)
+class Cluster:
+    """`runner`: evaluates on it. `folder`: where its workers leave files."""
+
+    runner: Any
+    folder: Path
+
+
+@contextmanager
+def on_dask() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed", reason="`pip install prefect-o9[dask]` enables it")
+    prefect_dask = pytest.importorskip("prefect_dask", reason="`pip install prefect-o9[dask]` enables it")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster:
+        yield prefect_dask.DaskTaskRunner(address=cluster.scheduler_address)
+
+
+@contextmanager
+def on_ray() -> Iterator[Any]:
+    prefect_ray = pytest.importorskip("prefect_ray", reason="`pip install prefect-o9[ray]` enables it")
+    ray = pytest.importorskip("ray", reason="`pip install prefect-o9[ray]` enables it")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        yield prefect_ray.RayTaskRunner()
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module", params=[on_dask, on_ray], ids=["Dask", "Ray"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("far")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("O9_ALLOWED_IMPORTS", "far_objectives")  # of the workers, which inherit it
+        # Of the workers, which inherit them.
+        patch.setenv("O9_ALLOWED_IMPORTS", "far_objectives")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         patch.setenv(far_objectives.FOLDER, str(folder))
-        options = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None}
-        with distributed.LocalCluster(**options) as cluster:
+        with request.param() as runner:
             patch.delenv("O9_ALLOWED_IMPORTS")
-            cluster.folder = folder
-            yield cluster
+            yield Cluster(runner, folder)
 
 
 @pytest.fixture
-def runner(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = prefect_dask.DaskTaskRunner(address=cluster.scheduler_address)
-    monkeypatch.setattr(far_objectives, "runner", made)
-    return made
+def runner(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(far_objectives, "runner", cluster.runner)
+    return cluster.runner
 
 
 @pytest.fixture
@@ -106,7 +135,7 @@ async def test_a_trial_that_takes_too_long_fails_and_the_others_go_on(open_far: 
     assert states == {(True, "failed"), (False, "completed")}
 
 
-async def test_a_cancellation_ends_what_runs_there(open_far: Open, cluster: Any, async_wait_until: Any) -> None:
+async def test_a_cancellation_ends_what_runs_there(open_far: Open, cluster: Cluster, async_wait_until: Any) -> None:
     aggregator = await open_far()
     before = set(cluster.folder.iterdir())
     await aggregator.submit_optimization(optimization("hangs", "cut"))

@@ -45,7 +45,7 @@ def deploy_(
     as_yaml: Annotated[bool, typer.Option("--print", help="Print prefect.yaml, and deploy nothing.")] = False,
 ) -> int:
     """Deploys to the server that PREFECT_API_URL names. The content of the file is the default of each run. Workers get
-    O9_STORE_URL, unless it holds a password, and O9_ALLOWED_IMPORTS.
+    O9_STORE_URL, unless it holds a password, O9_ALLOWED_IMPORTS, O9_TASK_RUNNER and O9_PUBLIC_URL.
     """
     if file is None:
         if cron or every or rrule or name:
