@@ -87,7 +87,8 @@ def test_the_image_is_built_of_what_is_copied(tmp_path: Path) -> None:
 
 
 async def test_prefect_takes_the_job_template_and_o9_deploys_to_it(set_o9: Callable[..., None]) -> None:
-    set_o9(store_url="postgresql://o9:secret@postgres/o9", allowed_imports="desk")
+    public_url = "https://o9.desk.example"
+    set_o9(store_url="postgresql://o9:secret@postgres/o9", allowed_imports="desk", public_url=public_url)
     with prefect_client_settings(o9_testing.session_server()):
         async with get_client() as client:
             pool = WorkPoolCreate(name="cluster", type="kubernetes", base_job_template=TEMPLATE)
@@ -96,7 +97,8 @@ async def test_prefect_takes_the_job_template_and_o9_deploys_to_it(set_o9: Calla
                 names = await deploy(await asyncio.to_thread(all_flows), "cluster")
                 assert len(names) == len(SCHEDULES)
                 made = await client.read_deployment_by_name(names[0])
-                assert made.job_variables == {"env": {"O9_ALLOWED_IMPORTS": "desk"}}  # the password stays here
+                environment = {"O9_ALLOWED_IMPORTS": "desk", "O9_PUBLIC_URL": public_url}  # the password stays here
+                assert made.job_variables == {"env": environment}
             finally:
                 for name in names:
                     await client.delete_deployment((await client.read_deployment_by_name(name)).id)

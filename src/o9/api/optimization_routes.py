@@ -10,7 +10,7 @@ from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -156,7 +156,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         queued = await backend.control.placebo(optimization_id, asked.runs, allowed_imports=allowed)
         return success([{name: state.to_dict()[name] for name in PlaceboAnswer.model_fields} for state in queued])
 
-    @app.get(f"{ONE}/report", response_class=HTMLResponse)
+    @app.get(f"{ONE}/report", response_class=Response, responses={200: {"content": _HTML}})
     async def get_report(optimization_id: str, _: Annotated[NoQuery, Query()]) -> HTMLResponse:
         """Its report as a page for a browser, as `o9 report` writes it; made anew for each request."""
         await existing(backend, optimization_id)
@@ -204,6 +204,7 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
         _add_control(app, backend, verb, description)
 
 
+_HTML = {"text/html": {"schema": {"type": "string"}}}
 _VERBS = {
     Verb.START: "Queue what was held back or rests.",
     Verb.PAUSE: "Finish the step that runs, and free the slot.",
