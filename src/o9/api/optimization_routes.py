@@ -160,8 +160,8 @@ def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
     async def get_report(optimization_id: str, _: Annotated[NoQuery, Query()]) -> HTMLResponse:
         """Its report as a page for a browser, as `o9 report` writes it; made anew for each request."""
         await existing(backend, optimization_id)
-        page = await asyncio.to_thread(_report, backend.store, optimization_id)
-        return HTMLResponse(page.encode(errors="backslashreplace"))
+        html = await asyncio.to_thread(_report, backend.store, optimization_id)
+        return HTMLResponse(html.encode(errors="backslashreplace"))
 
     @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
     async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
