@@ -100,8 +100,8 @@ async def test_policies_hold_and_nothing_runs_twice(
             server.kill()
 
 
-def deployments_of_series() -> list[RunnerDeployment]:
-    when = recurrence(every=EVERY)
+async def deployments_of_series() -> list[RunnerDeployment]:
+    when = await recurrence(every=EVERY)
     metadata = {
         "objective": "desk:slow", "search_space": LINE, "seed": 7, "trials_per_step": 1, "max_attempts": 9,
     }  # fmt: skip
@@ -121,7 +121,7 @@ def deployments_of_series() -> list[RunnerDeployment]:
 
 
 async def deploy_series(pool: WorkerPool) -> None:
-    await deploy(await asyncio.to_thread(deployments_of_series), pool.name)
+    await deploy(await deployments_of_series(), pool.name)
     await pool.schedule("reconcile-states", timedelta(seconds=30))
     for series in SERIES:
         deployment = await pool.client.read_deployment_by_name(f"optimization-lifecycle/{series}")

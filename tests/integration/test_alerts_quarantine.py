@@ -70,7 +70,7 @@ def after(world: World, seconds: float) -> list[list[str]]:
 def held(world: World) -> dict[str, list[str]]:
     """What `o9 alerts list` says of each: why nobody is told of it."""
     listed = with_notifications(world.store, world.store.read(queries.open_episodes))
-    return {each.episode.alert_id: [row["reason"] for row in each.notifications.held] for each in listed}
+    return {each.episode.alert_id: [row["reason"] for row in each.held] for each in listed}
 
 
 def test_an_alert_that_raises_is_quarantined_and_tried_again(

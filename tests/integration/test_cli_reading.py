@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -17,7 +18,9 @@ from command_line import O9, O9Command, command_in, create, filled_store, run_wi
 
 from o9.cli.main import root
 from o9.lifecycle.processes import PROCESS, identity
+from o9.lifecycle.submission import record_refused
 from o9.mirror.spool import Spool
+from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
@@ -68,8 +71,9 @@ def test_show_tells_the_whole_story(o9: O9Command, filled: Path) -> None:
     text = " ".join(o9("show", "done-1").out.split())
     for told in (
         "completed",
-        "100%, step 3/3",
-        "2.0000 in trial 4",
+        "(3 of 3 steps)",
+        "2.0000 (more is better)",
+        "best trial 4",
         "x = 2",
         "6 (3 failed)",
         "submission",
@@ -124,6 +128,31 @@ def test_list_is_filtered_and_sorted(o9: O9Command) -> None:
     assert o9("list", "--since", "soon").code == 2
     assert o9("list", "--sort", "luck").code == 2
     assert "none matches" in o9("list", "--status", "paused").err
+
+
+def test_a_series_has_its_changes_in_json_too(o9: O9Command) -> None:
+    with Store("optimization_state.db") as store:
+        for name, steps in (("first", 2), ("second", 4)):
+            create(store, name, metadata={"objective": "branin", "series": "nightly"})
+            work(store, name, steps, "completed")
+
+    def changes(*options: str) -> list[tuple[str, float | None]]:
+        found = o9("list", "--series", "nightly", "--json", *options).json()
+        return [(each["optimization_id"], each["change"]) for each in found]
+
+    assert changes() == [("second", 2.0), ("first", None)]
+    assert changes("--limit", "1") == [("second", 2.0)]
+    assert changes("--sort", "best") == [("second", 2.0), ("first", None)]
+    assert "+2.0000" in o9("list", "--series", "nightly", "--sort", "best").out
+
+
+def test_what_was_refused_is_mended_and_not_retried(o9: O9Command) -> None:
+    refusal = OptimizationValidationError("metadata.objective", "no module named 'desk'")
+    with Store("optimization_state.db") as store:
+        name = asyncio.run(record_refused(store, {"metadata": {"objective": "desk:carry"}}, refusal, "a-run"))
+    told = o9("show", name).out
+    assert (f"o9 open {name}" in told, "o9 retry" in told) == (True, False), told
+    assert o9("retry", name).code == 1
 
 
 def test_trials_are_sorted_and_printed_as_csv(o9: O9Command, filled: Path) -> None:
@@ -488,14 +517,14 @@ def test_help_imports_next_to_nothing() -> None:
 HELP_OF_ALL = """
 import sys
 sys.argv.append("--help")
-from o9.cli.main import COMMANDS, Several, main
+from o9.cli.main import COMMANDS, main
 
 def commands_in(named, *before):
     for name, command in named.items():
-        if isinstance(command, Several):
-            yield from commands_in(command.commands, *before, name)
-        else:
+        if isinstance(command.of, str):
             yield [*before, name]
+        else:
+            yield from commands_in(command.of, *before, name)
 
 for typed in [typed for panel in COMMANDS.values() for typed in commands_in(panel)]:
     assert main([*typed, "--help"]) == 0, typed

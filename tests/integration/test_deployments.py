@@ -131,7 +131,7 @@ def test_a_template_that_makes_no_name_is_refused(field: str, spec: str, o9: O9C
 )
 def test_across_a_clock_change_each_date_has_one_run(when: dict[str, Any]) -> None:
     """In New York 02:30 is missing on 8 March 2026, and 01:30 is there twice on 1 November."""
-    recurs = recurrence(timezone="America/New_York", **when)
+    recurs = asyncio.run(recurrence(timezone="America/New_York", **when))
     made = of_optimization({"name": "Carry {{ scheduled_date }}", "metadata": {"objective": "branin"}}, recurs)
     (entry,) = made.schedules or []
     schedule = TypeAdapter(SCHEDULE_TYPES).validate_python(entry.schedule.model_dump())
@@ -146,6 +146,8 @@ def test_across_a_clock_change_each_date_has_one_run(when: dict[str, Any]) -> No
     ("field", "options"),
     [
         ("schedule", ["--cron", "0 22 * *"]),
+        ("schedule", ["--cron", "0 0 31 2 *"]),
+        ("schedule", ["--rrule", "FREQ=DAILY;UNTIL=20250101T000000Z"]),
         ("schedule", ["--cron", "0 22 * * *", "--every", "1h"]),
         ("every", ["--every", "often"]),
         ("timezone", ["--every", "1h", "--timezone", "Mars/Olympus"]),
@@ -164,11 +166,12 @@ def test_policies_that_prefect_does_not_know_are_tags(o9: O9Command) -> None:
     Path("nightly.yaml").write_text(NIGHTLY)
     told = o9("deploy", "nightly.yaml", "--every", "1h", "--overlap", "replace", "--missed", "once", "--print")
     (made,) = yaml.safe_load(told.out)["deployments"]
-    assert (sorted(made["tags"]), "concurrency_limit" in made) == (["missed:once", "o9", "overlap:replace"], False)
+    tags = [f"file:{Path.cwd().name}/nightly.yaml", "missed:once", "o9", "overlap:replace"]
+    assert (sorted(made["tags"]), "concurrency_limit" in made) == (tags, False)
 
 
 def test_a_fixed_id_is_refused_on_a_schedule_alone() -> None:
-    when = recurrence(every=timedelta(hours=1))
+    when = asyncio.run(recurrence(every=timedelta(hours=1)))
     with pytest.raises(OptimizationValidationError) as refused:
         of_optimization(SPEC, when)
     assert refused.value.field == "optimization_id"
@@ -373,12 +376,33 @@ async def test_a_series_is_shared_only_where_both_name_it(o9: O9Command, client:
     assert (told.code, told.err.startswith("o9: metadata.series: "), "carry" in told.err) == (1, True, True), told.err
     told = await deploy(carry % ", series: Carry", "--name", "carry-asia")
     assert (told.code, "'Carry' with carry:" in told.err) == (0, True), told.err
-    told = await deploy(carry.replace("Carry", "Carry!") % "")
-    assert (told.code, told.err.startswith("o9: name: ")) == (1, True), told.err
-    assert (await deploy(carry.replace("Carry", "Carry!") % "", "--name", "carry")).code == 0
     with patch.object(
         PrefectClient, "read_flow_runs", autospec=True, side_effect=PrefectClient.read_flow_runs
     ) as asked:
         told = await asyncio.to_thread(o9, "schedule", "list", "--json")
     assert [each["name"] for each in json.loads(told.out)] == ["carry", "carry-asia"]
     assert asked.await_count == 2, "one request for what is next, and one for what was last, of all"
+
+
+async def test_a_file_takes_the_place_of_no_other_file_s_deployment(o9: O9Command, client: PrefectClient) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+
+    async def deploy(file: str, name: str, *options: str) -> Any:
+        Path(file).parent.mkdir(exist_ok=True)
+        write(file, f"{{name: {name}, metadata: {{objective: branin}}}}")
+        return await asyncio.to_thread(o9, "deploy", file, *options)
+
+    async def made_from() -> list[str]:
+        return (await client.read_deployment_by_name("optimization-lifecycle/carry")).tags
+
+    assert (await deploy("desk/one.yaml", "Carry")).code == 0
+    assert (await deploy("desk/one.yaml", "Carry!")).code == 0, "the same file takes its own place"
+    for file in ("desk/two.yaml", "asia/one.yaml"):
+        told = await deploy(file, "Carry")
+        assert (told.code, told.err.startswith("o9: name: "), "desk/one.yaml" in told.err, file in told.err) == (
+            1, True, True, True,
+        ), told.err  # fmt: skip
+    assert "file:desk/one.yaml" in await made_from()
+    assert (await deploy("asia/one.yaml", "Carry", "--name", "carry-asia")).code == 1, "both are the series Carry"
+    assert (await deploy("asia/one.yaml", "Carry", "--replace")).code == 0
+    assert "file:asia/one.yaml" in await made_from()

@@ -12,7 +12,7 @@ from o9.cli.commands.control import answer_to, carried_out, queue_outlook
 from o9.cli.commands.submit import submitted_line
 from o9.cli.session.follow import Crew, nobody_works_on
 from o9.cli.views.history import event_line, merged
-from o9.cli.views.words import cause, command
+from o9.cli.views.words import command
 from o9.lifecycle.control import Verb
 from o9.model.specification import new_optimization
 from o9.model.states import ENDED, OptimizationStatus
@@ -152,13 +152,6 @@ def test_what_is_shown_steers_no_terminal(text: str, harmless: str) -> None:
 def test_commands_can_be_typed() -> None:
     assert command("show", ["a", "b c"], " --store x") == "o9 show a 'b c' --store x"
     assert command("show", ["-a"], " --store x") == "o9 show --store x -- -a"
-
-
-def test_causes_are_told_without_the_layers_they_passed() -> None:
-    whole = "the flow run failed: Flow run encountered an exception: OptimizationStrategyError: none of 3\n  File x"
-    assert cause(whole) == "none of 3"
-    assert cause("ValueError: no data") == "ValueError: no data"
-    assert cause("") == ""
 
 
 def test_a_wish_that_moved_at_once_is_told_once() -> None:

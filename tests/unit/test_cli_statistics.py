@@ -11,9 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from verdicts import check_of, verdict
 
-from o9.cli.views.bars import fitted, sparkline
 from o9.cli.views.health import health_line, health_view, reports_view, result_lines
-from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
+from o9.cli.views.statistics import best_view, fitted, rankings_view, sparkline, statistics_view, trends_view
 from o9.health.checks.check import THRESHOLDS, Check, report_of, unknown
 from o9.health.grades import Grade, verdict_of
 from o9.health.wording import forecast_sentence, headline

@@ -17,6 +17,7 @@ from o9.cli.commands.demo import demo_view
 from o9.cli.session.progress import Display, progress_line
 from o9.cli.views import words
 from o9.cli.views.optimizations import Details, list_view, record_view, summary_view, trials_view
+from o9.health.series_runs import SeriesRun
 from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
@@ -55,7 +56,7 @@ def page(record: Details, width: int = 80) -> str:
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_a_list_fits_keeps_ids_whole_and_aligns_wide_characters(width: int) -> None:
     states = [state(name, optimization_id=f"trend-following-20260131-120000-{i:04x}") for i, name in enumerate(AWKWARD)]
-    lines = drawn(list_view(states, width), width).splitlines()
+    lines = drawn(list_view(list(map(SeriesRun, states)), width), width).splitlines()
     assert len(lines) == 2 + len(states)
     assert all(cell_len(line) <= width for line in lines)
     for one, line in zip(states, lines[2:], strict=True):
@@ -65,7 +66,7 @@ def test_a_list_fits_keeps_ids_whole_and_aligns_wide_characters(width: int) -> N
 
 
 def test_what_users_wrote_is_not_markup() -> None:
-    assert "[bold]x[/bold] :smile:" in drawn(list_view([state(AWKWARD[1])], 160), 160)
+    assert "[bold]x[/bold] :smile:" in drawn(list_view([SeriesRun(state(AWKWARD[1]))], 160), 160)
     assert "[bold]x[/bold] :smile:" in page(Details(state(AWKWARD[1])))
 
 
@@ -102,7 +103,7 @@ def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_typ
         Details(done, None, [transition | {"prefect_run_id": run}], {"completed": 7, "failed": 1}, trial(4, 1.25))
     )
     for told in (
-        "1.2500 in trial 4", "baseline 1.0000 (improvement +25%)", "1.2000 reached", "fast = 5", "8 (1 failed)",
+        "1.2500 (more is better)", "+25% (on the baseline, 1.0000)", "1.2000 (reached)", "fast = 5", "8 (1 failed)",
         "one", "two", run, "attempt 2: all done", "seed 3", "Next: o9 trials Tre-1",
     ):  # fmt: skip
         assert told in " ".join(text.split())
@@ -124,7 +125,7 @@ def test_a_suggested_command_names_no_more_ids_than_one_can_read() -> None:
 
 
 def test_nothing_is_claimed_before_anything_succeeded() -> None:
-    assert "nothing yet" in page(Details(state()))
+    assert "nothing has succeeded yet" in page(Details(state()))
     assert "nothing has succeeded" in page(Details(state(status="failed")))
     summary = drawn(summary_view([Details(state(status="failed", baseline_performance=1.0))], 120), 120)
     assert summary.splitlines()[2].split()[:4] == ["Tre-1", "failed", NOTHING, "1.0000"]

@@ -31,7 +31,7 @@ def run(number: int, best: float | None) -> OptimizationState:
 
 def test_each_run_has_its_change_and_its_hold_out() -> None:
     verdict = Verdict(Grade.CONFIRMED, GradeReason.FAMILY, "", "", figures=HELD_OUT)
-    newest_first = [(run(3, 1.25), verdict), (run(2, None), None), (run(1, 1.5), None)]
+    newest_first = [SeriesRun(run(3, 1.25), verdict), SeriesRun(run(2, None)), SeriesRun(run(1, 1.5))]
     third, second, first = with_changes(newest_first)
     assert [each.change for each in (first, second, third)] == [None, None, -0.25]
     assert (third.hold_out, first.hold_out) == (1.0, None)
@@ -67,7 +67,7 @@ def test_the_list_of_a_series_has_changes(
     o9 = command_in(tmp_path, capsys, monkeypatch)
     told = o9("list", "--series", "carry", "--limit", "2", "--store", store_url)
     rows = [line.split() for line in told.out.splitlines()]
-    assert [(row[0], row[-3:-1]) for row in rows[2:]] == [
+    assert [(row[0], row[-2:]) for row in rows[2:]] == [
         ("carry-2", ["2.0000", "+1.0000"]), ("carry-1", ["1.0000", "+1.0000"]),
     ]  # fmt: skip
     assert "the first 2" in told.err

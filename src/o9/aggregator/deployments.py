@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -19,7 +20,9 @@ from prefect import get_client, schedules, serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, WorkPool
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import InvalidNameError, ObjectNotFound
+from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.types.entrypoint import EntrypointType
+from pydantic import TypeAdapter
 
 from o9.aggregator.schedules import SCHEDULES, TAGS, Schedule
 from o9.flows.form import offer_objectives
@@ -33,22 +36,36 @@ from o9.strategies.registry import objectives_found_anywhere
 
 logger = logging.getLogger(__name__)
 POOL = "o9"
+FROM_FILE = "file:"  # begins the tag of a deployment that a file made
 LIFECYCLE = SCHEDULES[0]
 OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
 
 
-def recurrence(
+async def recurrence(
     cron: str | None = None, every: timedelta | None = None, rrule: str | None = None, timezone: str = "UTC"
 ) -> schedules.Schedule | None:
-    """When an optimization recurs, by one of the first three; None without one. Raises OptimizationValidationError."""
-    if cron is None and every is None and rrule is None:
+    """When an optimization recurs, by one of the first three; None without one.
+
+    Raises OptimizationValidationError for what is no schedule, or never comes.
+    """
+    given = {"cron": cron, "interval": every, "rrule": rrule}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
         return None
     if timezone not in available_timezones():
         raise OptimizationValidationError("timezone", f"{timezone!r} is none, such as America/New_York")
     try:
-        return schedules.Schedule(interval=every, cron=cron, rrule=rrule, timezone=timezone)
+        when = schedules.Schedule(interval=every, cron=cron, rrule=rrule, timezone=timezone)
     except ValueError as error:
         raise OptimizationValidationError("schedule", str(error).splitlines()[0]) from None
+    as_scheduled = TypeAdapter[Any](SCHEDULE_TYPES).validate_python(given | {"timezone": timezone})
+    try:
+        dates = await as_scheduled.get_dates(n=1)
+    except ValueError:  # of croniter, which has looked through fifty years
+        dates = []
+    if not dates:
+        raise OptimizationValidationError("schedule", f"{cron or rrule!r} has no date to come: it would never run")
+    return when
 
 
 def all_flows() -> list[RunnerDeployment]:
@@ -76,13 +93,15 @@ def of_optimization(
     overlap: str = "queue",
     missed: str = "all",
     name: str | None = None,
+    file: str | None = None,
 ) -> RunnerDeployment:
     """The deployment of one optimization, with its specification as the parameters' default; it recurs at `when`.
 
     overlap: a run that is due while the one before still runs waits (`queue`), is left out (`skip`), cancels the one
     before (`replace`) or runs (`together`). missed: of runs that could not start when they were due, `all` start,
-    `once` the last one, or `none`. name: of the deployment; None: the optimization's, in lower case. Raises
-    OptimizationValidationError for one that recurs with a fixed id, which every run would submit again.
+    `once` the last one, or `none`. name: of the deployment; None: the optimization's, in lower case. file: which made
+    it, for its tag. Raises OptimizationValidationError for one that recurs with a fixed id, which every run would
+    submit again.
     """
     if when is not None:
         may_recur(spec)
@@ -90,7 +109,8 @@ def of_optimization(
         raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip, replace or together")
     if missed not in (*Missed,):
         raise OptimizationValidationError("missed", f"{missed!r} is not all, once or none")
-    policies = [Missed(missed).tag] * (missed != Missed.ALL) + [REPLACE] * (overlap == "replace")
+    tags = [Missed(missed).tag] * (missed != Missed.ALL) + [REPLACE] * (overlap == "replace")
+    tags += [] if file is None else [file_tag(file)]
     called = called_by(spec)
     limit = OVERLAP.get(overlap)
     return _deployment(
@@ -100,8 +120,14 @@ def of_optimization(
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
-        tags=[*TAGS, *policies],
+        tags=[*TAGS, *tags],
     )
+
+
+def file_tag(path: str) -> str:
+    """By its folder's name and its own, which are the same in every checkout."""
+    found = Path(path).resolve()
+    return f"{FROM_FILE}{found.parent.name}/{found.name}"
 
 
 def _of_run(spec: Mapping[str, Any], when: schedules.Schedule | None, series: str) -> dict[str, Any]:

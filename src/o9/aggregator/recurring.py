@@ -31,7 +31,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 
-from o9.aggregator.deployments import LIFECYCLE, may_recur, named_series, recurring_spec
+from o9.aggregator.deployments import FROM_FILE, LIFECYCLE, may_recur, named_series, recurring_spec
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
 from o9.model.templates import called_by
 from o9.text.format import duration
@@ -65,17 +65,24 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
     """The other deployments that make runs of the same series, because `spec` names it.
 
     Raises OptimizationValidationError where the name of an optimization alone would mix its runs with those of another,
-    and, unless `replace`, where its deployment would take the place of another optimization's.
+    and, unless `replace`, where its deployment would take the place of one that another file made.
     """
     async with get_client() as client:
-        there = {each.name: _spec(each) for each in await _deployments(client)}
-    mine = there.pop(made.name, {})
-    if mine and called_by(mine) != called_by(spec) and not replace:
-        problem = (
-            f"the deployment {made.name!r} is that of {called_by(mine)!r}; give another name, or this one by --name"
-        )
-        raise OptimizationValidationError("name", problem)
-    return _sharing(there, spec, named_series(made.parameters["spec"]))
+        there = {each.name: each for each in await _deployments(client)}
+    if (before := there.pop(made.name, None)) is not None and not replace:
+        old, new = _made_from(before.tags), _made_from(made.tags)
+        if old is None or new is None:
+            old, new = repr(called_by(_spec(before))), repr(called_by(spec))
+        if old != new:
+            problem = f"the deployment {made.name!r} is that of {old}, not of {new}"
+            raise OptimizationValidationError("name", f"{problem}: give another --name, or --replace to replace it")
+    others = {name: _spec(each) for name, each in there.items()}
+    return _sharing(others, spec, named_series(made.parameters["spec"]))
+
+
+def _made_from(tags: Collection[str]) -> str | None:
+    """The file that made a deployment with these tags, if one did."""
+    return next((tag.removeprefix(FROM_FILE) for tag in tags if tag.startswith(FROM_FILE)), None)
 
 
 def _sharing(there: Mapping[str, Mapping[str, Any]], spec: Mapping[str, Any], series: str | None) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -65,6 +65,12 @@ def say(text: str) -> None:
         emit(messages(), text)
 
 
+def say_more(found: int, room: int | None) -> None:
+    """Remark that what was found is more than there was room for."""
+    if room is not None and found > room:
+        say(f"the first {room}; there are more: --limit N shows them")
+
+
 def complain(text: str) -> None:
     """Print one error of several that a command survives."""
     emit(messages(), f"o9: {text}")
@@ -82,20 +88,23 @@ def emit(console: Console, *renderables: RenderableType) -> None:
         console.file.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
 
 
-def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
-    """A table without frames; the columns named in `right` hold numbers."""
+def plain_table(*headings: str, right: Collection[str] = (), fixed: Collection[str] = ()) -> Table:
+    """A table without frames. Of the columns those in `right` hold numbers, and those in `fixed` are never folded."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+        side: JustifyMethod = "right" if heading in right else "left"
+        table.add_column(heading, justify=side, overflow="fold", no_wrap=heading in fixed)
     return table
 
 
-def table_of(rows: Sequence[Cells], hidden: Collection[str] = (), right: Sequence[str] = ()) -> Table:
+def table_of(
+    rows: Sequence[Cells], hidden: Collection[str] = (), right: Collection[str] = (), fixed: Collection[str] = ()
+) -> Table:
     """The same of rows by heading, without the columns that are `hidden`."""
     names = [name for name in rows[0] if name not in hidden]
-    table = plain_table(*names, right=right)
+    table = plain_table(*names, right=right, fixed=fixed)
     for row in rows:
-        table.add_row(*(row[name] for name in names))
+        table.add_row(*(Text(shown(cell)) if isinstance(cell := row[name], str) else cell for name in names))
     return table
 
 
@@ -112,6 +121,14 @@ def facts_table(facts: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> 
 
 def indented(text: str | Text, by: int = 2) -> Padding:
     return Padding(Text(shown(text)) if isinstance(text, str) else text, (0, 0, 0, by))
+
+
+def answer(document: Any, text: str, *, as_json: bool) -> None:
+    """Print the one or the other as the result; the text as it is, so that no path is cut into lines."""
+    if as_json:
+        write_json(document)
+    else:
+        print(text)
 
 
 def write_json(document: Any) -> None:

@@ -24,98 +24,91 @@ from typer.core import TyperCommand, TyperGroup
 from o9.cli import failures
 
 
-class Lazy(NamedTuple):
-    """A command: its line in the list, and where its function is. The function's docstring is the rest of its help."""
+class Entry(NamedTuple):
+    """A command: its line in the list, and where its function is, whose docstring ends its help; or its commands."""
 
     summary: str
-    function: str
+    of: str | Mapping[str, Any]
 
 
-class Several(NamedTuple):
-    """A command with subcommands."""
-
-    summary: str
-    commands: Mapping[str, Any]
-
-
-COMMANDS: Mapping[str, Mapping[str, Lazy | Several]] = {
+COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Run": {
-        "demo": Lazy("Optimize four strategies on real S&P 500 prices.", "demo:demo"),
-        "init": Lazy("Write an example objective and run file.", "init:init"),
-        "run": Lazy("Run the optimizations of a file, with progress.", "run:run"),
-        "submit": Lazy("Record the optimizations of a file, to be run later.", "submit:submit"),
-        "start": Lazy("Queue optimizations that were held back.", "control:start"),
-        "pause": Lazy("Finish the running step, then free the slot.", "control:pause"),
-        "resume": Lazy("Queue paused optimizations again, or run them here.", "control:resume"),
-        "cancel": Lazy("Stop at once, for good; the best so far is kept.", "control:cancel"),
-        "retry": Lazy("Run an ended optimization again, as a new one.", "control:retry"),
+        "demo": Entry("Optimize four strategies on real S&P 500 prices.", "demo:demo"),
+        "init": Entry("Write an example objective and run file.", "init:init"),
+        "run": Entry("Run the optimizations of a file, with progress.", "run:run"),
+        "submit": Entry("Record the optimizations of a file, to be run later.", "submit:submit"),
+        "start": Entry("Queue optimizations that were held back.", "control:start"),
+        "pause": Entry("Pause after the running step, and free the slot.", "control:pause"),
+        "resume": Entry("Queue paused optimizations again, or run them here.", "control:resume"),
+        "cancel": Entry("Stop at once, for good, and keep the best so far.", "control:cancel"),
+        "retry": Entry("Run an ended optimization again, as a new one.", "control:retry"),
     },
     "Inspect": {
-        "list": Lazy("List optimizations.", "inspect:list_"),
-        "show": Lazy("Show one optimization and its history.", "inspect:show"),
-        "trials": Lazy("Show the trials, the best one marked.", "inspect:trials"),
-        "logs": Lazy("Show what the objective printed and logged.", "inspect:logs"),
-        "watch": Lazy("Follow one optimization until it ends, or all.", "watch:watch"),
-        "stats": Lazy("Count all optimizations.", "stats:stats"),
-        "trends": Lazy("Show trends over time.", "stats:trends"),
-        "rankings": Lazy("Rank optimizations by a metric.", "stats:rankings"),
-        "export": Lazy("Write a table of the record as CSV or Parquet.", "stats:export"),
+        "list": Entry("List optimizations.", "inspect:list_"),
+        "show": Entry("Show one optimization and its history.", "inspect:show"),
+        "trials": Entry("Show the trials, with the best one marked.", "inspect:trials"),
+        "logs": Entry("Show what the objective printed and logged.", "inspect:logs"),
+        "watch": Entry("Follow one optimization until it ends, or all of them.", "watch:watch"),
+        "stats": Entry("Count all optimizations.", "stats:stats"),
+        "trends": Entry("Show trends over time.", "stats:trends"),
+        "rankings": Entry("Rank optimizations by a metric.", "stats:rankings"),
+        "export": Entry("Write a table of the record as CSV or Parquet.", "stats:export"),
     },
     "Judge": {
-        "health": Lazy("Judge whether a result can be trusted.", "judge:health"),
-        "placebo": Lazy("Run the same search on data without an edge.", "judge:placebo"),
-        "report": Lazy("Write a report as one HTML file.", "report:report"),
+        "health": Entry("Judge whether a result can be trusted.", "judge:health"),
+        "placebo": Entry("Run the same search on data without an edge.", "judge:placebo"),
+        "report": Entry("Write a report as one HTML file.", "report:report"),
     },
     "Operate": {
-        "serve": Lazy("Run queued optimizations and serve HTTP until Ctrl-C.", "serve:serve"),
-        "alerts": Several(
+        "serve": Entry("Run queued optimizations and serve HTTP until Ctrl-C.", "serve:serve"),
+        "alerts": Entry(
             "List, acknowledge, silence and configure alerts.",
             {
-                "list": Lazy("List firing alerts, newest first.", "alerts.list:list_"),
-                "show": Lazy("Show one alert: who was notified when, and why others were not.", "alerts.list:show"),
-                "ack": Lazy("Acknowledge alerts.", "alerts.respond:ack"),
-                "resolve": Lazy("Resolve alerts.", "alerts.respond:resolve"),
-                "history": Lazy("List notifications, and why others were suppressed.", "alerts.list:history"),
-                "silence": Several(
+                "list": Entry("List firing alerts, newest first.", "alerts.list:list_"),
+                "show": Entry("Show one alert: who was notified when, and why others were not.", "alerts.list:show"),
+                "ack": Entry("Acknowledge alerts.", "alerts.respond:ack"),
+                "resolve": Entry("Resolve alerts.", "alerts.respond:resolve"),
+                "history": Entry("List notifications, and why others were suppressed.", "alerts.list:history"),
+                "silence": Entry(
                     "Silence alerts for a while.",
                     {
-                        "add": Lazy("Silence alerts that match all matchers.", "alerts.respond:add"),
-                        "list": Lazy("List active and future silences.", "alerts.respond:list_"),
-                        "expire": Lazy("End silences early.", "alerts.respond:expire"),
+                        "add": Entry("Silence alerts that match all matchers.", "alerts.respond:add"),
+                        "list": Entry("List active and future silences.", "alerts.respond:list_"),
+                        "expire": Entry("End silences early.", "alerts.respond:expire"),
                     },
                 ),
-                "config": Several(
+                "config": Entry(
                     "Check and try out a configuration of alerts.",
                     {
-                        "check": Lazy("Show what a configuration means, or all its faults.", "alerts.config:check"),
-                        "simulate": Lazy("Simulate alerts: who would be notified of what.", "alerts.config:simulate"),
-                        "test": Lazy("Send a test message through a channel.", "alerts.test:send_test"),
+                        "check": Entry("Show what a configuration means, or all its faults.", "alerts.config:check"),
+                        "simulate": Entry("Simulate alerts: who would be notified of what.", "alerts.config:simulate"),
+                        "test": Entry("Send a test message through a channel.", "alerts.test:send_test"),
                     },
                 ),
             },
         ),
-        "db": Several(
+        "db": Entry(
             "Upgrade, check, back up or prune the store.",
             {
-                "upgrade": Lazy("Bring the store to this release's schema.", "db:upgrade"),
-                "check": Lazy("Check the store for damage; exit 1 if there is any.", "db:check"),
-                "backup": Lazy("Copy the store, in use or not, into a new file.", "db:backup"),
-                "prune": Lazy("Delete old optimizations and alerts, for good.", "db:prune"),
+                "upgrade": Entry("Bring the store to this release's schema.", "db:upgrade"),
+                "check": Entry("Check the store for damage; exit 1 if there is any.", "db:check"),
+                "backup": Entry("Copy the store, in use or not, into a new file.", "db:backup"),
+                "prune": Entry("Delete old optimizations and alerts, for good.", "db:prune"),
             },
         ),
-        "schedule": Several(
-            "List, add, pause and remove the schedules of deployments.",
+        "schedule": Entry(
+            "Manage the schedules of deployments.",
             {
-                "list": Lazy("List what recurs, and when it runs next.", "schedule:list_"),
-                "create": Lazy("Add a schedule to a deployment.", "schedule:create"),
-                "pause": Lazy("Start no more runs until it is resumed.", "schedule:pause"),
-                "resume": Lazy("Start runs again.", "schedule:resume"),
-                "delete": Lazy("Remove the schedules of a deployment, which stays.", "schedule:delete"),
+                "list": Entry("List recurring optimizations, with their next runs.", "schedule:list_"),
+                "create": Entry("Add a schedule to a deployment.", "schedule:create"),
+                "pause": Entry("Pause the schedules of a deployment.", "schedule:pause"),
+                "resume": Entry("Resume the schedules of a deployment.", "schedule:resume"),
+                "delete": Entry("Delete the schedules of a deployment, but not the deployment.", "schedule:delete"),
             },
         ),
-        "deploy": Lazy("Deploy all flows, or one optimization that recurs.", "deploy:deploy_"),
-        "open": Lazy("Open Prefect's pages in a browser.", "open:open_"),
-        "doctor": Lazy("Check the installation, and print remedies.", "doctor:doctor"),
+        "deploy": Entry("Deploy all flows, or one recurring optimization.", "deploy:deploy_"),
+        "open": Entry("Open Prefect's pages in a browser.", "open:open_"),
+        "doctor": Entry("Check the installation, and suggest remedies.", "doctor:doctor"),
     },
 }
 COMPLETION = "_O9_COMPLETE"  # set by the shell that asks for completions
@@ -148,16 +141,15 @@ def root() -> TyperGroup:
     return group
 
 
-def _add(group: TyperGroup, commands: Mapping[str, Lazy | Several], panel: str = "Commands") -> None:
-    for name, command in commands.items():
-        if isinstance(command, Lazy):
-            group.add_command(LazyCommand(name, command, panel))
-            continue
-        several = HelpGroup(
-            name=name, help=command.summary, no_args_is_help=True, rich_markup_mode=None, rich_help_panel=panel
-        )
-        _add(several, command.commands)
-        group.add_command(several)
+def _add(group: TyperGroup, commands: Mapping[str, Entry], panel: str = "Commands") -> None:
+    for name, (summary, of) in commands.items():
+        shown: Any = {"name": name, "help": summary, "rich_markup_mode": None, "rich_help_panel": panel}
+        if isinstance(of, str):
+            group.add_command(LazyCommand(of, **shown))
+        else:
+            several = HelpGroup(no_args_is_help=True, **shown)
+            _add(several, of)
+            group.add_command(several)
 
 
 class HelpGroup(TyperGroup):
@@ -171,7 +163,10 @@ class HelpGroup(TyperGroup):
 
 
 class HelpCommand(TyperCommand):
-    """Shows arguments without the types of Python."""
+    """Shows arguments by their names alone: without the types of Python, and braces around those that are required."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         found: MutableMapping[str, list[tuple[str, str]]] = {"argument": [], "option": []}
@@ -188,19 +183,19 @@ class HelpCommand(TyperCommand):
 class LazyCommand(TyperCommand):
     """Stands for a command until it is typed, or asked for its options."""
 
-    def __init__(self, name: str, command: Lazy, panel: str) -> None:
-        super().__init__(name, help=command.summary, rich_markup_mode=None, rich_help_panel=panel)
-        self._command = command
+    def __init__(self, function: str, **shown: Any) -> None:
+        super().__init__(**shown)
+        self._function = function
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         return self._loaded().make_context(info_name, args, parent, **extra)
 
     def _loaded(self) -> Any:
-        module, _, name = self._command.function.partition(":")
+        module, _, name = self._function.partition(":")
         function = getattr(import_module(f"o9.cli.commands.{module}"), name)
         alone = typer.Typer(rich_markup_mode=None, add_completion=False)
         details = inspect.getdoc(function) or ""
-        alone.command(self.name, cls=HelpCommand, help=f"{self._command.summary}\n\n{details}".strip())(function)
+        alone.command(self.name, cls=HelpCommand, help=f"{self.help}\n\n{details}".strip())(function)
         command = typer.main.get_command(alone)
         command.params += [each for each in root().params if each.name in ("quiet", "verbose")]
         return command
@@ -209,7 +204,7 @@ class LazyCommand(TyperCommand):
 app = typer.Typer(
     name="o9",
     cls=HelpGroup,
-    help="Optimizations of trading strategies, run by Prefect, with a record that no crash can take away.",
+    help="Optimize trading strategies on Prefect, with a record that survives any crash.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -240,11 +235,13 @@ def options(
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "-q", callback=_set_quiet, expose_value=False, help="Print results and errors alone."),
+        typer.Option("--quiet", "-q", callback=_set_quiet, expose_value=False, help="Print only results and errors."),
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", callback=_set_verbose, expose_value=False, help="Show debug logs, tracebacks."),
+        typer.Option(
+            "--verbose", "-v", callback=_set_verbose, expose_value=False, help="Show debug logs and tracebacks."
+        ),
     ] = False,
 ) -> None: ...
 

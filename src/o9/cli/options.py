@@ -89,7 +89,7 @@ Type = Annotated[
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=_since, metavar="TIME", help="Created since then: 12h, 7d, 2026-01-31 18:00."),
+    typer.Option("--since", parser=_since, metavar="TIME", help="Filter by creation since: 12h, 7d, 2026-01-31 18:00."),
 ]
 Files = Annotated[list[str], typer.Argument(metavar="FILE.yaml", help="What to optimize; - reads stdin.")]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Name of the person.  [default: you]")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from o9.health.grades import Verdict
@@ -47,13 +47,12 @@ class SeriesRun:
         return None if sharpe is None or year is None else sharpe * math.sqrt(year)
 
 
-def with_changes(found: Sequence[tuple[OptimizationState, Verdict | None]]) -> list[SeriesRun]:
+def with_changes(found: Sequence[SeriesRun]) -> list[SeriesRun]:
     """The runs with their changes; newest first, as given. A run without a best is passed over."""
     runs: list[SeriesRun] = []
     before: float | None = None
-    for run in (SeriesRun(*each) for each in reversed(found)):
-        change = None if run.best is None or before is None else run.best - before
-        runs.append(SeriesRun(run.state, run.verdict, change))
+    for run in reversed(found):
+        runs.append(replace(run, change=None if run.best is None or before is None else run.best - before))
         before = before if run.best is None else run.best
     return runs[::-1]
 
@@ -65,4 +64,4 @@ def read_series(store: Store, state: OptimizationState, limit: int = RUNS) -> li
         return []
     states = store.read(queries.page, Filter(series=series), limit=limit).items
     verdicts = kept_verdicts(store, states)
-    return with_changes([(each, verdicts.get(each.optimization_id)) for each in states])
+    return with_changes([SeriesRun(each, verdicts.get(each.optimization_id)) for each in states])

@@ -14,13 +14,12 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE, Interrupted
+from o9.cli.failures import Interrupted, help_only
 from o9.cli.options import Id, Ids, Json, MaxConcurrent, StoreUrl
 from o9.model.errors import OptimizationError, OptimizationStateError
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 
-if not failures.help_only:
+if not help_only:
     from o9.cli.answers import FINE, Answer, Outcome, conclude, tell, who
     from o9.cli.batch import import_from_here
     from o9.cli.console import show, write_json
@@ -204,7 +203,7 @@ def retry(
     new_id: Annotated[str | None, typer.Option("--id", metavar="NEW", help="Id of the new optimization.")] = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Keeps the seed, and the trials up to step N. N is by default the last committed step, without steps at the end
     whose trials all failed; 0 if it completed.
     """
@@ -220,11 +219,10 @@ def retry(
         holding, crew = opened.read(queries.holding, state.optimization_id), crew_of(opened)
     if json:
         write_json(state.to_dict())
-        return DONE
+        return
     new, steps, option = state.optimization_id, state.completed_steps, option_for(store)
     begins = f"behind step {steps} of {old}, with its trials" if steps else f"from the beginning, as {old} did"
     assert holding is not None, "it was recorded in this moment"
     show(f"{new}: queued; it begins {begins}", queue_outlook(new, holding, crew, option), "")
     commands = (("watch", "follows it"), ("show", "the result, once there is one"))
     show(Next([(command(verb, [new], option), meaning) for verb, meaning in commands]))
-    return DONE

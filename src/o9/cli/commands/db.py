@@ -14,15 +14,14 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE, ERROR, Interrupted
+from o9.cli.failures import DONE, ERROR, Interrupted, help_only
 from o9.cli.options import Json, StoreUrl, days_above_zero
 from o9.model.errors import OptimizationError
 
-if not failures.help_only:
+if not help_only:
     from sqlalchemy.exc import DBAPIError
 
-    from o9.cli.console import messages, say, write_json
+    from o9.cli.console import answer, messages, say, write_json
     from o9.cli.open_store import existing_store, existing_url, revision_of, size_of, sqlite_path, store_url
     from o9.lifecycle import retention
     from o9.lifecycle.retention import Removed, horizon
@@ -35,31 +34,24 @@ if not failures.help_only:
     from o9.text.format import count, local_moment, percent
 
 
-def upgrade(store: StoreUrl = None, json: Json = False) -> int:
+def upgrade(store: StoreUrl = None, json: Json = False) -> None:
     try:
         before = revision_of(existing_url(store))
     except DBAPIError:  # opening it explains that
         before = None
     with existing_store(store) as opened:  # opening brings it up to date
         after, name = opened.schema(), opened.name
-    if json:
-        write_json({"store": name, "before": before, "after": after})
-    elif before == after:
-        print(f"{name} is at schema {after} already")
-    else:
-        print(f"{name} was brought from schema {before or 'none'} to {after}")
-    return DONE
+    already = f"{name} is at schema {after} already"
+    text = already if before == after else f"{name} was brought from schema {before or 'none'} to {after}"
+    answer({"store": name, "before": before, "after": after}, text, as_json=json)
 
 
 def check(store: StoreUrl = None, json: Json = False) -> int:
     with existing_store(store) as opened:
         findings, name = opened.check(), opened.name
-    if json:
-        write_json({"store": name, "findings": findings})
-    elif not findings:
-        print(f"{name}: ok")
-    else:
-        print("\n".join([f"{name}: damaged", *(f"  {finding}" for finding in findings)]))
+    lines = [f"{name}: {'damaged' if findings else 'ok'}", *(f"  {finding}" for finding in findings)]
+    answer({"store": name, "findings": findings}, "\n".join(lines), as_json=json)
+    if findings:
         say("restore a backup, or copy what can be read: sqlite3 STORE .recover")
     return ERROR if findings else DONE
 
@@ -68,16 +60,12 @@ def backup(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     with existing_store(store) as opened:
         opened.backup(str(path))
-        name = opened.name
-    size = path.stat().st_size
-    if json:
-        write_json({"store": name, "backup": str(path), "bytes": size})
-    else:
-        print(f"{name} was copied to {path} ({size:,} bytes)")
-    return DONE
+        name, size = opened.name, path.stat().st_size
+    document = {"store": name, "backup": str(path), "bytes": size}
+    answer(document, f"{name} was copied to {path} ({size:,} bytes)", as_json=json)
 
 
 def prune(
@@ -97,7 +85,7 @@ def prune(
     ] = False,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Deletes ended optimizations with all their data, and alerts that are over; counts, statistics and the number of
     trials in a family stay. Prints what will be deleted and, on a terminal, asks first. Others may write meanwhile.
     """
@@ -120,7 +108,7 @@ def prune(
                 raise typer.BadParameter("there is no terminal to ask on: give --yes to delete, or --dry-run to look")
             if not typer.confirm("Delete them for good?", err=True):
                 say("nothing was deleted")
-                return DONE
+                return
         removed = None if dry_run else _pruned(opened, before)
         if vacuum:
             opened.vacuum()
@@ -141,7 +129,6 @@ def prune(
         )
         if vacuum:
             say(f"the file had {size:,} bytes, and has {size_now:,}")
-    return DONE
 
 
 _ALERTS = {

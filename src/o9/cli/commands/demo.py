@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
+from o9.cli.failures import help_only
 from o9.cli.options import StoreUrl
 from o9.model.errors import OptimizationError
 
-if not failures.help_only:
+if not help_only:
     from rich.console import RenderableType
     from rich.text import Text
 

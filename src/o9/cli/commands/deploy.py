@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
+from o9.cli.failures import help_only
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 
-if not failures.help_only:
+if not help_only:
     from o9.aggregator import deployments as flows
     from o9.aggregator.recurring import check_names
     from o9.alerts.config.fields import span_of
@@ -20,31 +20,34 @@ if not failures.help_only:
     from o9.cli.prefect_side import configured_server
     from o9.model.settings import settings
 
-Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When it runs: 0 22 * * 1-5.")]
-Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="How often: s, m, h, d, w.")]
-RRule = Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="When it runs, by iCalendar.")]
+Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="A cron schedule, such as '0 22 * * 1-5'.")]
+Every = Annotated[str | None, typer.Option("--every", metavar="INTERVAL", help="An interval, such as 15m, 12h or 1d.")]
+RRule = Annotated[str | None, typer.Option("--rrule", metavar="RRULE", help="An iCalendar rule: FREQ=MONTHLY.")]
 Timezone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Time zone of the schedule.")]
 
 
 def deploy_(
-    file: Annotated[str | None, typer.Argument(metavar="FILE.yaml", help="One optimization; none: every flow.")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE.yaml", help="The optimization; none: all flows.")] = None,
     cron: Cron = None,
     every: Every = None,
     rrule: RRule = None,
     timezone: Timezone = "UTC",
     overlap: Annotated[
         str,
-        typer.Option("--overlap", metavar="POLICY", help="If the last run still runs: queue, skip, replace, together."),
+        typer.Option("--overlap", metavar="POLICY", help="While the last run goes on: queue, skip, replace, together."),
     ] = "queue",
     missed: Annotated[
-        str, typer.Option("--missed", metavar="POLICY", help="Of runs that could not start in time: all, once, none.")
+        str, typer.Option("--missed", metavar="POLICY", help="Missed runs to make up for: all, once, none.")
     ] = "all",
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the deployment.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a deployment of this name that another file made.")
+    ] = False,
     pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool.")] = "o9",
-    serve: Annotated[bool, typer.Option("--serve", help="Run it in this process, without a pool.")] = False,
-    as_yaml: Annotated[bool, typer.Option("--print", help="Print prefect.yaml, and deploy nothing.")] = False,
-) -> int:
-    """Deploys to the server that PREFECT_API_URL names. The content of the file is the default of each run. Workers get
+    serve: Annotated[bool, typer.Option("--serve", help="Run them in this process, without a pool.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--print", help="Print a prefect.yaml, and deploy nothing.")] = False,
+) -> None:
+    """Deploys to the server that PREFECT_API_URL names. FILE.yaml has the defaults of each run. Workers get
     O9_STORE_URL, unless it holds a password, O9_ALLOWED_IMPORTS, O9_TASK_RUNNER and O9_PUBLIC_URL.
     """
     if file is None:
@@ -54,18 +57,19 @@ def deploy_(
             )
         spec, deployments = None, flows.all_flows()
     else:
-        spec, when = read_template(file), flows.recurrence(cron, interval_of(every), rrule, timezone)
-        deployments = [flows.of_optimization(spec, when, overlap=overlap, missed=missed, name=name)]
+        spec, when = read_template(file), asyncio.run(flows.recurrence(cron, interval_of(every), rrule, timezone))
+        origin = None if file == "-" else file
+        deployments = [flows.of_optimization(spec, when, overlap=overlap, missed=missed, name=name, file=origin)]
     if as_yaml:
         print(flows.as_prefect_yaml(deployments, pool), end="")
-        return 0
+        return
     need_server()
-    if spec is not None and (others := asyncio.run(check_names(deployments[0], spec, replace=name is not None))):
+    if spec is not None and (others := asyncio.run(check_names(deployments[0], spec, replace=replace))):
         series = flows.named_series(spec)
         say(f"One series {series!r} with {', '.join(others)}: `replace` and a warm start see the runs of all")
     if serve:
         flows.serve_here(deployments)
-        return 0
+        return
     for deployed in asyncio.run(flows.deploy(deployments, pool)):
         print(deployed)
     say(f"Workers: `prefect worker start --pool {pool}`, where prefect-o9 and the objectives' packages are installed")
@@ -73,7 +77,6 @@ def deploy_(
         say("O9_STORE_URL holds a password and is not handed on: set it for the workers, or use a block")
     if not settings().allowed_imports:
         say("O9_ALLOWED_IMPORTS is not set: runs may name no import path, only what is registered")
-    return 0
 
 
 def need_server() -> None:

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE
+from o9.cli.failures import help_only
 from o9.cli.options import Json
 from o9.model.errors import OptimizationError
 
-if not failures.help_only:
-    from o9.cli.console import show, write_json
+if not help_only:
+    from o9.cli.console import answer, show
     from o9.cli.views.words import Next
 
 
@@ -61,7 +60,7 @@ metadata:
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them.")] = Path(),
     json: Json = False,
-) -> int:
+) -> None:
     """Writes crossover.py and crossover.yaml, which run as they are, and overwrites no file."""
     files = {folder / OBJECTIVE: PYTHON, folder / RUN_FILE: YAML}
     if there := [str(file) for file in files if file.exists()]:
@@ -70,10 +69,7 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
         file.write_text(text, encoding="utf-8")
-    if json:
-        write_json({"files": [str(file) for file in files]})
-        return DONE
-    show(*(f"wrote {file}" for file in files), "")
-    enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    show(Next([(f"{enter}o9 run {RUN_FILE}", "runs it, and says what may be believed of the result")]))
-    return DONE
+    answer({"files": [str(file) for file in files]}, "\n".join(f"wrote {file}" for file in files), as_json=json)
+    if not json:
+        enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+        show("", Next([(f"{enter}o9 run {RUN_FILE}", "runs it, and says what may be believed of the result")]))

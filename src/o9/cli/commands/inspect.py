@@ -7,28 +7,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Annotated, Any, TypeAlias
+from operator import attrgetter, itemgetter
+from typing import Annotated, Any
 
 import typer
 
-from o9.cli import failures
+from o9.cli.failures import help_only
 from o9.cli.options import Id, Json, Limit, Since, Statuses, StoreUrl, Type
 from o9.model.errors import OptimizationError
 from o9.model.states import ACTIVE, OptimizationStatus
 
-if not failures.help_only:
+if not help_only:
     from rich.text import Text
 
-    from o9.cli.console import page_width, results, say, write_json, write_json_list
+    from o9.cli.console import page_width, results, say, say_more, write_json, write_json_list
     from o9.cli.console import show as show_
     from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
     from o9.cli.session.follow import crew_of
     from o9.cli.views import words
-    from o9.cli.views.optimizations import Details, list_view, record_view, series_view, trials_view
+    from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
     from o9.cli.views.words import command
-    from o9.health.grades import Verdict
     from o9.health.kept import kept_verdict, kept_verdicts
-    from o9.health.series_runs import with_changes
+    from o9.health.series_runs import SeriesRun, with_changes
     from o9.health.wording import document
     from o9.lifecycle.effect import direction_of
     from o9.model.optimization import OptimizationState
@@ -36,6 +36,8 @@ if not failures.help_only:
     from o9.statistics import frames, rows
     from o9.store import queries
     from o9.store.core.column_types import moment
+    from o9.store.core.component import every
+    from o9.store.core.reading import paged
     from o9.store.core.unit import Row
     from o9.store.optimizations.outputs import OF_NO_TRIAL
     from o9.store.optimizations.queries import Filter
@@ -47,7 +49,6 @@ if not failures.help_only:
 LIST_LIMIT = 50
 TRIALS_LIMIT = 20
 PAGE = 500
-Judged: TypeAlias = "tuple[OptimizationState, Verdict | None]"
 
 
 class Sort(str, Enum):
@@ -92,7 +93,8 @@ def list_(
     ] = None,
     family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Filter by family.")] = None,
     series: Annotated[
-        str | None, typer.Option("--series", metavar="NAME", help="The runs of a recurring optimization, with changes.")
+        str | None,
+        typer.Option("--series", metavar="NAME", help="List the runs of a recurring optimization, with changes."),
     ] = None,
     since: Since = None,
     sort: Annotated[
@@ -102,56 +104,54 @@ def list_(
     limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
-    """Newest first; the first 50, unless --limit or --json. Filters add up. `?` behind a status: its node is gone."""
+) -> None:
+    """Newest first; the first 50, unless --limit or --json. Filters combine. A `?` after a status: its node is gone."""
     statuses = status or []
     wanted = Filter(
         status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, series=series,
         text=name, created_after=moment(since) if since else None, placebos=everything,
     )  # fmt: skip
-    filtered = wanted != Filter(placebos=everything) or objective is not None or bool(statuses)
     with existing_store(store) as opened:
-        room = limit or LIST_LIMIT
-        whole = json or objective is not None or len(statuses) > 1 or sort is not Sort.CREATED
-        found = _newest_first(opened, wanted, PAGE if whole else min(PAGE, room + 1))
+        room = limit or (None if json else LIST_LIMIT)
+        picked = objective is not None or len(statuses) > 1 or sort is not Sort.CREATED
+        size = PAGE if picked or room is None else min(PAGE, room + 1)
+        found: Iterable[SeriesRun] = _newest_first(opened, wanted, size)
         if len(statuses) > 1:
-            found = (each for each in found if each[0].status in statuses)
+            found = (run for run in found if run.state.status in statuses)
         if objective is not None:
-            found = (each for each in found if objective.casefold() in _objective(each[0]).casefold())
+            text = objective.casefold()
+            found = (run for run in found if text in str(run.state.metadata.get("objective", "")).casefold())
+        if sort is Sort.CREATED and room is not None:
+            found = islice(found, room + 1)  # and one more, for the change of the last one, and to know of it
+        if series is not None:
+            found = with_changes(list(found))
         if sort is not Sort.CREATED:
             found = _sorted(found, _SORTED[sort])
         if json:
-            write_json_list(state.to_dict() | {"grade": _grade(verdict)} for state, verdict in islice(found, limit))
-            return 0
-        judged = list(islice(found, room + 1))
-        if not judged:
+            write_json_list(_document(run, in_series=series is not None) for run in islice(found, limit))
+            return
+        runs = list(found)
+        if not runs:
+            filtered = wanted != Filter(placebos=everything) or objective is not None or statuses
             say("none matches" if filtered else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
-            return 0
-        runs = with_changes(judged) if series is not None and sort is Sort.CREATED else []
-        more = len(judged) > room
-        judged = judged[:room]
-        states = [state for state, _ in judged]
-        lost = _lost(opened, states)
-        verdicts = {state.optimization_id: verdict for state, verdict in judged if verdict is not None}
-        show_(series_view(runs[:room], lost) if runs else list_view(states, results().width, lost, verdicts))
+            return
+        lost = _lost(opened, [run.state for run in runs[:room]])
+        show_(list_view(runs[:room], results().width, lost, series=series is not None))
         if lost:
             again = command("resume --here", list(lost), option_for(store))
             why = "; ".join(dict.fromkeys(lost.values()))
             say(f"?  {why}: `{again}`, or any aggregator, goes on with what it held")
-        if more:
-            say(f"the first {room}; there are more: --limit N shows them")
-    return 0
+        say_more(len(runs), room)
 
 
-def show(optimization_id: Id, store: StoreUrl = None, json: Json = False) -> int:
-    """What may be believed of the result, then the facts and the history."""
+def show(optimization_id: Id, store: StoreUrl = None, json: Json = False) -> None:
+    """First how far the result can be trusted, then the facts and the history."""
     with existing_store(store) as opened:
         record = read_record(opened, optimization_id, option_for(store))
     if json:
         write_json(record_document(record))
     else:
         show_(*record_view(record), width=page_width())
-    return 0
 
 
 def trials(
@@ -167,7 +167,7 @@ def trials(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a column for each parameter and metric.")] = False,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """The last 20 trials and the best, unless --limit, --top, --csv or --json."""
     if csv and json:
         raise typer.BadParameter("--csv and --json are two formats: give one of them")
@@ -176,25 +176,24 @@ def trials(
     sort, limit = (TrialSort.VALUE, top) if top is not None else (sort or TrialSort.NUMBER, limit)
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
-        limit = limit if csv or json else limit or TRIALS_LIMIT
-        chosen = _chosen(ledger(opened, state.optimization_id), state, sort, limit)
+        name, limit = state.optimization_id, limit if csv or json else limit or TRIALS_LIMIT
+        ledger = paged(lambda after: opened.read(queries.trials, name, after, PAGE), attrgetter("number"), -1)
+        chosen = _chosen(ledger, state, sort, limit)
         if json:
             write_json_list(trial.to_dict() for trial in chosen)
-            return 0
+            return
         listed, best = list(chosen), _best(opened, state)
-        total = sum(opened.read(queries.trial_counts, state.optimization_id).values())
+        total = sum(opened.read(queries.trial_counts, name).values())
     if csv:
-        frame = frames.frame_of("trials", [rows.trial(state.optimization_id, trial) for trial in listed])
-        frame.to_csv(sys.stdout, index=False)
+        frames.frame_of("trials", [rows.trial(name, trial) for trial in listed]).to_csv(sys.stdout, index=False)
     elif not listed:
-        say(f"{state.optimization_id} has no trials yet (it is {state.status.value})")
+        say(f"{name} has no trials yet (it is {state.status.value})")
     else:
         show_(trials_view(best, listed))
         if total > len(listed):
             which = {TrialSort.NUMBER: "the last", TrialSort.VALUE: "the best", TrialSort.TIME: "the longest"}[sort]
             more = "--limit" if top is None else "--top"
             say(f"{which} {len(listed)} of {total} trials (★ is the best); {more} N shows more, --json all")
-    return 0
 
 
 def read_record(store: Store, optimization_id: str, option: str = "") -> Details:
@@ -232,14 +231,6 @@ def record_document(record: Details) -> dict[str, Any]:
     )
 
 
-def ledger(store: Store, optimization_id: str) -> Iterator[Trial]:
-    """Every trial in the order of numbers, read in pages."""
-    after = -1
-    while page := store.read(queries.trials, optimization_id, after=after, limit=PAGE):
-        yield from page
-        after = page[-1].number
-
-
 def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
     """Those recorded as running whose node is gone, with the reason."""
     active = [state.optimization_id for state in states if state.status in ACTIVE]
@@ -249,17 +240,17 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
     return {name: problem for name in active if (problem := crew.lost(store.read(queries.holding, name)))}
 
 
-def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[Judged]:
+def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[SeriesRun]:
     """Each with its verdict, which is read with its page; one that failed has no result to judge."""
-    cursor = None
-    while True:
-        page = store.read(queries.page, wanted=wanted, limit=page_size, cursor=cursor)
-        verdicts = kept_verdicts(store, page.items)
-        for state in page.items:
-            yield state, None if state.status is OptimizationStatus.FAILED else verdicts.get(state.optimization_id)
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    states = every(store, wanted, page_size)
+    while page := list(islice(states, page_size)):
+        verdicts = kept_verdicts(store, [each for each in page if each.status is not OptimizationStatus.FAILED])
+        yield from (SeriesRun(each, verdicts.get(each.optimization_id)) for each in page)
+
+
+def _document(run: SeriesRun, *, in_series: bool) -> dict[str, Any]:
+    found = run.state.to_dict() | {"grade": run.verdict.grade.value if run.verdict else None}
+    return found | {"change": run.change, "hold_out": run.hold_out} if in_series else found
 
 
 def _best(store: Store, state: OptimizationState) -> Trial | None:
@@ -279,16 +270,8 @@ def _chosen(trials: Iterable[Trial], state: OptimizationState, sort: TrialSort, 
     return sorted(trials, key=place)[:limit]
 
 
-def _sorted(found: Iterable[Judged], key: Callable[[OptimizationState], Any]) -> Iterator[Judged]:
-    return iter(sorted(found, key=lambda each: ((value := key(each[0])) is None, value)))
-
-
-def _objective(state: OptimizationState) -> str:
-    return str(state.metadata.get("objective", ""))
-
-
-def _grade(verdict: Verdict | None) -> str | None:
-    return verdict.grade.value if verdict else None
+def _sorted(found: Iterable[SeriesRun], key: Callable[[OptimizationState], Any]) -> list[SeriesRun]:
+    return sorted(found, key=lambda run: ((value := key(run.state)) is None, value))
 
 
 LOGS_KEYS = ("step", "trial", "text", "cut")
@@ -299,18 +282,20 @@ def logs(
     trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="Of this trial alone.")] = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Of each trial the first 64 KiB are kept, of an optimization 16 MiB."""
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
-        if trial is not None and opened.read(queries.trial, state.optimization_id, trial) is None:
-            count = sum(opened.read(queries.trial_counts, state.optimization_id).values())
+        name = state.optimization_id
+        if trial is not None and opened.read(queries.trial, name, trial) is None:
+            count = sum(opened.read(queries.trial_counts, name).values())
             numbers = f"its trials are 0 to {count - 1}" if count else "it has none yet"
-            raise OptimizationError(f"{state.optimization_id} has no trial {trial}; {numbers}")
-        found = _outputs(opened, state.optimization_id, trial)
+            raise OptimizationError(f"{name} has no trial {trial}; {numbers}")
+        place, start = itemgetter("step", "number"), (-1, OF_NO_TRIAL)
+        found = paged(lambda after: opened.read(queries.outputs, name, trial, after, PAGE), place, start)
         if json:
-            write_json_list({name: row[name] for name in LOGS_KEYS} for row in found)
-            return 0
+            write_json_list({key: row[key] for key in LOGS_KEYS} for row in found)
+            return
         nothing = True
         for row in found:
             nothing = False
@@ -320,15 +305,7 @@ def logs(
                 say(f"{_whose(row)} printed {row['cut']:,} bytes more, which are not kept")
     if nothing:
         whose = "it has" if trial is None else f"its trial {trial} has"
-        say(f"{state.optimization_id} is {state.status.value}; {whose} printed nothing")
-    return 0
-
-
-def _outputs(store: Store, optimization_id: str, trial: int | None) -> Iterator[Row]:
-    after = (-1, OF_NO_TRIAL)
-    while page := store.read(queries.outputs, optimization_id, number=trial, after=after, limit=PAGE):
-        yield from page
-        after = (page[-1]["step"], page[-1]["number"])
+        say(f"{name} is {state.status.value}; {whose} printed nothing")
 
 
 def _whose(row: Row) -> str:

@@ -10,15 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED
+from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, help_only
 from o9.cli.options import Id, Json, Limit, OptionalId, StoreUrl
 from o9.model.states import ENDED, HealthStatus
 
-if not failures.help_only:
+if not help_only:
     from o9.cli.batch import import_from_here
     from o9.cli.commands.inspect import LIST_LIMIT
-    from o9.cli.console import page_width, results, say, show, write_json
+    from o9.cli.console import page_width, results, say, say_more, show, write_json
     from o9.cli.open_store import existing_optimization, existing_store, option_for
     from o9.cli.views.health import health_view, reports_view
     from o9.cli.views.words import Next, command, result
@@ -52,7 +51,8 @@ def health(
     if optimization_id is None:
         if exit_code or evaluate:
             raise typer.BadParameter(f"--{'exit-code' if exit_code else 'evaluate'} is about one: give its ID")
-        return _list_reports(store, limit, as_json=json)
+        _list_reports(store, limit, as_json=json)
+        return DONE
     if limit is not None:
         raise typer.BadParameter("--limit is for the list of reports: leave it or the ID out")
     if evaluate:
@@ -71,7 +71,7 @@ def health(
     return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE
 
 
-def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
+def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> None:
     wanted = limit or LIST_LIMIT
     with existing_store(url) as store:
         reports = asyncio.run(
@@ -83,11 +83,9 @@ def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> int:
         write_json([report.to_dict() | document(judged.get(report.optimization_id)) for report in reports])
     elif reports:
         show(reports_view(reports[:wanted], results().width, judged))
-        if len(reports) > wanted:
-            say(f"the newest {wanted}; there are more: --limit N shows them")
+        say_more(len(reports), wanted)
     else:
         say("none was judged yet; `o9 health ID` judges one now, the flow check_health all that need it")
-    return DONE
 
 
 async def _judged(

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
+from o9.cli.failures import help_only
 from o9.cli.options import OptionalId, StoreUrl
 from o9.model.errors import OptimizationStateError
 
-if not failures.help_only:
+if not help_only:
     from o9.aggregator.prefect_server import ensure_prefect_server
     from o9.cli.console import say
     from o9.cli.open_store import existing_optimization, existing_store
@@ -30,7 +30,7 @@ def open_(
         bool, typer.Option("--browser/--no-browser", help="Open a browser, and print the address.")
     ] = True,
     store: StoreUrl = None,
-) -> int:
+) -> None:
     """Opens the page of ID's flow run, else the start page, on the server that Prefect's settings name, else on the
     local one. There you are already logged in: the printed address is a file that only you can read. If no local
     server runs, one is started, and stopped by Ctrl-C.
@@ -40,7 +40,6 @@ def open_(
         _show(address, browser)
     else:
         asyncio.run(_with_server(path, browser))
-    return 0
 
 
 async def _with_server(path: str, browser: bool) -> None:

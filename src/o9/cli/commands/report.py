@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE
+from o9.cli.failures import help_only
 from o9.cli.options import Json, StoreUrl, complete_ids
 
-if not failures.help_only:
-    from o9.cli.console import write_json
+if not help_only:
+    from o9.cli.console import answer
     from o9.cli.open_store import existing_ids, existing_store
     from o9.report.write import file_name, report_of, report_of_all, write
 
@@ -32,7 +31,7 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Contains the verdict, health and plots; without ID counts, trends and rankings. Readable without a network.
     Overwrites an earlier report, and no other file.
     """
@@ -40,10 +39,6 @@ def report(
         wanted = existing_ids(opened, ids or [])
         page = report_of(opened, wanted) if wanted else report_of_all(opened)
     path = write(page, output or Path(file_name(wanted)))
-    if json:
-        write_json({"report": str(path), "bytes": path.stat().st_size, "optimizations": wanted})
-    else:
-        print(path)
+    answer({"report": str(path), "bytes": path.stat().st_size, "optimizations": wanted}, str(path), as_json=json)
     if open_it:
         webbrowser.open(path.as_uri())
-    return DONE

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from o9.cli import failures
+from o9.cli.failures import help_only
 from o9.cli.options import Files, Json, MaxConcurrent, StoreUrl
 from o9.model.errors import OptimizationError
 from o9.model.states import ENDED
 
-if not failures.help_only:
+if not help_only:
     from o9.cli.batch import import_from_here, read_batch
     from o9.cli.open_store import existing_ids, existing_optimization, existing_store
     from o9.cli.session.session import conclude, run_session

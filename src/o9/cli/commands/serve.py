@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from o9.cli import failures
-from o9.cli.failures import DONE, Interrupted
+from o9.cli.failures import Interrupted, help_only
 from o9.cli.options import MaxConcurrent, StoreUrl
 from o9.model.errors import OptimizationError
 
-if not failures.help_only:
+if not help_only:
     from o9.cli.batch import import_from_here
     from o9.cli.console import complain, results, show
     from o9.cli.open_store import place_of
@@ -39,7 +38,7 @@ logger = logging.getLogger(__name__)
 FAREWELL = "left at once; what is recorded stays, and the next start goes on with what ran"
 
 
-def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> int:
+def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> None:
     """Runs the scheduled flows too. Several may serve one store: the limit applies to all of them together, and each
     scheduled run is claimed by one. Ctrl-C and SIGTERM shut it down; running optimizations wait for the next start.
     HTTP listens on O9_API_HOST and O9_API_PORT, 127.0.0.1 and 8420 by default; a second one on the same machine
@@ -51,7 +50,6 @@ def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> int:
             run_loop(_serve(storage_path(store), max_concurrent, interrupts))
         except Interrupted as error:
             complain(str(error))
-    return DONE
 
 
 async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None:

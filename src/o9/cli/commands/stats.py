@@ -15,14 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE
+from o9.cli.failures import help_only
 from o9.cli.options import Json, Limit, Status, StoreUrl, Type, complete_ids, days_above_zero
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.statistics import frames
 
-if not failures.help_only:
-    from o9.cli.console import page_width, say, show, write_json
+if not help_only:
+    from o9.cli.console import answer, page_width, say, show, write_json
     from o9.cli.open_store import existing_optimization, existing_store
     from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
     from o9.model.optimization import utc_now
@@ -38,7 +37,7 @@ MOST_RANKED = 1_000  # as many as `get_optimization_rankings` gives
 RANKED_OF_EACH = 3
 
 
-def stats(store: StoreUrl = None, json: Json = False) -> int:
+def stats(store: StoreUrl = None, json: Json = False) -> None:
     """By status, type, strategy, priority and day, with rates, durations, improvements and waits. Placebo runs are
     counted apart.
     """
@@ -51,7 +50,6 @@ def stats(store: StoreUrl = None, json: Json = False) -> int:
     else:
         width = page_width()
         show(*statistics_view(figures, utc_now().date(), width), width=width)
-    return DONE
 
 
 def trends(
@@ -60,7 +58,7 @@ def trends(
     ] = DAYS,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """What ended, by the hour (up to 2 days), the day (up to 400) or the month, with slopes and their intervals."""
     with existing_store(store) as opened:
         figures = asyncio.run(OptimizationStatistics(store=opened).get_performance_trends(timedelta(days=days)))
@@ -71,7 +69,6 @@ def trends(
     else:
         width = page_width()
         show(*trends_view(figures, days, width), width=width)
-    return DONE
 
 
 def rankings(
@@ -83,13 +80,14 @@ def rankings(
     ] = RANKED,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """What an objective measured is ranked within each family: the same objective on the same data. Without METRIC
     --json prints the names of all metrics.
     """
     with existing_store(store) as opened:
         if metric is None:
-            return _best_of_each(opened, as_json=json)
+            _best_of_each(opened, as_json=json)
+            return
         try:
             rows = asyncio.run(OptimizationStatistics(store=opened).get_optimization_rankings(metric, limit))
         except OptimizationValidationError as error:
@@ -103,10 +101,9 @@ def rankings(
             title = metric if family is None else within(metric, family)
             page = rankings_view(title, list(of_one), page_width())
             show(*([""] if number else []), *page, width=page_width())
-    return DONE
 
 
-def _best_of_each(store: Store, *, as_json: bool) -> int:
+def _best_of_each(store: Store, *, as_json: bool) -> None:
     recorded = store.read(queries.ranked_metrics)
     own = [name for name in STATE_FIGURES if name in recorded]
     if as_json:
@@ -117,7 +114,6 @@ def _best_of_each(store: Store, *, as_json: bool) -> int:
         statistics = OptimizationStatistics(store=store)
         best = {name: asyncio.run(statistics.get_optimization_rankings(name, RANKED_OF_EACH)) for name in own}
         show(*best_view(best, [name for name in recorded if name not in STATE_FIGURES]), width=page_width())
-    return DONE
 
 
 _STDOUT = Path("-")
@@ -149,7 +145,7 @@ def export(
     limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Writes all rows, unless --limit; overwrites an existing file of that name. `o9 export trials ID` writes the
     ledger of one optimization.
     """
@@ -170,18 +166,14 @@ def export(
         frame = asyncio.run(OptimizationStatistics(store=opened).frame(kind, **wanted))
     if output == _STDOUT:
         frame.to_csv(sys.stdout, index=False)
-        return DONE
+        return
     if output is None:
         from o9.report.write import file_name  # imports plotly
 
         name = wanted["optimization_id"]
         output = Path(file_name([name] if name else [], kind, "csv"))
     path = frames.write(frame, output).absolute()
-    if json:
-        write_json({"file": str(path), "rows": len(frame), "columns": list(frame.columns)})
-    else:
-        print(path)
-    return DONE
+    answer({"file": str(path), "rows": len(frame), "columns": list(frame.columns)}, str(path), as_json=json)
 
 
 _TYPED = {

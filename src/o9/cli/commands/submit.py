@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
+from o9.cli.failures import help_only
 from o9.cli.options import Files, Json, StoreUrl
 from o9.model.states import Intent, OptimizationStatus
 
-if not failures.help_only:
+if not help_only:
     from o9.cli.batch import read_batch
     from o9.cli.console import show, write_json
     from o9.cli.open_store import option_for, place_of, store_url
@@ -33,7 +33,7 @@ def submit(
     hold: Annotated[bool, typer.Option("--hold", help="Do not queue it before `o9 start`.")] = False,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """The next aggregator that runs on the store takes it, such as `o9 serve`."""
     states, option = read_batch(files), option_for(store)
     with Store(store_url(store)) as opened:
@@ -45,7 +45,7 @@ def submit(
         crew, where = crew_of(opened), place_of(opened)
     if json:
         write_json([state.to_dict() | {"known": state.optimization_id in known} for state in recorded])
-        return 0
+        return
     holdings = {name: holding for name, holding in held.items() if holding is not None}
     for state in recorded:
         name = state.optimization_id
@@ -60,7 +60,6 @@ def submit(
         commands += [(command("start", waiting, option), "queues what is held back")]
     commands += [(f"o9 list{option}", "shows how they are")]
     show("", f"Recorded in {where}.{' No node runs queued optimizations now.' if alone else ''}", Next(commands))
-    return 0
 
 
 def submitted_line(state: OptimizationState, holding: Holding, crew: Crew, option: str, *, known: bool) -> str:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import time
 
-from o9.cli import failures
-from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted
+from o9.cli.failures import DONE, NOT_COMPLETED, Interrupted, help_only
 from o9.cli.options import Json, OptionalId, StoreUrl
 from o9.model.states import ENDED, OptimizationStatus
 
-if not failures.help_only:
+if not help_only:
     from o9.cli.commands.inspect import read_record, record_document
     from o9.cli.console import results, say, show, write_json_line
     from o9.cli.open_store import existing_optimization, existing_store, option_for
     from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, going_on, nobody_works_on
     from o9.cli.session.progress import Display
-    from o9.cli.views.history import News, event_line, merged
+    from o9.cli.views.history import Event, News, event_line, merged
     from o9.cli.views.optimizations import results_view, summary_view
     from o9.cli.views.words import Next, command
     from o9.model.optimization import OptimizationState
@@ -71,19 +70,21 @@ def _watch_all(store: Store, *, as_json: bool) -> int:
 
 def _watch(store: Store, name: str, option: str, *, as_json: bool) -> OptimizationState:
     """Until it has ended; the state then."""
-    news, follower = News(store), Follower(store, [name])
-    past = merged(store.read(queries.transitions, name), store.read(queries.intents, name))
-    fresh, hinted, checked = list(past), "", 0.0
+    follower = Follower(store, [name])
+    before: OptimizationState | None = None
+    past: list[Event] = []
+    hinted, checked = "", 0.0
     with Display(silent=as_json) as display:
         while True:
             (state,) = follower.look()
-            fresh += [event for event in news.look() if event["optimization_id"] == name and event not in past]
-            for event in fresh:
-                if as_json:
-                    write_json_line(event)
-                else:
-                    display.say(event_line(event))
-            fresh = []
+            if state is not before:
+                events = merged(store.read(queries.transitions, name), store.read(queries.intents, name))
+                for event in [each for each in events if each not in past]:
+                    if as_json:
+                        write_json_line(event)
+                    else:
+                        display.say(event_line(event))
+                before, past = state, events
             display.update([state])
             if state.status in ENDED:
                 return state

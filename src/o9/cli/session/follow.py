@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from o9.lifecycle.heartbeat import WORKERS, takes, workers_take
-from o9.lifecycle.processes import lives
+from o9.lifecycle.heartbeat import WORKERS, ask_living, takes, workers_take
 from o9.model.optimization import OptimizationState
-from o9.model.settings import settings
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.queries import Holding
@@ -110,17 +107,10 @@ class Crew:
 
 
 def crew_of(store: Store) -> Crew:
-    """Alive are those whose process lives on this machine, and those elsewhere whose leases have not run out."""
-    oldest, alive, gone = time.time() - settings().lease_seconds, {}, {}
-    for node in store.read(queries.nodes):
-        seen = lives(node)
-        if seen or (seen is None and node["heartbeat_at"] > oldest):
-            alive[node["node_id"]] = node["info"]
-        else:
-            gone[node["node_id"]] = datetime.fromtimestamp(node["heartbeat_at"], UTC)
-    if workers_take(store):
-        alive[WORKERS] = {"limit": None}
-    return Crew(alive, gone)
+    alive, nodes = ask_living(store), store.read(queries.nodes)
+    seen = {node["node_id"]: datetime.fromtimestamp(node["heartbeat_at"], UTC) for node in nodes}
+    workers = {WORKERS: {"limit": None}} if workers_take(store) else {}
+    return Crew(alive | workers, {name: at for name, at in seen.items() if name not in alive})
 
 
 def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: Crew, name: str) -> str | None:
@@ -136,11 +126,18 @@ def nobody_works_on(status: OptimizationStatus, holding: Holding | None, crew: C
     return None
 
 
-def going_on(state: OptimizationState, holding: Holding | None, crew: Crew) -> tuple[str, str] | None:
-    """The command that makes it go on, and what that does; None where it goes on by itself, or there is none."""
+def going_on(
+    state: OptimizationState, holding: Holding | None, crew: Crew, *, refused: bool = False
+) -> tuple[str, str] | None:
+    """The command that makes it go on, and what that does; None where it goes on by itself, or there is none.
+
+    refused: its submission was, so that only its deployment, with what was wrong corrected, can run it.
+    """
     intent = Intent(holding.intent) if holding is not None else Intent.RUN
     if is_watched(state) or state.status is OptimizationStatus.COMPLETED:
         return None
+    if refused:
+        return "open", "its run in Prefect: correct what the issues name there, and run its deployment again"
     if state.status in ENDED:
         return "retry", "queues it once more, as a new one"
     if intent is Intent.HOLD:

@@ -27,6 +27,7 @@ from o9.cli.session.follow import POLL_SECONDS, Follower, is_halted
 from o9.cli.session.progress import Display
 from o9.cli.session.signals import Interrupts
 from o9.cli.views import words
+from o9.cli.views.history import MESSAGE_SHOWN
 from o9.cli.views.optimizations import Details, results_view, summary_view
 from o9.cli.views.words import Next
 from o9.lifecycle.control import control_of
@@ -36,14 +37,14 @@ from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store import queries
 from o9.tasks.attempt import anything_left_behind
-from o9.text.escape import one_line, shortened, shown
+from o9.text.cut import first_line
+from o9.text.escape import one_line, shown
 
 if TYPE_CHECKING:
     from o9.aggregator.aggregator import OptimizationStateAggregator
     from o9.alerts.pipeline.alert import Alert
 
 T = TypeVar("T")
-MOST_CHARACTERS = 400  # of a remark
 EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
 FAREWELL = "left at once; what is recorded stays, and `o9 resume --here ID` goes on with what ran"
 
@@ -122,7 +123,7 @@ def _what_went_wrong(records: Sequence[Details]) -> list[Text]:
         failed = state.issues and state.status is not OptimizationStatus.COMPLETED
         remarks = [(state.issues[-1], "red")] if failed else []
         for remark, style in [*remarks, *((warning, "yellow") for warning in state.warnings)]:
-            text = shortened(one_line(words.cause(str(remark))), MOST_CHARACTERS)
+            text = first_line(str(remark).strip(), MESSAGE_SHOWN)
             lines.append(Text(shown(f"{state.optimization_id}: {text}"), style=style))
     return [*lines, Text()] if lines else []
 

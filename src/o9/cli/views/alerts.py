@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.alerts.messages.view import UNTITLED, labelled, subject_of
+from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.reasons import ended_by_text, reason_text
-from o9.alerts.service.repository import alert_in, silence_in
-from o9.cli.console import facts_table, indented, plain_table, table_of
+from o9.alerts.pipeline.silences import Silence
+from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
 from o9.cli.views import words
-from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.store.alerts.queries import Episode
 from o9.store.core.unit import Row
@@ -37,6 +37,7 @@ TITLE_SHOWN = 90  # in a list; `show` has it whole
 LABELS_SHOWN = 80
 BY_SHOWN = 13
 IDS_WIDTH = 36
+FIXED = ("level", "since")
 ROOM_FOR_YEARS = 100
 LEVELS = {
     AlertLevel.INFO.value: "cyan",
@@ -59,19 +60,12 @@ class Notified:
 
 
 @dataclass(frozen=True)
-class Notifications:
-    """The receivers notified of a firing alert, and the decisions that hold it back now."""
-
-    notified: tuple[Notified, ...] = ()
-    held: tuple[Row, ...] = ()
-
-
-@dataclass(frozen=True)
 class Listed:
-    """One line of a list."""
+    """An alert with the receivers that were notified while it fires, and the decisions that hold it back now."""
 
     episode: Episode
-    notifications: Notifications = field(default_factory=Notifications)
+    notified: tuple[Notified, ...] = ()
+    held: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,18 +94,16 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
     rows = [_cells(each, now, last, bare=not wide) for each in listed]
     if wide:
         optional = ("optimization", "labels", "acknowledged")
-        table = table_of(rows, [name for name in optional if not any(row[name] for row in rows)])
+        ids = ["id"] if max(cell_len(row["id"].plain) for row in rows) <= IDS_WIDTH else []
+        table = table_of(rows, [name for name in optional if not any(row[name] for row in rows)], fixed=[*FIXED, *ids])
     else:
-        table = plain_table("level", "alert", last)
+        table = plain_table("level", "alert", last, fixed=FIXED)
         for row in rows:
             alert = [row[name] for name in ("title", "optimization", "labels", "id") if row[name]]
             by: list[str | Text] = ["\nacknowledged by ", row["acknowledged"]] if row["acknowledged"] else []
             table.add_row(
                 row["level"], Text("\n").join(alert), Text.assemble("since ", row["since"], "\n", row[last], *by)
             )
-    for column in table.columns:
-        column.no_wrap = column.header in ("level", "since")
-    table.columns[-1].no_wrap = wide and max(cell_len(row["id"].plain) for row in rows) <= IDS_WIDTH
     return table
 
 
@@ -128,22 +120,22 @@ def _cells(listed: Listed, now: datetime, last: str, *, bare: bool) -> dict[str,
         "labels": Text(cut(shown(others), LABELS_SHOWN)),
         "since": _since(episode, now, short=True, bare=bare),
         "acknowledged": Text(shown(episode.acknowledged_by or "")),
-        last: _ended(episode, now, short=True) if ended else notifications_text(listed.notifications, short=True),
+        last: _ended(episode, now, short=True) if ended else notifications_text(listed, short=True),
         "id": Text(shown(episode.alert_id), style="dim"),
     }
 
 
-def notifications_text(notifications: Notifications, *, short: bool = False) -> Text:
+def notifications_text(listed: Listed, *, short: bool = False) -> Text:
     """`desk, head (failed)`; `desk: silenced (3f2a9c)`; `not yet`. short: of a long id its beginning."""
     out = Text()
-    for each in notifications.notified:
+    for each in listed.notified:
         out.append(", " if out else "").append(shown(each.receiver))
         statuses = [(each.status, "")] if each.status in _NOT_SENT else []
         for status, channel in statuses or [(one["status"], f"{shown(one['channel'])}: ") for one in each.channels]:
             if status in _NOT_SENT:
                 out.append(f" ({channel}{_NOT_SENT[status]})", style=_OUTCOMES[status])
-    receivers = {each.receiver for each in notifications.notified}
-    for row in notifications.held:
+    receivers = {each.receiver for each in listed.notified}
+    for row in listed.held:
         now = "now " if row["receiver"] in receivers else ""
         why = why_not(row | {"by": cut(row["by"], BY_SHOWN) if short else row["by"]})
         out.append("; " if out else "").append(f"{shown(row['receiver'])}: {now}{why}", style="yellow")
@@ -177,10 +169,8 @@ def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
 
 def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) -> Table:
     """One line for each send and each reason why not, newest first."""
-    table = plain_table("time", "receiver", "what", "became of it")
-    table.columns[0].no_wrap = True
+    rows: list[Cells] = []
     for entry in entries:
-        at = local_moment(entry["at"])
         if entry["status"] == "suppressed":
             what = Text(cut(_title(titles.get(entry["alert_id"], entry["alert_id"])), TITLE_SHOWN))
             outcome = Text("suppressed: ", style="yellow").append(why_not(entry), style="default")
@@ -188,46 +178,25 @@ def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) 
             first = next(iter([*entry["firing"], *entry["resolved"]]), "")
             what = Text(f"{entry['kind']}: {cut(_title(titles.get(first, first)), TITLE_SHOWN)}{_and_more(entry)}")
             outcome = _send(entry)
-        receiver = shown(entry["receiver"] or "all")
-        table.add_row(at[5:] if width < ROOM_FOR_YEARS else at, receiver, what, outcome)
-    return table
+        at = local_moment(entry["at"])[0 if width >= ROOM_FOR_YEARS else len("2026-") :]
+        rows.append({"time": at, "receiver": entry["receiver"] or "all", "what": what, "became of it": outcome})
+    return table_of(rows, fixed=["time"])
 
 
-def silences_view(rows: Sequence[Row], firing: Sequence[Episode], now: datetime) -> Table:
-    """The one that ends first first, and how many of the alerts that fire each fits."""
-    table = plain_table("id", "what", "from", "until", "matches", "by", right=("matches",))
-    for index in (2, 3):
-        table.columns[index].no_wrap = True
-    for row in rows:
-        begins, ends = (datetime.fromisoformat(row[name]) for name in ("starts_at", "ends_at"))
-        what = Text(shown(row["matchers"] or _pattern_words(row["pattern"])))
-        if row["comment"]:
-            what.append(f"\n{shown(row['comment'])}", style="dim")
-        table.add_row(
-            Text(shown(row["silence_id"])),
-            what,
-            Text(_short(begins, now), style="yellow" if begins > now else ""),
-            _short(ends, now),
-            fitting(row, firing),
-            Text(shown(row["author"])),
-        )
-    return table
-
-
-def _pattern_words(pattern: str) -> str:
-    """What it is looked for in: as `o9.alerts.pipeline.silences` does."""
-    if "*" in pattern or "?" in pattern:
-        return f"{pattern!r} as all of a title, message or optimization id"
-    return f"{pattern!r} anywhere in a title or message, or as an optimization id"
-
-
-def fitting(row: Row, firing: Sequence[Episode]) -> str:
-    """How many of those that fire a silence fits; `?` where its text means nothing to this release."""
-    try:
-        silence = silence_in(row)
-    except OptimizationValidationError:
-        return "?"
-    return f"{sum(bool(silence.fits(alert_in(each))) for each in firing):,}"
+def silences_view(silences: Sequence[Silence], firing: Sequence[Alert], now: datetime) -> Table:
+    """As given, and how many of the alerts that fire each matches."""
+    rows: list[Cells] = [
+        {
+            "id": each.silence_id,
+            "what": Text(shown(str(each))).append(f"\n{shown(each.comment)}" if each.comment else "", style="dim"),
+            "from": Text(_short(each.starts_at, now), style="yellow" if each.starts_at > now else ""),
+            "until": _short(each.ends_at, now),
+            "matches": f"{sum(bool(each.fits(alert)) for alert in firing):,}",
+            "by": each.author,
+        }
+        for each in silences
+    ]
+    return table_of(rows, right=["matches"], fixed=["from", "until"])
 
 
 def _facts(page: Shown, now: datetime, *, over: bool) -> Iterator[tuple[str, str | Text]]:
@@ -259,7 +228,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Iterator[tuple[str, str
     if episode.acknowledged_by:
         yield "acknowledged", f"by {shown(episode.acknowledged_by)}, {local_moment(row['acknowledged_at'])}"
     if not over:
-        yield "notified", notifications_text(page.listed.notifications)
+        yield "notified", notifications_text(page.listed)
     yield "store", page.store
 
 

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import indented, plain_table
+from o9.cli.console import Cells, indented, table_of
 from o9.cli.views import words
 from o9.health.checks.check import PARTS
 from o9.health.grades import VERDICT, Verdict, verdict_of
@@ -89,20 +89,17 @@ def reports_view(
     """
     ids = max(cell_len(shown(report.optimization_id)) for report in reports)
     parts = PARTS if width >= ids + ROOM_FOR_SCORES else ()
-    table = plain_table("id", "result", "health", *parts, "judged", right=parts)
-    for report in reports:
-        status = report.overall_status
-        scores = [_score(getattr(report, f"{part}_score"), getattr(report, f"{part}_status")) for part in parts]
-        table.add_row(
-            Text(shown(report.optimization_id)),
-            words.grade((verdicts or {}).get(report.optimization_id)),
-            Text(status.value, style=_COLOURS[status]),
-            *scores,
-            local_moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
-        )
-    for column in table.columns[1:]:
-        column.no_wrap = True
-    return table
+    rows: list[Cells] = [
+        {
+            "id": report.optimization_id,
+            "result": words.grade((verdicts or {}).get(report.optimization_id)),
+            "health": Text(report.overall_status.value, style=_COLOURS[report.overall_status]),
+            **{part: _score(getattr(report, f"{part}_score"), getattr(report, f"{part}_status")) for part in parts},
+            "judged": local_moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
+        }
+        for report in reports
+    ]
+    return table_of(rows, right=parts, fixed=rows[0].keys() - {"id"})
 
 
 def _part(report: OptimizationHealthReport, part: str) -> Text:

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from o9.cli.views.words import cause
 from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
+from o9.text.cut import first_line
 from o9.text.escape import shown
 from o9.text.format import local_moment
 
+MESSAGE_SHOWN = 400
 Event = Mapping[str, Any]  # a row of the table `transition`, or of `intent`
 
 
@@ -60,7 +61,7 @@ def event_text(event: Event, *, came: bool) -> str:
     if "intent" in event:
         return intent_text(event)
     before = f"{event['from_status']} → " if came and event["from_status"] else ""
-    why = f": {shown(cause(event['message']))}" if event["message"] else ""
+    why = f": {shown(first_line(event['message'], MESSAGE_SHOWN))}" if event["message"] else ""
     return f"{before}{event['to_status']} ({event['cause']}){why}"
 
 

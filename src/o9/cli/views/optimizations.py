@@ -15,16 +15,18 @@ from rich.text import Text
 from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
 from o9.cli.session.follow import Crew, going_on, is_halted, is_watched
 from o9.cli.views import words
-from o9.cli.views.history import Event, intent_text, merged
+from o9.cli.views.history import MESSAGE_SHOWN, Event, intent_text, merged
 from o9.health.grades import Verdict
 from o9.health.series_runs import SeriesRun
 from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
-from o9.lifecycle.effect import direction_of, is_better
-from o9.model.optimization import OptimizationState, baseline_of, strategy_of, target_of
+from o9.model.optimization import OptimizationState, baseline_of, strategy_of
 from o9.model.states import ENDED, Intent, OptimizationStatus, TrialState
 from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
+from o9.report.headline import performance_figures
 from o9.store.optimizations.queries import Holding
+from o9.store.optimizations.transitions import was_refused
+from o9.text.cut import first_line
 from o9.text.escape import shown
 from o9.text.format import duration, local_moment, number, percent, ratio, sentence, value_text
 
@@ -49,54 +51,36 @@ class Details:
     verdict: Verdict | None = None
 
 
-def list_view(
-    states: Sequence[OptimizationState],
-    width: int,
-    lost: Collection[str] = (),
-    verdicts: Mapping[str, Verdict] | None = None,
-) -> Table:
-    """Newest first, as given. On a narrow terminal the type and the time give way, then the name; never an id.
+def list_view(runs: Sequence[SeriesRun], width: int, lost: Collection[str] = (), *, series: bool = False) -> Table:
+    """As given. On a narrow terminal the type and the time give way, then the name; never an id.
 
-    lost: ids of those that nobody works on, whatever their status says. verdicts: by id, of those that were judged;
-    without any there is no column for them.
+    lost: ids of those that nobody works on, whatever their status says. series: they are the runs of one recurring
+    optimization, each with its change.
     """
-    hidden = [*([] if width >= WIDE else ["type", "created"]), *([] if verdicts else ["result"])]
+    hidden = {"name", "type", "steps", "created"} if series else {"due", "change", "hold-out"}
+    hidden |= set() if width >= WIDE else {"type", "created"}
+    hidden |= set() if any(run.verdict for run in runs) else {"result"}
+    hidden |= set() if any(run.hold_out is not None for run in runs) else {"hold-out"}
     rows: list[Cells] = [
         {
-            "id": Text(shown(state.optimization_id)),
-            "name": Text(shown(_name(state)), no_wrap=True, overflow="ellipsis"),
-            "type": state.optimization_type.value,
-            "status": words.status(state.status, doubtful=state.optimization_id in lost),
-            "steps": words.steps(state),
-            "best": number(words.best_value(state)),
-            "result": words.grade((verdicts or {}).get(state.optimization_id)),
-            "created": local_moment(state.created_at),
-        }
-        for state in states
-    ]
-    table = table_of(rows, hidden, right=("steps", "best"))
-    longest = max(cell_len(shown(state.optimization_id)) for state in states)
-    for index, column in enumerate(table.columns):
-        column.no_wrap = index > 1 or (index == 0 and longest <= width - NARROWEST_REST)
-    return table
-
-
-def series_view(runs: Sequence[SeriesRun], lost: Collection[str] = ()) -> Table:
-    """The runs of a recurring optimization, newest first, as given."""
-    rows: list[Cells] = [
-        {
-            "id": Text(shown(run.state.optimization_id)),
+            "id": run.state.optimization_id,
+            "name": Text(shown(_name(run.state)), no_wrap=True, overflow="ellipsis"),
             "due": local_moment(run.at),
+            "type": run.state.optimization_type.value,
             "status": words.status(run.state.status, doubtful=run.state.optimization_id in lost),
-            "best": number(run.best),
+            "steps": words.steps(run.state),
+            "best": number(words.best_value(run.state)),
             "change": number(run.change, sign=True),
             "hold-out": ratio(run.hold_out),
             "result": words.grade(run.verdict),
+            "created": local_moment(run.state.created_at),
         }
         for run in runs
     ]
-    hidden = [] if any(run.hold_out is not None for run in runs) else ["hold-out"]
-    return table_of(rows, hidden, right=("best", "change", "hold-out"))
+    longest = max(cell_len(shown(run.state.optimization_id)) for run in runs)
+    folded = {"name"} if longest <= width - NARROWEST_REST else {"id", "name"}
+    numbers = ("steps", "best", "change", "hold-out")
+    return table_of(rows, hidden, right=numbers, fixed=rows[0].keys() - folded)
 
 
 def _name(state: OptimizationState) -> str:
@@ -108,24 +92,16 @@ def trials_view(best: Trial | None, trials: Sequence[Trial]) -> Table:
     numbers = ("trial", "step", "value", "time")
     outside = best is not None and all(trial.number != best.number for trial in trials)
     listed = [best, *trials] if best is not None and outside else trials
-    table = plain_table("", "trial", "step", "state", "value", "time", "parameters", right=numbers)
-    for column in table.columns[:6]:
-        column.no_wrap = True
+    fixed = ("", "trial", "step", "state", "value", "time")
+    table = plain_table(*fixed, "parameters", right=numbers, fixed=fixed)
     for trial in listed:
         is_best = best is not None and trial.number == best.number
+        place = ("★" if is_best else "", str(trial.number), str(trial.step))
+        outcome = (trial.state.value, number(trial.value), duration(trial.duration_seconds))
         tried = words.parameters(trial.parameters)
         tried += f"  {shown(words.failure(trial.error))}" if trial.error else ""
-        table.add_row(
-            "★" if is_best else "",
-            str(trial.number),
-            str(trial.step),
-            trial.state.value,
-            number(trial.value),
-            duration(trial.duration_seconds),
-            Text(tried),
-            style="bold green" if is_best else _STYLES.get(trial.state, "red"),
-            end_section=outside and is_best,
-        )
+        style = "bold green" if is_best else _STYLES.get(trial.state, "red")
+        table.add_row(*place, *outcome, Text(tried), style=style, end_section=outside and is_best)
     return table
 
 
@@ -138,7 +114,7 @@ def summary_view(records: Sequence[Details], width: int) -> Table:
     hidden += [] if width >= WIDE else ["baseline", "improvement"]
     rows: list[Cells] = [
         {
-            "id": Text(shown(record.state.optimization_id)),
+            "id": record.state.optimization_id,
             "status": words.status(record.state.status),
             "result": words.grade(record.verdict),
             "best": number(words.best_value(record.state)),
@@ -184,7 +160,7 @@ def record_view(record: Details) -> list[RenderableType]:
         if entries:
             page += [
                 Text(title, style=f"bold {style}"),
-                *[indented(line) for entry in entries for line in words.bare(str(entry)).splitlines()],
+                *[indented(line) for entry in entries for line in str(entry).strip().splitlines()],
                 Text(),
             ]
     if record.transitions:
@@ -194,8 +170,9 @@ def record_view(record: Details) -> list[RenderableType]:
 
 def next_commands(record: Details) -> list[tuple[str, str]]:
     """What a reader of this record would type next."""
-    state, going = record.state, going_on(record.state, record.holding, record.crew)
-    commands = [("trials", "what was tried")]
+    state, refused = record.state, any(map(was_refused, record.transitions))
+    going = going_on(state, record.holding, record.crew, refused=refused)
+    commands = [] if refused else [("trials", "what was tried")]
     if state.status in ENDED:
         commands += [going] if going else []
     else:
@@ -209,24 +186,22 @@ def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
     yield "type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}"
     yield "objective", _objective(state)
     yield "status", _status(state, holding, record.crew)
-    yield "progress", f"{percent(state.progress)}, step {words.steps(state)}"
+    yield "progress", percent(state.progress)
     yield "created", local_moment(state.created_at)
     if state.started_at:
         yield "started", local_moment(state.started_at)
     if state.completed_at:
-        yield "ended", f"{local_moment(state.completed_at)}, after {duration(state.execution_time)} of work"
-    elif state.execution_time:
-        yield "worked", duration(state.execution_time)
-    yield "best", _result(record)
+        yield "ended", local_moment(state.completed_at)
+    metrics = record.best.metrics if record.best else {}
+    for figure in performance_figures(state, words.best_value(state), record.trial_counts, metrics):
+        yield figure.title.lower(), figure.value + (f" ({figure.note})" if figure.note else "")
+    if record.best is not None:
+        yield "best trial", str(record.best.number)
     if state.optimized_parameters:
         yield "parameters", "\n".join(f"{shown(n)} = {value_text(v)}" for n, v in state.optimized_parameters.items())
-    if record.best is not None and record.best.metrics:
-        yield "metrics", words.parameters(record.best.metrics)
     if record.verdict is None and record.trial_counts and state.status in ENDED:
         judge = words.command("health", [state.optimization_id], record.option)
         yield "result", f"{NOT_JUDGED}; `{judge}` judges it"
-    if record.trial_counts:
-        yield "trials", words.of_trials(record.trial_counts)
     if series := state.metadata.get("series"):
         begun = state.metadata.get("warm_start_from")
         yield "series", shown(f"{series}, begun with the best of {begun['optimization_id']}" if begun else series)
@@ -271,20 +246,6 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
     return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")
 
 
-def _result(record: Details) -> str:
-    state = record.state
-    value = words.best_value(state)
-    if value is None:
-        return "nothing has succeeded" if state.status in ENDED else "nothing yet"
-    parts = [number(value) + (f" in trial {record.best.number}" if record.best else "")]
-    if baseline_of(state) is not None:
-        parts.append(f"baseline {number(baseline_of(state))} (improvement {words.improvement(state)})")
-    if (target := target_of(state)) is not None:
-        reached = not is_better(target, value, direction_of(state))
-        parts.append(f"target {number(target)} {'reached' if reached else 'not reached'}")
-    return ", ".join(parts)
-
-
 def _history(events: Sequence[Event]) -> Table:
     """One line for each event, what was said of it beneath. Fits 80 columns with whole Prefect run ids."""
     table = plain_table("time", "status", "cause", "Prefect run")
@@ -298,7 +259,7 @@ def _history(events: Sequence[Event]) -> Table:
             continue
         remarks = Text(row["prefect_run_id"] or "")
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
-        if remark := ": ".join(part for part in (attempt, words.cause(row["message"])) if part):
+        if remark := ": ".join(part for part in (attempt, first_line(row["message"], MESSAGE_SHOWN)) if part):
             remarks.append(("\n" if remarks else "") + shown(remark), style="dim")
         table.add_row(when, words.status(OptimizationStatus(row["to_status"])), row["cause"], remarks)
     return table

@@ -5,6 +5,7 @@ Contract. Fits 60 columns and more. What is unknown is a dash or a dot, with its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -13,9 +14,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from o9.cli.console import indented, plain_table
+from o9.cli.console import Cells, indented, plain_table, table_of
 from o9.cli.views import words
-from o9.cli.views.bars import fitted, group_size, sparkline
 from o9.model.states import OptimizationStatus
 from o9.statistics.statistics import DAYS_SHOWN, ranks_shown
 from o9.store.statistics.rankings import MAXIMIZE, metric_of
@@ -164,7 +164,7 @@ def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
     """The page of `o9 trends`: for each figure its values, its bounds, and where it is going."""
     windows, window, found = data["windows"], data["window"], data["trends"]
     room = max(8, min(WIDEST_COURSE, width - _LABEL - 24))
-    each = group_size(len(windows), room)
+    each = _group_size(len(windows), room)
     reasons = {trend.get("reason") for trend in found.values()}
     none = reasons.pop() if len(reasons) == 1 else None
     page: list[RenderableType] = [Text(_range_of(windows, window, days), style="bold"), Text()]
@@ -224,18 +224,19 @@ _OWN: dict[str, tuple[Callable[[float], str], str]] = {
 
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
     """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
-    shape, wide = _OWN.get(metric, (number, ""))[0], width >= ROOM_FOR_NAMES
-    table = plain_table("rank", "id", *(["name", "status"] if wide else []), "value", right=("rank", "value"))
-    for rank, row in zip(ranks_shown(rows), rows, strict=True):
-        name = Text(shown(row["name"]), no_wrap=True, overflow="ellipsis")
-        table.add_row(
-            rank,
-            Text(shown(row["optimization_id"])),
-            *([name, words.status(OptimizationStatus(row["status"]))] if wide else []),
-            shape(row["value"]),
-        )
-    for column in table.columns:
-        column.no_wrap = column.header in ("rank", "status", "value")
+    shape = _OWN.get(metric, (number, ""))[0]
+    listed: list[Cells] = [
+        {
+            "rank": rank,
+            "id": row["optimization_id"],
+            "name": Text(shown(row["name"]), no_wrap=True, overflow="ellipsis"),
+            "status": words.status(OptimizationStatus(row["status"])),
+            "value": shape(row["value"]),
+        }
+        for rank, row in zip(ranks_shown(rows), rows, strict=True)
+    ]
+    hidden = [] if width >= ROOM_FOR_NAMES else ["name", "status"]
+    table = table_of(listed, hidden, right=("rank", "value"), fixed=("rank", "status", "value"))
     ways = {row["direction"] for row in rows}
     better = "More is better." if MAXIMIZE in ways else "Less is better."
     if len(ways) > 1:
@@ -258,6 +259,36 @@ def best_view(best: Mapping[str, Sequence[Figures]], measured: Sequence[str]) ->
     if names := ", ".join(dict.fromkeys(map(metric_of, measured))):
         page += [Text.assemble(("Measured by objectives: ", "bold"), shown(names)), ""]
     return [*page, words.Next([("o9 rankings METRIC", "ranks by one of them")])]
+
+
+# Sparklines: what is more than nothing is never drawn as nothing; what is unknown is a dot, never a zero.
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
+    """One mark a value, from `low` at the bottom to `high` at the top; the middle where these are the same."""
+    return "".join("·" if value is None else _LEVELS[_level(value, low, high)] for value in values)
+
+
+def fitted(values: Sequence[float | None], width: int) -> list[float | None]:
+    """At most `width` values: means of as many neighbours as that takes, of those that are known."""
+    each = _group_size(len(values), width)
+    groups = [[value for value in values[n : n + each] if value is not None] for n in range(0, len(values), each)]
+    return [sum(value / len(group) for value in group) if group else None for group in groups]
+
+
+def _group_size(count: int, width: int) -> int:
+    """How many of `count` neighbours share one of `width` marks."""
+    return max(1, math.ceil(count / max(1, width)))
+
+
+def _level(value: float, low: float, high: float) -> int:
+    half = high / 2 - low / 2  # which a number can hold, even where the whole is too large
+    if not half > 0:
+        return 0 if value == 0 else 3
+    level = round(min(1.0, max(0.0, (value / 2 - low / 2) / half)) * (len(_LEVELS) - 1))
+    return max(1, level) if value > low else level
 
 
 def _from_to(known: Sequence[float], shape: Callable[[float], str]) -> str:

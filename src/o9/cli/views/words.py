@@ -21,9 +21,6 @@ from o9.text.escape import one_line, shown
 from o9.text.format import NOTHING, percent, value_text
 
 IDS_SHOWN = 10  # in a command that is suggested
-_LAYERS = re.compile(
-    r"^(the flow run (failed|crashed): )?(Flow run encountered an exception: )?(Optimization\w*Error: )?"
-)
 _RAISED = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 _STYLES = {
     OptimizationStatus.CREATED: "dim",
@@ -72,16 +69,6 @@ def result(verdict: Verdict) -> Text:
 
 def title(state: OptimizationState) -> str:
     return shown(state.name or state.optimization_id)
-
-
-def bare(text: str) -> str:
-    """What went wrong, without what the layers that it passed have put before it."""
-    return _LAYERS.sub("", text.strip())
-
-
-def cause(text: str) -> str:
-    """The first line of that."""
-    return bare(text).partition("\n")[0].strip()
 
 
 def failure(error: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select
@@ -16,6 +16,7 @@ from o9.model.validation import validate_whole
 from o9.store.core.unit import Row
 
 Place = TypeVar("Place", str, int)
+Item = TypeVar("Item")
 PAGE_LIMIT = 1_000
 
 
@@ -24,12 +25,11 @@ def rows(connection: Connection, statement: Select[Any], values: Mapping[str, An
     return [dict(row) for row in connection.execute(statement, values).mappings()]
 
 
-def paged(read: Callable[[Any], list[Row]], place: Callable[[Row], Any]) -> Iterator[Row]:
-    """All rows of a query that answers page by page: `read(None)`, then what is behind the `place` of the last row."""
-    before = None
-    while page := read(before):
+def paged(read: Callable[[Any], Sequence[Item]], place: Callable[[Item], Any], start: Any = None) -> Iterator[Item]:
+    """All that a query answers page by page: `read(start)`, then what is behind the `place` of the last one."""
+    while page := read(start):
         yield from page
-        before = place(page[-1])
+        start = place(page[-1])
 
 
 def page_size(limit: int) -> int:

@@ -228,7 +228,7 @@ class RecordPrefectState(OnOptimization[Decision | None]):
         unit.update(row, prefect_state_at=at, prefect_run_id=self.run_id)
         if decision.allowed:
             transition = Transition(
-                self.optimization_id, self.to, self.source, self.message, self.node, issue=self.issue,
+                self.optimization_id, self.to, self.source, self.issue or self.message, self.node, issue=self.issue,
                 prefect_run_id=self.run_id, prefect_state_id=self.state_id,
             )  # fmt: skip
             move(unit, row, transition)

@@ -14,12 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE, ERROR
+from o9.cli.failures import DONE, ERROR, help_only
 from o9.cli.options import Json
 from o9.model.errors import OptimizationError, OptimizationValidationError
 
-if not failures.help_only:
+if not help_only:
     from rich.table import Table
     from rich.text import Text
 
@@ -97,7 +96,7 @@ def simulate(
     ],
     config: ConfigFile = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Prints a timeline of who would be notified of what, and why others would not; sends nothing. An entry of FILE is
     such as {at: 90s, fires: {title: Drawdown, level: critical}}; besides fires there are resolved, acknowledged,
     silence and suppress. What cannot happen is refused: an end of an alert that never fired, a time outside the
@@ -111,15 +110,14 @@ def simulate(
     entries = entries_of(configuration, played)
     if json:
         write_json_list(map(_document, entries))
-        return DONE
+        return
     source = config or settings().alerts_file
     found = list(entries)
     if not found:
         say("nothing happens in it; write what does in `happens`")
-        return DONE
+        return
     show(_timeline(played, found))
     say((f"by {source}" if source else "by O9's own configuration; --config FILE takes another") + _summary(found))
-    return DONE
 
 
 def configuration_in(path: Path | None) -> Configuration:

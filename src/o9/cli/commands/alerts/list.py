@@ -15,23 +15,21 @@ from typing import Annotated, Any
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE
+from o9.cli.failures import help_only
 from o9.cli.options import Json, Limit, StoreUrl
 from o9.model.states import AlertLevel
 
-if not failures.help_only:
+if not help_only:
     from o9.alerts.pipeline.groups import held_in
     from o9.alerts.pipeline.reasons import NotifyReason
     from o9.alerts.service import repository
     from o9.alerts.service.leader import LEASE
     from o9.cli import console
     from o9.cli.commands.inspect import LIST_LIMIT
-    from o9.cli.console import page_width, results, say, write_json, write_json_list
+    from o9.cli.console import page_width, results, say, say_more, write_json, write_json_list
     from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick, place_of
     from o9.cli.views.alerts import (
         Listed,
-        Notifications,
         Notified,
         Shown,
         alert_view,
@@ -66,7 +64,7 @@ def list_(
     limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Shows who was notified of each, or why not. The newest 50, unless --limit or --json."""
     if everything and resolved:
         raise typer.BadParameter("--all includes what --resolved lists: give one of them")
@@ -78,10 +76,11 @@ def list_(
         ended = map(Listed, islice(over, None if room is None else room - len(listed)))
         if json:
             write_json_list(_document(each, now) for each in chain(listed, ended))
-            return DONE
-        tables = [alerts_view(part, results().width, now) for part in (listed, list(ended)) if part]
-        more = len(firing) > len(listed) or next(over, None) is not None
-        waits = any(_waits(each.notifications) for each in listed) and not _somebody_decides(opened)
+            return
+        past = list(ended)
+        tables = [alerts_view(part, results().width, now) for part in (listed, past) if part]
+        found = len(firing) + len(past) + sum(1 for _ in islice(over, 1))
+        waits = any(map(_waits, listed)) and not _somebody_decides(opened)
     console.show(*[each for table in tables for each in ("", table)][1:])
     if not tables:
         what = "no such alert" if level or optimization else "nothing"
@@ -89,9 +88,7 @@ def list_(
         say(f"{what} {state}")
     if waits:
         say(NOBODY_DECIDES)
-    if more:
-        say(f"the newest {room}; there are more: --limit N shows them")
-    return DONE
+    say_more(found, room)
 
 
 def show(
@@ -100,7 +97,7 @@ def show(
     ],
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Everything that is known of it; nothing is cut."""
     now = utc_now()
     with existing_store(store) as opened:
@@ -126,7 +123,6 @@ def show(
         write_json(_document(listed, now) | document | {"acknowledged_at": row["acknowledged_at"]})
     else:
         console.show(*alert_view(page, now), width=page_width())
-    return DONE
 
 
 def history(
@@ -135,7 +131,7 @@ def history(
     ] = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Newest first: the newest 50, or 1000 with --json, unless --limit."""
     wanted = limit or (PAGE_LIMIT if json else LIST_LIMIT)
     with existing_store(store) as opened:
@@ -148,9 +144,7 @@ def history(
         say("no notification was sent yet")
     else:
         console.show(history_view(entries[:wanted], titles, results().width))
-        if len(entries) > wanted:
-            say(f"the newest {wanted}; there are more: --limit N shows them, up to {PAGE_LIMIT}")
-    return DONE
+        say_more(len(entries), wanted)
 
 
 def existing_alert(store: Store, typed: str) -> Row:
@@ -212,7 +206,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
             for row in suppressed.get(episode.alert_id, {}).values()
             if (row["reason"], row["by"]) in now_held or (row["reason"] == NotifyReason.QUARANTINED.value and not mine)
         ]
-        listed.append(Listed(episode, Notifications(tuple(by_receiver.values()), tuple(why))))
+        listed.append(Listed(episode, tuple(by_receiver.values()), tuple(why)))
     return listed
 
 
@@ -233,11 +227,11 @@ def _somebody_decides(store: Store) -> bool:
     return held is not None and held["node"] is not None and store.read(queries.seconds_left, held["expires_at"]) > 0
 
 
-def _waits(notifications: Notifications) -> bool:
+def _waits(listed: Listed) -> bool:
     """Whether a notification of it is still to be sent."""
-    if not notifications.notified:
-        return not notifications.held
-    return any(channel["status"] == "pending" for each in notifications.notified for channel in each.channels)
+    if not listed.notified:
+        return not listed.held
+    return any(channel["status"] == "pending" for each in listed.notified for channel in each.channels)
 
 
 def _tells_of(row: Row, alert_id: str) -> bool:
@@ -261,21 +255,18 @@ def _named_in(entry: Row) -> Iterable[str]:
 def _document(listed: Listed, now: datetime) -> dict[str, Any]:
     """`notified` and `suppressed` are null where it is over: `alerts show` has them."""
     episode = listed.episode
-    over, notifications = over_at(episode, now), listed.notifications
-    return {
-        "alert_id": episode.alert_id,
-        "optimization_id": episode.optimization_id,
-        "level": episode.level,
-        "title": episode.title,
-        "message": episode.message,
+    over = over_at(episode, now)
+    return {name: getattr(episode, name) for name in _KEYS} | {
         "labels": loads(episode.labels),
-        "starts_at": episode.starts_at,
-        "ends_at": episode.ends_at,
         "resolved": over is not None,
         "resolved_at": moment(over) if over else None,
-        "resolved_by": episode.resolved_by,
-        "acknowledged_by": episode.acknowledged_by,
         "count": episode.notifications,
-        "notified": None if over else [asdict(each) for each in notifications.notified],
-        "suppressed": None if over else [dict(each) for each in notifications.held],
+        "notified": None if over else [asdict(each) for each in listed.notified],
+        "suppressed": None if over else [dict(each) for each in listed.held],
     }
+
+
+_KEYS = (
+    "alert_id", "optimization_id", "level", "title", "message", "starts_at", "ends_at", "resolved_by",
+    "acknowledged_by",
+)  # fmt: skip

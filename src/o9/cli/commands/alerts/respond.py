@@ -12,19 +12,18 @@ from typing import Annotated
 
 import typer
 
-from o9.cli import failures
-from o9.cli.failures import DONE
+from o9.cli.failures import help_only
 from o9.cli.options import By, Json, StoreUrl, moment_of
 from o9.model.errors import OptimizationError, OptimizationStoreError, OptimizationValidationError
 
-if not failures.help_only:
+if not help_only:
     from o9.alerts.config.fields import span_of
     from o9.alerts.config.rules import BUILT_IN
     from o9.alerts.config.schema import OF_O9, likely_label
     from o9.alerts.pipeline.alert import Alert
     from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
     from o9.alerts.pipeline.silences import Silence, new_silence
-    from o9.alerts.service.repository import add_silence, alert_in
+    from o9.alerts.service.repository import add_silence, alert_in, silence_in
     from o9.cli.answers import Answer, Outcome, conclude, tell, who
     from o9.cli.commands.alerts.list import existing_alert, fires
     from o9.cli.console import complain, say, show, write_json
@@ -112,7 +111,7 @@ def add(
     by: By = None,
     store: StoreUrl = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Matchers are Alertmanager's: = != =~ !~ on labels; the case of a level does not matter. Prints the silence's id,
     and the firing alerts that it matches. Refuses matchers that no alert can match, and warns of unknown labels and
     rules.
@@ -130,27 +129,25 @@ def add(
         complain(f"warning: {warning}")
     if json:
         write_json(row | {"matches": [alert.alert_id for alert in matching], "warnings": warnings})
-        return DONE
+        return
     print(silence.silence_id)
     begin = "" if silence.starts_at <= now else f"from {local_moment(silence.starts_at)} "
     span = f"{begin}until {local_moment(silence.ends_at)}"
     say(f"{silence} is silent {span}; {matches(matching)}")
     say(f"`{command('alerts silence expire', [silence.silence_id], option_for(store))}` ends it early")
-    return DONE
 
 
-def list_(store: StoreUrl = None, json: Json = False) -> int:
+def list_(store: StoreUrl = None, json: Json = False) -> None:
     """The one that ends first comes first, each with how many firing alerts it matches."""
     with existing_store(store) as opened:
         rows = opened.read(queries.silences)
-        firing = [] if json or not rows else fires(opened, utc_now())
+        firing = [] if json or not rows else [alert_in(each) for each in fires(opened, utc_now())]
     if json:
         write_json(rows)
     elif rows:
-        show(silences_view(rows, firing, utc_now()))
+        show(silences_view([silence_in(row) for row in rows], firing, utc_now()))
     else:
         say("nothing is silenced, and will not be; `o9 alerts silence add 'title=\"…\"' --for 2h` does it")
-    return DONE
 
 
 def expire(
