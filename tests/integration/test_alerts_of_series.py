@@ -99,11 +99,12 @@ async def test_start_and_completion_are_notified_in_order_where_the_specificatio
 ) -> None:
     desk = await open_desk()
     complete(desk.store, "quiet")
-    complete(desk.store, "asked", 1.25, name="Carry", metadata={"on_start": True, "on_completion": True})
-    assert await desk.titles(caplog) == [
-        "[INFO] Optimization started: Carry · asked", "[INFO] Optimization completed: Carry · asked",
-    ]  # fmt: skip
-    assert desk.store.read(queries.alerts)[0]["message"].startswith("Carry ended at 1.25 in ")
+    names = ("Carry", "Momentum", "Pairs", "Trend")
+    for name in names:
+        complete(desk.store, name, 1.25, name=name, metadata={"on_start": True, "on_completion": True})
+    happened = [f"{what}: {name}" for name in names for what in ("started", "completed")]
+    assert await desk.titles(caplog) == [f"[INFO] Optimization {each}" for each in happened]
+    assert desk.store.read(queries.alerts)[0]["message"].startswith("Trend ended at 1.25 in ")
 
 
 async def test_what_goes_on_after_a_pause_has_not_started_again(
@@ -113,6 +114,7 @@ async def test_what_goes_on_after_a_pause_has_not_started_again(
     claimed = at_work(desk.store, "a", name="Carry", metadata={"on_start": True})
     assert await desk.titles(caplog) == ["[INFO] Optimization started: Carry · a"]
     await desk.evaluator.look("node", utc_now() + 2 * AFTER_INSTANT)
+    assert await desk.titles(caplog) == []
     desk.store.write(Transition("a", S.PAUSED, Cause.HOOK, fence=claimed.fence))
     desk.store.write(Transition("a", S.CREATED, Cause.HOOK))
     again = desk.store.write(Claim("node-1", 1000, 600.0, "a"))
