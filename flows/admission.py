@@ -1,9 +1,10 @@
 """How flow runs begin that Prefect started; they wait, or rest, without holding a worker where that is possible.
 
-Contract. What a form asks for and is refused is recorded as a failure. What was submitted and cannot run on this worker
-is queued again. A run with a deployment suspends itself: its process ends, Prefect shows Suspended, and the same run
-comes back when it is resumed, by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a
-run without a deployment nor a subflow: such a run waits in its own process.
+Contract. What a form asks for and is refused is recorded as a failure. A scheduled run whose worker lacks its package
+is scheduled again, for another worker; what was submitted and cannot run on this worker is queued again. A run with a
+deployment suspends itself: its process ends, Prefect shows Suspended, and the same run comes back when it is resumed,
+by O9 when its turn has come, or by a person in Prefect's UI. Prefect suspends neither a run without a deployment nor a
+subflow: such a run waits in its own process.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import logging
 import socket
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from datetime import timedelta
+from importlib.util import find_spec
+from typing import Any, NoReturn
 
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Pause
 from prefect.flow_runs import asuspend_flow_run
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.membership import join_store
@@ -41,16 +45,18 @@ from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus
 from o9.model.templates import called_by, filled
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import Admission, Begin, RejectRun, SetSuspendedRun
+from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, Admission, Begin, RejectRun, SetSuspendedRun
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claimed
 from o9.store.store import Store
 from o9.strategies.factory import create_strategy
+from o9.strategies.registry import import_allowed
 from o9.tasks.attempt import Attempt, patiently
 from o9.tasks.trials import configured_runner
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
+ELSEWHERE_SECONDS = 15.0  # in which other workers ask for runs
 
 
 async def begin(
@@ -77,6 +83,8 @@ async def begin(
         except OptimizationConflictError:
             raise
         except OptimizationValidationError as error:
+            if flow_run.auto_scheduled and flow_run.run_count + 1 < MAX_REJECTIONS and _lacks_package(error, given):
+                await _leave_to_another_worker(flow_run, error)
             if flow_run.deployment_id is not None:  # nobody but the alerts hears of it
                 refused = await record_refused(store, given, error, str(flow_run.id))
                 await tell_end(store, refused, flow_run.id)
@@ -111,6 +119,27 @@ async def _submit(store: Store, flow_run: FlowRun, given: Mapping[str, Any]) -> 
     return state.optimization_id
 
 
+def _lacks_package(error: OptimizationValidationError, given: Mapping[str, Any]) -> bool:
+    """Whether nothing is wrong but that packages which may be imported are not installed here."""
+    metadata = given.get("metadata")
+    for fault in error.faults:
+        path = metadata.get(fault.field.removeprefix("metadata.")) if isinstance(metadata, Mapping) else None
+        module, colon, _ = path.partition(":") if isinstance(path, str) else ("", "", "")
+        if not (colon and import_allowed(module, settings().allowed_imports)) or find_spec(module.partition(".")[0]):
+            return False
+    return True
+
+
+async def _leave_to_another_worker(flow_run: FlowRun, error: OptimizationValidationError) -> NoReturn:
+    """Nothing is recorded yet: the same run is scheduled again, and whichever worker is next takes it."""
+    message = f"a worker on {socket.gethostname()} cannot run it: {error}"
+    logger.warning("%s is left to another worker: %s", flow_run.name, message)
+    state: State[Any] = AwaitingRetry(scheduled_time=utc_now() + timedelta(seconds=ELSEWHERE_SECONDS), message=message)
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, state, force=True)
+    raise Pause(state=state)  # ends the process in good order
+
+
 async def _find_code(attempt: Attempt, flow_run: FlowRun) -> None:
     """Find the strategy and the objective, which could be found where the optimization was submitted: where they cannot
     here, its worker lacks them, and the optimization is queued again. Raises OptimizationCoordinationError then."""
@@ -130,8 +159,9 @@ async def _catch_up(attempt: Attempt, run: Run, flow_run: FlowRun) -> None:
     name = run.optimization_id
     async with get_client() as client:
         states = sorted(await client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
-    # What came before it was suspended is another attempt's, and moves this one no more.
-    suspended = max((n for n, state in enumerate(states) if state.is_paused()), default=-1)
+    # What came before it was suspended, or left to this worker, moves this attempt no more.
+    rests = (n for n, state in enumerate(states) if state.is_paused() or state.name == "AwaitingRetry")
+    suspended = max(rests, default=-1)
     for n, state in enumerate(states):
         observed = observed_state(FLOW, flow_run, state)
         await attempt.write(operation_for(observed, run, Cause.RECONCILER, attempt.node, moves=n > suspended))

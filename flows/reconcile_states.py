@@ -41,9 +41,9 @@ async def reconcile_states() -> dict[str, Any]:
     if run_out:  # a clock that has jumped makes living holders look so; these renew meanwhile
         await asyncio.sleep(settings().lease_seconds / 2)
     report.swept = await store.write_async(Sweep(node, dead, run_out))
+    if report.swept:  # before others begin: the dead may hold the slots of their deployment in Prefect
+        report.crashed += (await reconcile(store, node, request=control_of(store).request)).crashed
     async with get_client() as client:
         report.dispatched = await dispatch_queued(store, client, node)
-    if report.swept:  # the runs of the dead are over in Prefect, too, whose limits may count them
-        report.crashed += (await reconcile(store, node, request=control_of(store).request)).crashed
     logger.info("%s", report)
     return asdict(report)

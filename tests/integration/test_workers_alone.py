@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from o9_testing import LINE, ledger, new, path_of
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Crashed, Pending, Running
 from worker_pool import WorkerPool, kill_with_its_runs, set_version, worker_pool
 
+from o9.blocks.store import release_store, use_store
+from o9.flows.hand_over import dispatch_queued
+from o9.flows.reconcile_states import reconcile_states
 from o9.lifecycle.control import Verb, control_of
+from o9.mirror.reconciler import reconcile
 from o9.store import queries
+from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, Begin
 from o9.store.queue.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
 
@@ -68,6 +79,71 @@ async def test_what_is_submitted_is_dispatched_to_the_deployment_and_stays_there
     assert (holding.deployment_id, holding.attempt, holding.deaths) == (
         str(pool.deployments["optimization-lifecycle"]), 1, 0,
     )  # fmt: skip
+
+
+async def dispatched(pool: WorkerPool, store: Store, name: str) -> str:
+    """Give `name` to a new run of Prefect's, as `reconcile-states` does. Returns its id."""
+    assert await dispatch_queued(store, pool.client, "dispatching") == [name]
+    holding = store.read(queries.holding, name)
+    assert holding is not None
+    assert holding.suspended_run_id is not None
+    return holding.suspended_run_id
+
+
+async def started(pool: WorkerPool, run: UUID | str) -> str:
+    """Ask Prefect for its start, as a worker does; the state that the run has then."""
+    await pool.client.set_flow_run_state(UUID(str(run)), Pending())
+    return await pool.state_of(run)
+
+
+async def test_where_prefect_s_limit_leaves_no_room_it_waits_and_nobody_has_cancelled_it(
+    pool: WorkerPool, store: Store
+) -> None:
+    await limit_to_one(pool)
+    other = await pool.run("optimization-lifecycle", optimization_id="another")
+    assert await started(pool, other.id) == "Pending"
+    await submit(store, "a")
+    for _ in range(MAX_REJECTIONS + 1):  # which no worker is at fault for
+        assert await started(pool, await dispatched(pool, store, "a")) == "Cancelled"
+        await reconcile(store, "reconciling", request=control_of(store).request, client=pool.client)
+        holding = store.read(queries.holding, "a")
+        assert holding is not None
+        assert (holding.status, holding.intent, holding.lease_node) == ("created", "run", None)
+    assert store.read(queries.get, "a").issues == []
+    await pool.client.set_flow_run_state(other.id, Crashed(), force=True)
+    assert await started(pool, await dispatched(pool, store, "a")) == "Pending"
+
+
+async def test_the_run_of_a_dead_worker_gives_its_slot_back_before_the_next_is_created(
+    pool: WorkerPool, store: Store, set_o9: Callable[..., None]
+) -> None:
+    set_o9(lease_seconds=1)
+    await limit_to_one(pool)
+    await submit(store, "a")
+    dead = await dispatched(pool, store, "a")
+    assert await started(pool, dead) == "Pending"
+    await pool.client.set_flow_run_state(UUID(dead), Running())
+    deployment = str(pool.deployments["optimization-lifecycle"])
+    assert store.write(Begin("a", dead, "a dead worker", -1.0, deployment))[1] is not None
+    use_store(store)
+    try:
+        report = await reconcile_states()
+    finally:
+        release_store(store)
+    assert (report["swept"], report["dispatched"]) == (["a"], ["a"])
+    holding = store.read(queries.holding, "a")
+    assert holding is not None
+    ended = (await pool.client.read_flow_run(UUID(dead))).state
+    created = (await pool.client.read_flow_run(UUID(holding.suspended_run_id or ""))).created
+    assert ended is not None
+    assert created is not None
+    assert (ended.name, ended.timestamp < created) == ("Crashed", True)
+
+
+async def limit_to_one(pool: WorkerPool) -> None:
+    """As `--overlap skip` does."""
+    one = DeploymentUpdate(concurrency_limit=1, concurrency_options={"collision_strategy": "CANCEL_NEW"})
+    await pool.client.update_deployment(pool.deployments["optimization-lifecycle"], one)
 
 
 @pytest.mark.long
@@ -178,6 +254,40 @@ async def test_a_worker_without_the_objective_s_package_leaves_it_to_another(
     with pool.worker("built"):
         await pool.reconcile()
         await async_wait_until(lambda: status(store, "a") == "completed", 60)
+
+
+@pytest.mark.long
+async def test_a_scheduled_run_on_a_worker_without_the_package_is_left_to_another(
+    pool: WorkerPool, store: Store, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    lifecycle = pool.deployments["optimization-lifecycle"]
+    space = [{"name": name, **parameter} for name, parameter in LINE.items()]
+    metadata = {"objective": "desk:quick", "search_space": space, "seed": 1, "series": "carry"}
+    spec = {"name": "Carry", "total_steps": 3, "metadata": metadata}
+    await pool.client.update_deployment(lifecycle, DeploymentUpdate(parameters={"spec": spec}))
+    await pool.schedule(
+        "optimization-lifecycle", timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=15)
+    )
+    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[lifecycle]))
+
+    async def first() -> FlowRun:
+        runs = await pool.client.read_flow_runs(flow_run_filter=mine, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        return runs[0]
+
+    async def is_left() -> bool:
+        return (await first()).state_name == "AwaitingRetry"
+
+    with pool.worker("bare", O9_TEST_BARE="1", PYTHONPATH=""):
+        await async_wait_until(is_left, 25)
+    run = await first()
+    assert "desk" in await pool.message_of(run.id)
+    assert store.read(queries.page).items == []
+    with pool.worker("built"):
+        await async_wait_until(lambda: is_in(pool, str(run.id), "Completed"), 25)
+    (state,) = store.read(queries.page).items
+    assert (state.status.value, path_of(store, state.optimization_id)[-3:]) == (
+        "completed", ["initializing", "running", "completed"],
+    )  # fmt: skip
 
 
 @pytest.mark.long

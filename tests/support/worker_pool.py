@@ -81,8 +81,8 @@ class WorkerPool:
         state = (await self.client.read_flow_run(flow_run_id)).state
         return state is not None and state.is_final()
 
-    async def schedule(self, flow: str, every: timedelta) -> None:
-        made = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=every))
+    async def schedule(self, flow: str, every: timedelta, **more: Any) -> None:
+        made = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=every, **more))
         await self.client.create_deployment_schedules(self.deployments[flow], [made])
 
     async def unschedule(self, *flows: str) -> None:

@@ -102,6 +102,19 @@ def test_what_comes_too_late_moves_nothing(state: str) -> None:
     assert interpret(history, state_type, state_name) == Interpretation(Why.HISTORY)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Deployment concurrency limit reached.",
+        "Deployment concurrency slot lost during provisioning - no slots available to continue execution",
+    ],
+)
+def test_a_cancellation_by_prefect_s_own_limit_is_nobody_s(message: str) -> None:
+    waits = RunStatus("attempt", S.CREATED, attempt=2, run_attempt=2, suspended=True)
+    assert interpret(waits, "CANCELLED", "Cancelled", message) == Interpretation(Why.NO_SLOT, rejected=True)
+    assert interpret(waits, "CANCELLED", "Cancelled", "by ann") == Interpretation(Why.CANCEL, Intent.CANCEL, moves=True)
+
+
 def test_a_schedule_is_a_resumption_only_of_what_is_suspended_and_paused() -> None:
     assert interpret(RunStatus("attempt", S.CREATED, 2, 1, suspended=True), "SCHEDULED", "Resuming") == Interpretation(
         Why.FACT

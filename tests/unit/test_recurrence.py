@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from command_line import create, work
 
+from o9.aggregator.deployments import of_optimization, recurrence
 from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, begins, decide_run
 from o9.model.states import Intent
 from o9.store import queries
@@ -32,6 +33,25 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 def test_which_begin(policy: Missed, following: list[int], late: int, reason: ScheduleReason) -> None:
     others = [NOON + timedelta(minutes=minutes) for minutes in following]
     assert decide_run(policy, NOON, others, NOON + timedelta(minutes=late)) is reason
+
+
+OVERLAP = {  # Prefect's limit of one run, what it does with the next one, and the tag that O9 reads
+    "queue": (1, "ENQUEUE", set()),
+    "skip": (1, "CANCEL_NEW", set()),
+    "replace": (None, None, {REPLACE}),
+    "together": (None, None, set()),
+}
+
+
+@pytest.mark.parametrize("missed", Missed)
+@pytest.mark.parametrize("overlap", OVERLAP)
+def test_what_a_deployment_says_of_its_policies(overlap: str, missed: Missed) -> None:
+    spec = {"name": "Carry", "total_steps": 3, "metadata": {"objective": "branin"}}
+    made = of_optimization(spec, recurrence(cron="0 22 * * *"), overlap=overlap, missed=missed.value)
+    limit, strategy, tags = OVERLAP[overlap]
+    options = made.concurrency_options
+    assert (made.concurrency_limit, options.collision_strategy.value if options else None) == (limit, strategy)
+    assert set(made.tags) == {"o9"} | tags | ({missed.tag} if missed is not Missed.ALL else set())
 
 
 @pytest.mark.parametrize(("intent", "then"), [(None, Intent.CANCEL), (Intent.TIME_OUT, Intent.TIME_OUT)])

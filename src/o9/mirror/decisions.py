@@ -31,7 +31,7 @@ class RunFacts:
     """One run. `prefect_type` is the type of its present state; None where Prefect has no such run.
 
     leased: somebody holds the optimization. settled: nothing more is to come after its last state. quiet: nothing has
-    happened to the optimization for a while. holder_lives: the process that ran it gives a heartbeat.
+    happened to the optimization for a while, or it was swept. holder_lives: the process that ran it gives a heartbeat.
     """
 
     owner: str

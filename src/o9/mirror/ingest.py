@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from o9.mirror.interpretation import PREFECT, RunStatus, interpret, may_ask, on_the_way
+from o9.mirror.interpretation import PREFECT, RunStatus, Why, interpret, may_ask, on_the_way
 from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import (
@@ -100,7 +100,7 @@ class _Ingestion:
             suspended=holding.suspended_run_id == run.run_id,
             newest=await self._is_newest(observed),
         )
-        read = interpret(run_status, observed.state_type, observed.state_name)
+        read = interpret(run_status, observed.state_type, observed.state_name, observed.message)
         if read.intent is not None:
             try:
                 await self.request(run.optimization_id, read.intent, PREFECT)
@@ -115,7 +115,8 @@ class _Ingestion:
         if read.rejected:
             ended = operation_for(observed, run, self.source, self.node)
             why = f"its flow run ended before it began: {ended.issue or observed.message or observed.state_name}"
-            await self.store.write_async(RejectRun(run.optimization_id, run.run_id, why, self.node))
+            counts = read.why is not Why.NO_SLOT
+            await self.store.write_async(RejectRun(run.optimization_id, run.run_id, why, self.node, counts=counts))
         operation = operation_for(observed, run, self.source, self.node, moves=read.moves)
         if run_status.newest and (holding.lease_node is not None or run.owner == MIRRORED):
             await self._catch_up(operation, run_status.status, holding.fence)

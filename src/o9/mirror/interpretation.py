@@ -80,6 +80,7 @@ class Why(str, Enum):
     RESUME = "it was resumed in Prefect"
     LOST = "its process is gone"
     NOT_BEGUN = "it has ended before it began; another run is to be the attempt"
+    NO_SLOT = "its deployment's concurrency limit left no room for it; another run is to be the attempt"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def may_ask(run_kind: str, state_type: str, state_name: str) -> bool:
     )
 
 
-def interpret(run: RunStatus, state_type: str, state_name: str) -> Interpretation:
+def interpret(run: RunStatus, state_type: str, state_name: str, message: str = "") -> Interpretation:
     """What a state from Prefect's events or history means for a flow run."""
     if run.status in ENDED:
         return Interpretation(Why.ENDED)
@@ -138,6 +139,8 @@ def interpret(run: RunStatus, state_type: str, state_name: str) -> Interpretatio
         return Interpretation(Why.HISTORY)
     if run.suspended and state_type in ("FAILED", "CRASHED"):
         return Interpretation(Why.NOT_BEGUN, rejected=True)
+    if run.suspended and state_type == "CANCELLED" and message.startswith(_NO_SLOT):
+        return Interpretation(Why.NO_SLOT, rejected=True)
     if is_own_rest(state_type, state_name):
         return Interpretation(Why.OWN_REST)
     if state_type in ("CANCELLING", "CANCELLED"):
@@ -164,6 +167,8 @@ def on_the_way(status: OptimizationStatus, to: OptimizationStatus | None) -> tup
     return tuple(step for step in way[passed + 1 :] if step is not to)
 
 
+# How the messages of a cancellation begin that is Prefect's own, not a person's; it gives no other evidence.
+_NO_SLOT = ("Deployment concurrency limit reached", "Deployment concurrency slot lost")
 _ASKING = frozenset({"CANCELLING", "CANCELLED", "PAUSED", "CRASHED", "FAILED"})
 _LAYERS = re.compile(r"^((Flow|Task) run encountered an exception: )?(Optimization\w*Error: )?")
 _BY_OWN_NAME = {

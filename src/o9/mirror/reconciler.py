@@ -82,7 +82,7 @@ async def reconcile(
     """Compare all open runs with Prefect. Raises PrefectAwayError, and OptimizationStoreError where the store is away.
 
     settle_seconds: how long after its end a mirrored run counts as complete. quiet_seconds: how long an optimization
-    must not have changed before a run of it that nobody holds counts as dead.
+    must not have changed before a run of it that nobody holds counts as dead, unless it was swept.
     """
     async with nullcontext(client) if client is not None else get_client() as server:
         if (problem := await server.api_healthcheck()) is not None:
@@ -171,13 +171,14 @@ class _Work:
         # The rest is read only of what looks dead.
         optimization = await self.store.read_async(queries.get, row["optimization_id"])
         assert optimization is not None
-        quiet = utc_now() - optimization.updated_at >= timedelta(seconds=self.quiet_seconds)
-        lives = mirrored and status in ENDED and await self._holder_lives(row["optimization_id"])
+        moves = await self.store.read_async(queries.transitions, row["optimization_id"])
+        swept = not mirrored and bool(moves) and moves[-1]["cause"] == Cause.SWEEPER.value
+        quiet = swept or utc_now() - optimization.updated_at >= timedelta(seconds=self.quiet_seconds)
+        lives = mirrored and status in ENDED and await self._holder_lives(moves)
         return RunFacts(**vars(view) | {"quiet": quiet, "holder_lives": lives})
 
-    async def _holder_lives(self, name: str) -> bool:
+    async def _holder_lives(self, moves: Sequence[dict[str, Any]]) -> bool:
         """Whether the node whose hook recorded this flow's last move still has a heartbeat."""
-        moves = await self.store.read_async(queries.transitions, name)
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
         nodes = await self.store.read_async(queries.nodes)
         # By the database's clock alone: this machine's may be wrong, and a user's flow must not be ended for that.

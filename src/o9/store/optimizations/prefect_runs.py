@@ -199,8 +199,8 @@ class RenewHandOver(OnOptimization[None]):
 class RejectRun(OnOptimization[bool]):
     """The run that was to be the next attempt cannot be: its optimization waits for another run, behind the others.
 
-    After MAX_REJECTIONS it is paused. `issues` says why, the first time and the last. fence: of the run's own claim;
-    None: it has not begun.
+    After MAX_REJECTIONS that count it is paused. `issues` says why, the first time and the last. fence: of the run's
+    own claim; None: it has not begun. counts: False where its worker is not at fault.
     """
 
     optimization_id: str
@@ -208,6 +208,7 @@ class RejectRun(OnOptimization[bool]):
     why: str
     node: str
     fence: int | None = None
+    counts: bool = True
 
     def apply(self, unit: UnitOfWork) -> bool:
         """Whether it had the claim; a run that only waited is not waited for any more."""
@@ -217,12 +218,12 @@ class RejectRun(OnOptimization[bool]):
         held = row["lease_node"] == _holder(self.run_id) if self.fence is None else row["fence"] == self.fence
         if not held or row["lease_node"] is None:
             return False
-        rejections = row["rejections"] + 1
+        rejections = row["rejections"] + self.counts
         last = rejections >= MAX_REJECTIONS and Intent(row["intent"]) is Intent.RUN
         if last:
             SetIntent(self.optimization_id, Intent.PAUSE, self.node).apply(unit)
         unit.update(row, rejections=0 if last else rejections, queue_key=queue_key(unit.now, row["priority"]))
-        if last or rejections == 1:
+        if last or (self.counts and rejections == 1):
             append_issue(unit, self.optimization_id, f"paused: {self.why}" if last else self.why)
         RegisterRun(self.run_id, self.optimization_id, NO_ATTEMPT).apply(unit)  # so its states move nothing
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
