@@ -19,6 +19,7 @@ from verdict_families import Floats, keeping
 from o9.health.placebo import placebo_of
 from o9.model.search_space import SearchSpace
 from o9.model.specification import read_metadata
+from o9.store.optimizations.placebos import PlaceboRuns
 from o9.strategies.plan import Plan
 from o9.strategies.samplers import make_asker
 from o9.workers.resampling import without_edge
@@ -87,7 +88,7 @@ def p_value(row: PlaceboRow, number: int) -> float:
     others = [
         best(row, without_edge(data, row.kind, int(rng.integers(2**31))), int(rng.integers(2**31))) for _ in range(RUNS)
     ]
-    found = placebo_of(seen, others, maximize=True)
+    found = placebo_of(seen, PlaceboRuns({}, dict(enumerate(others, 1))), "maximize")
     assert found is not None
     return found.p_value
 

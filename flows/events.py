@@ -18,7 +18,7 @@ from typing import Any
 
 from prefect.events import emit_event
 
-from o9.health.kept import kept_verdict
+from o9.health.grades import kept_verdict
 from o9.model.optimization import (
     OptimizationAlert,
     OptimizationHealthReport,

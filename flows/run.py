@@ -22,8 +22,7 @@ from typing import Any
 
 from o9.blocks.store import current_store
 from o9.flows.lifecycle import optimization_lifecycle
-from o9.health.grades import Verdict
-from o9.health.kept import kept_verdict
+from o9.health.grades import Verdict, kept_verdict
 from o9.model.errors import OptimizationError
 from o9.model.specification import new_optimization
 from o9.model.states import OptimizationStatus

@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_UI_URL
 from o9.flows.events import emit_improved, emit_status
 from o9.flows.run_artifacts import artifact_key, result_line, result_markdown, run_name, run_tags, trials_table
 from o9.health.checker import checker_for
-from o9.health.kept import kept_verdict
+from o9.health.grades import kept_verdict
 from o9.health.series_runs import read_series
 from o9.lifecycle.effect import direction_of
 from o9.model.loops import ErrorBoundary, cancelled, periodic

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from o9.health.grades import Placebo
 from o9.health.placebo import placebo_of
+from o9.store.optimizations.placebos import PlaceboRuns
 from o9.workers.resampling import DataError, stationary_rows, without_edge
 
 ROWS = 400
@@ -28,20 +30,22 @@ def kept(returns: Any) -> float:
 
 
 def test_the_p_value_counts_those_at_least_as_good() -> None:
-    for value, others, maximize, p in (
-        (1.0, [0.5] * 19, True, 1 / 20),
-        (1.0, [1.0, 0.5, 2.0, 0.1], True, 3 / 5),
-        (1.0, [1.0, 0.5, 2.0, 0.1], False, 4 / 5),
-        (9.0, [1.0], True, 1 / 2),
+    def runs(*values: float | None) -> PlaceboRuns:
+        return PlaceboRuns({}, dict(enumerate(values, 1)), requests=2)
+
+    for value, others, direction, p in (
+        (1.0, [0.5] * 19, "maximize", 1 / 20),
+        (1.0, [1.0, 0.5, 2.0, 0.1], "maximize", 3 / 5),
+        (1.0, [1.0, 0.5, 2.0, 0.1], "minimize", 4 / 5),
+        (9.0, [1.0], "maximize", 1 / 2),
     ):
-        found = placebo_of(value, others, maximize=maximize)
+        found = placebo_of(value, runs(*others), direction)  # type: ignore[arg-type]
         assert found is not None
-        assert (found.p_value, found.runs) == (p, len(others))
-    assert placebo_of(1.0, [], maximize=True) is None
-    assert placebo_of(1.0, [None, None], maximize=True) is None
-    ended_early = placebo_of(1.0, [0.5] * 18 + [None], maximize=True)
-    assert ended_early is not None
-    assert (ended_early.p_value, ended_early.runs, ended_early.as_good) == (2 / 20, 18, 0)
+        assert (found.p_value, found.runs, found.without_result) == (p, len(others), 0)
+    assert placebo_of(1.0, runs(), "maximize") is None
+    assert placebo_of(1.0, runs(None, None), "maximize") is None
+    assert placebo_of(None, runs(1.0), "maximize") is None
+    assert placebo_of(1.0, runs(*[0.5] * 18, None), "maximize") == Placebo(2 / 20, 18, 0, without_result=1, requests=2)
 
 
 def test_a_shuffle_takes_every_row_once_and_destroys_the_order() -> None:

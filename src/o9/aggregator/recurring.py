@@ -6,7 +6,8 @@ that Prefect's settings name. A NAME is a deployment's, with or without `optimiz
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,7 +58,9 @@ class Recurring:
 async def recurring() -> list[Recurring]:
     """All of them, by name."""
     async with get_client() as client:
-        found = await _described(client, [each for each in await _deployments(client) if each.schedules])
+        found = await asyncio.gather(
+            *(_described(client, each) for each in await _deployments(client) if each.schedules)
+        )
     return sorted(found, key=lambda each: each.name)
 
 
@@ -110,8 +113,8 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
             _sharing(there, spec, named_series(made))
             parameters = deployment.parameters | {"spec": made}
             await client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
-        await client.create_deployment_schedules(deployment.id, _as_prefects(when))
-        return await _described_one(client, name)
+        await client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate.from_schedule(when)])
+        return await _described(client, await _read(client, name))
 
 
 async def set_active(name: str, active: bool) -> Recurring:
@@ -120,7 +123,7 @@ async def set_active(name: str, active: bool) -> Recurring:
         deployment = await _read_scheduled(client, name)
         for each in deployment.schedules:
             await client.update_deployment_schedule(deployment.id, each.id, active=active)
-        return await _described_one(client, name)
+        return await _described(client, await _read(client, name))
 
 
 async def remove_schedules(name: str) -> int:
@@ -165,44 +168,31 @@ def _spec(deployment: DeploymentResponse) -> Mapping[str, Any]:
     return deployment.parameters.get("spec") or {}
 
 
-async def _described_one(client: PrefectClient, name: str) -> Recurring:
-    (found,) = await _described(client, [await _read(client, name)])
-    return found
+async def _described(client: PrefectClient, deployment: DeploymentResponse) -> Recurring:
+    active = any(each.active for each in deployment.schedules) and not deployment.paused
+    soonest, newest = FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, FlowRunSort.START_TIME_DESC
+    waiting = await _first_run(client, deployment.id, soonest, [StateType.SCHEDULED]) if active else None
+    last = await _first_run(client, deployment.id, newest, [each for each in StateType if each != StateType.SCHEDULED])
+    return Recurring(
+        name=deployment.name,
+        series=named_series(_spec(deployment)),
+        when=tuple(map(_in_words, deployment.schedules)),
+        active=active,
+        next_at=waiting.next_scheduled_start_time if waiting else None,
+        last=last.state_name if last else None,
+    )
 
 
-async def _described(client: PrefectClient, deployments: Sequence[DeploymentResponse]) -> list[Recurring]:
-    active = {each.id for each in deployments if any(one.active for one in each.schedules) and not each.paused}
-    begun: list[StateType] = [kind for kind in StateType if kind is not StateType.SCHEDULED]
-    waiting = await _first_runs(client, active, FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, [StateType.SCHEDULED])
-    newest = await _first_runs(client, {each.id for each in deployments}, FlowRunSort.START_TIME_DESC, begun)
-    return [
-        Recurring(
-            name=each.name,
-            series=named_series(_spec(each)),
-            when=tuple(_in_words(schedule) for schedule in each.schedules),
-            active=each.id in active,
-            next_at=waiting[each.id].next_scheduled_start_time if each.id in waiting else None,
-            last=newest[each.id].state_name if each.id in newest else None,
-        )
-        for each in deployments
-    ]
-
-
-async def _first_runs(
-    client: PrefectClient, of: Collection[UUID], sort: FlowRunSort, kinds: list[StateType]
-) -> dict[UUID, FlowRun]:
-    """The first run of each deployment: by one request for all, and one more for each that it does not reach."""
-    limit = PAGE if len(of) > 1 else 1
+async def _first_run(
+    client: PrefectClient, deployment_id: UUID, sort: FlowRunSort, kinds: list[StateType]
+) -> FlowRun | None:
     runs = await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=list(of))),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))),
         sort=sort,
-        limit=limit,
-    ) if of else []  # fmt: skip
-    found = {run.deployment_id: run for run in reversed(runs) if run.deployment_id}
-    for each in set(of) - found.keys() if len(of) > 1 and len(runs) == limit else ():
-        found |= await _first_runs(client, [each], sort, kinds)
-    return found
+        limit=1,
+    )
+    return runs[0] if runs else None
 
 
 def _in_words(of: DeploymentSchedule) -> str:
@@ -216,15 +206,3 @@ def _in_words(of: DeploymentSchedule) -> str:
         assert isinstance(schedule, RRuleSchedule)
         text = f"{schedule.rrule} {schedule.timezone or 'UTC'}"
     return text if of.active else f"{text} (paused)"
-
-
-def _as_prefects(when: schedules.Schedule) -> list[DeploymentScheduleCreate]:
-    zone = when.timezone or "UTC"
-    schedule: CronSchedule | IntervalSchedule | RRuleSchedule
-    if when.cron is not None:
-        schedule = CronSchedule(cron=when.cron, timezone=zone)
-    elif when.interval is not None:
-        schedule = IntervalSchedule(interval=when.interval, timezone=zone)
-    else:
-        schedule = RRuleSchedule(rrule=when.rrule or "", timezone=zone)
-    return [DeploymentScheduleCreate(schedule=schedule, active=True)]

@@ -20,8 +20,7 @@ from o9.api.backend import Backend, existing, found
 from o9.api.changes import change, delete
 from o9.api.parameters import CancelQuery, LogQuery, NoQuery, Omitted, OptimizationQuery, PageQuery
 from o9.api.versions import PREFIX
-from o9.health.grades import Grade, Verdict
-from o9.health.kept import kept_verdict, kept_verdicts
+from o9.health.grades import Grade, Verdict, kept_verdict, kept_verdicts
 from o9.lifecycle.control import Verb
 from o9.lifecycle.heartbeat import takers
 from o9.lifecycle.submission import requested

@@ -16,7 +16,7 @@ from typing import Any
 from o9.health.checker import OptimizationHealthChecker
 from o9.health.checks.check import PARTS
 from o9.health.grades import Verdict
-from o9.health.wording import forecast_sentence, headline
+from o9.health.wording import headline
 from o9.model.errors import OptimizationHealthError, OptimizationStoreError
 from o9.model.optimization import OptimizationHealthReport
 from o9.model.states import HealthStatus
@@ -27,8 +27,7 @@ from o9.text.escape import unmarked
 
 logger = logging.getLogger(__name__)
 LIMIT = 200
-SHOWN = 50  # optimizations, and failures
-ISSUES_SHOWN = 3
+SHOWN = 50  # failures
 # Of what is unknown, all that is known is good.
 WORST_FIRST = (HealthStatus.CRITICAL, HealthStatus.WARNING, HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
 
@@ -117,12 +116,12 @@ def table(done: Round) -> list[dict[str, Any]]:
             "issues": len(report.issues),
             "first issue": str(report.issues[0]) if report.issues else "",
         }
-        for report in worst_first(done.reports)
+        for report in sorted(done.reports, key=lambda each: (WORST_FIRST.index(each.overall_status), _weakest(each)))
     ]
 
 
 def markdown(done: Round) -> str:
-    """The same in words, with what could not be checked."""
+    """How many were checked, and what could not be."""
     counts = ", ".join(f"{count} {status}" for status, count in done.by_status().items() if count)
     lines = ["# Health", "", f"**{len(done.reports)}** checked{': ' if counts else ''}{counts}."]
     lines += ["", f"{done.under_way} are under way, {done.ended} have ended."]
@@ -134,34 +133,8 @@ def markdown(done: Round) -> str:
     if done.failures:
         lines += ["", "## Could not be checked", ""]
         lines += [f"- **{unmarked(name)}**: {unmarked(why)}" for name, why in list(done.failures.items())[:SHOWN]]
-        lines += _beyond(len(done.failures))
-    ill = [report for report in worst_first(done.reports) if report.overall_status is not HealthStatus.HEALTHY]
-    if ill:
-        lines += ["", "## The worst first", ""]
-        for report in ill[:SHOWN]:
-            lines += _entry(report, done.verdicts.get(report.optimization_id))
-        lines += _beyond(len(ill))
+        lines += [f"- and {len(done.failures) - SHOWN} more"] if len(done.failures) > SHOWN else []
     return "\n".join(lines) + "\n"
-
-
-def worst_first(reports: list[OptimizationHealthReport]) -> list[OptimizationHealthReport]:
-    return sorted(reports, key=lambda report: (WORST_FIRST.index(report.overall_status), _weakest(report)))
-
-
-def _entry(report: OptimizationHealthReport, verdict: Verdict | None) -> list[str]:
-    scores = ", ".join(f"{part} {_score(getattr(report, f'{part}_score'))}" for part in PARTS)
-    lines = [f"- **{unmarked(report.optimization_id)}** is {report.overall_status.value} ({scores})"]
-    if verdict is not None:
-        result = "; ".join(filter(None, (headline(verdict), forecast_sentence(verdict))))
-        lines.append(f"  - result: {unmarked(result)}")
-    lines += [f"  - {unmarked(str(issue))}" for issue in report.issues[:ISSUES_SHOWN]]
-    if len(report.issues) > ISSUES_SHOWN:
-        lines.append(f"  - and {len(report.issues) - ISSUES_SHOWN} more")
-    return lines
-
-
-def _beyond(count: int) -> list[str]:
-    return [f"- and {count - SHOWN} more"] if count > SHOWN else []
 
 
 def _weakest(report: OptimizationHealthReport) -> float:

@@ -23,8 +23,7 @@ from o9.health.checks.completeness import completeness
 from o9.health.checks.performance import performance
 from o9.health.checks.security import security
 from o9.health.facts import HealthFacts, read_facts
-from o9.health.grades import Verdict
-from o9.health.kept import kept_verdict
+from o9.health.grades import Verdict, kept_verdict
 from o9.health.rules import Rule, apply_rule, name_of
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from o9.health.grades import Placebo, Verdict
-from o9.health.kept import kept_verdict
-from o9.health.placebo import placebo_of_runs
+from o9.health.grades import Placebo, Verdict, kept_verdict
+from o9.health.placebo import placebo_of
 from o9.lifecycle.effect import BEST, Direction, best_of, direction_of
 from o9.model.optimization import OptimizationState
 from o9.model.search_space import SearchSpace
@@ -186,7 +185,7 @@ def _as_judged_before(family: Family, earlier: Verdict | None) -> Family:
 def _placebo(
     store: Store, state: OptimizationState, trials: Sequence[Trial], best: Trial, family: Family
 ) -> Placebo | None:
-    found = placebo_of_runs(best.value, store.read(queries.placebos, state.optimization_id), direction_of(state))
+    found = placebo_of(best.value, store.read(queries.placebos, state.optimization_id), direction_of(state))
     if found is None:
         return None
     own = sum(trial.state is not TrialState.INFEASIBLE for trial in trials)

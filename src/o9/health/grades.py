@@ -1,8 +1,8 @@
-"""The words of a verdict: grades, reasons, and what is kept of one. No numpy: any surface may import it.
+"""The words of a verdict: grades, reasons, and how one is read back. No numpy: any surface may import it.
 
-Contract. Values only. `o9.health.verdict.judge` makes a `Verdict`, the check `validity.verdict` keeps it as JSON in its
-evidence, and every surface reads it back with `verdict_of`, so that all say the same. Nothing here decides. The Sharpe
-ratios of a `Forecast` are annual.
+Contract. `o9.health.verdict.judge` makes a `Verdict`, the check `validity.verdict` keeps it as JSON in its evidence,
+and every surface reads it back with `verdict_of`, or from the store with `kept_verdict`, so that all say the same.
+Nothing here decides. The Sharpe ratios of a `Forecast` are annual.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
+
+from o9.model.optimization import OptimizationState
+from o9.store import queries
+from o9.store.store import Store
 
 VERDICT = "validity.verdict"  # the check that holds it
 REPEATABLE = "validity.repeatable"  # the check of evaluating the best once more
@@ -127,3 +131,18 @@ def verdict_of(checks: Sequence[Mapping[str, Any]]) -> Verdict | None:
     check = next((each for each in checks if each["name"] == VERDICT), None)
     found = check["evidence"].get("verdict") if check else None
     return Verdict.from_dict(found) if isinstance(found, Mapping) else None
+
+
+def kept_verdict(store: Store, state: OptimizationState) -> Verdict | None:
+    """That of the newest report. A report of another status than the present one says nothing of how it is now."""
+    return kept_verdicts(store, [state]).get(state.optimization_id)
+
+
+def kept_verdicts(store: Store, states: Sequence[OptimizationState]) -> dict[str, Verdict]:
+    """By id, of those that have one; one query for a page of them."""
+    rows = store.read(queries.health_verdicts, [state.optimization_id for state in states])
+    return {
+        state.optimization_id: Verdict.from_dict(row["verdict"])
+        for state in states
+        if (row := rows.get(state.optimization_id)) and row["verdict"] and row["status"] == state.status.value
+    }

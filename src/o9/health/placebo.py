@@ -8,28 +8,17 @@ those of the placebos are exchangeable, so p is at most u with probability u at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from o9.health.grades import Placebo
-from o9.lifecycle.effect import Direction
+from o9.lifecycle.effect import Direction, is_better
 from o9.store.optimizations.placebos import PlaceboRuns
 
 
-def placebo_of(value: float, placebos: Sequence[float | None], *, maximize: bool) -> Placebo | None:
-    """value: what the search reached on the real data; placebos: on data without an edge, None for no result (yet).
-
-    None where none has a result.
-    """
-    known = [other for other in placebos if other is not None]
-    if not known:
+def placebo_of(value: float | None, runs: PlaceboRuns, direction: Direction) -> Placebo | None:
+    """value: what the search reached on the real data. None where that, or all of the runs, have no result (yet)."""
+    queued, known = len(runs.values), runs.finished
+    if value is None or not known:
         return None
-    as_good = sum(other >= value if maximize else other <= value for other in known)
-    p_value = (1 + as_good + len(placebos) - len(known)) / (len(placebos) + 1)
-    return Placebo(p_value, len(known), as_good)
-
-
-def placebo_of_runs(value: float | None, runs: PlaceboRuns, direction: Direction) -> Placebo | None:
-    """The same of the runs that the store has of one; None where nothing was reached."""
-    found = None if value is None else placebo_of(value, list(runs.values.values()), maximize=direction == "maximize")
-    return found and replace(found, without_result=len(runs.values) - found.runs, requests=runs.requests)
+    as_good = sum(not is_better(value, other, direction) for other in known)
+    without_result = queued - len(known)
+    p_value = (1 + as_good + without_result) / (queued + 1)
+    return Placebo(p_value, len(known), as_good, without_result, runs.requests)

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from o9.health.grades import Verdict
-from o9.health.kept import kept_verdicts
+from o9.health.grades import Verdict, kept_verdicts
 from o9.model.optimization import OptimizationState
 from o9.store import queries
 from o9.store.optimizations.queries import Filter

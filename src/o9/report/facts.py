@@ -17,8 +17,7 @@ from o9.health.checker import checks_of
 from o9.health.checks.check import Check
 from o9.health.checks.validity import evidence_of, verdict_on
 from o9.health.facts import HealthFacts, read_facts
-from o9.health.grades import Verdict
-from o9.health.kept import kept_verdicts
+from o9.health.grades import Verdict, kept_verdicts
 from o9.health.series_runs import SeriesRun, read_series
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence

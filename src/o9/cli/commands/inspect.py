@@ -27,7 +27,7 @@ if not help_only:
     from o9.cli.views import words
     from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
     from o9.cli.views.words import command
-    from o9.health.kept import kept_verdict, kept_verdicts
+    from o9.health.grades import kept_verdict, kept_verdicts
     from o9.health.series_runs import SeriesRun, with_changes
     from o9.health.wording import document
     from o9.lifecycle.effect import direction_of

@@ -23,7 +23,7 @@ if not help_only:
     from o9.cli.views.words import Next, command, result
     from o9.health.checker import OptimizationHealthChecker
     from o9.health.grades import REPEATABLE, Placebo, Verdict, verdict_of
-    from o9.health.placebo import placebo_of_runs
+    from o9.health.placebo import placebo_of
     from o9.health.verdict import LEAST_PLACEBO_RUNS, PLACEBO_LEVEL
     from o9.health.wording import document
     from o9.lifecycle.control import control_of
@@ -134,7 +134,7 @@ def placebo(
         left = waiting(
             [state for each in found.run_ids.values() if (state := opened.read(queries.get, each)) is not None]
         )
-    known = placebo_of_runs(origin.current_performance, found, direction_of(origin))
+    known = placebo_of(origin.current_performance, found, direction_of(origin))
     if json:
         write_json(_document(found, known, verdict, left))
     else:
