@@ -7,7 +7,7 @@ that Prefect's settings name. A NAME is a deployment's, with or without `optimiz
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
