@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import create, work
+from prefect.schedules import Cron
 
-from o9.aggregator.deployments import of_optimization, recurrence
+from o9.aggregator.deployments import of_optimization
 from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, begins, decide_run
 from o9.model.states import Intent
 from o9.store import queries
@@ -47,7 +48,7 @@ OVERLAP = {  # Prefect's limit of one run, what it does with the next one, and t
 @pytest.mark.parametrize("overlap", OVERLAP)
 def test_what_a_deployment_says_of_its_policies(overlap: str, missed: Missed) -> None:
     spec = {"name": "Carry", "total_steps": 3, "metadata": {"objective": "branin"}}
-    made = of_optimization(spec, recurrence(cron="0 22 * * *"), overlap=overlap, missed=missed.value)
+    made = of_optimization(spec, Cron("0 22 * * *"), overlap=overlap, missed=missed.value)
     limit, strategy, tags = OVERLAP[overlap]
     options = made.concurrency_options
     assert (made.concurrency_limit, options.collision_strategy.value if options else None) == (limit, strategy)
