@@ -6,11 +6,21 @@ in which no service counts more than in its own.
 
 from __future__ import annotations
 
-import regex
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import regex
 
 ELLIPSIS = "…"
-_CHARACTER = regex.compile(r"\X")
 _LONGEST_CHARACTER = 64  # code points; beyond that it is no character but a stunt
+
+
+@cache
+def _character() -> regex.Pattern[str]:
+    import regex  # a tenth of a second, and most processes cut nothing
+
+    return regex.compile(r"\X")
 
 
 def size(text: str) -> int:
@@ -25,7 +35,7 @@ def cut(text: str, limit: int) -> str:
     if limit <= 0:
         return ""
     kept, room = 0, limit - size(ELLIPSIS)
-    for found in _CHARACTER.finditer(text, 0, limit + _LONGEST_CHARACTER):
+    for found in _character().finditer(text, 0, limit + _LONGEST_CHARACTER):
         room -= size(found[0])
         if room < 0 or found.end() == limit + _LONGEST_CHARACTER:
             break

@@ -8,10 +8,13 @@ from sqlmodel import AutoString, SQLModel
 
 # SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
 SERIAL = BigInteger().with_variant(Integer, "sqlite")
+WHERE = "where"  # in the info of a partial index: its condition
 
 
 class Record(SQLModel, registry=registry()):
     """The base of all tables; a registry of our own, because users have SQLModel tables called `trial` too."""
+
+    model_config = {"defer_build": True}  # rows are written by statements: nothing validates with them
 
 
 metadata: MetaData = Record.metadata
@@ -26,7 +29,17 @@ def table_of(model: type[SQLModel]) -> Table:
 
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index of the rows for which `where` holds, used by statements that have `where` word for word."""
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(name, *columns, unique=unique, info={WHERE: where})
+
+
+def apply_conditions(dialect: str) -> None:
+    """Give the partial indexes their conditions in this dialect. Not before tables are made in it: SQLAlchemy would load
+    all dialects in each process.
+    """
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if WHERE in index.info:
+                index.dialect_options[dialect]["where"] = text(index.info[WHERE])
 
 
 def unbounded_texts() -> None:

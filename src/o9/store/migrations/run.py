@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert
 
-from o9.store.core.base import metadata
+from o9.store.core.base import apply_conditions, metadata
 from o9.store.migrations import HEAD, VERSION_TABLE
 from o9.store.schema import alerts, optimizations, statistics  # noqa: F401  (they declare the tables)
 
@@ -16,6 +16,7 @@ _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), pr
 
 def create_tables(connection: Connection) -> None:
     """Make a new store; the caller, whose transaction it is, commits or rolls back the whole."""
+    apply_conditions(connection.dialect.name)
     metadata.create_all(connection, checkfirst=False)
     _VERSION.create(connection, checkfirst=False)
     connection.execute(insert(_VERSION).values(version_num=HEAD))

@@ -22,11 +22,11 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    insert,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.states import (
@@ -266,9 +266,8 @@ class Heartbeat(Operation[float]):
             "host": self.host, "pid": self.pid, "process_started": self.process_started, "heartbeat_at": now,
             "info": to_json({"lease_seconds": self.lease_seconds, **self.info}),
         }  # fmt: skip
-        dialect = sqlite if unit.connection.dialect.name == "sqlite" else postgresql
-        upsert = dialect.insert(NODE).values(node_id=self.node, cursor=0, **values)
-        unit.connection.execute(upsert.on_conflict_do_update(index_elements=["node_id"], set_=values))
+        if not unit.connection.execute(update(NODE).where(NODE.c.node_id == self.node).values(**values)).rowcount:
+            unit.connection.execute(insert(NODE).values(node_id=self.node, cursor=0, **values))
         mine = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.lease_expires_at.is_not(None)
         unit.connection.execute(update(OPTIMIZATION).where(mine).values(lease_expires_at=now + self.lease_seconds))
         return now
