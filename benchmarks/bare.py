@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from work import async_computation, sync_computation
+from work import TRIALS, async_computation, backtest_computation, sync_computation
 
 pool: ProcessPoolExecutor | None = None  # where sync work is done; None: in the flow's own process
 
@@ -24,7 +24,15 @@ async def sync_step(step: int) -> float:
     return await asyncio.get_running_loop().run_in_executor(pool, sync_computation, {"x": float(step)})
 
 
+@task(task_run_name="step-{step}", cache_policy=NO_CACHE, persist_result=False)
+async def backtest_step(step: int) -> float:
+    return float(max(backtest_computation({"fast": 5 + step % 5, "slow": 50 + trial}) for trial in range(TRIALS)))
+
+
+STEP_OF = {"async": async_step, "sync": sync_step, "backtest": backtest_step}
+
+
 @flow(persist_result=False)
 async def bare_flow(kind: str, steps: int) -> None:
     for step in range(steps):
-        await (async_step if kind == "async" else sync_step)(step)
+        await STEP_OF[kind](step)

@@ -33,9 +33,7 @@ def partial_index(name: str, *columns: str, where: str, unique: bool = False) ->
 
 
 def apply_conditions(dialect: str) -> None:
-    """Give the partial indexes their conditions in this dialect. Not before tables are made in it: SQLAlchemy would load
-    all dialects in each process.
-    """
+    """Give the partial indexes their conditions. Only where tables are made: it loads all of this dialect."""
     for table in metadata.tables.values():
         for index in table.indexes:
             if WHERE in index.info:
