@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import httpx
 
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.api.api import OptimizationAPI
-from o9.api.versions import PREFIX
+from o9.api.api import PREFIX, OptimizationAPI
 from o9.health.checker import OptimizationHealthChecker
 from o9.lifecycle.manager import OptimizationLifecycleManager
 from o9.statistics.statistics import OptimizationStatistics

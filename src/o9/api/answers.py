@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from o9.api.versions import API_VERSION, ROOT, VERSIONS
+from o9.api.api import API_VERSION, ROOT, VERSIONS
 from o9.model.errors import (
     Faults,
     OptimizationAPIError,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from o9.api.versions import ALONE, API_VERSION, PREFIX, READING, ROOT, VERSIONS, Handler
 from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
 from o9.model.settings import checked_rate_limit, settings
@@ -20,10 +19,20 @@ from o9.model.settings import checked_rate_limit, settings
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from o9.api.app import RateLimit
     from o9.api.backend import Backend
-    from o9.api.gate import RateLimit
 
 logger = logging.getLogger(__name__)
+VERSIONS = ("v1",)
+API_VERSION = VERSIONS[-1]
+ROOT = "/api"
+PREFIX = f"{ROOT}/{API_VERSION}"
+READING = ("GET", "DELETE")
+Handler = Callable[..., Any]
+ALONE = (
+    "this API answers by handlers of your own only, since it has no aggregator: ask `aggregator.api`, or give "
+    "OptimizationAPI(backend=aggregator)"
+)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PROBES = ("/healthz", "/readyz")
 
@@ -123,8 +132,7 @@ class OptimizationAPI(Component):
 
     def _application(self) -> ASGIApp:
         if self._app is None:
-            from o9.api.app import create_app  # FastAPI: a third of a second that only requests are worth
-            from o9.api.gate import RateLimit
+            from o9.api.app import RateLimit, create_app  # FastAPI: a third of a second that only requests are worth
 
             self._limit = self._limit or RateLimit(self._rate)
             self._app = create_app(

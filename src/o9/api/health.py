@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from o9.api.backend import Backend
 from o9.lifecycle.processes import lives
-from o9.model.settings import settings
 from o9.model.states import HealthStatus
 from o9.model.urls import public_url
 from o9.store import queries
@@ -21,37 +21,27 @@ from o9.store.store import Store
 PREFECT_SECONDS = 1.0
 
 
-async def _prefect_alive(backend: Backend) -> bool:
-    try:
-        async with asyncio.timeout(PREFECT_SECONDS):
-            return await backend.prefect_alive()
-    except TimeoutError:
-        return False
-
-
 async def system_health(backend: Backend) -> dict[str, Any]:
     """`status` with its `issues`; `running`, `store`, `schema`, `prefect`, `nodes` and `channels`."""
-    store = backend.store
-    alive, (schema, nodes, channels) = await asyncio.gather(
-        _prefect_alive(backend), asyncio.to_thread(store_health, store)
-    )
-    issues = []
-    for node in nodes:
-        name, at = node["node_id"], node["heartbeat_at"]
-        if not node["alive"]:
-            issues.append(f"the node {name} has had no heartbeat since {at}")
-        elif node["late"]:
-            issues.append(f"the node {name} is alive, but its last heartbeat was written at {at}: see its log")
-    for channel in channels:
-        if since := channel["failing_since"]:
-            issues.append(f"the channel {channel['channel']} has been failing since {since}")
+    schema, nodes, channels = await asyncio.to_thread(store_health, backend.store)
+    dead = [node for node in nodes if not node["alive"]]
+    issues = [f"the node {node['node_id']} has had no heartbeat since {node['heartbeat_at']}" for node in dead]
+    issues += [
+        f"the channel {each['channel']} has been failing since {each['failing_since']}"
+        for each in channels
+        if each["failing_since"]
+    ]
+    alive = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PREFECT_SECONDS):
+            alive = await backend.prefect_alive()
     if not alive:
         issues.append(f"Prefect's server does not answer within {PREFECT_SECONDS:g} s: what runs waits for it")
     return {
         "status": (HealthStatus.WARNING if issues else HealthStatus.HEALTHY).value,
         "issues": issues,
         "running": backend.is_running,
-        "store": store.name,
+        "store": backend.store.name,
         "schema": schema,
         "prefect": {"url": public_url(backend.prefect_url), "alive": alive},
         "nodes": nodes,
@@ -61,28 +51,19 @@ async def system_health(backend: Backend) -> dict[str, Any]:
 
 def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
     """The schema's revision, the nodes and the channels; in a thread."""
-    now = -store.read(queries.seconds_left, 0.0)
+    nodes = [_node(row) for row in store.read(queries.gathering) if row["heartbeat_at"] is not None]
     tried = {row["channel"]: row for row in store.read(queries.alert_channels)}
-    offered = set(store.read(queries.sending_channels))
-    channels = [_channel(name, tried.get(name, {}), name in offered) for name in sorted(tried.keys() | offered)]
-    return store.schema(), [_node(row, now) for row in store.read(queries.nodes)], channels
+    offered = set(store.read(queries.sending_channels))  # through which a running node can send
+    channels = [
+        {"channel": name, "offered": name in offered}
+        | {key: tried.get(name, {}).get(key) for key in ("last_sent_at", "failing_since", "error")}
+        for name in sorted(tried.keys() | offered)
+    ]
+    return store.schema(), nodes, channels
 
 
-def _channel(name: str, row: Row, offered: bool) -> dict[str, Any]:
-    """offered: whether a running node can send through it."""
-    shown = {key: row.get(key) for key in ("last_sent_at", "failing_since", "error")}
-    return {"channel": name, "offered": offered, **shown}
-
-
-def _node(row: Row, now: float) -> dict[str, Any]:
-    """now: by the store's clock, as the heartbeat is."""
-    living = lives(row)
-    late = row["heartbeat_at"] + float(row["info"].get("lease_seconds", settings().lease_seconds)) <= now
-    return {
-        "node_id": row["node_id"],
-        "host": row["host"],
-        "pid": row["pid"],
-        "heartbeat_at": datetime.fromtimestamp(row["heartbeat_at"], UTC).isoformat(),
-        "alive": not late if living is None else living,
-        "late": late,
-    }
+def _node(row: Row) -> dict[str, Any]:
+    """A node lives by its lease, unless its process is gone from this machine."""
+    shown = {name: row[name] for name in ("node_id", "host", "pid")}
+    heartbeat_at = datetime.fromtimestamp(row["heartbeat_at"], UTC).isoformat()
+    return shown | {"heartbeat_at": heartbeat_at, "alive": row["living"] and lives(row) is not False}

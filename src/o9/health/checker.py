@@ -202,7 +202,7 @@ class OptimizationHealthChecker(StoreComponent):
         self._repeat(self._announce_reports, interval, "announcing new health reports")
 
     async def _announce_reports(self) -> None:
-        if not any(map(self.has_callbacks, self.events)):
+        if not any(map(self.callbacks_of, self.events)):
             self._announced = await self.store.read_async(queries.last_health_report)
             return
         for row in await self.store.read_async(queries.health_reports_since, self._announced):

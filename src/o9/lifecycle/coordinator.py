@@ -93,7 +93,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
     async def _emit_for(self, row: Mapping[str, Any]) -> None:
         await self.emit("transition", row)
         event = f"optimization_{row['to_status']}"
-        if self.has_callbacks(event):
+        if self.callbacks_of(event):
             state = await self.store.read_async(queries.get, row["optimization_id"])
             if state is not None:
                 await self.emit(event, state)

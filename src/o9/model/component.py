@@ -87,10 +87,6 @@ class Component:
         self._callbacks.setdefault(event, []).append(callback)
         return Registered()
 
-    def has_callbacks(self, event: str) -> bool:
-        """Whether `event` has any callback."""
-        return bool(self._callbacks.get(event))
-
     def callbacks_of(self, event: str) -> list[Callable[..., Any]]:
         """The callbacks of `event`, in the order of their registration."""
         return list(self._callbacks.get(event, ()))

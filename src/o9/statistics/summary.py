@@ -118,10 +118,7 @@ def window_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def priority_name(level: int) -> str:
-    try:
-        return OptimizationPriority(level).name.lower()
-    except ValueError:
-        return str(level)
+    return OptimizationPriority(level).name.lower()
 
 
 def _grouped(totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[Any, Sums]]:

@@ -249,7 +249,7 @@ class AsyncStateSynchronizer(StoreComponent):
         name = change["optimization_id"]
         return {
             "optimization_id": name,
-            "state": await self.get_optimization_status(name) if self.has_callbacks("synced") else None,
+            "state": await self.get_optimization_status(name) if self.callbacks_of("synced") else None,
             "update": change["update"],
             "node": change["node"],
             "at": datetime.fromisoformat(change["at"]),

@@ -312,7 +312,7 @@ class AlertNotificationSystem(StoreComponent):
             self._running.wake()
 
     def _notify_ended(self, episodes: Iterable[str]) -> None:
-        if self.has_callbacks("resolved"):
+        if self.callbacks_of("resolved"):
             names = list(episodes)
             self._soon(lambda: self._emit_ended(names))
 
@@ -323,7 +323,7 @@ class AlertNotificationSystem(StoreComponent):
                 await self.emit("resolved", alert_of_row(row, utc_now()))
 
     def _emit_soon(self, event: str, about: Any) -> None:
-        if self.has_callbacks(event):
+        if self.callbacks_of(event):
             self._soon(lambda: self.emit(event, about))
 
     def _soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,40 +1,127 @@
-"""The routes of optimizations: their record, their control, and what they tried."""
+"""The routes, and what a request may ask for by query or body: what is not here is refused by its name."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Query
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
+from o9.alerts.service.repository import alert_of_row
 from o9.api.answers import Page, Success, first_page, page, success
+from o9.api.api import PREFIX, ROOT, VERSIONS
 from o9.api.backend import Backend, existing, found
 from o9.api.changes import change, delete
-from o9.api.parameters import CancelQuery, LogQuery, NoQuery, Omitted, OptimizationQuery, PageQuery
-from o9.api.versions import PREFIX
+from o9.api.health import system_health
 from o9.health.grades import Grade, Verdict, kept_verdict, kept_verdicts
+from o9.health.wording import document
 from o9.lifecycle.control import Verb
 from o9.lifecycle.heartbeat import takers
 from o9.lifecycle.submission import requested
-from o9.model.errors import OptimizationStateError
-from o9.model.optimization import OptimizationMetrics, OptimizationState
+from o9.model.errors import OptimizationAPIError, OptimizationStateError
+from o9.model.fields import COUNT_LIMIT, NAME_LIMIT
+from o9.model.optimization import (
+    OptimizationAlert,
+    OptimizationHealthReport,
+    OptimizationMetrics,
+    OptimizationState,
+    moment_of,
+    utc_now,
+)
 from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
-from o9.model.states import OptimizationStatus, TrialState
+from o9.model.states import AlertLevel, OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
 from o9.monitor.figures import metrics_page
 from o9.store import queries
-from o9.store.core.reading import write_cursor
+from o9.store.core.column_types import moment
+from o9.store.core.reading import PAGE_LIMIT, read_cursor, write_cursor
+from o9.store.core.unit import Row
 from o9.store.optimizations.outputs import OF_NO_TRIAL
+from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
+
+# Queries and bodies
+
+# PostgreSQL cannot be asked for a NUL.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LIMIT, pattern="^[^\\x00]*$")]
+Omitted = SkipJsonSchema[None]  # a query has no null
+
+
+class NoQuery(BaseModel):
+    """The query of a route without parameters; the base of all that have names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PageQuery(NoQuery):
+    limit: int = Field(100, ge=1, le=PAGE_LIMIT, description="How many items at most.")
+    cursor: str | Omitted = Field(None, min_length=1, description="The `next_cursor` of the page before.")
+
+    def behind(self, *start: int) -> tuple[int, ...]:
+        """Behind which numbers this page begins; `start` where it is the first."""
+        return start if self.cursor is None else read_cursor(self.cursor, int, len(start))
+
+
+class LogQuery(PageQuery):
+    trial: Annotated[int, Field(ge=0, le=COUNT_LIMIT)] | Omitted = Field(None, description="Of this trial alone.")
+
+
+class OptimizationQuery(PageQuery):
+    status: OptimizationStatus | Omitted = None
+    type: OptimizationType | Omitted = None
+    priority: Literal["low", "normal", "high", "critical", "1", "2", "3", "4"] | Omitted = None
+    strategy: Text | Omitted = Field(
+        None, description="Its name, as in `metadata.strategy`; `default` where none is given."
+    )
+    family: Text | Omitted = Field(None, description="What its trials count in, from the first trial on.")
+    q: Text | Omitted = Field(None, description="A part of the name or the id, in upper or lower case.")
+    created_after: Annotated[datetime, BeforeValidator(moment_of)] | Omitted = Field(
+        None, description="ISO 8601, such as 2026-01-31T09:30:00Z; encode a + as %2B."
+    )
+
+    def filter(self) -> Filter:
+        since = None if self.created_after is None else moment(self.created_after)
+        return Filter(self.status, self.type, _priority(self.priority), self.strategy, self.family, self.q, since)
+
+
+class AlertQuery(PageQuery):
+    level: AlertLevel | Omitted = None
+    optimization_id: Text | Omitted = None
+
+
+class TrendQuery(NoQuery):
+    days: float = Field(7.0, ge=1e-3, le=36_600, description="How far back; 0.5 is twelve hours.")
+
+
+class RankingQuery(NoQuery):
+    metric_name: Text
+    limit: int = Field(10, ge=1, le=PAGE_LIMIT)
+
+
+class CancelQuery(NoQuery):
+    cancel: bool = Field(False, description="true: what runs is cancelled first, and its end awaited.")
+
+
+class ResolveBody(NoQuery):
+    by: str = Field("api", max_length=NAME_LIMIT, description="Who has resolved it.")
+
+
+def _priority(text: str | None) -> OptimizationPriority | None:
+    if text is None:
+        return None
+    return OptimizationPriority(int(text)) if text.isdecimal() else OptimizationPriority[text.upper()]
+
+
+# Optimizations: their record, their control, and what they tried
 
 
 class DescribedBy:
@@ -66,10 +153,8 @@ class TrialAnswer(BaseModel):
     duration_seconds: float
 
 
-class PlaceboBody(BaseModel):
+class PlaceboBody(NoQuery):
     """How many placebo runs to have."""
-
-    model_config = ConfigDict(extra="forbid")
 
     runs: int = Field(19, ge=1, le=9_999)
 
@@ -101,7 +186,7 @@ class Deleted(BaseModel):
     optimization_id: str
 
 
-def add_optimization_routes(app: FastAPI, backend: Backend) -> None:
+def _add_optimizations(app: FastAPI, backend: Backend) -> None:
     @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState])
     async def create_optimization(fields: Fields, _: Annotated[NoQuery, Query()]) -> JSONResponse:
         """Submit one. The same id with the same content again answers with the first, and creates nothing.
@@ -241,3 +326,101 @@ def _version(if_match: str | None) -> int | None:
     if (tag := re.fullmatch(r'\s*(?:W/)?"?(\d{1,18})"?\s*', if_match)) is None:
         raise OptimizationStateError("If-Match: not an ETag that GET of this optimization gave: read it again")
     return int(tag[1])
+
+
+# Statistics, health and alerts, and the probes of this process
+
+
+@dataclass
+class JudgedReport(OptimizationHealthReport):
+    """grade and verdict: what may be believed of the best, with the forecast; null where it was not judged."""
+
+    grade: Grade | None = None
+    verdict: Verdict | None = None
+
+
+def add_routes(app: FastAPI, backend: Backend) -> None:
+    _add_optimizations(app, backend)
+    _add_statistics(app, backend)
+    _add_health(app, backend)
+    _add_alerts(app, backend)
+    _add_probes(app, backend)
+
+
+def _add_statistics(app: FastAPI, backend: Backend) -> None:
+    @app.get(f"{PREFIX}/statistics", response_model=Success[dict[str, Any]])
+    async def get_statistics(_: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Counts, rates, durations and improvements over all optimizations."""
+        return success(await backend.statistics.get_global_statistics())
+
+    @app.get(f"{PREFIX}/statistics/trends", response_model=Success[dict[str, Any]])
+    async def get_trends(asked: Annotated[TrendQuery, Query()]) -> JSONResponse:
+        """Whether results improve: windows, and slopes with their 95 % intervals."""
+        return success(await backend.statistics.get_performance_trends(timedelta(days=asked.days)))
+
+    @app.get(f"{PREFIX}/statistics/rankings", response_model=Success[Page[dict[str, Any]]])
+    async def get_rankings(asked: Annotated[RankingQuery, Query()]) -> JSONResponse:
+        """The best by a metric."""
+        return page(await backend.statistics.get_optimization_rankings(asked.metric_name, asked.limit), None)
+
+
+def _add_health(app: FastAPI, backend: Backend) -> None:
+    @app.get(f"{PREFIX}/health", response_model=Success[dict[str, Any]])
+    async def get_health(_: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Whether O9 itself is well: the store, Prefect, the nodes, the channels."""
+        return success(await system_health(backend))
+
+    @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[JudgedReport])
+    async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Whether a result can be trusted: the verdict on it, four scores, issues and recommendations."""
+        await existing(backend, optimization_id)
+        report = await backend.health_checker.recent_report(optimization_id)
+        return success(report.to_dict() | document(await backend.health_checker.get_verdict(optimization_id)))
+
+
+def _add_alerts(app: FastAPI, backend: Backend) -> None:
+    @app.get(f"{PREFIX}/alerts", response_model=Success[Page[OptimizationAlert]])
+    async def list_alerts(asked: Annotated[AlertQuery, Query()]) -> JSONResponse:
+        """Alerts, newest first by their own time."""
+        before = read_cursor(asked.cursor, str, 2) if asked.cursor is not None else None
+        rows = await backend.store.read_async(
+            queries.alerts, optimization_id=asked.optimization_id,
+            level=asked.level.value if asked.level else None, limit=asked.limit,
+            before=(before[0], before[1]) if before else None,
+        )  # fmt: skip
+        # One that is as full as was asked for may be the last one: then an empty one follows.
+        more = len(rows) == asked.limit
+        return page(map(_alert, rows), write_cursor(rows[-1]["at"], rows[-1]["alert_id"]) if more else None)
+
+    @app.post(f"{PREFIX}/alerts/{{alert_id}}/resolve", response_model=Success[OptimizationAlert])
+    async def resolve_alert(
+        alert_id: str, _: Annotated[NoQuery, Query()], body: ResolveBody | None = None
+    ) -> JSONResponse:
+        """End the episode that it belongs to. A resolved alert stays as it is."""
+        await found(backend, queries.alert, alert_id, "alert")
+        await backend.alert_system.resolve_alert(alert_id, (body or ResolveBody()).by)
+        return success(_alert(await found(backend, queries.alert, alert_id, "alert")))
+
+
+def _add_probes(app: FastAPI, backend: Backend) -> None:
+    @app.get(ROOT, response_model=Success[dict[str, list[str]]])
+    async def get_versions() -> JSONResponse:
+        """The versions of this API."""
+        return success({"versions": [*VERSIONS]})
+
+    @app.get("/healthz", response_model=Success[dict[str, str]])
+    async def lives() -> JSONResponse:
+        """This process is alive."""
+        return success({"status": "alive"})
+
+    @app.get("/readyz", response_model=Success[dict[str, str]])
+    async def is_ready() -> JSONResponse:
+        """The aggregator runs, and its store answers; else 503."""
+        if not backend.is_running:
+            raise OptimizationAPIError("the aggregator is not running: call start() first", 503)
+        await asyncio.to_thread(backend.store.schema)
+        return success({"status": "ready"})
+
+
+def _alert(row: Row) -> dict[str, Any]:
+    return alert_of_row(row, utc_now()).to_dict()
