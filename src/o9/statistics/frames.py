@@ -129,19 +129,18 @@ def returns_frame(optimization_id: str, series: Iterable[tuple[int | None, str, 
     return pd.DataFrame(columns).astype(COLUMNS["returns"])
 
 
-def write(frame: pd.DataFrame, path: str | Path, file_format: str | None = None) -> Path:
-    """Write a frame as CSV or Parquet; `file_format` None: as the path ends, in `.csv` or `.parquet`.
+def write(frame: pd.DataFrame, path: str | Path) -> Path:
+    """Write a frame as CSV or Parquet, as the path ends: in `.csv` or `.parquet`.
 
     Raises OptimizationValidationError for another ending, OptimizationStatisticsError where Parquet needs pyarrow.
     """
     target = Path(path)
-    file_format = file_format or target.suffix.removeprefix(".")
     if not target.parent.is_dir():
         raise OptimizationValidationError("path", f"{target}: its folder does not exist; create it first")
-    if file_format == "csv":
+    if target.suffix == ".csv":
         with open(target, "w", opener=private, encoding="utf-8", newline="") as file:
             frame.to_csv(file, index=False)
-    elif file_format == "parquet":
+    elif target.suffix == ".parquet":
         try:
             content = frame.to_parquet(engine="pyarrow", index=False)
         except ImportError as error:

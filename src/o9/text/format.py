@@ -89,9 +89,9 @@ def local_moment(at: datetime | str | None, *, milliseconds: bool = False) -> st
     return text[:-3] if milliseconds else text[:-7]
 
 
-def count(of: int, one: str, many: str | None = None) -> str:
+def count(of: int, one: str) -> str:
     """`1 trial`, `12,000 trials`"""
-    return f"{of:,} {one if of == 1 else many or one + 's'}"
+    return f"{of:,} {one}{'' if of == 1 else 's'}"
 
 
 def value_text(value: Any) -> str:
