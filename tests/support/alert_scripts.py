@@ -19,7 +19,7 @@ from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.silences import Silence
 from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns
-from o9.config import DocumentError, Fault
+from o9.config.document import DocumentError, Fault
 from o9.model.states import AlertLevel
 
 START = datetime(2026, 1, 5, 9, 0, 30, tzinfo=UTC)

@@ -18,7 +18,7 @@ from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.simulation import load_script
 from o9.alerts.pipeline.stages import Damping, Throttle
-from o9.config import DocumentError
+from o9.config.document import DocumentError
 
 WHOLE = """
 route:

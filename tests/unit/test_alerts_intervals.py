@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from o9.alerts.pipeline.time_intervals import TimeInterval, holding, none_holds, trades
-from o9.config import validated
 from o9.model.errors import OptimizationValidationError
+from o9.model.faults import validated
 
 
 def at(text: str) -> datetime:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.simulation import START, YEARS, Happening, load_script, simulate
-from o9.config import DocumentError
+from o9.config.document import DocumentError
 from o9.model.errors import OptimizationAlertError
 from o9.model.states import AlertLevel
 

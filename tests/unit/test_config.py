@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, field_validator, model_validator
 
-from o9.config import Document, DocumentError, Flag, Number, Text, Typed, Whole, read
+from o9.config.document import Document, DocumentError, read
 from o9.model.errors import OptimizationValidationError
+from o9.model.faults import Flag, Number, Text, Typed, Whole
 
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\ufeff"))
 VALUES = st.recursive(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from o9.config import Document
+from o9.config.document import Document
 from o9.lifecycle.submission import in_order, prepared, requested
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now

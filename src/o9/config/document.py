@@ -1,8 +1,13 @@
-"""YAML that people write: its values, the line of each, and the model that is made of it.
+"""Files that people write in YAML: read with their lines, checked by Pydantic models, refused with all faults at once.
 
-Contract. YAML 1.2: what looks like a date or says `yes` is text, `1e-3` is a number, `010` is ten. One document a file.
-`Document.parse` raises DocumentError for what is no YAML or is too large; a key that is given twice, or a value that
-its tag forbids, is a fault in `Document.faults` beside those that a model finds, so that all are known at once.
+Contract. `Document.parse(text, source)` reads YAML 1.2: what looks like a date or says `yes` is text, `1e-3` is a
+number, `010` is ten. One document a file. It raises DocumentError for what is no YAML or is too large; a key that is
+given twice, or a value that its tag forbids, is a fault in `Document.faults`. `read(Model, document)` makes the model,
+or raises DocumentError with these faults and the model's, a line for each: the file, its line, the field's path, what
+is wrong, the remedy (`alerts.yaml, line 7: route.reciever: there is no such field; did you mean receiver?`). A model is
+a subclass of `Typed` (`o9.model.faults`); its validators raise ValueError, or OptimizationValidationError for fields
+inside their own. Checks across fields that need the model go into its `@model_validator(mode="after")`, or behind
+`read`, with `document.placed(error)`. Pure: no file is opened here.
 """
 
 from __future__ import annotations

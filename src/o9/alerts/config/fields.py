@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
-from o9.config import shown
+from o9.model.faults import shown
 from o9.model.states import AlertLevel
 from o9.text.suggest import suggestion
 

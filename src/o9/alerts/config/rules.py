@@ -19,8 +19,9 @@ from o9.alerts.pipeline.alert import VALUE_LIMIT
 from o9.alerts.rules.expressions import condition_of, contradiction
 from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
-from o9.config import Document, Flag, Typed, validated
+from o9.config.document import Document
 from o9.model.errors import Faults, OptimizationValidationError
+from o9.model.faults import Flag, Typed, validated
 from o9.model.fields import not_blank
 from o9.model.states import AlertLevel
 from o9.text.suggest import suggestion

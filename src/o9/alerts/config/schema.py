@@ -25,9 +25,10 @@ from o9.alerts.pipeline.stages import Damping, InhibitRule, Throttle
 from o9.alerts.pipeline.time_intervals import TimeInterval, TimeIntervals
 from o9.alerts.rules.metrics import LABELS
 from o9.alerts.rules.rules import Rule
-from o9.config import Document, DocumentError, Fault, Flag, Typed
-from o9.config import read as read_model
+from o9.config.document import Document, DocumentError, Fault
+from o9.config.document import read as read_model
 from o9.model.errors import Faults, OptimizationValidationError
+from o9.model.faults import Flag, Typed
 from o9.text.suggest import did_you_mean, near, suggestion
 
 EVERY_CHANNEL = "*"

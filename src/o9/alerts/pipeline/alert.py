@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field
 
 from o9.alerts.config.fields import PlainName
-from o9.config import validated
 from o9.model.errors import OptimizationValidationError
+from o9.model.faults import validated
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.store.core.column_types import free_text

@@ -32,8 +32,9 @@ from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.silences import Silence, checked
-from o9.config import Document, DocumentError, Typed, read
+from o9.config.document import Document, DocumentError, read
 from o9.model.errors import Faults, OptimizationAlertError, OptimizationValidationError
+from o9.model.faults import Typed
 from o9.model.optimization import as_utc
 from o9.model.states import AlertLevel
 from o9.text.escape import chat_line

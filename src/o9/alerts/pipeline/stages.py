@@ -23,7 +23,7 @@ from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.silences import Silences
 from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
-from o9.config import Typed
+from o9.model.faults import Typed
 from o9.text.format import duration
 
 CHANGES_KEPT = 1000

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, PlainValidator
 
 from o9.alerts.config.fields import Several, Words, as_text
-from o9.config import Typed, validated
+from o9.model.faults import Typed, validated
 from o9.model.optimization import utc_now
 from o9.text.suggest import suggestion
 

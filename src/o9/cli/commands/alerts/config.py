@@ -32,7 +32,7 @@ if not help_only:
     from o9.alerts.pipeline.simulation import simulate as entries_of
     from o9.cli.console import complain, say, show, write_json, write_json_list
     from o9.cli.views.alert_config import configuration_view
-    from o9.config import FAULTS_SHOWN, DocumentError, Fault
+    from o9.config.document import FAULTS_SHOWN, DocumentError, Fault
     from o9.model.settings import settings
     from o9.text.format import count
 
