@@ -23,11 +23,6 @@ STORE_BLOCK = "block:"  # before the name of a Prefect block that holds the URL
 _ADDRESS = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", re.ASCII)
 
 
-def default_node_id() -> str:
-    """The host and the process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 class Settings(BaseSettings):
     """What can be set from outside; each field's variable is `O9_` and its name in capitals."""
 
@@ -56,7 +51,9 @@ class Settings(BaseSettings):
     disk_reserve_mib: float = Field(
         128.0, ge=0.0, allow_inf_nan=False, description="MiB of disk that stay free, else O9 suspends; 0: none"
     )
-    node_id: str = Field(default_factory=default_node_id, description="this node's name")
+    node_id: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}", description="this node's name"
+    )
     retention_days: float = Field(
         0.0,
         ge=0.0,
