@@ -16,7 +16,7 @@ from o9.lifecycle.trends import spread, without_outliers
 from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_now
 from o9.model.states import ACTIVE, ENDED, TrialState
 from o9.model.trial import Trial
-from o9.monitor.findings import Finding, find_problems
+from o9.monitor.findings import find_problems
 from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, REPORTED, Place, Step, Window, read_page
 from o9.store.store import Store
 
@@ -32,10 +32,10 @@ def snapshots(window: Window, limit: int) -> list[dict[str, Any]]:
     """The newest `limit`, newest last: one as of each step, of which the newest is as of now."""
     count = len(window.steps)
     past = [window.as_of(position) for position in range(max(0, count - limit), count - 1)]
-    return [snapshot(seen, find_problems(seen)) for seen in (*past, window.newest())]
+    return [snapshot(seen) for seen in (*past, window.newest())]
 
 
-def snapshot(window: Window, findings: Sequence[Finding]) -> dict[str, Any]:
+def snapshot(window: Window) -> dict[str, Any]:
     """JSON-ready: optimization_id, timestamp, status, step (None before the first), progress, effect, resources,
     findings (the worst first)."""
     return {
@@ -46,7 +46,7 @@ def snapshot(window: Window, findings: Sequence[Finding]) -> dict[str, Any]:
         "progress": progress_of(window),
         "effect": effect_of(window),
         "resources": resources_of(window.steps),
-        "findings": [finding.to_dict() for finding in findings],
+        "findings": [finding.to_dict() for finding in find_problems(window)],
     }
 
 
@@ -160,18 +160,12 @@ def stability_score(values: Sequence[float]) -> float | None:
 
 
 def resources_of(steps: Sequence[Step]) -> dict[str, Any]:
-    """The last step's seconds and trials a second; CPU (percent of one core) and memory (MiB) of the newest step of
-    the window in which they were measured, and which that was."""
-    last = steps[-1] if steps else None
-    answer: dict[str, Any] = {
-        "step_seconds": last.seconds if last else None,
-        "throughput": last.throughput if last else None,
-    }
-    for name in (CPU, MEMORY):
-        measured = next((step for step in reversed(steps) if name in step.figures), None)
-        answer[name] = measured.figures[name] if measured else None
-        answer[f"{name}_at_step"] = measured.number if measured else None
-    return answer | {"reason": "" if answer[CPU] is not None else NOT_MEASURED}
+    """The last step's seconds and trials a second; CPU (percent of one core) and memory (MiB) as last measured."""
+    last = steps[-1] if steps else Step(0, utc_now(), {})
+    measured = {name: value for step in steps for name, value in step.figures.items()}
+    usage = {name: measured.get(name) for name in (CPU, MEMORY)}
+    reason = "" if CPU in measured else NOT_MEASURED
+    return {"step_seconds": last.seconds, "throughput": last.throughput, **usage, "reason": reason}
 
 
 def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetrics]:

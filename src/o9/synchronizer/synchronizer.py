@@ -60,7 +60,7 @@ class AsyncStateSynchronizer(StoreComponent):
         self._beats = True
         self._heartbeat: NodeHeartbeat | None = None
         self._cursor = 0
-        self._due = self._excused_until = -math.inf
+        self._due = -math.inf
         self._readers: dict[str, Node] = {}
         self._counted: Counter[str] = Counter()
         self._last_sync: datetime | None = None
@@ -218,10 +218,6 @@ class AsyncStateSynchronizer(StoreComponent):
             return
         await self._read_on()
         before, self._readers = self._readers, await self._meet()
-        if now - self._due > settings().lease_seconds / 3:  # the store was away, for the others too
-            self._excused_until = now + settings().lease_seconds
-        if now < self._excused_until:
-            self._readers = before | self._readers
         self._last_sync = utc_now()
         self._due = now + self.sync_interval
         async with self._looked:
