@@ -29,6 +29,8 @@ import pytest
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import o9_testing
+import zygote
+from _pytest.pathlib import import_path
 from o9_testing import PATIENCE, poll_pauses
 
 from o9.model.settings import settings
@@ -37,14 +39,41 @@ from o9.store.migrations import VERSION_TABLE
 gc.disable()  # until all tests are imported
 _LONG_TESTS = bool(os.environ.get("O9_LONG_TESTS"))
 
-# The same examples at each run, so that a change is judged by itself; who asks for long tests looks for new ones.
-hypothesis.settings.register_profile("o9", derandomize=not _LONG_TESTS, deadline=None)
+# The same examples at each run, so that a change is judged by itself; long tests look for new ones, and more.
+hypothesis.settings.register_profile(
+    "o9", derandomize=not _LONG_TESTS, max_examples=100 if _LONG_TESTS else 50, deadline=None
+)
 hypothesis.settings.load_profile("o9")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedule-minutes", type=float, default=4.0, help="How long the chaos over schedules lasts.")
     parser.addoption("--chaos-seed", type=int, help="Repeat the random instants of a test that printed this seed.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One zygote for all processes of a whole run; it imports while they collect."""
+    if config.option.numprocesses and not config.option.markexpr and not hasattr(config, "workerinput"):
+        zygote.share()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Each process has another part of the test modules' asserts rewritten, and finds the others' in the cache.
+
+    In a fresh checkout all of them would do all of it, which takes five seconds.
+    """
+    if (given := getattr(session.config, "workerinput", None)) is None or not given["whole"]:
+        return
+    modules = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for path in modules[int(given["workerid"].removeprefix("gw")) :: given["workercount"]]:
+        import_path(path, mode="importlib", root=session.config.rootpath, consider_namespace_packages=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist, for each of its processes."""
+    node.workerinput["whole"] = node.config.args_source is not pytest.Config.ArgsSource.ARGS
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -72,7 +72,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Check],
         patched.setenv("O9_API_RATE_LIMIT", "100000/minute")
         settings.cache_clear()
         aggregator = OptimizationStateAggregator(
-            monitoring_interval=0.1, health_check_interval=3600.0, storage_path=store, schedules=()
+            monitoring_interval=0.25, health_check_interval=3600.0, storage_path=store, schedules=()
         )
     with serving(aggregator.api) as served:
 

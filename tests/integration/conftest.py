@@ -25,7 +25,7 @@ async def open_aggregator(store_url: str) -> AsyncIterator[Callable[..., Awaitab
 
         async def open_one(**arguments: Any) -> OptimizationStateAggregator:
             # Nothing on a schedule, but where a test asks for it: `schedules=None` gives what there is by default.
-            usual: dict[str, Any] = {"storage_path": store_url, "monitoring_interval": 0.1, "schedules": ()}
+            usual: dict[str, Any] = {"storage_path": store_url, "monitoring_interval": 0.25, "schedules": ()}
             made = OptimizationStateAggregator(**usual | arguments)
             return await opened.enter_async_context(made)
 

@@ -26,13 +26,17 @@ from o9.store.core.column_types import JSON_FIELDS
 from o9.store.optimizations.replace import REPLACEABLE
 from o9.store.store import Store
 
-EXAMPLES = 500 if os.environ.get("O9_LONG_TESTS") else 4
+LONG = bool(os.environ.get("O9_LONG_TESTS"))
+EXAMPLES = 500 if LONG else 10
 # Fields of which a JSON schema cannot say all: names that nothing has, a cursor that no page gave, a NUL or an integer
 # of more than 64 bits at any depth, and that 3.0 is no integer.
 BEYOND_A_SCHEMA = {"cursor", "metric_name", "total_steps", "completed_steps", *JSON_FIELDS}
 # Which a PUT may give only as they were read.
 AS_READ = {field.name for field in dataclasses.fields(OptimizationState)} - REPLACEABLE
-CONFIG = {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", 404, 409, 422]}}}
+CONFIG = {
+    "phases": {"coverage": {"enabled": LONG}},  # hundreds of requests for each field
+    "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", 404, 409, 422]}},
+}
 
 
 @pytest.fixture

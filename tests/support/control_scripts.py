@@ -125,7 +125,7 @@ def jump(shift):
 async def main(limit, url):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with OptimizationStateAggregator(limit, storage_path=url, monitoring_interval=0.1, schedules=()):
+    async with OptimizationStateAggregator(limit, storage_path=url, monitoring_interval=0.25, schedules=()):
         print("ready", flush=True)
         await stop.wait()
 

@@ -9,7 +9,8 @@ Prefect reads its settings anew in it, so one zygote serves every environment.
 What differs from a start from nothing: modules are there before they are imported. A test that counts imports, or
 that measures a start, uses `subprocess`.
 
-Run as a program, this file is the zygote. It ends with the process that started it.
+Run as a program, this file is the zygote. It ends with the process that started it. A whole test run has one, which
+its first process starts by `share`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from pathlib import Path
 from typing import IO, Any
 
 MARK = "O9_TEST_MARK"
+_SHARED = "TESTS_ZYGOTE"
 _NO_MARK = "0" * 32  # its place in the memory that /proc shows as the environment; as long as a mark
 _STARTED = (
     "o9.cli.main", "o9.aggregator.aggregator", "o9.aggregator.node", "o9.aggregator.prefect_server",
@@ -195,24 +197,32 @@ def run(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def share() -> None:
+    """Start one that serves this process, and all that it starts from now on."""
+    os.environ[_SHARED] = _start("")
+
+
 @functools.cache
 def _zygote(preload: str) -> str:
-    """The address of this process's zygote that has this library, started on the first call."""
+    """The address of a zygote that has this library: the shared one, or this process's own, started when needed."""
+    return (not preload and os.environ.get(_SHARED)) or _start(preload)
+
+
+def _start(preload: str) -> str:
+    """Its socket is there at once; whoever connects waits until all is imported."""
     folder = tempfile.TemporaryDirectory(prefix="o9-zygote-")
     address = os.path.join(folder.name, "socket")
-    lifeline, theirs = os.pipe()
     environment = os.environ | {MARK: _NO_MARK, **({"LD_PRELOAD": preload} if preload else {})}
-    process = subprocess.Popen(
-        [sys.executable, __file__, address, str(lifeline)],
-        env=environment, pass_fds=[lifeline], stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    lifeline, ours = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        theirs = (listener.fileno(), lifeline)
+        process = subprocess.Popen([sys.executable, __file__, *map(str, theirs)], env=environment, pass_fds=theirs)
     os.close(lifeline)
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "ready\n", "the zygote did not start"
 
     def close() -> None:
-        os.close(theirs)
+        os.close(ours)
         process.wait()
         folder.cleanup()
 
@@ -223,22 +233,19 @@ def _zygote(preload: str) -> str:
 # The zygote
 
 
-def _serve(address: str, lifeline: int) -> tuple[dict[str, Any], list[int]]:
+def _serve(listening: int, lifeline: int) -> tuple[dict[str, Any], list[int]]:
     """Fork for each request; returns in the forked processes only, with what they are to run."""
     for name in _STARTED:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a fork would lose a thread that an import started"
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(64)
+    listener = socket.socket(fileno=listening)
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for what it started
-    print("ready", flush=True)
     children: dict[int, socket.socket] = {}
     while True:
         readable, _, _ = select.select([listener.fileno(), waking, lifeline], [], [])
@@ -351,6 +358,6 @@ if __name__ == "__main__":
     _libc = ctypes.CDLL(None)
     _libc.getenv.restype = ctypes.c_void_p
     _MARK_ADDRESS = _libc.getenv(MARK.encode())
-    _request, _streams = _serve(sys.argv[1], int(sys.argv[2]))
+    _request, _streams = _serve(*map(int, sys.argv[1:]))
     _become(_request, _streams)
     _run(_request["command"])
