@@ -575,6 +575,7 @@ def test_every_name_is_checked_once() -> None:
         assert callable(getattr(getattr(surface, owner), method)), name
 
 
+@pytest.mark.xdist_group("surface")  # one process has the aggregator
 @pytest.mark.parametrize("name", CHECKS)
 def test_each_name_does_its_work(
     name: str, work: Callable[[Check], None], set_o9: Callable[..., None], store_url: str

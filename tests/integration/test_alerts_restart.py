@@ -167,7 +167,7 @@ def test_another_configuration_takes_over_what_is_open(world: World, tmp_path: P
 
 @pytest.mark.slow
 def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_path: Path, made_time: MadeTime) -> None:
-    """Some twenty to sixty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
+    """Some ten to forty messages of an hour in which alerts come, go, flap, and are silenced and inhibited."""
     told, suppressed = [], []
     for dies in (False, True):
         made_time.now = START
@@ -181,11 +181,11 @@ def test_a_leader_that_dies_all_the_time_tells_the_same(chaos_seed: int, tmp_pat
                 played.restart()
 
         with played.store:
-            play(played, script(chaos_seed), die_at_times)
+            play(played, script(chaos_seed, count=40), die_at_times)
             told.append(played.told())
             suppressed.append({row[:3] for row in played.suppressed()})
-        assert (played.lives > 50) is dies
-    assert len(told[0]) > 10
+        assert (played.lives > 25) is dies
+    assert len(told[0]) > 5
     assert told[0] == told[1]
     assert suppressed[0] == suppressed[1]
 

@@ -263,7 +263,7 @@ async def test_a_worker_in_another_folder_runs_what_is_deployed(
         assert state.status is OptimizationStatus.COMPLETED
 
 
-@pytest.mark.slow
+@pytest.mark.long  # a worker and its process, once more
 async def test_a_run_whose_worker_names_no_store_is_refused(client: PrefectClient, tmp_path: Path) -> None:
     await client.create_work_pool(WorkPoolCreate(name="bare", type="process"), overwrite=True)
     with o9_testing.no_process_left() as environment:

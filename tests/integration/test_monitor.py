@@ -286,8 +286,8 @@ async def monitored_async(parameters: dict[str, float]) -> float:
 async def test_cpu_and_memory_of_children_are_measured_and_those_of_the_event_loop_are_not(
     aggregator: OptimizationStateAggregator,
 ) -> None:
-    await aggregator.submit_optimization(new("sync", objective="monitored-sync", total_steps=6))
-    await aggregator.submit_optimization(new("async", objective="monitored-async", total_steps=6))
+    await aggregator.submit_optimization(new("sync", objective="monitored-sync", total_steps=4))
+    await aggregator.submit_optimization(new("async", objective="monitored-async", total_steps=4))
     sync_state, async_state = await ended(aggregator, "sync"), await ended(aggregator, "async")
     measured = await aggregator.get_optimization_metrics("sync")
     cpu = [one.cpu_usage for one in measured if one.cpu_usage is not None]
@@ -297,7 +297,7 @@ async def test_cpu_and_memory_of_children_are_measured_and_those_of_the_event_lo
     assert sync_state.cpu_usage == cpu[-1]
     assert sync_state.memory_usage == memory[-1] > 10
     shared = await aggregator.get_optimization_metrics("async")
-    assert [(one.cpu_usage, one.memory_usage) for one in shared] == [(None, None)] * 6
+    assert [(one.cpu_usage, one.memory_usage) for one in shared] == [(None, None)] * 4
     assert (async_state.cpu_usage, async_state.memory_usage) == (0.0, 0.0)
     told = (await aggregator.monitor.get_monitoring_data("async"))[-1]
     assert told["resources"]["cpu_percent"] is None

@@ -56,7 +56,7 @@ def test_any_order_and_number_of_hearings_end_in_the_same_record(end: str, store
     numbers = count()
 
     @given(st.data())
-    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     def check(data: st.DataObject) -> None:
         RUNS._recorded.clear()
         name = f"a{next(numbers)}"

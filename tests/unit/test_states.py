@@ -386,6 +386,6 @@ def empty_store() -> str:
 
 TestLives = pytest.mark.slow(Lives.TestCase)
 TestLives.settings = settings(
-    max_examples=400 if os.environ.get("O9_LONG_TESTS") else 10, stateful_step_count=40, deadline=None,
+    max_examples=400 if os.environ.get("O9_LONG_TESTS") else 6, stateful_step_count=40, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip

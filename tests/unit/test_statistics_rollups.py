@@ -162,7 +162,7 @@ class History:
 @pytest.mark.slow
 @given(st.lists(ACTION, min_size=15, max_size=60), st.randoms(use_true_random=False))
 @settings(
-    max_examples=250 if os.environ.get("O9_LONG_TESTS") else 12, deadline=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=250 if os.environ.get("O9_LONG_TESTS") else 8, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], chance: Any) -> None:
