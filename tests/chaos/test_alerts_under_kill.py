@@ -30,7 +30,7 @@ receivers: [{name: default, channels: [mine]}]
 
 
 @pytest.mark.parametrize(
-    ("kills", "alerts", "at_once"), [(8, 2_000, 20), pytest.param(150, 10_000, 5, id="long", marks=pytest.mark.long)]
+    ("kills", "alerts", "at_once"), [(4, 1_000, 20), pytest.param(150, 10_000, 5, id="long", marks=pytest.mark.long)]
 )
 def test_what_was_told_arrives_whatever_is_killed(
     kills: int, alerts: int, at_once: int, chaos_seed: int, tmp_path: Path, wait_until: Callable[..., Any]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "kills"),
     [
-        pytest.param(10, 2, id="ten"),
+        pytest.param(10, 2, id="ten", marks=pytest.mark.long),  # `test_control_on_postgres.py` has it with five
         pytest.param(120, 8, id="more of them", marks=pytest.mark.long),
     ],
 )

@@ -213,6 +213,7 @@ def test_what_can_never_be_held_out_is_refused_before_anything_runs(capsys: pyte
     assert not Path("optimization_state.db").exists()
 
 
+@pytest.mark.long  # the kills of `tests/chaos` are of searches without a hold-out
 def test_killed_and_resumed_it_has_the_same_ledger_and_hold_out() -> None:
     search = {"sampler": "tpe", "trials_per_step": 2}
     command = [*O9, "run", write(entry("a", "slow", 8, **search), name="a.yaml")]

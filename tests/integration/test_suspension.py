@@ -193,6 +193,7 @@ async def test_one_that_prefect_starts_waits_its_turn_without_a_process(
     ).state.is_completed()
 
 
+@pytest.mark.long  # `test_lifecycle_by_prefect.py` cancels in Prefect what runs in an aggregator
 async def test_cancelled_in_prefect_the_work_stops(
     open_aggregator: Callable[..., Awaitable[Any]],
     prefect: Any,
