@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -36,29 +35,12 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import Intent, SuspendedFor
 from o9.store import queries
-from o9.store.optimizations.intents import GoOn, Suspend
+from o9.store.optimizations.intents import Asked, GoOn, Suspend
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 SETTLE_SECONDS = 30.0  # after one goes on, until its processes use what they need
 _REASONS = {reason.by: reason for reason in SuspendedFor}
-
-
-@dataclass(frozen=True)
-class _One:
-    """An optimization, what is wanted of it, and for what it is suspended."""
-
-    state: OptimizationState
-    intent: Intent
-    held: SuspendedFor | None
-
-    @classmethod
-    def of(cls, state: OptimizationState, intent: Intent, by: str) -> _One:
-        return cls(state, intent, _REASONS.get(by) if intent is Intent.SUSPEND else None)
-
-    @property
-    def name(self) -> str:
-        return self.state.optimization_id
 
 
 class Suspender:
@@ -109,12 +91,12 @@ class Suspender:
         if not self._checker.has_rules:
             return
         mine, resting = await asyncio.to_thread(self._read, list(self._running()))
-        asked = [*mine, *(one for one in resting if one.held is SuspendedFor.HEALTH_RULE)]
-        for one in asked:
-            what = f"applying the health rules to {one.name}"
-            with self._asking.setdefault(one.name, ErrorBoundary(logger, what)):
-                self._rules_say[one.name] = (await self._checker.recent_report(one.name)).suspend
-        for name in self._asking.keys() - {one.name for one in asked}:
+        asked = [*mine, *(one for one in resting if _held(one) is SuspendedFor.HEALTH_RULE)]
+        names = [one.state.optimization_id for one in asked]
+        for name in names:
+            with self._asking.setdefault(name, ErrorBoundary(logger, f"applying the health rules to {name}")):
+                self._rules_say[name] = (await self._checker.recent_report(name)).suspend
+        for name in self._asking.keys() - set(names):
             del self._asking[name]
             self._rules_say.pop(name, None)
 
@@ -123,7 +105,7 @@ class Suspender:
             self._short_since = utc_now()
         self._short = short
 
-    async def _take_off(self, mine: list[_One], memory: Room, disk: Room) -> None:
+    async def _take_off(self, mine: list[Asked], memory: Room, disk: Room) -> None:
         makes_room = any(one.intent is Intent.SUSPEND for one in mine)
         for one in sorted(mine, key=lambda one: turn_to_go(one.state)):
             if one.intent is not Intent.RUN:
@@ -131,41 +113,44 @@ class Suspender:
             found = await self._decided(one, None if makes_room else memory, None if makes_room else disk)
             if found is None:
                 continue
-            if await self._store.write_async(Suspend(one.name, found.reason, found.why, self._node)):
-                logger.warning("%s is suspended: %s", one.name, found.why)
+            name = one.state.optimization_id
+            if await self._store.write_async(Suspend(name, found.reason, found.why, self._node)):
+                logger.warning("%s is suspended: %s", name, found.why)
                 makes_room |= found.reason in OF_THE_MACHINE
 
-    async def _let_go_on(self, resting: list[_One], memory: Room, disk: Room) -> None:
+    async def _let_go_on(self, resting: list[Asked], memory: Room, disk: Room) -> None:
         for one in sorted(resting, key=lambda one: turn_to_go(one.state), reverse=True):
+            name, held = one.state.optimization_id, _held(one)
             if one.intent is Intent.SUSPEND:
-                settles = one.held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
+                settles = held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
-            why = f"suspended for {one.held.value}, which is over" if one.held else f"asked to {one.intent.verb}"
-            if await self._store.write_async(GoOn(one.name, one.held, why, self._node)):
-                logger.info("%s goes on: %s", one.name, why)
-                if one.held in OF_THE_MACHINE:
+            why = f"suspended for {held.value}, which is over" if held else f"asked to {one.intent.verb}"
+            if await self._store.write_async(GoOn(name, held, why, self._node)):
+                logger.info("%s goes on: %s", name, why)
+                if held in OF_THE_MACHINE:
                     self._let_go_at = time.monotonic()
 
-    async def _decided(self, one: _One, memory: Room | None, disk: Room | None) -> Suspension | None:
+    async def _decided(self, one: Asked, memory: Room | None, disk: Room | None) -> Suspension | None:
         broken = ""
         if "risk_limits" in one.state.metadata:
             broken = await asyncio.to_thread(self._broken_limits, one.state)
-        seen = Circumstances(memory, disk, broken, self._rules_say.get(one.name))
-        found = decide_suspension(seen, one.held, one.state.memory_usage)
+        name, held = one.state.optimization_id, _held(one)
+        seen = Circumstances(memory, disk, broken, self._rules_say.get(name))
+        found = decide_suspension(seen, held, one.state.memory_usage)
         if found is None:
             return None
-        despite = await asyncio.to_thread(self._resumed_despite, one.name)
-        return decide_suspension(seen, one.held, one.state.memory_usage, despite)
+        despite = await asyncio.to_thread(self._resumed_despite, name)
+        return decide_suspension(seen, held, one.state.memory_usage, despite)
 
-    def _read(self, running: list[str]) -> tuple[list[_One], list[_One]]:
+    def _read(self, running: list[str]) -> tuple[list[Asked], list[Asked]]:
         """In a thread: what this node runs, and what is suspended."""
         mine = []
         for name in running:
             state, holding = self._store.read(queries.get, name), self._store.read(queries.holding, name)
             if state is not None and holding is not None:  # else it was deleted meanwhile
-                mine.append(_One.of(state, Intent(holding.intent), holding.intent_by))
-        return mine, [_One.of(each.state, each.intent, each.by) for each in self._store.read(queries.suspended)]
+                mine.append(Asked(state, Intent(holding.intent), holding.intent_by))
+        return mine, self._store.read(queries.suspended)
 
     def _broken_limits(self, state: OptimizationState) -> str:
         """In a thread: which of its risk limits the best trial breaks, in words."""
@@ -185,6 +170,11 @@ class Suspender:
                 if since is None or datetime.fromisoformat(row["at"]) >= since:
                     despite.add(last)
         return despite
+
+
+def _held(one: Asked) -> SuspendedFor | None:
+    """For what O9 has suspended it."""
+    return _REASONS.get(one.by) if one.intent is Intent.SUSPEND else None
 
 
 def _rooms(store: Store) -> tuple[Room, Room]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, StoreClock
+from o9.lifecycle.lease_expiry import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, LeaseExpiry, StoreClock
 from o9.lifecycle.processes import PROCESS, identity, lives
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.loops import ErrorBoundary
@@ -64,7 +64,7 @@ class NodeHeartbeat:
         self._before_dead = before_dead
         self._boundary = ErrorBoundary(logger, f"node {node}: renewing its leases and looking for the dead")
         self._was_stuck = False
-        self._lookout = Lookout(lease_seconds)
+        self._expiry = LeaseExpiry(lease_seconds)
         self._clock = StoreClock()
         self._renewed_at = self._due_at = -inf
         self._look_seconds = min(LOOK_SECONDS, lease_seconds / 6)
@@ -168,7 +168,7 @@ class NodeHeartbeat:
         nodes = self._store.read(queries.nodes)
         dead = _dead(nodes)
         lasting = {node["node_id"]: _lasts(node) for node in nodes}
-        run_out = [lease for lease in self._lookout.run_out(leases, lasting, now) if lease.node != self._node]
+        run_out = [lease for lease in self._expiry.run_out(leases, lasting, now) if lease.node != self._node]
         if dead:
             self._renewing_meanwhile(lambda: self._before_dead(dead))
         if not dead and not run_out:

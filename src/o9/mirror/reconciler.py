@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -198,25 +198,19 @@ class _Work:
 
     async def _of_tasks(self, flow_run_id: UUID, known: set[str], over: bool) -> list[ObservedState]:
         """While the flow runs, only of tasks whose present state is unknown: each history is a request."""
-        tasks, offset = [], 0
-        mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-        while page := await self.client.read_task_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
-            offset += len(page)
-            tasks += [task_run for task_run in page if over or str(task_run.state_id) not in known]
-        histories = await asyncio.gather(*(self._history(TASK, task_run) for task_run in tasks))
+        tasks = await _all(self.client.read_task_runs, FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+        unknown = (task_run for task_run in tasks if over or str(task_run.state_id) not in known)
+        histories = await asyncio.gather(*(self._history(TASK, task_run) for task_run in unknown))
         return [observed for history in histories for observed in history]
 
     async def _of_subflows(self, flow_run_id: UUID, known: set[str]) -> list[ObservedState]:
         heard: list[ObservedState] = []
         mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
-        offset = 0
-        while page := await self.client.read_flow_runs(flow_run_filter=mine, limit=PAGE, offset=offset):
-            offset += len(page)
-            for subflow in page:
-                if await self.store.read_async(queries.prefect_run, str(subflow.id)) is None:
-                    heard += await self._history(SUBFLOW, subflow)
-                    heard += await self._of_tasks(subflow.id, known, True)
-                    heard += await self._of_subflows(subflow.id, known)
+        for subflow in await _all(self.client.read_flow_runs, mine):
+            if await self.store.read_async(queries.prefect_run, str(subflow.id)) is None:
+                heard += await self._history(SUBFLOW, subflow)
+                heard += await self._of_tasks(subflow.id, known, True)
+                heard += await self._of_subflows(subflow.id, known)
         return heard
 
     async def _history(self, kind: str, run: Any) -> list[ObservedState]:
@@ -239,3 +233,10 @@ class _Work:
         heard = await self._history(FLOW, flow_run)
         ingested = await ingest(self.store, self.node, run, heard, Cause.RECONCILER, request=self.request)
         self.report.states += ingested.states
+
+
+async def _all(read: Callable[..., Awaitable[list[Any]]], which: FlowRunFilter) -> list[Any]:
+    found: list[Any] = []
+    while page := await read(flow_run_filter=which, limit=PAGE, offset=len(found)):
+        found += page
+    return found

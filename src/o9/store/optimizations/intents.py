@@ -136,15 +136,15 @@ class Requeue(OnOptimization[None]):
 
 
 @dataclass(frozen=True)
-class Suspended:
-    """One that O9 has taken off, and who wants what of it."""
+class Asked:
+    """An optimization, and who wants what of it."""
 
     state: OptimizationState
     intent: Intent
     by: str
 
 
-def suspended(connection: Connection) -> list[Suspended]:
+def suspended(connection: Connection) -> list[Asked]:
     """All that are suspended, but for those that are to stay paused or held."""
     columns = [OPTIMIZATION.c[name] for name in (*STATE_FIELDS, "intent", "intent_by")]
     stay = [Intent.PAUSE.value, Intent.HOLD.value]
@@ -153,7 +153,7 @@ def suspended(connection: Connection) -> list[Suspended]:
             OPTIMIZATION.c.status == OptimizationStatus.SUSPENDED.value, OPTIMIZATION.c.intent.not_in(stay)
         )
     )
-    return [Suspended(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
+    return [Asked(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
 
 
 def _set_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:

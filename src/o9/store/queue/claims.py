@@ -1,7 +1,7 @@
 """Who may work on what: nodes, claims, leases, and the sweep that frees what the dead held.
 
 A lease is written by the database's clock, in seconds, and judged by the monotonic one of the node that looks for the
-dead (`o9.lifecycle.lookout`). A claim raises the fence, so that a former holder can write no more.
+dead (`o9.lifecycle.lease_expiry`). A claim raises the fence, so that a former holder can write no more.
 At most `limit` leases are held at once, counted over all nodes.
 """
 

@@ -17,7 +17,7 @@ FIRST_PATIENCE_SECONDS = 2 * LOOK_SECONDS
 JUMP_SECONDS = 1.0
 
 
-class Lookout:
+class LeaseExpiry:
     """Gets every reading of the leases. After more than a third of `lease_seconds` without one, it begins anew."""
 
     def __init__(self, lease_seconds: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.lifecycle.lookout import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, Lookout, StoreClock
+from o9.lifecycle.lease_expiry import FIRST_PATIENCE_SECONDS, LOOK_SECONDS, LeaseExpiry, StoreClock
 from o9.store.queue.claims import HeldLease, Leases
 
 LEASE = 30.0
@@ -22,10 +22,10 @@ def lease(expires_at: float, node: str = "a") -> HeldLease:
     return HeldLease("one", node, 1, expires_at)
 
 
-def first_dead(lookout: Lookout, held: HeldLease, *, since: float, ahead: float = 0.0) -> float:
+def first_dead(expiry: LeaseExpiry, held: HeldLease, *, since: float, ahead: float = 0.0) -> float:
     """After how many seconds of looking at a lease that nobody renews."""
     now = since
-    while not lookout.run_out(Leases(NOON + now + ahead, (held,)), LASTING, now):
+    while not expiry.run_out(Leases(NOON + now + ahead, (held,)), LASTING, now):
         now += LOOK_SECONDS
         assert now < since + 2 * HOUR
     return now - since
@@ -33,18 +33,18 @@ def first_dead(lookout: Lookout, held: HeldLease, *, since: float, ahead: float 
 
 @pytest.mark.parametrize("jump", [0.0, HOUR, -HOUR])
 def test_one_that_was_seen_alive_is_dead_when_its_lease_has_passed(jump: float) -> None:
-    lookout = Lookout(LEASE)
-    lookout.run_out(Leases(NOON, (lease(NOON + LEASE),)), LASTING, 0.0)
+    expiry = LeaseExpiry(LEASE)
+    expiry.run_out(Leases(NOON, (lease(NOON + LEASE),)), LASTING, 0.0)
     renewed = lease(NOON + 2.0 + LEASE)
-    assert 0 <= first_dead(lookout, renewed, since=2.0, ahead=jump) - (LEASE - LOOK_SECONDS) <= LOOK_SECONDS
+    assert 0 <= first_dead(expiry, renewed, since=2.0, ahead=jump) - (LEASE - LOOK_SECONDS) <= LOOK_SECONDS
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
 def test_a_renewal_just_before_the_jump_counts(jump: float) -> None:
     """It is first seen when its deadline says nothing any more."""
-    lookout = Lookout(LEASE)
-    lookout.run_out(Leases(NOON, ()), LASTING, 0.0)
-    assert first_dead(lookout, lease(NOON + 1.0 + LEASE), since=2.0, ahead=jump) == LEASE - LOOK_SECONDS
+    expiry = LeaseExpiry(LEASE)
+    expiry.run_out(Leases(NOON, ()), LASTING, 0.0)
+    assert first_dead(expiry, lease(NOON + 1.0 + LEASE), since=2.0, ahead=jump) == LEASE - LOOK_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_a_renewal_just_before_the_jump_counts(jump: float) -> None:
     ],
 )
 def test_at_the_first_look_the_deadline_is_all_that_is_known(left: float, node: str, seconds: float) -> None:
-    assert first_dead(Lookout(LEASE), lease(NOON + left, node), since=0.0) == seconds
+    assert first_dead(LeaseExpiry(LEASE), lease(NOON + left, node), since=0.0) == seconds
 
 
 def test_after_a_time_without_looking_nobody_could_renew() -> None:
-    lookout, held = Lookout(LEASE), lease(NOON + LEASE)
-    assert lookout.run_out(Leases(NOON, (held,)), LASTING, 0.0) == []
+    expiry, held = LeaseExpiry(LEASE), lease(NOON + LEASE)
+    assert expiry.run_out(Leases(NOON, (held,)), LASTING, 0.0) == []
     later = 2 * LEASE
-    assert 0 <= first_dead(lookout, held, since=later) - LEASE / 3 < LOOK_SECONDS
+    assert 0 <= first_dead(expiry, held, since=later) - LEASE / 3 < LOOK_SECONDS
 
 
 def test_a_clock_that_is_read_slowly_has_not_jumped() -> None:
@@ -92,7 +92,7 @@ def test_the_living_keep_theirs_and_the_dead_lose_them_in_time(
     def store_time(at: float) -> float:
         return NOON + at + offsets[bisect_right(moments, at)]
 
-    clock, lookout = StoreClock(), Lookout(LEASE)
+    clock, expiry = StoreClock(), LeaseExpiry(LEASE)
     held, renewed_at = lease(store_time(0.0) + LEASE), 0.0
     looks = sorted([(2.0 * n, "holder") for n in range(70)] + [(born + 2.0 * n, "other") for n in range(90)])
     dead_at = None
@@ -100,7 +100,7 @@ def test_the_living_keep_theirs_and_the_dead_lose_them_in_time(
         if who == "holder" and now < died:
             if clock.jumped(store_time(now), now, now) or now - renewed_at >= LEASE / 3:
                 held, renewed_at = lease(store_time(now) + LEASE), now
-        elif who == "other" and lookout.run_out(Leases(store_time(now), (held,)), LASTING, now):
+        elif who == "other" and expiry.run_out(Leases(store_time(now), (held,)), LASTING, now):
             dead_at = now
             break
     assert dead_at is not None
