@@ -17,7 +17,6 @@ from o9.health.statistics.evidence import examine
 from o9.health.statistics.forecast import Mixture
 from o9.health.statistics.moments import Moments
 from o9.health.statistics.overfitting import BacktestOverfitting, probabilistic_sharpe_ratio
-from o9.health.statistics.spa import FamilyTest
 from o9.health.unknown import Unknown
 from o9.health.verdict import FAMILY_LEVEL, RULES, WITH_HOLD_OUT, Evidence, judge
 from o9.health.wording import HEADLINES, REMEDIES
@@ -39,13 +38,6 @@ def with_edge(annual_sharpe: float, trials: int = 200, seed: int = 0) -> Any:
     return returns
 
 
-def test_of(p_value: float) -> FamilyTest:
-    return FamilyTest(p_value, p_value, 3.0, 0, 200, DAYS, 2, 1_000)
-
-
-test_of.__test__ = False  # type: ignore[attr-defined]
-
-
 def split(pbo: float, loss: float) -> BacktestOverfitting:
     some = np.zeros(2)
     return BacktestOverfitting(pbo, some, some, loss, 200, DAYS, 0, 16)
@@ -65,7 +57,7 @@ def known(**changes: Any) -> Evidence:
         deflated=0.99,
         deflated_effective=0.995,
         effective=150.0,
-        family=test_of(0.001),
+        family=0.001,
         overfitting=split(0.02, 0.05),
         out_of_sample=NONE,
         over_benchmark=True,
@@ -93,14 +85,14 @@ def graded(**changes: Any) -> tuple[Grade, GradeReason]:
         (held_out(-0.1), Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
         (held_out(0.0, years=0.1), Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
         # A mute one: luck is expected to give the best more than it has.
-        (held_out(-1.5) | {"luck": 0.2, "family": test_of(0.9)}, Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
+        (held_out(-1.5) | {"luck": 0.2, "family": 0.9}, Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE),
         # At most 0.68 is seen in 5 of 100 where 1.5 ± √(0.05 + 1/5) is expected.
         (held_out(0.6), Grade.LOST, GradeReason.HOLD_OUT_BELOW_FORECAST),
         (held_out(0.75) | BLIND, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
         (held_out(0.75) | ADAPTIVE, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
         (held_out(1.0) | ADAPTIVE, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | {"family": test_of(WITH_HOLD_OUT)}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
-        (held_out(1.0) | {"family": test_of(0.21)}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        (held_out(1.0) | {"family": WITH_HOLD_OUT}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
+        (held_out(1.0) | {"family": 0.21}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
         (held_out(1.0) | {"over_benchmark": False}, Grade.UNPROVEN, GradeReason.NO_BASELINE),
         (held_out(1.0) | {"over_cash": True}, Grade.UNPROVEN, GradeReason.NO_BASELINE),  # which any market beats
         (held_out(1.0) | {"over_cash": True, "market_neutral": True}, Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_FAMILY),
@@ -134,8 +126,8 @@ def graded(**changes: Any) -> tuple[Grade, GradeReason]:
         (held_out(1.0, years=0.5) | BLIND, Grade.PLAUSIBLE, GradeReason.FAMILY),
         (held_out(1.0, years=1.0) | BLIND, Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN),
         (BLIND, Grade.PLAUSIBLE, GradeReason.FAMILY),
-        (BLIND | {"family": test_of(FAMILY_LEVEL)}, Grade.PLAUSIBLE, GradeReason.FAMILY),
-        (BLIND | {"family": test_of(FAMILY_LEVEL + 1e-6)}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        (BLIND | {"family": FAMILY_LEVEL}, Grade.PLAUSIBLE, GradeReason.FAMILY),
+        (BLIND | {"family": FAMILY_LEVEL + 1e-6}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
         (BLIND | {"over_benchmark": False}, Grade.UNPROVEN, GradeReason.NO_BASELINE),
         (BLIND | {"over_benchmark": False, "market_neutral": True}, Grade.PLAUSIBLE, GradeReason.FAMILY),
         (ADAPTIVE, Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH),
@@ -143,7 +135,7 @@ def graded(**changes: Any) -> tuple[Grade, GradeReason]:
         ({"placebo": Placebo(0.05, 19), "over_benchmark": False}, Grade.PLAUSIBLE, GradeReason.PLACEBO),
         ({"placebo": Placebo(0.1, 19)}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
         ({"placebo": Placebo(0.1, 9)}, Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH),  # too few to be told
-        ({"family": test_of(0.5), "deflated": 0.99}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
+        ({"family": 0.5, "deflated": 0.99}, Grade.UNPROVEN, GradeReason.LIKELY_LUCK),
         ({"family": NONE}, Grade.UNPROVEN, GradeReason.NO_FAMILY_TEST),
         ({"best": NONE, "family": NONE}, Grade.UNPROVEN, GradeReason.NO_RETURNS),
         ({"best": NONE, "family": NONE, "counted": 0}, Grade.UNPROVEN, GradeReason.NO_TRIALS),
@@ -166,7 +158,7 @@ def test_every_reason_has_its_words_and_a_score_that_goes_with_its_grade() -> No
     )]  # fmt: skip
     assert scores == sorted(scores)  # type: ignore[type-var]
     assert judge(known(family=NONE)).score is None
-    luck, remedy = {"family": test_of(0.5)}, REMEDIES[GradeReason.LIKELY_LUCK]
+    luck, remedy = {"family": 0.5}, REMEDIES[GradeReason.LIKELY_LUCK]
     assert [judge(known(**luck, **more)).remedy == remedy for more in ({}, held_out(1.0))] == [True, False]
 
 
@@ -219,7 +211,7 @@ def test_a_crash_that_only_the_hold_out_has_is_named() -> None:
 
 cases = st.fixed_dictionaries(
     {
-        "family": st.one_of(st.just(NONE), st.floats(0.001, 1.0).map(test_of)),
+        "family": st.one_of(st.just(NONE), st.floats(0.001, 1.0)),
         "over_benchmark": st.booleans(),
         "market_neutral": st.booleans(),
         "adaptive": st.booleans(),

@@ -35,7 +35,7 @@ from o9.health.statistics.overfitting import (
     minimum_track_record_length,
     probabilistic_sharpe_ratio,
 )
-from o9.health.statistics.spa import FamilyTest, p_value_of_all
+from o9.health.statistics.spa import p_value_of_all
 from o9.health.unknown import Unknown
 from o9.health.wording import ERRORS, headline_of, remedy_of, words_of
 
@@ -65,6 +65,7 @@ class Evidence:
     luck: the Sharpe ratio per period that luck gives the best of `counted` (`expected_maximum_sharpe`).
     deflated: the deflated Sharpe ratio with N = counted; `deflated_effective` with N = effective.
     effective: how many independent trials the counted ones amount to.
+    family: the p-value of the family test over the kept ones.
     out_of_sample: of the chosen trial's returns on data that had no part in any choice.
     over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts
         as an edge. beta: how much of the baseline the chosen trial holds, which is taken off.
@@ -89,7 +90,7 @@ class Evidence:
     deflated: float | Unknown
     deflated_effective: float | Unknown
     effective: float | Unknown
-    family: FamilyTest | Unknown
+    family: float | Unknown
     overfitting: BacktestOverfitting | Unknown
     out_of_sample: Moments | Unknown
     over_benchmark: bool = False
@@ -122,7 +123,7 @@ class Evidence:
         """Of the family test, for all trials counted."""
         if isinstance(self.family, Unknown):
             return self.family
-        return p_value_of_all(self.family.p_value, self.kept, self.counted)
+        return p_value_of_all(self.family, self.kept, self.counted)
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
         "beta": evidence.beta if evidence.over_market else None,
         "market_neutral": evidence.market_neutral, "periods_per_year": year,
         "sharpe": best.sharpe if best else None, "observations": best.observations if best else None,
-        "p_value": found.p, "p_value_of_kept": getattr(evidence.family, "p_value", None),
+        "p_value": found.p, "p_value_of_kept": known(evidence.family),
         "hold_out_sharpe": found.hold_out.sharpe if found.hold_out else None,
         "hold_out_observations": found.hold_out.observations if found.hold_out else None,
         "hold_out_worst_loss": found.worst_loss,

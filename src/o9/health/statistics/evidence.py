@@ -23,7 +23,6 @@ from o9.health.statistics.overfitting import (
 )
 from o9.health.statistics.spa import (
     REPLICATIONS,
-    FamilyTest,
     effective_number_of_trials,
     family_p_value,
     kept_of_the_period_before,
@@ -93,7 +92,7 @@ def examine(
         if not isinstance(effective, Unknown):
             effective *= tried / kept
         variance = _variance(sharpes, tried, pruned)
-        family: FamilyTest | Unknown = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
+        family = family_p_value(matrix, chosen=column, replications=replications, seed=seed)
         overfitting = probability_of_backtest_overfitting(matrix, blocks)
     return Evidence(
         counted=tried,
