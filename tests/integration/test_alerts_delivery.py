@@ -16,8 +16,7 @@ from contract_outbox import decided, notice
 from sqlalchemy import Connection
 
 from o9.alerts.channels.outcome import Failed, Sent
-from o9.alerts.channels.registry import channel_of
-from o9.alerts.channels.user_channels import FunctionChannel
+from o9.alerts.channels.registry import FunctionChannel, channel_of
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.notice import Notice

@@ -33,8 +33,7 @@ from pydantic import BaseModel, SecretStr
 from o9.alerts.channels.builtin import LogChannel
 from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Failed, Sent, failure_of
 from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
-from o9.alerts.channels.registry import built_in_channels, channel_of
-from o9.alerts.channels.user_channels import BlockChannel, FunctionChannel
+from o9.alerts.channels.registry import BlockChannel, FunctionChannel, built_in_channels, channel_of
 from o9.alerts.messages.render import Message
 from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.notice import Notice

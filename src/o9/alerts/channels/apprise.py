@@ -23,17 +23,15 @@ from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType
 from markupsafe import escape
 from pydantic import SecretStr
 
-from o9.alerts.channels.outcome import Failed, Sent, failed, failure_of, outcome_of
+from o9.alerts.channels.outcome import Failed, MessageChannel, failed, failure_of
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, is_host, parts_of, redacted
 from o9.alerts.messages.markdown import markdown_text
 from o9.alerts.messages.render import TITLE_LIMIT, Form, Message
-from o9.alerts.pipeline.notice import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.text.cut import size
 from o9.text.escape import chat_line
-from o9.user_code.calls import Calls
 
 SECONDS = 30.0
 READ_SECONDS = 15.0  # for an answer, if the URL has no `rto`; after Apprise's 4 s a slow service is sent doubles
@@ -50,19 +48,14 @@ _LETTERS = frozenset({
 _IN_MARKDOWN = frozenset({"discord"})
 
 
-class AppriseChannel:
+class AppriseChannel(MessageChannel):
     """Raises OptimizationValidationError for a URL that Apprise does not accept."""
 
-    shows_the_first = True
-
     def __init__(self, name: str, url: str | SecretStr, seconds: float = SECONDS) -> None:
-        self.name = name
         self._url = url if isinstance(url, SecretStr) else SecretStr(url)
-        self._seconds = seconds
-        self._calls = Calls(f"channel {name}")
         plugin = _plugin(name, self._url.get_secret_value())
         self._host = _host(plugin)
-        self._secrets = _secrets(self._url.get_secret_value(), plugin, self._host)
+        super().__init__(name, seconds, _secrets(self._url.get_secret_value(), plugin, self._host))
 
     @property
     def address(self) -> str:
@@ -70,10 +63,7 @@ class AppriseChannel:
         scheme = self._url.get_secret_value().partition("://")[0].lower()
         return f"{scheme}://{self._host or '…'}"
 
-    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await outcome_of(self._calls, lambda: self._notify(message), self._seconds, self._secrets)
-
-    def _notify(self, message: Message) -> Failed | None:
+    def _write(self, message: Message) -> Failed | None:
         with guarded(self._secrets):
             plugin = _plugin(self.name, self._url.get_secret_value())
             complaints = _Complaints(plugin)

@@ -15,16 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from o9.alerts.channels.outcome import Failed, Sent, outcome_of
+from o9.alerts.channels.outcome import MessageChannel
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.notice import Notice
 from o9.model.files import private
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.text.escape import chat_line
 from o9.text.format import moment
-from o9.user_code.calls import Calls
 
 logger = logging.getLogger("o9.alerts")
 SECONDS = 10.0
@@ -59,47 +57,38 @@ _ANSI = {AlertLevel.INFO: 36, AlertLevel.WARNING: 33, AlertLevel.ERROR: 31, Aler
 _ANSI_RESOLVED = 32
 
 
-class LogChannel:
+class LogChannel(MessageChannel):
     """Logger `o9.alerts`: one record for each notice, at its level; INFO once all of it is resolved."""
 
-    shows_the_first = True
+    def __init__(self) -> None:
+        super().__init__("log", SECONDS, at_once=1)
 
-    name = "log"
-
-    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        if (shown := _shown_here(message)) is None:
-            return Sent()
-        message, notice = shown, shown.notice
+    def _write(self, given: Message) -> None:
+        if (message := _shown_here(given)) is None:
+            return
+        notice = message.notice
         alerts = [each.alert_id for each in notice.news_first[:IDS_LOGGED]]
         ids = {"receiver": notice.receiver, "kind": notice.kind.value, "alerts": alerts}
         logger.log(_level_of(message), "%s | %s", message.title, chat_line(message.body()), extra={"o9": ids})
-        return Sent()
 
 
-class ConsoleChannel:
+class ConsoleChannel(MessageChannel):
     """The program's stderr at the time of the send; coloured if that is a terminal and NO_COLOR is not set.
 
     logged: whether a receiver is notified through the log as well. A message that the program's own logging shows on
     the same stream is not printed twice.
     """
 
-    shows_the_first = True
-
-    name = "console"
-
     def __init__(
         self, stream: Callable[[], TextIO] | None = None, logged: Callable[[str], bool] = lambda _: False
     ) -> None:
+        super().__init__("console", SECONDS, at_once=1)
         self._stream = stream or (lambda: sys.stderr)
         self._logged = logged
-        self._calls = Calls(f"channel {self.name}", at_once=1)
 
-    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        if (shown := _shown_here(message)) is None:
-            return Sent()
-        return await outcome_of(self._calls, lambda: self._write(shown), SECONDS)
-
-    def _write(self, message: Message) -> None:
+    def _write(self, given: Message) -> None:
+        if (message := _shown_here(given)) is None:
+            return
         stream = self._stream()
         if self._logged(message.notice.receiver) and _log_is_shown_on(stream, _level_of(message)):
             return
@@ -112,23 +101,16 @@ class ConsoleChannel:
         stream.flush()
 
 
-class FileChannel:
+class FileChannel(MessageChannel):
     """A file (None: O9_ALERTS_LOG). Above `most_bytes` it is renamed to `NAME.1`, and older ones up to `NAME.kept`.
     Several processes may write to it.
     """
 
-    shows_the_first = True
-
-    name = "file"
-
     def __init__(self, path: str | Path | None = None, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT) -> None:
+        super().__init__("file", SECONDS, at_once=1)
         self._path = Path(path or settings().alerts_log).expanduser()
         self._most_bytes = most_bytes
         self._kept = kept
-        self._calls = Calls(f"channel {self.name}", at_once=1)
-
-    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
-        return await outcome_of(self._calls, lambda: self._write(message), SECONDS)
 
     def _write(self, message: Message) -> None:
         entry = f"{moment(message.notice.at)}  {message.title}\n{_indented(message.body())}\n".encode()

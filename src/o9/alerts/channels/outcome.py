@@ -22,7 +22,7 @@ from o9.alerts.pipeline.notice import Notice
 from o9.model.optimization import utc_now
 from o9.text.cut import cut
 from o9.text.escape import chat_line
-from o9.user_code.calls import Busy, Calls, Unanswered
+from o9.user_code.calls import AT_ONCE, Busy, Calls, Unanswered
 
 REASON_LIMIT = 300
 UNKNOWN = "; whether it arrived is unknown"
@@ -52,6 +52,30 @@ class Channel(Protocol):
     def name(self) -> str: ...
 
     async def send(self, message: Message, notice: Notice) -> Sent | Failed: ...
+
+
+class MessageChannel:
+    """A channel that sends what a message says, in a thread: by `_write`, and whatever that raises is a failure.
+
+    It needs no more of a notice than its first alerts and how many there are.
+    """
+
+    shows_the_first = True
+
+    def __init__(self, name: str, seconds: float, secrets: Secrets = NONE_KNOWN, at_once: int = AT_ONCE) -> None:
+        self.name = name
+        self._seconds = seconds
+        self._secrets = secrets
+        self._calls = Calls(f"channel {name}", at_once)
+
+    async def send(self, message: Message, notice: Notice) -> Sent | Failed:
+        return await outcome_of(self._calls, lambda: self._write(message), self._seconds, self._secrets)
+
+    def _write(self, message: Message) -> Failed | None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
 
 
 def failed(
