@@ -20,9 +20,8 @@ from alert_scripts import written
 from alertmanager import Message
 
 from o9.alerts.config.schema import load
-from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Engine
-from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.simulation import Script, TimelineEntry, apply, for_people, load_script, simulate
 
 FILES = sorted((Path(__file__).parent / "timelines").glob("*.yaml"))

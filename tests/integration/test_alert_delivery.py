@@ -27,7 +27,7 @@ from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.registry import channel_of
 from o9.alerts.messages.render import Form, Message
 from o9.alerts.messages.samples import samples
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.model.errors import OptimizationValidationError
 
 ONE, MANY, OVER = samples()["one alert"], samples()["a group of 14"], samples()["resolved"]
@@ -92,7 +92,7 @@ async def test_slack(services: HookServer) -> None:
     assert attachment["title"] == "[CRITICAL] 14 alerts firing, 2 resolved"
     assert attachment["color"] == "#A32037"
     text = attachment["text"]
-    assert text.startswith("14 alerts fire: 3 critical, 3 error, 8 warning. 2 are over.")
+    assert text.startswith("Firing: 3 critical, 3 error, 8 warning. Resolved: 1 critical, 1 warning.")
     assert "10. *WARNING* Plateaued: trend-7-8" in text
     assert "<https://o9.example.com/optimizations/5>" in text
     assert "*and 6 more:* o9 alerts list" in text
@@ -186,7 +186,7 @@ async def test_mail_with_tls_and_login(mail: tuple[MailServer, str]) -> None:
     assert page is not None
     assert page.get_content().replace("\r\n", "\n").strip() == Message(MANY).body(Form.PAGE)
     for each in (
-        "14 alerts fire",
+        "Firing: 3 critical",
         "CRITICAL",
         "均值回归-a股-9",
         "and 6 more",

@@ -19,7 +19,7 @@ from o9.alerts.channels.outcome import Failed, Sent
 from o9.alerts.channels.registry import FunctionChannel, channel_of
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.messages.render import Form, Message
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.alerts.service.delivery import Delivery
 from o9.alerts.service.repository import MAY_BE_DOUBLE, notice_in
 from o9.model.errors import StoreUnavailableError

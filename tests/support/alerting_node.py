@@ -17,7 +17,7 @@ from pathlib import Path
 
 from o9.alerts.channels.outcome import Sent
 from o9.alerts.messages.render import Message
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.optimization import OptimizationAlert
 

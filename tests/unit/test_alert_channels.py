@@ -36,7 +36,7 @@ from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, red
 from o9.alerts.channels.registry import BlockChannel, FunctionChannel, built_in_channels, channel_of
 from o9.alerts.messages.render import Message
 from o9.alerts.messages.samples import samples
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.user_code.calls import Calls

@@ -10,8 +10,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from o9.alerts.config.rules import BUILT_IN
-from o9.alerts.rules.expressions import condition_of, contradiction
-from o9.alerts.rules.metrics import FLAG, LABELS, QUANTITIES, WORDS, Quantity, Scope, Unit, is_figure, quantity_of
+from o9.alerts.rules.metrics import (
+    FLAG,
+    LABELS,
+    QUANTITIES,
+    WORDS,
+    Quantity,
+    Scope,
+    Unit,
+    condition_of,
+    contradiction,
+    is_figure,
+    quantity_of,
+)
 
 SCOPES = [scope for scope in Scope if QUANTITIES[scope]]
 SIGNS = (">", ">=", "<", "<=", "==", "!=")

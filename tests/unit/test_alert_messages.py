@@ -18,8 +18,7 @@ from markdown_it import MarkdownIt
 from o9.alerts.messages.markdown import markdown_text
 from o9.alerts.messages.render import Form, Message, checked_link
 from o9.alerts.messages.samples import samples
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.model.states import AlertLevel
 from o9.text.cut import ELLIPSIS, cut, cut_lines, size
 from o9.text.escape import chat_line, chat_lines
@@ -148,7 +147,7 @@ def test_a_group_shows_the_first_ten_and_how_many_more(form: Form) -> None:
     shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
     assert len(set(shown)) == 10
     assert "and 6 more" in told
-    assert "14 alerts fire: 3 critical, 3 error, 8 warning. 2 are over." in told
+    assert "Firing: 3 critical, 3 error, 8 warning. Resolved: 1 critical, 1 warning." in told
 
 
 @pytest.mark.parametrize("form", list(Form))
@@ -157,7 +156,7 @@ def test_of_a_group_the_news_are_shown_first(form: Form) -> None:
     shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
     assert list(dict.fromkeys(shown))[:5] == ["0", "1", "3", "2", "14"]
     assert [told.count(f"{each}, NEW") for each in ("CRITICAL", "ERROR", "WARNING", "RESOLVED")] == [1, 1, 2, 0]
-    news = "4 are new: 1 critical, 1 error, 2 warning. 1 is over. 10 were known and still fire: 2 critical, 2 error, 6"
+    news = "New: 1 critical, 1 error, 2 warning. Resolved: 1 warning. Known: 2 critical, 2 error, 6 warning."
     assert news in told
 
 
@@ -166,9 +165,7 @@ def test_what_is_over_is_among_those_that_are_shown_of_hundreds() -> None:
     over = replace(alert(optimization="carry-fx"), alert_id="over", ends_at=NOW)
     told = message(replace(notice(*known, resolved=(over,)), known=443))
     assert told.title == "[ERROR] Trials fail (1 resolved, 443 known)"
-    assert told.body().startswith(
-        "1 is over. 443 were known and still fire: 443 error.\n\n1. RESOLVED Trials fail: carry-fx\n"
-    )
+    assert told.body().startswith("Resolved: 1 error. Known: 443 error.\n\n1. RESOLVED Trials fail: carry-fx\n")
 
 
 def test_what_is_over_says_so_and_asks_for_nothing() -> None:

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from o9.alerts.messages.markdown import PRINTED, Template, TemplateError
 from o9.alerts.messages.render import Form, Message, check_template
-from o9.alerts.messages.templating import PRINTED, Template, TemplateError
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from o9.alerts.messages.render import Form, Message
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.cli.views.alerts import Listed, alerts_view
 from o9.model.states import AlertLevel
 from o9.store.alerts.queries import Episode

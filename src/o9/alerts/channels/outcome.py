@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from o9.alerts.channels.redaction import NONE_KNOWN, Secrets, redacted
 from o9.alerts.messages.render import Message
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.model.optimization import utc_now
 from o9.text.cut import cut
 from o9.text.escape import chat_line

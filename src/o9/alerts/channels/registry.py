@@ -25,8 +25,7 @@ from o9.alerts.channels.outcome import Channel, Failed, MessageChannel, Sent, fa
 from o9.alerts.channels.redaction import Secrets, guarded, host_in, parts_of
 from o9.alerts.config.schema import BLOCK, EVERY_CHANNEL, Configuration
 from o9.alerts.messages.render import Form, Message
-from o9.alerts.pipeline.alert import optimization_alert_of
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.alert import Notice, NoticeKind, optimization_alert_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
 from o9.strategies.registry import is_async

@@ -16,8 +16,7 @@ from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from o9.alerts.config.fields import Level, Name, SpanOrZero, Words, as_text, one_of
 from o9.alerts.pipeline.alert import VALUE_LIMIT
-from o9.alerts.rules.expressions import condition_of, contradiction
-from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words
+from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words, condition_of, contradiction
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
 from o9.config.document import Document
 from o9.model.errors import Faults, OptimizationValidationError

@@ -22,11 +22,10 @@ from typing import Final
 import jinja2
 from markupsafe import Markup, escape
 
-from o9.alerts.messages.markdown import html_of, text_of
+from o9.alerts.messages.markdown import Template, TemplateError, html_of, text_of
 from o9.alerts.messages.samples import samples
-from o9.alerts.messages.templating import Template, TemplateError
 from o9.alerts.messages.view import Detail, View, address, view_of, worst_of
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.text.cut import cut, cut_lines, size

@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from o9.alerts.pipeline.alert import Alert, in_order
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, in_order
 from o9.model.states import AlertLevel
 
 _NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
-from o9.alerts.messages.templating import Address, Prose
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.messages.markdown import Address, Prose
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.alerts.rules.metrics import FLAG, LABELS, QUANTITIES, Scope
 from o9.model.states import AlertLevel
 from o9.text.cut import cut, cut_naming
 from o9.text.escape import chat_line, chat_lines
-from o9.text.format import duration, figure, moment
+from o9.text.format import count, duration, figure, moment
 
 NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
 LABELLED_LIMIT, HEADLINE_LABELLED_LIMIT, VALUE_LIMIT = 160, 60, 40
@@ -228,43 +227,29 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
         # Title and subject distinguish an alert of a rule.
         which = "" if "rule" in alert.labels else labelled(alert.labels, *said_of(alert))
         return f"{out} ({cut(which, HEADLINE_LABELLED_LIMIT)})" if which else out
-    counts = _counts(notice)
+    sides = _sides(notice)
+    counts = [f"{len(alerts):,} {what}" for what, alerts in sides.items()]
     if title:
         title += f": {_name(series)}" if (series := notice.group_labels.get("series")) else ""
-        return f"{title} ({', '.join(f'{count:,} {what}' for what, count in counts)})"
-    (what, count), *others = counts
-    first = f"{count:,} {'alert' if count == 1 else 'alerts'} {what}"
-    return ", ".join([first, *(f"{count:,} {what}" for what, count in others)])
+        return f"{title} ({', '.join(counts)})"
+    (what, alerts), *_ = sides.items()
+    return ", ".join([f"{count(len(alerts), 'alert')} {what}", *counts[1:]])
 
 
-def _counts(notice: Notice) -> list[tuple[str, int]]:
-    """48 firing; 4 new, 44 known; 1 resolved, 443 known"""
-    fires, over = len(notice.firing), len(notice.resolved)
+def _sides(notice: Notice) -> dict[str, Sequence[Alert]]:
+    """What is firing and what is resolved; where some of it was known, what is new, resolved, and known."""
     if notice.kind is not NoticeKind.FIRING or not notice.known:
-        counts = {"firing": fires, "resolved": over}
+        sides = {"firing": notice.firing, "resolved": notice.resolved}
     else:
-        counts = {"new": fires - notice.known, "resolved": over, "known": notice.known}
-    return [(what, count) for what, count in counts.items() if count]
+        sides = {"new": notice.new, "resolved": notice.resolved, "known": notice.firing[len(notice.new) :]}
+    return {what: alerts for what, alerts in sides.items() if alerts}
 
 
 def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
     why = cut(chat_line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
     parts = [f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"]
-    fires, new, over = len(notice.firing), len(notice.new), len(notice.resolved)
-    known = notice.known if notice.kind is NoticeKind.FIRING else 0
-    if len(everything) == 1:
-        return parts[0]
-    if not fires:
-        parts.append(f"All {over:,} alerts are over.")
-    elif not known:
-        parts.append(f"{fires:,} {'alert fires' if fires == 1 else 'alerts fire'}: {_levels(notice.firing)}.")
-    elif new:
-        parts.append(f"{new:,} {'is' if new == 1 else 'are'} new: {_levels(notice.new)}.")
-    if fires and over:
-        parts.append(f"{over:,} {'is' if over == 1 else 'are'} over.")
-    if known:
-        goes_on = "was known and still fires" if known == 1 else "were known and still fire"
-        parts.append(f"{known:,} {goes_on}: {_levels(notice.firing[new:])}.")
+    if len(everything) > 1:
+        parts += [f"{what.capitalize()}: {_levels(alerts)}." for what, alerts in _sides(notice).items()]
     return " ".join(filter(None, parts))
 
 

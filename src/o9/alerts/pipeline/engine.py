@@ -30,9 +30,8 @@ from weakref import WeakValueDictionary
 
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, merged
+from o9.alerts.pipeline.alert import Alert, Notice, merged
 from o9.alerts.pipeline.groups import Flush, Group, Held, Known, Place
-from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.silences import Silence, Silences

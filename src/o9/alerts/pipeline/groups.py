@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from o9.alerts.config.schema import Receiver
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, in_order
-from o9.alerts.pipeline.notice import Notice, NoticeKind
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, in_order
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key
 from o9.alerts.pipeline.stages import GOES_ON, StageDecision

@@ -26,11 +26,10 @@ from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from o9.alerts.config.fields import Span, SpanOrZero, Words, as_text, level_of
 from o9.alerts.config.schema import Configuration
-from o9.alerts.pipeline.alert import Alert, expected_to_end
+from o9.alerts.pipeline.alert import Alert, Notice, expected_to_end
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.silences import Silence, checked
 from o9.config.document import Document, DocumentError, read
 from o9.model.errors import Faults, OptimizationAlertError, OptimizationValidationError

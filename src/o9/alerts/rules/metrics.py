@@ -1,16 +1,24 @@
-"""The figures that rules compare, by scope, with their units and bounds, and the names that alerts may use.
+"""Figures and conditions over them, as people write them: `failure_rate > 20% and last_hour.ended >= 10`.
 
-`QUANTITIES` has the figures, `LABELS` the labels of a scope's alerts, `WORDS` what else their texts may name. Pure.
+`QUANTITIES` has the figures of each scope, with their units and bounds, `LABELS` the labels of its alerts, `WORDS` what
+else their texts may name. A condition is a comparison, or several joined by `and` and `or`, with parentheses. A limit
+is a number, a share in percent, or a duration, which means its seconds; it has to suit the figure's unit and lie within
+its bounds. An unknown figure makes a condition unknown, not false. Pure.
 """
 
 from __future__ import annotations
 
+import ast
+import math
+import operator
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
+from o9.alerts.config.fields import span_of
+from o9.text.format import percent
 from o9.text.suggest import suggestion
 
 
@@ -178,3 +186,182 @@ def _unknown(name: str, scope: Scope, kind: str, known: Mapping[Scope, Collectio
     """That a scope has no such figure or name, and what was probably meant."""
     elsewhere = next((f"; `scope: {other.value}` has it" for other in Scope if name in known[other]), None)
     return f"`{scope.value}` has no {kind} {name!r:.80}{elsewhere or suggestion(name, known[scope])}"
+
+
+Figures = Mapping[str, float | None]
+
+
+class Reading(str, Enum):
+    """What the figures say of a rule."""
+
+    HOLDS = "holds"
+    BETWEEN = "between"
+    """Its condition does not hold, and it is not clear yet."""
+    CLEAR = "clear"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    figure: str
+    sign: str
+    limit: float
+
+    def holds(self, figures: Figures) -> bool | None:
+        """None where the figure is unknown, or no number."""
+        value = figures.get(self.figure)
+        return None if value is None or math.isnan(value) else _SIGNS[self.sign](value, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """By `and`, or with `either` by `or`."""
+
+    parts: tuple[Comparison | Joined, ...]
+    either: bool = False
+
+    def holds(self, figures: Figures) -> bool | None:
+        """None where an unknown figure decides."""
+        answers = [part.holds(figures) for part in self.parts]
+        if self.either in answers:  # one such answer is enough
+            return self.either
+        return None if None in answers else not self.either
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`text` is how it was written; `comparisons` are those in `expression`."""
+
+    text: str
+    expression: Comparison | Joined
+    comparisons: tuple[Comparison, ...]
+
+    def holds(self, figures: Figures) -> bool | None:
+        """None where an unknown figure decides."""
+        return self.expression.holds(figures)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.figure for each in self.comparisons))
+
+
+def reading(when: Condition, clear: Condition | None, figures: Figures) -> Reading:
+    """`clear` None: it is clear where `when` does not hold. What holds is not clear, whatever `clear` says."""
+    holds = when.holds(figures)
+    if holds:
+        return Reading.HOLDS
+    cleared = True if clear is None else clear.holds(figures)
+    if holds is None or cleared is None:
+        return Reading.UNKNOWN
+    return Reading.CLEAR if cleared else Reading.BETWEEN
+
+
+def condition_of(text: str, scope: Scope) -> Condition:
+    """The condition in `text`. Raises ValueError, with the remedy."""
+    text = text.strip()
+    found: list[Comparison] = []
+
+    def word(written: re.Match[str]) -> str:
+        return written[0].lower() if written[0].lower() in ("and", "or") else f"_[{written[0]!r}]"
+
+    def expression(node: ast.expr) -> Comparison | Joined:
+        match node:
+            case ast.BoolOp(op, parts):
+                return Joined(tuple(map(expression, parts)), isinstance(op, ast.Or))
+            case ast.Compare(
+                ast.Subscript(slice=ast.Constant(figure)), [sign], [ast.Subscript(slice=ast.Constant(limit))]
+            ) if type(sign) in _WRITTEN:
+                found.append(_comparison(str(figure), _WRITTEN[type(sign)], str(limit), scope))
+                return found[-1]
+        raise SyntaxError
+
+    try:
+        # Figures and limits are no Python: each is read as a name in brackets.
+        return Condition(text, expression(ast.parse(_WORD.sub(word, text), mode="eval").body), tuple(found))
+    except (SyntaxError, RecursionError, MemoryError):
+        figure = next((name for name in (*_WORD.findall(text), *QUANTITIES[scope]) if is_figure(name, scope)), None)
+        limit = "20%" if figure is None else _EXAMPLES[quantity_of(figure, scope).unit].split()[0]
+        example = f"`{figure or 'failure_rate'} > {limit}`"
+        raise ValueError(
+            f"{text!r:.80} is no comparison, nor several joined by `and` or `or`; write {example}"
+        ) from None
+
+
+def contradiction(when: Condition, clear: Condition) -> str | None:
+    """Why `clear` cannot belong to `when`, where both are one comparison of the same figure; else None."""
+    first, second = when.expression, clear.expression
+    if not isinstance(first, Comparison) or not isinstance(second, Comparison) or first.figure != second.figure:
+        return None
+    if first.sign[0] not in "<>" or second.sign[0] not in "<>":
+        return None
+    if first.sign[0] == second.sign[0]:
+        other = f"`{first.figure} {first.sign.translate(_MIRRORED)} {first.limit:g}`"
+        return f"it is on the same side as `when: {when.text}`; write the other side, such as {other}"
+    if second.limit > first.limit if first.sign[0] == ">" else second.limit < first.limit:
+        return f"between its limit and that of `when: {when.text}` both hold; clear begins at {first.limit:g} or beyond"
+    return None
+
+
+_SIGNS: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+_WRITTEN: dict[type[ast.cmpop], str] = {
+    ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip
+_MIRRORED = str.maketrans("<>", "><")
+_WORD = re.compile(r"[^\s<>=!()]+(?:\s+%)?")
+_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)")
+_EXAMPLES = {
+    Unit.SHARE: "20% or 0.2", Unit.PERCENT: "80% or 80", Unit.SECONDS: "10m or 1h30m or 90", Unit.COUNT: "10",
+    Unit.NUMBER: "0.5", Unit.MEBIBYTES: "2048", Unit.OWN: "0.5 or 20% or 10m",
+}  # fmt: skip
+# What a unit is compared with, beside plain numbers.
+_TAKES = {
+    Unit.SHARE: (Unit.SHARE,), Unit.PERCENT: (Unit.SHARE,), Unit.SECONDS: (Unit.SECONDS,),
+    Unit.OWN: (Unit.SHARE, Unit.SECONDS),
+}  # fmt: skip
+
+
+def _comparison(figure: str, sign: str, given: str, scope: Scope) -> Comparison:
+    if not is_figure(figure, scope) and is_figure(given, scope):
+        raise ValueError(f"the figure comes first; write it as `{given} {sign.translate(_MIRRORED)} {figure}`")
+    quantity = quantity_of(figure, scope)
+    suits = f"`{figure}` is {quantity.unit.value}; write it as {_EXAMPLES[quantity.unit]}"
+    try:
+        limit, unit = _limit(given)
+    except ValueError:
+        raise ValueError(f"{given!r:.80} is no number, share or duration; {suits}") from None
+    if unit is not Unit.NUMBER and unit not in _TAKES.get(quantity.unit, ()):
+        raise ValueError(f"{given!r:.80} is {unit.value}; {suits}")
+    made = Comparison(figure, sign, limit / 100 if unit is Unit.SHARE and quantity.unit is not Unit.PERCENT else limit)
+    _check_bounds(made, quantity, given)
+    return made
+
+
+def _limit(text: str) -> tuple[float, Unit]:
+    """A share in percent. Raises ValueError."""
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return span_of(text, zero=True).total_seconds(), Unit.SECONDS
+    if not math.isfinite(limit := float(found[1])):
+        raise ValueError
+    return limit, Unit.SHARE if found[2] else Unit.NUMBER
+
+
+def _check_bounds(part: Comparison, quantity: Quantity, given: str) -> None:
+    """Raises ValueError where no value of the quantity makes it true, or where each does."""
+    limit, low, high = part.limit, quantity.low, quantity.high
+    within, equality = low <= limit <= high, part.sign in ("==", "!=")
+    if equality and within and (quantity.unit is not Unit.COUNT or limit.is_integer()):
+        return
+    answers = {part.sign == "!="} if equality else {part.holds({part.figure: end}) for end in (low, high)}
+    if len(answers) == 2:
+        return
+    ends = [percent(end) if quantity.unit is Unit.SHARE else f"{end:g}" for end in (low, high)]
+    lies = f"lies between {' and '.join(ends)}" if high < math.inf else f"is never below {ends[0]}"
+    if within and equality:
+        lies = "is a whole number"
+    is_percent = quantity.unit is Unit.SHARE and 1 < limit <= 100 and "%" not in given
+    remedy = f"; did you mean `{part.figure} {part.sign} {given}%`?" if is_percent else ""
+    holds = "always holds" if True in answers else "never holds"
+    raise ValueError(f"`{part.figure} {part.sign} {given}` {holds}: `{part.figure}` {lies}{remedy}")

@@ -18,8 +18,19 @@ from pydantic import TypeAdapter
 
 from o9.alerts.pipeline.alert import digest
 from o9.alerts.pipeline.reasons import RuleReason
-from o9.alerts.rules.expressions import Condition, Figures, Reading, reading
-from o9.alerts.rules.metrics import INSTANTS, PLACEHOLDER, Scope, Unit, is_figure, placeholders, quantity_of
+from o9.alerts.rules.metrics import (
+    INSTANTS,
+    PLACEHOLDER,
+    Condition,
+    Figures,
+    Reading,
+    Scope,
+    Unit,
+    is_figure,
+    placeholders,
+    quantity_of,
+    reading,
+)
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.text.format import duration, percent

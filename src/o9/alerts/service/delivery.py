@@ -22,7 +22,7 @@ from o9.alerts.channels.outcome import Channel, Failed, Sent, failed
 from o9.alerts.channels.registry import shows_the_first
 from o9.alerts.config.schema import Configuration
 from o9.alerts.messages.render import SHOWN, Message
-from o9.alerts.pipeline.notice import Notice
+from o9.alerts.pipeline.alert import Notice
 from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError

@@ -21,9 +21,8 @@ from datetime import datetime, timedelta
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.loader import AlertsFile
 from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL
-from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Changes, Engine, InternalError, Snapshot
-from o9.alerts.pipeline.notice import Notice
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.service.delivery import TRIED_FOR
 from o9.alerts.service.repository import alert_in, all_open, known_of, new_notice, silence_in, suppressed

@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.alerts.messages.view import CLOCKS_DIFFER
-from o9.alerts.pipeline.alert import Alert, fingerprint_of, labels_of
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, fingerprint_of, labels_of
 from o9.alerts.pipeline.groups import Held, Known
 from o9.alerts.pipeline.matchers import parse, written
-from o9.alerts.pipeline.notice import Notice, NoticeKind
 from o9.alerts.pipeline.reasons import is_expired
 from o9.alerts.pipeline.silences import Silence
 from o9.alerts.pipeline.stages import Damping, changes_of, kept

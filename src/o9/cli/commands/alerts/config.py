@@ -25,9 +25,8 @@ if not help_only:
     from o9.alerts.channels.redaction import redacted
     from o9.alerts.config.loader import read_file
     from o9.alerts.config.schema import Configuration, Read, load, read
-    from o9.alerts.pipeline.alert import Alert
+    from o9.alerts.pipeline.alert import Alert, Notice
     from o9.alerts.pipeline.groups import Held
-    from o9.alerts.pipeline.notice import Notice
     from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns, load_script
     from o9.alerts.pipeline.simulation import simulate as entries_of
     from o9.cli.console import complain, say, show, write_json, write_json_list

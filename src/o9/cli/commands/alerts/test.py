@@ -26,8 +26,7 @@ if not failures.help_only:
     from o9.alerts.channels.registry import built_in_channels, channel_name, channel_of
     from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
     from o9.alerts.messages.render import Message
-    from o9.alerts.pipeline.alert import Alert
-    from o9.alerts.pipeline.notice import Notice, NoticeKind
+    from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
     from o9.cli.answers import who
     from o9.cli.console import complain, show, write_json
     from o9.model.logs import configure_logging
