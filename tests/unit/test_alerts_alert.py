@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from o9.alerts.pipeline.alert import (
     Alert,
-    expected_to_end,
     fingerprint_of,
     in_order,
     labels_of,
@@ -126,13 +125,6 @@ def test_what_two_tellings_make(known: Alert, then: Alert, start: float, end: fl
     made = merged(known, then, NOW)
     assert made.starts_at == NOW + start * MINUTE
     assert made.ends_at == (None if end is None else NOW + end * MINUTE)
-
-
-def test_a_source_that_repeats_its_alerts_gives_them_an_end() -> None:
-    made = expected_to_end(alert(), NOW, 5 * MINUTE)
-    assert (made.ends_at, made.expected_end) == (NOW + 5 * MINUTE, True)
-    assert expected_to_end(alert(), NOW, None) == alert()
-    assert expected_to_end(alert(ends=1), NOW, 5 * MINUTE) == alert(ends=1)
 
 
 def test_the_worst_come_first_and_then_the_oldest() -> None:

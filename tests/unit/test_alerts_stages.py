@@ -15,7 +15,7 @@ from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.reasons import NotifyReason, RuleReason, ended_by_rule, is_expired
 from o9.alerts.pipeline.routing import Route, group_key, routes_of
-from o9.alerts.pipeline.silences import Silence, Silences, checked
+from o9.alerts.pipeline.silences import Silence, checked
 from o9.alerts.pipeline.stages import (
     GOES_ON,
     Damping,
@@ -69,7 +69,7 @@ def facts(
         inhibitions.put(source, firing=True)
     return GroupContext(
         inhibitions,
-        Silences(silences),
+        silences,
         interval,
         {of.fingerprint: changes},
         Damping(changes=3, within=HOUR, quiet=HOUR),

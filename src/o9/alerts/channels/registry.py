@@ -43,11 +43,6 @@ def built_in_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[s
     return {"log": LogChannel(), "console": ConsoleChannel(logged=logged), "file": FileChannel()}
 
 
-def shows_the_first(channel: Channel) -> bool:
-    """Whether it sends what the message says, and needs no more of the notice than its first alerts and counts."""
-    return bool(getattr(channel, "shows_the_first", False))
-
-
 def channel_of(name: str, what: Any) -> Channel:
     """The channel `name`: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body,
     subject)`, or a channel.

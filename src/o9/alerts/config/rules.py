@@ -50,6 +50,7 @@ def _label(name: str) -> str:
 
 
 Label = Annotated[Name, AfterValidator(_label)]
+ScopeName = Annotated[Scope, PlainValidator(lambda value: _SCOPES[one_of(as_text(value), _SCOPES, "scope")])]
 Value = Annotated[Words, Field(max_length=VALUE_LIMIT)]
 
 
@@ -74,9 +75,7 @@ class RuleEntry(Typed):
     clear: Words | None = None
     lasts: SpanOrZero | None = Field(None, alias="for")
     keep_firing_for: SpanOrZero | None = None
-    scope: Annotated[Scope | None, PlainValidator(lambda value: _SCOPES[one_of(as_text(value), _SCOPES, "scope")])] = (
-        None
-    )
+    scope: ScopeName | None = None
     level: Level | None = None
     title: Annotated[Words, Field(max_length=TITLE_LIMIT), AfterValidator(not_blank)] | None = None
     message: Words | None = None

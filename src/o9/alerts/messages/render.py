@@ -60,7 +60,7 @@ def check_template(name: str, source: str) -> None:
     template = _compiled(name, source)
     for what, sample in samples().items():
         try:
-            template.render(vars(view_of(sample, _WHOLE, None)))
+            template.render({**vars(view_of(sample, _WHOLE, None)), "fault": ""})
         except TemplateError as error:
             raise OptimizationValidationError(name, f"it fails on a sample ({what}): {error}") from None
 
@@ -118,13 +118,13 @@ class Message:
         return f"<Message {self.title!r}>"
 
     def _written(self, name: str, detail: Detail) -> str:
-        values = vars(self._view(detail))
-        source = self._templates.get(name)
-        if source is None or name in self._faults:
-            return _standard(name).render({**values, "fault": self._faults.get(name, "")})
+        own = None if name in self._faults else self._templates.get(name)
+        values = {**vars(self._view(detail)), "fault": self._faults.get(name, "")}
         try:
-            return _compiled(name, source).render(values)
+            return _compiled(name, own or _source(f"{name}.j2")).render(values)
         except TemplateError as error:
+            if own is None:
+                raise
             self._faults[name] = f"templates.{name} failed: {error}"
             logger.warning("templates.%s failed, O9's own is taken: %s", name, error)
             return self._written(name, detail)
@@ -148,13 +148,7 @@ class Message:
 
 @lru_cache(maxsize=100)
 def _compiled(name: str, source: str) -> Template:
-    return Template(source, name, markdown=name == "body", names=_READ)
-
-
-@cache
-def _standard(name: str) -> Template:
-    file = {"title": "title.j2", "body": "body.md.j2"}[name]
-    return Template(_source(file), name, markdown=name == "body", names=(*_READ, "fault"))
+    return Template(source, name, markdown=name == "body", names=(*_READ, "fault"))
 
 
 @cache
@@ -162,6 +156,7 @@ def _mail() -> jinja2.Template:
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_source("mail.html"))
 
 
+@cache
 def _source(file: str) -> str:
     return files("o9.alerts.messages").joinpath("templates", file).read_text(encoding="utf-8")
 

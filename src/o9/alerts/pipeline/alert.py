@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any
 
@@ -164,13 +164,6 @@ def optimization_alert_of(alert: Alert, now: datetime) -> OptimizationAlert:
         resolved_at=alert.ends_at if resolved else None,
         metadata=dict(alert.metadata),
     )
-
-
-def expected_to_end(alert: Alert, now: datetime, resolve_timeout: timedelta | None) -> Alert:
-    """`alert` from a source that repeats its alerts: resolved after `resolve_timeout` unless repeated."""
-    if resolve_timeout is None or alert.ends_at is not None:
-        return alert
-    return replace(alert, ends_at=now + resolve_timeout, expected_end=True)
 
 
 def merged(known: Alert, given: Alert, now: datetime) -> Alert:

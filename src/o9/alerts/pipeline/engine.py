@@ -34,7 +34,7 @@ from o9.alerts.pipeline.alert import Alert, Notice, merged
 from o9.alerts.pipeline.groups import Flush, Group, Held, Known, Place
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
-from o9.alerts.pipeline.silences import Silence, Silences
+from o9.alerts.pipeline.silences import Silence
 from o9.alerts.pipeline.stages import CountedChanges, Inhibitions, StageDecision
 
 _SWEPT_EVERY = timedelta(minutes=1)
@@ -82,7 +82,7 @@ class Engine:
         self.configuration = configuration
         self._known: dict[str, Known] = {}
         self._inhibitions = Inhibitions(configuration.inhibit_rules)
-        self._silences = Silences()
+        self._silences: dict[str, Silence] = {}
         self._changes = CountedChanges(configuration.flapping)
         self._sweep_at: datetime | None = None
         self._places: WeakValueDictionary[tuple[str, Grouping], Place] = WeakValueDictionary()
@@ -94,7 +94,7 @@ class Engine:
         self._closed: list[str] = []
 
     def take(self, alerts: Iterable[Alert], now: datetime) -> None:
-        """Alerts from sources. One that repeats its alerts gives them an end (`alert.expected_to_end`)."""
+        """Alerts from sources. One that repeats its alerts gives them an `expected_end`."""
         for given in alerts:
             try:
                 self._take(given, now)
@@ -103,10 +103,10 @@ class Engine:
 
     def put_silence(self, silence: Silence) -> None:
         """Adds it, or replaces the one of its id; `silences.checked` says what is acceptable."""
-        self._silences.put(silence)
+        self._silences[silence.silence_id] = silence
 
     def end_silence(self, silence_id: str) -> None:
-        self._silences.take_out(silence_id)
+        self._silences.pop(silence_id, None)
 
     def acknowledge(self, fingerprint: str, by: str) -> None:
         """Of the episode that fires now: it is neither repeated nor escalated any more."""
@@ -154,7 +154,7 @@ class Engine:
     def snapshot(self) -> Snapshot:
         return Snapshot(
             tuple(replace(each, places=(), changes=self._changes.get(name, ())) for name, each in self._known.items()),
-            tuple(self._silences),
+            tuple(self._silences.values()),
             {key: (group.due_at, group.state()) for key, group in self._groups.items()},
         )
 
@@ -334,7 +334,7 @@ class Engine:
     def _facts(self, route: Route, now: datetime) -> stages.GroupContext:
         interval = stages.by_intervals(route, now, self.configuration.time_intervals)
         return stages.GroupContext(
-            self._inhibitions, self._silences, interval, self._changes, self.configuration.flapping
+            self._inhibitions, self._silences.values(), interval, self._changes, self.configuration.flapping
         )
 
     def _flush(self, group: Group, now: datetime) -> list[Notice]:
@@ -370,7 +370,7 @@ class Engine:
         if self._sweep_at is not None and now < self._sweep_at:
             return
         self._sweep_at = now + _SWEPT_EVERY
-        self._silences.forget(now)
+        self._silences = {name: each for name, each in self._silences.items() if each.ends_at > now}
         for fingerprint in list(self._changes):
             if not self._changes.is_quiet(fingerprint, now):
                 break  # they are in the order of their last change

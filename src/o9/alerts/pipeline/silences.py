@@ -8,7 +8,7 @@ message, in whatever case, or has exactly this optimization id (`opt-1` is not `
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -94,30 +94,10 @@ def checked(silence: Silence, now: datetime) -> Silence:
     return silence
 
 
-class Silences:
-    """Those that stand or will."""
-
-    def __init__(self, silences: Iterable[Silence] = ()) -> None:
-        self._by_id = {silence.silence_id: silence for silence in silences}
-
-    def __iter__(self) -> Iterator[Silence]:
-        return iter(self._by_id.values())
-
-    def put(self, silence: Silence) -> None:
-        """Adds it, or replaces the one of this id."""
-        self._by_id[silence.silence_id] = silence
-
-    def take_out(self, silence_id: str) -> None:
-        self._by_id.pop(silence_id, None)
-
-    def forget(self, now: datetime) -> None:
-        """Takes out those that are over."""
-        self._by_id = {name: each for name, each in self._by_id.items() if each.ends_at > now}
-
-    def muting(self, alert: Alert, now: datetime) -> Silence | None:
-        """Of those that stand and fit, the one that stands longest."""
-        fitting = (each for each in self._by_id.values() if each.stands(now) and each.fits(alert))
-        return max(fitting, key=lambda each: (each.ends_at, each.silence_id), default=None)
+def muting(silences: Iterable[Silence], alert: Alert, now: datetime) -> Silence | None:
+    """Of those that stand and fit, the one that stands longest."""
+    fitting = (each for each in silences if each.stands(now) and each.fits(alert))
+    return max(fitting, key=lambda each: (each.ends_at, each.silence_id), default=None)
 
 
 def _fits_pattern(pattern: str) -> Callable[[Alert], bool]:

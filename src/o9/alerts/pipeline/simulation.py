@@ -18,15 +18,15 @@ began, or what comes after `until`. It runs the real engine on the script's cloc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from o9.alerts.config.fields import Span, SpanOrZero, Words, as_text, level_of
 from o9.alerts.config.schema import Configuration
-from o9.alerts.pipeline.alert import Alert, Notice, expected_to_end
+from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
@@ -104,7 +104,10 @@ def apply(engine: Engine, happening: Happening) -> None:
     elif alert is not None and happening.what == "acknowledged":
         engine.acknowledge(alert.fingerprint, happening.author)
     elif alert is not None:
-        engine.take([expected_to_end(alert, now, engine.configuration.resolve_timeout)], now)
+        timeout = engine.configuration.resolve_timeout
+        if timeout is not None and alert.ends_at is None:  # its source does not repeat it
+            alert = replace(alert, ends_at=now + timeout, expected_end=True)
+        engine.take([alert], now)
 
 
 def columns(script: Script, entry: TimelineEntry) -> tuple[str, str, str]:
@@ -145,6 +148,16 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in labels.items() if value} | {"level": level.value}
 
 
+def _moment(value: Any) -> datetime:
+    try:
+        at = datetime.fromisoformat(as_text(value))
+    except ValueError:
+        raise ValueError(f"{value!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00") from None
+    if at.year not in YEARS:
+        raise ValueError(f"{value!r:.80} is not in the years {YEARS[0]} to {YEARS[-1]}")
+    return as_utc(at)
+
+
 Labels = Annotated[dict[str, Words], AfterValidator(_labels)]
 
 
@@ -181,7 +194,7 @@ class _Entry(Typed):
 
 
 class _File(Typed):
-    start: Annotated[datetime | None, PlainValidator(lambda value: _moment(as_text(value)))] = None
+    start: Annotated[datetime, PlainValidator(_moment)] = START
     until: Span | None = None
     happens: tuple[_Entry, ...]
 
@@ -190,7 +203,7 @@ def load_script(text: str, source: str = "the script") -> Script:
     """Raises DocumentError with all its faults, a line for each."""
     document = Document.parse(text, source)
     given = read(_File, document)
-    start, last = given.start or START, max((each.at for each in given.happens), default=timedelta(0))
+    start, last = given.start, max((each.at for each in given.happens), default=timedelta(0))
     until = last + AFTERWARDS if given.until is None else given.until
     faults, happenings, fired = Faults(), list[Happening](), set[str]()
     for index, entry in sorted(enumerate(given.happens), key=lambda each: each[1].at):
@@ -238,16 +251,6 @@ def _happening(entry: _Entry, start: datetime, line: int) -> Happening:
         ends_at=at if kind == "resolved" else at + lasts if lasts is not None else None,
     )
     return Happening(at, kind, alert=alert, author=entry.author)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00") from None
-    if moment.year not in YEARS:
-        raise ValueError(f"{text!r:.80} is not in the years {YEARS[0]} to {YEARS[-1]}")
-    return as_utc(moment)
 
 
 def _notice(notice: Notice) -> str:

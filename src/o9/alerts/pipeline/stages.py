@@ -21,7 +21,7 @@ from o9.alerts.pipeline.alert import Alert, Labels
 from o9.alerts.pipeline.matchers import Matchers, match
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route
-from o9.alerts.pipeline.silences import Silences
+from o9.alerts.pipeline.silences import Silence, muting
 from o9.alerts.pipeline.time_intervals import TimeIntervals, holding, none_holds
 from o9.model.faults import Typed
 from o9.text.format import duration
@@ -190,7 +190,7 @@ class GroupContext:
     """What the decisions on the alerts of one group rest on, beside them and the time."""
 
     inhibitions: Inhibitions
-    silences: Silences
+    silences: Collection[Silence]
     interval: StageDecision
     """What the route's time intervals say now: `by_intervals`."""
     changes: Mapping[str, Sequence[datetime]]
@@ -202,7 +202,7 @@ def suppressed(alert: Alert, now: datetime, known: GroupContext) -> StageDecisio
     """Whether anyone may be notified of it now: the first of these that holds it back."""
     if (source := known.inhibitions.muting(alert, now)) is not None:
         return StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
-    if (silence := known.silences.muting(alert, now)) is not None:
+    if (silence := muting(known.silences, alert, now)) is not None:
         return StageDecision(NotifyReason.SILENCED, silence.silence_id)
     if known.interval is not GOES_ON:
         return known.interval

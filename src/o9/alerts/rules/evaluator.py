@@ -48,6 +48,7 @@ PASS_SECONDS = 5.0
 PROBE_SECONDS = 10.0
 AGAIN, OVER_AFTER = timedelta(minutes=1), timedelta(minutes=5)
 PAGE = 500
+RUNNING = 1_000  # the newest of them
 UNTIL_RESOLVED = timedelta(days=3650)
 FIRST_LOOK = timedelta(minutes=10)  # what workers have ended before the first run of deliver-alerts
 OWN = frozenset({Scope.THIS_NODE, Scope.NODE_DEATH})  # what each node evaluates of itself
@@ -161,7 +162,8 @@ class RuleEvaluator:
             return {}, ()
         hours: Sequence[Row] = ()
         if any(name.startswith("last_") for name in asked):
-            hours = await self._store.read_async(queries.ended_since, rule_facts.first_hour(utc_now()))
+            first_hour = (utc_now() - timedelta(hours=24)).isoformat()[:13]
+            hours = await self._store.read_async(queries.ended_since, first_hour)
         return await self._statistics.get_global_statistics(), hours
 
     def _take(
@@ -181,8 +183,9 @@ class RuleEvaluator:
             turns += board.take(Scope.REPORT, facts, now)
             self._positions[REPORTS] = reports[-1]["id"]
         if Scope.OPTIMIZATION in scopes:
-            running = rule_facts.running_facts(store)
-            turns += board.take(Scope.OPTIMIZATION, [*running, *ended], now, complete=True)
+            running = store.read(queries.page, queries.Filter(status=OptimizationStatus.RUNNING), limit=RUNNING).items
+            facts = [*map(rule_facts.state_facts, running), *ended]
+            turns += board.take(Scope.OPTIMIZATION, facts, now, complete=True)
         if Scope.GLOBAL in scopes:
             queue = store.read(queries.queue, limit=rule_facts.QUEUE_COUNTED)
             turns += board.take(Scope.GLOBAL, [rule_facts.global_facts(*statistics, queue, now)], now)

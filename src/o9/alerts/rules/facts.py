@@ -35,7 +35,6 @@ QUEUE_COUNTED = 2_000
 LAST_RUNS = 10
 LEAST_RUNS = 5
 LOOKED_AT = 200  # of what completed last, for the last runs of one name
-RUNNING_LIMIT = 1_000
 GIVEN_UP = timedelta(days=1).total_seconds()
 LABEL_LIMIT = 120
 NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
@@ -84,14 +83,10 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
         if asked & {"trials", "failed_trials", "failed_share"}:
             figures |= _trials(store.read(queries.trial_counts, state.optimization_id))
     detail = str(state.issues[-1]) if state.issues and status is not S.COMPLETED else row["message"]
-    labels = {"error": error_of(detail)} if status is S.FAILED else {}
+    raised = _RAISED.search(detail)
+    error = raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]  # by which alerts are grouped
+    labels = {"error": error} if status is S.FAILED else {}
     return _of_optimization(state, figures, detail or "no reason is recorded", row["at"], labels)
-
-
-def running_facts(store: Store) -> list[SubjectFacts]:
-    """Of the newest RUNNING_LIMIT that run."""
-    running = store.read(queries.page, queries.Filter(status=S.RUNNING), limit=RUNNING_LIMIT).items
-    return [state_facts(state) for state in running]
 
 
 def state_facts(state: OptimizationState) -> SubjectFacts:
@@ -220,16 +215,14 @@ def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[Subjec
 
 def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> list[SubjectFacts]:
     """Of channels that are in use."""
-    return [
-        SubjectFacts(
-            row["channel"],
-            {"failing_seconds": _seconds_since(row["failing_since"], now)},
-            {"channel": row["channel"]},
-            words={"detail": row["error"] or ""},
-        )
-        for row in rows
-        if row["channel"] in known
-    ]
+    facts = []
+    for row in rows:
+        since = datetime.fromisoformat(row["failing_since"]) if row["failing_since"] else now
+        figures = {"failing_seconds": max(0.0, (now - since).total_seconds())}
+        words = {"detail": row["error"] or ""}
+        if row["channel"] in known:
+            facts.append(SubjectFacts(row["channel"], figures, {"channel": row["channel"]}, words=words))
+    return facts
 
 
 def global_facts(
@@ -251,11 +244,6 @@ def group_facts(scope: Scope, statistics: Mapping[str, Any], hours: Sequence[Row
     ]
 
 
-def first_hour(now: datetime) -> str:
-    """The hour from which `queries.ended_since` has the last day."""
-    return (now - timedelta(hours=24)).isoformat()[:13]
-
-
 def flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
     """All numbers in it, by their path."""
     figures: dict[str, float | None] = {}
@@ -265,12 +253,6 @@ def flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
         elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
             figures[f"{prefix}{name}"] = None if value is None else float(value)
     return figures
-
-
-def error_of(detail: str) -> str:
-    """The kind of error, by which alerts are grouped: its class, else its first line."""
-    raised = _RAISED.search(detail)
-    return raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]
 
 
 def _windows(hours: Sequence[Row], now: datetime) -> dict[str, float | None]:
@@ -335,7 +317,3 @@ def _bad(checks: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, An
 
 def _said(checks: Iterable[Mapping[str, Any]]) -> str:
     return "; ".join(str(check["words"]) for check in checks)
-
-
-def _seconds_since(since: str | None, now: datetime) -> float:
-    return 0.0 if since is None else max(0.0, (now - datetime.fromisoformat(since)).total_seconds())

@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from o9.alerts.channels.outcome import Channel, Failed, Sent, failed
-from o9.alerts.channels.registry import shows_the_first
 from o9.alerts.config.schema import Configuration
 from o9.alerts.messages.render import SHOWN, Message
 from o9.alerts.pipeline.alert import Notice
@@ -149,7 +148,8 @@ class Delivery:
 
     async def _send(self, channel: Channel, row: Row) -> Sent | Failed:
         try:
-            notice = await asyncio.to_thread(self._notice, row, shows_the_first(channel))
+            counts = getattr(channel, "shows_the_first", False)
+            notice = await asyncio.to_thread(self._notice, row, counts)
             known = self._configuration.receivers.get(row["receiver"])
             templates = {**self._configuration.templates, **(known.templates if known else {})}
             message = Message(notice, templates, self._configuration.link)

@@ -163,7 +163,9 @@ class Leader:
             self._engine = self._restored(now)
         elif reconfigure:
             self._engine = Engine.restored(self._file.configuration, self._engine.snapshot(), now)
-        ended = self._lapse()
+        self._ends_at = self._ends_next()
+        lapses = self._ends_at is not None and self._ends_at <= utc_now()
+        ended = tuple(self._store.write(LapseAlerts())) if lapses else ()
         self._give_up(now)
         self._take_silences(self._engine)
         if behind := self._take_alerts(self._engine, now):
@@ -186,10 +188,6 @@ class Leader:
     def _ends_next(self) -> datetime | None:
         ends_at = self._store.read(queries.next_end)
         return None if ends_at is None else datetime.fromisoformat(ends_at)
-
-    def _lapse(self) -> tuple[str, ...]:
-        ends_at = self._ends_next()
-        return tuple(self._store.write(LapseAlerts())) if ends_at is not None and ends_at <= utc_now() else ()
 
     def _quarantine(self, error: InternalError, now: datetime) -> None:
         """Everything else goes on at once, in an engine that is made without these alerts; their group begins anew."""

@@ -487,10 +487,8 @@ def span(field: str, value: Any) -> timedelta:
 
 def _statistics(store: Store) -> dict[str, Any]:
     """In a thread."""
-    counted: dict[str, dict[str, int]] = {
-        name: {} for name in ("received", "begun", "resolved", "acknowledged", "sent", "failed", "suppressed")
-    }
-    counted["possible_double"] = {}
+    names = ("received", "begun", "resolved", "acknowledged", "sent", "failed", "suppressed", "possible_double")
+    counted: dict[str, dict[str, int]] = {name: {} for name in names}
     for row in store.read(queries.alert_counts):
         counted.setdefault(str(row["what"]), {})[row["name"]] = row["count"]
     held = store.read(queries.leader, LEASE)
