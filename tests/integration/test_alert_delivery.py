@@ -19,6 +19,7 @@ import alert_servers
 import o9_testing
 import pytest
 import rule_subjects
+from alert_samples import samples
 from alert_servers import Answered, HookServer, MailServer, Received
 
 from o9.aggregator.prefect_server import prefect_client_settings
@@ -26,7 +27,6 @@ from o9.alerts.channels.apprise import AppriseChannel
 from o9.alerts.channels.outcome import Channel, Failed, Sent
 from o9.alerts.channels.registry import channel_of
 from o9.alerts.messages.render import Form, Message
-from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.alert import Notice
 from o9.model.errors import OptimizationValidationError
 

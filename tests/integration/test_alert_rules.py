@@ -18,7 +18,7 @@ from verdicts import FORECAST, keep_verdict, verdict
 
 from o9.alerts.rules.evaluator import FIRST_LOOK, RULES, RuleService
 from o9.alerts.rules.facts import report_facts
-from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, is_figure, quantity_of
+from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, quantity_of
 from o9.alerts.rules.rules import Board, SubjectFacts, Turn
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
@@ -505,7 +505,7 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
         judge._take(board, utc_now(), None, await judge._read_statistics(board))
         assert set(names) - {name for name, _ in seen[scope]} == set()
         for name, value in seen[scope]:
-            if value is not None and is_figure(name, scope):
+            if value is not None and quantity_of(name, scope):
                 quantity = quantity_of(name, scope)
                 assert quantity.low <= value <= quantity.high, name
                 assert quantity.unit is not Unit.COUNT or float(value).is_integer(), name

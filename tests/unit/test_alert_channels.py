@@ -26,6 +26,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 import requests
+from alert_samples import samples
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
@@ -35,7 +36,6 @@ from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Fail
 from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
 from o9.alerts.channels.registry import BlockChannel, FunctionChannel, built_in_channels, channel_of
 from o9.alerts.messages.render import Message
-from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.alert import Notice
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert

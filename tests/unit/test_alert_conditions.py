@@ -20,7 +20,6 @@ from o9.alerts.rules.metrics import (
     Unit,
     condition_of,
     contradiction,
-    is_figure,
     quantity_of,
 )
 
@@ -95,6 +94,7 @@ def test_never_and_always_are_said_exactly_where_it_is_so(of: tuple[Scope, str],
     """Against trying all values, of limits that lie on them or between them."""
     scope, name = of
     quantity = quantity_of(name, scope)
+    assert quantity is not None
     apart = {">": float.__gt__, ">=": float.__ge__, "<": float.__lt__, "<=": float.__le__, "==": float.__eq__}
     apart["!="] = lambda left, right: left != right
     answers = {apart[sign](value, limit) for value in _values(quantity)}
@@ -213,7 +213,7 @@ def test_any_text_is_taken_or_refused(text: str) -> None:
     for scope in Scope:
         with contextlib.suppress(ValueError):
             made = condition_of(text, scope)
-            assert all(is_figure(part.figure, scope) and math.isfinite(part.limit) for part in made.comparisons)
+            assert all(quantity_of(part.figure, scope) and math.isfinite(part.limit) for part in made.comparisons)
 
 
 def test_a_flag_is_a_count_of_one() -> None:

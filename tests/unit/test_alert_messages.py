@@ -11,13 +11,13 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from alert_samples import samples
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from o9.alerts.messages.markdown import markdown_text
 from o9.alerts.messages.render import Form, Message, checked_link
-from o9.alerts.messages.samples import samples
 from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.model.states import AlertLevel
 from o9.text.cut import ELLIPSIS, cut, cut_lines, size

@@ -345,8 +345,9 @@ async def test_a_block_is_loaded_when_it_is_needed() -> None:
             raise ConnectionError("no server")
         return Block()
 
+    from alert_samples import samples
+
     from o9.alerts.messages.render import Message
-    from o9.alerts.messages.samples import samples
 
     notice = next(iter(samples().values()))
     channel = NamedBlock("block:desk", "desk", resolve)

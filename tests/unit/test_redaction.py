@@ -6,6 +6,7 @@ import logging
 import re
 
 import pytest
+from alert_samples import samples
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from prefect.blocks.notifications import SlackWebhook
@@ -15,7 +16,6 @@ from o9.alerts.channels.outcome import Failed
 from o9.alerts.channels.redaction import HIDDEN, host_in, redacted
 from o9.alerts.channels.registry import channel_of
 from o9.alerts.messages.render import Message
-from o9.alerts.messages.samples import samples
 
 # As they were.
 _URL = re.compile(r"""\b([a-z][a-z0-9+.\-]*)://([^\s"'<>]*[^\s"'<>.,;:)\]])""", re.IGNORECASE)

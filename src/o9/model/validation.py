@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -73,7 +73,7 @@ def validate_whole(field: str, value: Any, most: int | None = None) -> int:
 
 def validate_seconds(field: str, value: Any) -> float:
     """A finite number of seconds above 0. Raises OptimizationValidationError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise OptimizationValidationError(field, f"{value!r:.80} is not a number of seconds above 0")
     return float(value)
 

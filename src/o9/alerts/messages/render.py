@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache, cached_property, lru_cache
 from importlib.resources import files
@@ -23,9 +24,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from o9.alerts.messages.markdown import Template, TemplateError, html_of, text_of
-from o9.alerts.messages.samples import samples
 from o9.alerts.messages.view import Detail, View, address, view_of, worst_of
-from o9.alerts.pipeline.alert import Notice
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 from o9.text.cut import cut, cut_lines, size
@@ -53,12 +53,37 @@ class Form(str, Enum):
     """HTML as a whole mail; HTML alone has a few tags, as chats know them."""
 
 
+@cache
+def _samples() -> dict[str, Notice]:
+    """What templates are tried on: an alert with all that one may have, one with nothing, many, and what is over."""
+    at = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
+    labels = {"title": "Drawdown", "level": "critical", "optimization": "carry", "rule": "sample", "desk": "fx"}
+    metadata = {
+        "evidence": {"drawdown": 0.2341},
+        "remedy": "halve the leverage",
+        "link": "https://o9.example.com/carry",
+    }
+    one = Alert(
+        labels, at - timedelta(minutes=4), "sample", "carry", AlertLevel.CRITICAL, "Drawdown", "It fell by 23.4%.",
+        metadata=metadata,
+    )  # fmt: skip
+    bare = Alert({"title": "Store away"}, at, "bare", "", AlertLevel.INFO, "Store away")
+    over = replace(one, ends_at=at)
+    alone = Notice("desk", "sample", 1, {"title": "Drawdown"}, NoticeKind.FIRING, at, (one,), (), "new")
+    return {
+        "one alert": alone,
+        "an alert of no optimization": replace(alone, firing=(bare,)),
+        "a group of which some are new": replace(alone, firing=(one, bare) * 7, resolved=(over,), known=10),
+        "resolved": replace(alone, kind=NoticeKind.RESOLVED, firing=(), resolved=(over,), reason="it is over"),
+    }
+
+
 def check_template(name: str, source: str) -> None:
     """Raises OptimizationValidationError, of the field `name`, for what is no template, or fails on a sample."""
     if name not in NAMES:
         raise OptimizationValidationError(name, f"no such template; those are {', '.join(NAMES)}")
     template = _compiled(name, source)
-    for what, sample in samples().items():
+    for what, sample in _samples().items():
         try:
             template.render({**vars(view_of(sample, _WHOLE, None)), "fault": ""})
         except TemplateError as error:

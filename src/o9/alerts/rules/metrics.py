@@ -145,21 +145,11 @@ WORDS: Mapping[Scope, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def quantity_of(name: str, scope: Scope) -> Quantity:
-    """Raises ValueError if the scope has no figure of this name, with what was probably meant."""
-    if name in QUANTITIES[scope]:
-        return QUANTITIES[scope][name]
+def quantity_of(name: str, scope: Scope) -> Quantity | None:
+    """None where the scope has no figure of this name."""
     if scope in (Scope.OPTIMIZATION, Scope.END) and name.startswith(OPEN) and name not in OPEN:
         return OWN
-    raise ValueError(_unknown(name, scope, "figure", QUANTITIES))
-
-
-def is_figure(name: str, scope: Scope) -> bool:
-    try:
-        quantity_of(name, scope)
-    except ValueError:
-        return False
-    return True
+    return QUANTITIES[scope].get(name)
 
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -177,7 +167,7 @@ def checked_words(text: str, scope: Scope) -> str:
         raise ValueError(f"a brace without its other half, or one too many; a figure is written as {example}")
     names = {each: (*LABELS[each], *WORDS.get(each, ()), *QUANTITIES[each]) for each in Scope}
     for name in placeholders(text):
-        if name not in names[scope] and not is_figure(name, scope):
+        if name not in names[scope] and quantity_of(name, scope) is None:
             raise ValueError(f"{{{name:.80}}}: {_unknown(name.strip(), scope, 'name', names)}")
     return text
 
@@ -279,9 +269,10 @@ def condition_of(text: str, scope: Scope) -> Condition:
         # Figures and limits are no Python: each is read as a name in brackets.
         return Condition(text, expression(ast.parse(_WORD.sub(word, text), mode="eval").body), tuple(found))
     except (SyntaxError, RecursionError, MemoryError):
-        figure = next((name for name in (*_WORD.findall(text), *QUANTITIES[scope]) if is_figure(name, scope)), None)
-        limit = "20%" if figure is None else _EXAMPLES[quantity_of(figure, scope).unit].split()[0]
-        example = f"`{figure or 'failure_rate'} > {limit}`"
+        names = (*_WORD.findall(text), *QUANTITIES[scope])
+        known = ((name, quantity) for name in names if (quantity := quantity_of(name, scope)))
+        figure, quantity = next(known, ("failure_rate", SHARE))
+        example = f"`{figure} > {_EXAMPLES[quantity.unit].split()[0]}`"
         raise ValueError(
             f"{text!r:.80} is no comparison, nor several joined by `and` or `or`; write {example}"
         ) from None
@@ -323,9 +314,11 @@ _TAKES = {
 
 
 def _comparison(figure: str, sign: str, given: str, scope: Scope) -> Comparison:
-    if not is_figure(figure, scope) and is_figure(given, scope):
-        raise ValueError(f"the figure comes first; write it as `{given} {sign.translate(_MIRRORED)} {figure}`")
     quantity = quantity_of(figure, scope)
+    if quantity is None and quantity_of(given, scope):
+        raise ValueError(f"the figure comes first; write it as `{given} {sign.translate(_MIRRORED)} {figure}`")
+    if quantity is None:
+        raise ValueError(_unknown(figure, scope, "figure", QUANTITIES))
     suits = f"`{figure}` is {quantity.unit.value}; write it as {_EXAMPLES[quantity.unit]}"
     try:
         limit, unit = _limit(given)

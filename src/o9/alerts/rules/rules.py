@@ -26,7 +26,6 @@ from o9.alerts.rules.metrics import (
     Reading,
     Scope,
     Unit,
-    is_figure,
     placeholders,
     quantity_of,
     reading,
@@ -67,7 +66,7 @@ class Rule:
         """Those in its conditions and texts."""
         named = placeholders("\n".join((self.title, self.says, self.remedy)))
         asked = [each.figures for each in (self.when, self.clear) if each]
-        return frozenset((*sum(asked, ()), *(name for name in named if is_figure(name, self.scope))))
+        return frozenset((*sum(asked, ()), *(name for name in named if quantity_of(name, self.scope))))
 
     @property
     def lingers(self) -> timedelta:
@@ -314,7 +313,8 @@ def _title(rule: Rule, about: Mapping[str, str], figures: Figures) -> str:
 
 def written(name: str, scope: Scope, value: float) -> str:
     """A figure in its unit, for people."""
-    unit = quantity_of(name, scope).unit
+    quantity = quantity_of(name, scope)
+    unit = quantity.unit if quantity else Unit.OWN
     if unit is Unit.SECONDS:
         return duration(value)
     if unit is Unit.SHARE:

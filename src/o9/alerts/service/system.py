@@ -34,7 +34,7 @@ from o9.model.loops import ErrorBoundary, cancelled, check_loop
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
-from o9.model.validation import alert_level
+from o9.model.validation import alert_level, validate_seconds
 from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, Recorded, ResolveAlert
 from o9.store.alerts.silences import EndSilence
@@ -476,10 +476,7 @@ def text(field: str, value: Any) -> str:
 
 def span(field: str, value: Any) -> timedelta:
     """A timedelta or seconds, above 0. Raises OptimizationValidationError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
-        expected = "a timedelta, such as timedelta(minutes=5), or seconds"
-        raise OptimizationValidationError(field, f"expected {expected}, got {type(value).__name__}")
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds = value.total_seconds() if isinstance(value, timedelta) else validate_seconds(field, value)
     if not 0 < seconds <= LONGEST.total_seconds():
         raise OptimizationValidationError(field, f"{value!r:.80} is not above 0 and at most {LONGEST.days:,} days")
     return timedelta(seconds=seconds)

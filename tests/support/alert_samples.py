@@ -1,4 +1,4 @@
-"""Notices as they may come, on which templates are tried before they are used. Pure."""
+"""Notices as a desk may get them, by what each is."""
 
 from __future__ import annotations
 
