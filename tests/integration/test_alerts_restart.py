@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from alert_worlds import START, MadeTime, World, alert, open_world, play, script, tell
 
-from o9.alerts.pipeline.silences import Silence
+from o9.alerts.pipeline.stages import Silence
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.errors import StoreUnavailableError
 from o9.store import queries

@@ -16,8 +16,8 @@ from o9.alerts.pipeline.engine import Engine, Snapshot
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.reasons import NotifyReason
-from o9.alerts.pipeline.silences import Silence
 from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns
+from o9.alerts.pipeline.stages import Silence
 from o9.config.document import DocumentError, Fault
 from o9.model.states import AlertLevel
 

@@ -13,8 +13,8 @@ from typing import Any
 import o9_testing
 import pytest
 
-from o9.alerts.config.loader import AlertsFile
-from o9.alerts.pipeline.silences import Silence
+from o9.alerts.config.schema import AlertsFile
+from o9.alerts.pipeline.stages import Silence
 from o9.alerts.service.leader import Clock, Leader
 from o9.alerts.service.repository import add_silence, new_alert_of
 from o9.model.optimization import OptimizationAlert

@@ -29,8 +29,8 @@ import o9_testing
 import yaml
 
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.silences import Silence
 from o9.alerts.pipeline.simulation import Happening, Script
+from o9.alerts.pipeline.stages import Silence
 
 LABEL = "timeline"
 BINARY = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")

@@ -15,7 +15,7 @@ from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import labels_of
 from o9.alerts.pipeline.reasons import RuleReason as R
 from o9.alerts.rules.metrics import INSTANTS, Reading, Scope, condition_of, reading
-from o9.alerts.rules.rules import AFTER_INSTANT, Board, Rule, RuleState, SubjectFacts, decide, with_rule, written
+from o9.alerts.rules.rules import AFTER_INSTANT, Board, Rule, SubjectFacts, decide, with_rule, written
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -244,11 +244,11 @@ def test_a_clock_that_is_set_back_lasts_no_longer_for_it() -> None:
 
 
 def test_a_rule_s_state_reads_back() -> None:
-    made, state = rule(keep_firing=MINUTE), None
-    for minute, reads in enumerate([H, C]):
-        state, _ = decide(made, state, reads, START + minute * MINUTE)
-        assert state is not None
-        assert RuleState.load(state.dump()) == state
+    made, board = rule(keep_firing=MINUTE), Board([rule(keep_firing=MINUTE)])
+    for minute, value in enumerate([0.3, 0.1]):
+        board.take(Scope.GLOBAL, [SubjectFacts("", {"failure_rate": value})], START + minute * MINUTE)
+        written_down = {place: text for place, text in board.drain().items() if text is not None}
+        assert Board([made], written_down).keys(Scope.GLOBAL) == ("",)
 
 
 @pytest.mark.parametrize(

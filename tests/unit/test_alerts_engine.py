@@ -298,7 +298,7 @@ def test_changed_words_are_silenced_by_a_pattern_that_fits_them_now() -> None:
 
 
 def _pattern(text: str):  # type: ignore[no-untyped-def]
-    from o9.alerts.pipeline.silences import Silence
+    from o9.alerts.pipeline.stages import Silence
 
     return Silence("p", START, START + LONG, pattern=text)
 

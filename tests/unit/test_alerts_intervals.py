@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from o9.alerts.pipeline.time_intervals import TimeInterval, holding, none_holds, trades
+from o9.alerts.pipeline.reasons import NotifyReason
+from o9.alerts.pipeline.routing import Route
+from o9.alerts.pipeline.stages import by_intervals
+from o9.alerts.pipeline.time_intervals import TimeInterval, trades
 from o9.model.errors import OptimizationValidationError
 from o9.model.faults import validated
 
@@ -135,10 +138,12 @@ def test_what_a_calendar_does_not_know_mutes_nobody() -> None:
     far = at("2090-01-05 03:00")
     assert trades("XHKG", far) is None
     hong_kong = {"open": (TimeInterval(calendar="XHKG"),)}
-    assert holding(hong_kong, ["open"], far) == ""
-    assert not none_holds(hong_kong, ["open"], far)
-    assert none_holds(hong_kong, ["open"], at("2026-01-05 04:30"))
-    assert holding(hong_kong, ["open"], at("2026-01-05 03:00")) == "open"
+    mute, only = Route("r", mute_time_intervals=("open",)), Route("r", active_time_intervals=("open",))
+    assert (
+        by_intervals(mute, far, hong_kong).reason is by_intervals(only, far, hong_kong).reason is NotifyReason.GOES_ON
+    )
+    assert by_intervals(only, at("2026-01-05 04:30"), hong_kong).reason is NotifyReason.NOT_ACTIVE
+    assert by_intervals(mute, at("2026-01-05 03:00"), hong_kong).reason is NotifyReason.MUTED
 
 
 def test_the_clock_decides_before_a_calendar_is_asked() -> None:

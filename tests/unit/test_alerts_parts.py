@@ -16,8 +16,7 @@ import pytest
 
 from o9.alerts.channels.outcome import Failed, Sent
 from o9.alerts.channels.registry import ChannelRegistry, NamedBlock, channel_name
-from o9.alerts.config.loader import AlertsFile
-from o9.alerts.config.schema import Configuration, load
+from o9.alerts.config.schema import AlertsFile, Configuration, load
 from o9.alerts.service.delivery import end_of, entry_of
 from o9.alerts.service.ingest import AlertFilters
 from o9.alerts.service.leader import Clock

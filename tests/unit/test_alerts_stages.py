@@ -15,16 +15,17 @@ from o9.alerts.pipeline.alert import Alert
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.reasons import NotifyReason, RuleReason, ended_by_rule, is_expired
 from o9.alerts.pipeline.routing import Route, group_key, routes_of
-from o9.alerts.pipeline.silences import Silence, checked
 from o9.alerts.pipeline.stages import (
     GOES_ON,
     Damping,
     GroupContext,
     Inhibitions,
     InhibitRule,
+    Silence,
     StageDecision,
     by_intervals,
     changes_of,
+    checked,
     flaps,
     kept,
     suppressed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import smtplib
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,7 +55,7 @@ class Channel(Protocol):
     async def send(self, message: Message, notice: Notice) -> Sent | Failed: ...
 
 
-class MessageChannel:
+class MessageChannel(ABC):
     """A channel that sends what a message says, in a thread: by `_write`, and whatever that raises is a failure.
 
     It needs no more of a notice than its first alerts and how many there are.
@@ -71,8 +72,9 @@ class MessageChannel:
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         return await outcome_of(self._calls, lambda: self._write(message), self._seconds, self._secrets)
 
+    @abstractmethod
     def _write(self, message: Message) -> Failed | None:
-        raise NotImplementedError
+        """None: it was sent."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -152,7 +154,8 @@ def _of_smtp(error: smtplib.SMTPException, secrets: Secrets) -> Failed:
         answers = [(error.smtp_code, error.smtp_error)]
     if answers:
         code, said = max(answers)
-        return failed(f"SMTP {code}: {_text(said)}", secrets, permanent=min(answers)[0] >= 500)
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+        return failed(f"SMTP {code}: {text}", secrets, permanent=min(answers)[0] >= 500)
     permanent = isinstance(error, smtplib.SMTPNotSupportedError)
     return failed(_words(error), secrets, permanent=permanent, in_doubt=not permanent and _in_doubt(error))
 
@@ -200,7 +203,3 @@ def _in_doubt(error: BaseException) -> bool:
         ):
             return True
     return False
-
-
-def _text(said: bytes | str) -> str:
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said

@@ -3,15 +3,17 @@
 `load` reads the YAML, or refuses it with all its faults, each with its line; `read` returns warnings, too, of what is
 likely a mistake. An empty text is a fault; `{}` has the defaults. Alertmanager's fields mean what they mean there.
 Without a file, or without a `route`, all alerts go to the receiver `default`, which has `log`, `console`, `file` and
-every channel that is registered, unless the file defines it. Pure.
+every channel that is registered, unless the file defines it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
@@ -27,10 +29,11 @@ from o9.alerts.rules.metrics import LABELS
 from o9.alerts.rules.rules import Rule
 from o9.config.document import Document, DocumentError, Fault
 from o9.config.document import read as read_model
-from o9.model.errors import Faults, OptimizationValidationError
+from o9.model.errors import Faults, OptimizationAlertError, OptimizationError, OptimizationValidationError
 from o9.model.faults import Flag, Typed
 from o9.text.suggest import did_you_mean, near, suggestion
 
+logger = logging.getLogger(__name__)
 EVERY_CHANNEL = "*"
 DEFAULT_RECEIVER = "default"
 BUILT_IN_CHANNELS = ("log", "console", "file")
@@ -223,6 +226,54 @@ def read(text: str, source: str = "the alerts file") -> Read:
     channels = _channels_in(file)
     addresses = {each: placed(path, "") for each, path in channels.items() if "://" in each}
     return Read(configuration, tuple(warnings), addresses)
+
+
+class AlertsFile:
+    """The configuration in force: the file's, read again at each look. Used by one thread at a time.
+
+    A file that cannot be read or has faults is refused, with its lines and reasons, and what was in force before stays
+    so; where nothing was, the first `look` raises. A fault is logged once, and again when it is another. `check` may
+    refuse a configuration for more than what is written in it, by an OptimizationError.
+    """
+
+    def __init__(self, path: str | None, check: Callable[[Configuration], object] = lambda _: None) -> None:
+        self._path = None if path is None else Path(path).expanduser()
+        self._check = check
+        self._text: bytes | None = None
+        self.configuration = Configuration()
+        self.fault = ""  # why the file as it is now is not in force; empty where it is
+
+    def look(self) -> bool:
+        """Read the file. Returns whether another configuration is in force since."""
+        if self._path is None:
+            return False
+        first = self._text is None
+        try:
+            text = read_file(self._path)
+            changed = text != self._text
+            if changed:
+                configuration = load(text.decode(), str(self._path))
+                self._check(configuration)
+                self._text, self.configuration = text, configuration
+        except (OSError, UnicodeDecodeError, OptimizationError) as error:
+            why = str(error) if isinstance(error, OptimizationError) else f"{self._path} cannot be read: {error}"
+            if first:
+                raise OptimizationAlertError(f"O9_ALERTS_FILE: {why}") from error
+            if why != self.fault:
+                logger.error("%s; what was in force before stays so", why)
+            self.fault = why
+            return False
+        if changed or self.fault:
+            logger.log(logging.DEBUG if first else logging.INFO, "%s is in force", self._path)
+        self.fault = ""
+        return changed and not first
+
+
+def read_file(path: Path) -> bytes:
+    """Raises OSError, also for what is no regular file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"no regular file: {str(path)!r}")
+    return path.read_bytes()
 
 
 def _names_in(data: Any) -> dict[str, Collection[str]]:

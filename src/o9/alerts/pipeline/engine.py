@@ -34,8 +34,7 @@ from o9.alerts.pipeline.alert import Alert, Notice, merged
 from o9.alerts.pipeline.groups import Flush, Group, Held, Known, Place
 from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
-from o9.alerts.pipeline.silences import Silence
-from o9.alerts.pipeline.stages import CountedChanges, Inhibitions, StageDecision
+from o9.alerts.pipeline.stages import CountedChanges, Inhibitions, Silence, StageDecision
 
 _SWEPT_EVERY = timedelta(minutes=1)
 

@@ -30,7 +30,7 @@ from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Engine
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.silences import Silence, checked
+from o9.alerts.pipeline.stages import Silence, checked
 from o9.config.document import Document, DocumentError, read
 from o9.model.errors import Faults, OptimizationAlertError, OptimizationValidationError
 from o9.model.faults import Typed

@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Annotated, Any
@@ -160,16 +160,6 @@ class TimeInterval(Typed):
 
 TimeIntervals = Mapping[str, tuple[TimeInterval, ...]]
 """Named ones: each holds where one of its intervals does."""
-
-
-def holding(intervals: TimeIntervals, names: Sequence[str], now: datetime) -> str:
-    """The first of `names` that holds at `now`, or an empty text."""
-    return next((name for name in names if any(each.holds(now) for each in intervals[name])), "")
-
-
-def none_holds(intervals: TimeIntervals, names: Sequence[str], now: datetime) -> bool:
-    """Whether it is certain that none of `names` holds at `now`."""
-    return all(each.holds(now) is False for name in names for each in intervals[name])
 
 
 def trades(name: str, now: datetime) -> bool | None:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -354,13 +353,13 @@ class RuleService:
 
         node: this node's name; prefect_alive: whether it reaches Prefect; late_runs: runs that Prefect waits for.
         """
-        self._node = node
+        self._node, self._prefect_alive, self._late_runs = node, prefect_alive, late_runs
         await self.look()
         passes, probes = (ErrorBoundary(logger, what) for what in ("evaluating the alert rules", "asking Prefect"))
         self._tasks = [
             asyncio.create_task(periodic(self._pass, self._interval, passes), name="o9-rules"),
             asyncio.create_task(
-                periodic(partial(self._probe, prefect_alive, late_runs), PROBE_SECONDS, probes, at_once=True),
+                periodic(self._probe, PROBE_SECONDS, probes, at_once=True),
                 name="o9-rules-prefect",
             ),
         ]
@@ -446,17 +445,13 @@ class RuleService:
             except OptimizationError as error:
                 logger.warning("could not resolve the alert %s; it expires by itself: %s", alert.title, error)
 
-    async def _probe(
-        self,
-        prefect_alive: Callable[[], Awaitable[bool]],
-        late_runs: Callable[[datetime], Awaitable[list[SubjectFacts]]],
-    ) -> None:
+    async def _probe(self) -> None:
         """Whether this node reaches Prefect, and, if it evaluates for all, the runs that Prefect waits for."""
         began, late = time.monotonic(), None
         try:
-            alive = await prefect_alive()
+            alive = await self._prefect_alive()
             if alive and self._evaluator.evaluates:
-                late = await late_runs(utc_now())
+                late = await self._late_runs(utc_now())
         except Exception as error:  # noqa: BLE001 - Prefect's client, its server or the network: it is away
             logger.debug("Prefect cannot be asked: %s", error)
             alive = False

@@ -105,13 +105,6 @@ class RuleState:
     run: str = ""
     runs: int = 0
 
-    def dump(self) -> str:
-        return _AS_JSON.dump_json(self).decode()
-
-    @staticmethod
-    def load(text: str) -> RuleState:
-        return _AS_JSON.validate_json(text)
-
 
 _AS_JSON = TypeAdapter(RuleState)
 
@@ -173,7 +166,7 @@ class Board:
 
     def __init__(self, rules: Iterable[Rule] = (), states: Mapping[Place, str] | None = None) -> None:
         self._rules = {rule.name: rule for rule in rules}
-        self._states = {place: RuleState.load(text) for place, text in (states or {}).items()}
+        self._states = {place: _AS_JSON.validate_json(text) for place, text in (states or {}).items()}
         self._changed: dict[Place, RuleState | None] = {}
 
     def scopes(self) -> frozenset[Scope]:
@@ -228,7 +221,7 @@ class Board:
     def drain(self) -> dict[Place, str | None]:
         """The states that changed since the last call, as JSON; None: removed."""
         changed, self._changed = self._changed, {}
-        return {place: None if each is None else each.dump() for place, each in changed.items()}
+        return {place: None if each is None else _AS_JSON.dump_json(each).decode() for place, each in changed.items()}
 
     def _evaluate(self, rule: Rule, facts: SubjectFacts, now: datetime) -> list[Turn]:
         assert rule.when is not None

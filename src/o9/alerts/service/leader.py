@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from o9.alerts.channels.registry import channel_name
-from o9.alerts.config.loader import AlertsFile
-from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL
+from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL, AlertsFile
 from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Changes, Engine, InternalError, Snapshot
 from o9.alerts.pipeline.reasons import NotifyReason

@@ -13,8 +13,7 @@ from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, fingerprint_of, 
 from o9.alerts.pipeline.groups import Held, Known
 from o9.alerts.pipeline.matchers import parse, written
 from o9.alerts.pipeline.reasons import is_expired
-from o9.alerts.pipeline.silences import Silence
-from o9.alerts.pipeline.stages import Damping, changes_of, kept
+from o9.alerts.pipeline.stages import Damping, Silence, changes_of, kept
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel

@@ -20,10 +20,9 @@ from math import inf
 from typing import Any, TypeVar
 
 from o9.alerts.channels.registry import ChannelRegistry
-from o9.alerts.config.loader import AlertsFile
-from o9.alerts.config.schema import Configuration
+from o9.alerts.config.schema import AlertsFile, Configuration
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.silences import LONGEST, new_silence
+from o9.alerts.pipeline.stages import LONGEST, new_silence
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS, Delivery
 from o9.alerts.service.ingest import AlertFilters, AlertIngest, FilterFunction
 from o9.alerts.service.leader import LEASE, Leader, Ticked
@@ -74,7 +73,7 @@ class AlertNotificationSystem(StoreComponent):
         super().__init__(store, storage_path)
         self._registry = ChannelRegistry(resolve_block)
         self._filters = AlertFilters()
-        self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._check)
+        self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._registry.channels)
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
         self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
         self._ingest: AlertIngest | None = None
@@ -303,9 +302,6 @@ class AlertNotificationSystem(StoreComponent):
     def _timeout(self, given: timedelta | float | None) -> timedelta | None:
         timeout = self._file.configuration.resolve_timeout if given is None else given
         return None if timeout is None else span("resolve_timeout", timeout)
-
-    def _check(self, configuration: Configuration) -> None:
-        self._registry.channels(configuration)
 
     def _wake(self) -> None:
         if self._running is not None:

@@ -23,8 +23,7 @@ if not help_only:
     from rich.text import Text
 
     from o9.alerts.channels.redaction import redacted
-    from o9.alerts.config.loader import read_file
-    from o9.alerts.config.schema import Configuration, Read, load, read
+    from o9.alerts.config.schema import Configuration, Read, load, read, read_file
     from o9.alerts.pipeline.alert import Alert, Notice
     from o9.alerts.pipeline.groups import Held
     from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns, load_script

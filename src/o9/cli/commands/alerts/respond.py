@@ -22,7 +22,7 @@ if not help_only:
     from o9.alerts.config.schema import OF_O9, likely_label
     from o9.alerts.pipeline.alert import Alert
     from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
-    from o9.alerts.pipeline.silences import Silence, new_silence
+    from o9.alerts.pipeline.stages import Silence, new_silence
     from o9.alerts.service.repository import add_silence, alert_in, silence_in
     from o9.cli.answers import Answer, Outcome, conclude, tell, who
     from o9.cli.commands.alerts.list import existing_alert, fires
