@@ -18,7 +18,7 @@ from o9.alerts.channels.outcome import Failed, Sent
 from o9.alerts.channels.registry import ChannelRegistry, NamedBlock, channel_name
 from o9.alerts.config.schema import AlertsFile, Configuration, load
 from o9.alerts.service.delivery import end_of, entry_of
-from o9.alerts.service.ingest import AlertFilters
+from o9.alerts.service.ingest import AlertFilter, dropped_by
 from o9.alerts.service.leader import Clock
 from o9.alerts.service.repository import MESSAGE_LIMIT, new_alert_of
 from o9.model.errors import OptimizationAlertError, OptimizationValidationError
@@ -104,37 +104,35 @@ def test_a_message_that_is_too_long_is_cut_and_says_so() -> None:
 
 
 async def test_only_false_drops() -> None:
-    rules = AlertFilters()
     answers: dict[str, Any] = {"none": None, "zero": 0, "empty": "", "true": True, "false": False}
 
     async def by_title(told: OptimizationAlert) -> Any:
         await asyncio.sleep(0)
         return answers[told.title]
 
-    rules.add(lambda told: answers[told.title])
-    rules.add(by_title)
+    rules = [AlertFilter(lambda told: answers[told.title]), AlertFilter(by_title)]
     alerts = [alert(title=title) for title in answers]
-    assert await rules.dropped(alerts) == {4: "test_only_false_drops.<locals>.<lambda>"}
+    assert await dropped_by(rules, alerts) == {4: "test_only_false_drops.<locals>.<lambda>"}
     with pytest.raises(OptimizationValidationError, match="rule: 'no function' cannot be called"):
-        rules.add("no function")  # type: ignore[arg-type]
+        AlertFilter("no function")  # type: ignore[arg-type]
 
 
 async def test_a_rule_gets_a_copy_and_the_next_one_what_is_left() -> None:
-    rules, asked = AlertFilters(), []
+    asked: list[tuple[str, Any]] = []
 
     def changes(told: OptimizationAlert) -> bool:
         told.metadata["evidence"]["x"] = "changed"
         return told.title != "dropped"
 
-    rules.add(changes)
-    rules.add(lambda told: asked.append((told.title, told.metadata["evidence"]["x"])))
+    asks = AlertFilter(lambda told: asked.append((told.title, told.metadata["evidence"]["x"])))
+    rules = [AlertFilter(changes), asks]
     alerts = [alert(title=title, metadata={"evidence": {"x": 1}}) for title in ("kept", "dropped")]
-    assert list(await rules.dropped(alerts)) == [1]
+    assert list(await dropped_by(rules, alerts)) == [1]
     assert asked == [("kept", 1)]
 
 
 async def test_a_rule_that_fails_has_no_opinion_and_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    rules, fails = AlertFilters(), [True]
+    fails = [True]
 
     def fails_at_times(told: OptimizationAlert) -> Any:
         if fails[0]:
@@ -143,10 +141,9 @@ async def test_a_rule_that_fails_has_no_opinion_and_is_named_once(caplog: pytest
     async def fails_too(told: OptimizationAlert) -> Any:
         fails_at_times(told)
 
-    rules.add(fails_at_times)
-    rules.add(fails_too)
+    rules = [AlertFilter(fails_at_times), AlertFilter(fails_too)]
     for fails[0] in (True, True, False, True):
-        assert await rules.dropped([alert(), alert()]) == {}
+        assert await dropped_by(rules, [alert(), alert()]) == {}
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 4  # of each rule twice: it was well in between
     assert "failed, and drops nothing: KeyError: 'x'" in said[0]
@@ -156,7 +153,7 @@ async def test_a_rule_that_fails_has_no_opinion_and_is_named_once(caplog: pytest
 async def test_a_rule_that_hangs_is_left_out_until_it_is_back(
     kind: str, caplog: pytest.LogCaptureFixture, async_wait_until: Callable[..., Any]
 ) -> None:
-    rules, released = AlertFilters(seconds=0.05), threading.Event()
+    released = threading.Event()
     asked: list[str] = []
 
     def hangs(told: OptimizationAlert) -> bool:
@@ -173,13 +170,13 @@ async def test_a_rule_that_hangs_is_left_out_until_it_is_back(
                 continue
         return False
 
-    rules.add(hangs if kind == "sync" else hangs_in_the_loop)
+    rules = [AlertFilter(hangs if kind == "sync" else hangs_in_the_loop, seconds=0.05)]
     for title in ("first", "second"):
-        assert await rules.dropped([alert(title=title)]) == {}
+        assert await dropped_by(rules, [alert(title=title)]) == {}
     assert asked == ["first"]
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
     released.set()
-    await async_wait_until(lambda: rules.dropped([alert(title="third")]))
+    await async_wait_until(lambda: dropped_by(rules, [alert(title="third")]))
 
 
 # The file.

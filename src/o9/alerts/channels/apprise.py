@@ -68,8 +68,11 @@ class AppriseChannel(MessageChannel):
             plugin = _plugin(self.name, self._url.get_secret_value())
             complaints = _Complaints(plugin)
             title, body = _written(plugin, message)
+            # Markdown is passed as HTML, which Apprise converts to CommonMark, and plugins to their service's form.
+            given = plugin.notify_format
+            given = NotifyFormat.HTML if given == NotifyFormat.MARKDOWN else given
             kind = NotifyType.SUCCESS if message.over else _KINDS.get(message.level, NotifyType.FAILURE)
-            if plugin.notify(body=body, title=title, notify_type=kind, body_format=_body_format(plugin)):
+            if plugin.notify(body=body, title=title, notify_type=kind, body_format=given):
                 return None
         return complaints.failure(self._secrets)
 
@@ -151,11 +154,6 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
     if form is Form.HTML and _schemes(plugin) & _LETTERS:
         form = Form.PAGE
     return title, message.body(form, limit) or title
-
-
-def _body_format(plugin: NotifyBase) -> NotifyFormat:
-    """Markdown is passed as HTML, which Apprise converts to CommonMark, and plugins to their service's form."""
-    return NotifyFormat.HTML if plugin.notify_format == NotifyFormat.MARKDOWN else plugin.notify_format
 
 
 def _schemes(plugin: NotifyBase) -> set[str]:

@@ -169,19 +169,17 @@ class _File(Typed):
 
 
 _DEFAULT = Receiver(name=DEFAULT_RECEIVER, channels=(EVERY_CHANNEL,))
-_DEFAULT_ROUTE = Route(DEFAULT_RECEIVER)
-_DEFAULT_DAMPING = Damping()
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """`load` has checked that all names in it are defined."""
 
-    route: Route = _DEFAULT_ROUTE
+    route: Route = field(default_factory=lambda: Route(DEFAULT_RECEIVER))
     receivers: Mapping[str, Receiver] = field(default_factory=lambda: {DEFAULT_RECEIVER: _DEFAULT})
     inhibit_rules: tuple[InhibitRule, ...] = ()
     time_intervals: TimeIntervals = field(default_factory=dict)
-    flapping: Damping | None = _DEFAULT_DAMPING
+    flapping: Damping | None = field(default_factory=Damping)
     throttle: Throttle | None = None
     resolve_timeout: timedelta | None = None
     """An alert that is not repeated for this long is resolved; None: only when it is resolved explicitly."""

@@ -293,12 +293,9 @@ def _remedy_of(shown: Sequence[AlertShown]) -> Prose:
     out = [each for each in shown if each.remedy and not each.ended]
     ways = {each.remedy for each in out}
     if len(ways) > 1:
-        ways = {Prose(_only(each.optimization).sub("ID", each.remedy)) for each in out}
+        names = {each.optimization: rf"(?<![\w-]){re.escape(each.optimization)}(?![\w-])" for each in out}
+        ways = {Prose(re.sub(names[each.optimization], "ID", each.remedy)) for each in out if each.optimization}
     return next(iter(ways)) if len(out) > 1 and len(ways) == 1 else Prose()
-
-
-def _only(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])" if name else r"(?!)")
 
 
 def _address(alert: Alert, link: str | None) -> str:

@@ -43,7 +43,12 @@ class Matcher:
     def __post_init__(self) -> None:
         if self.name == LEVEL and self.value.lower() in LEVELS:
             object.__setattr__(self, "value", self.value.lower())
-        object.__setattr__(self, "test", _test(self.operator, self.value, any_case=self.name == LEVEL))
+        if "~" in self.operator:
+            matches = regular_expression(self.value, any_case=self.name == LEVEL)
+            test = matches if self.operator == "=~" else lambda text: not matches(text)
+        else:
+            test = self.value.__eq__ if self.operator == "=" else self.value.__ne__
+        object.__setattr__(self, "test", test)
 
     def __str__(self) -> str:
         name = self.name if _UNQUOTED.fullmatch(self.name) else _quoted(self.name)
@@ -197,17 +202,6 @@ _BRACE, _COMMA, _CLOSING, _END = (re.compile(rf"\s*({mark})") for mark in (r"\{?
 _ANYTHING = re.compile(rf"\s*({_WRITTEN}|=~|!=|!~|\S|\Z)", re.DOTALL)
 _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|([ntr"\\]))""")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
-
-
-def _test(operator: Operator, value: str, *, any_case: bool = False) -> Callable[[str], bool]:
-    if operator == "=":
-        return value.__eq__
-    if operator == "!=":
-        return value.__ne__
-    matches = regular_expression(value, any_case=any_case)
-    if operator == "=~":
-        return matches
-    return lambda text: not matches(text)
 
 
 def _quoted(text: str) -> str:

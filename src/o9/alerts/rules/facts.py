@@ -81,7 +81,10 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
         if "worse_than_usual" in asked:
             figures["worse_than_usual"] = worse_than_usual(store, state)
         if asked & {"trials", "failed_trials", "failed_share"}:
-            figures |= _trials(store.read(queries.trial_counts, state.optimization_id))
+            counts = store.read(queries.trial_counts, state.optimization_id)
+            failed, tried = counts.get("failed", 0), counts.get("failed", 0) + counts.get("completed", 0)
+            figures |= {"trials": float(tried), "failed_trials": float(failed)}
+            figures["failed_share"] = failed / tried if tried else None
     detail = str(state.issues[-1]) if state.issues and status is not S.COMPLETED else row["message"]
     raised = _RAISED.search(detail)
     error = raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]  # by which alerts are grouped
@@ -280,11 +283,6 @@ def _effect(state: OptimizationState) -> dict[str, float | None]:
         gap = target - state.current_performance
         figures["short_of_target"] = -gap if direction_of(state) == "minimize" else gap
     return figures
-
-
-def _trials(counts: Mapping[str, int]) -> dict[str, float | None]:
-    failed, tried = counts.get("failed", 0), counts.get("failed", 0) + counts.get("completed", 0)
-    return {"trials": float(tried), "failed_trials": float(failed), "failed_share": failed / tried if tried else None}
 
 
 def _of_optimization(

@@ -116,12 +116,15 @@ class Delivery:
 
     async def _work(self, name: str) -> None:
         """Send through one channel until nothing is due."""
+        throttles = {
+            receiver: (throttle.messages, throttle.every.total_seconds())
+            for receiver in self._configuration.receivers
+            if (throttle := self._configuration.throttle_of(receiver)) is not None
+        }
         try:
             while not self._stopping and (channel := self._channels.get(name)) is not None:
                 dead = await asyncio.to_thread(dead_on_this_host, self.store)
-                begun = await self.store.write_async(
-                    BeginTry(name, self.node, self.lease_seconds, dead, self._throttles())
-                )
+                begun = await self.store.write_async(BeginTry(name, self.node, self.lease_seconds, dead, throttles))
                 if begun is None:
                     return
                 if isinstance(begun, float):
@@ -192,14 +195,6 @@ class Delivery:
         """It is tried again: as long as the store is away, no other node can take the notification over either."""
         if self._stopping:
             raise error
-
-    def _throttles(self) -> dict[str, tuple[int, float]]:
-        throttles = {name: self._configuration.throttle_of(name) for name in self._configuration.receivers}
-        return {
-            name: (throttle.messages, throttle.every.total_seconds())
-            for name, throttle in throttles.items()
-            if throttle is not None
-        }
 
 
 def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> EndTry:

@@ -52,7 +52,7 @@ class _Parcel(NamedTuple):
 class AlertIngest:
     """Writes to `store`, and to no other from its first alert on."""
 
-    def __init__(self, store: Store, filters: AlertFilters) -> None:
+    def __init__(self, store: Store, filters: Sequence[AlertFilter]) -> None:
         self._store = store
         self._filters = filters
         self._waiting: deque[_Parcel] = deque()
@@ -119,7 +119,7 @@ class AlertIngest:
         new_alerts = [new for parcel in parcels for new in parcel.new_alerts]
         if not self._filters:
             return await self._store.write_async(RaiseAlerts(new_alerts))
-        dropped = await self._filters.dropped([alert for parcel in parcels for alert in parcel.alerts])
+        dropped = await dropped_by(self._filters, [alert for parcel in parcels for alert in parcel.alerts])
         kept = [new for place, new in enumerate(new_alerts) if place not in dropped]
         writing = self._store.write_async(RaiseAlerts(kept))
         if dropped:
@@ -133,38 +133,17 @@ class AlertIngest:
         return [None if place in dropped else next(given) for place in range(len(new_alerts))]
 
 
-class AlertFilters:
-    """Users' own rules, asked about each alert before it is recorded, in the order of their registration.
+class AlertFilter:
+    """A user's own rule, asked about each alert before it is recorded: only False drops an alert.
 
-    Only False drops an alert. A rule gets a copy. It has a limited time for all alerts that arrived together, and is
-    not called while an earlier call hangs. One that fails drops nothing: that is logged, once until it succeeds.
+    It gets a copy. It has a limited time for all alerts that arrived together, and is not called while an earlier call
+    hangs. Where it fails it drops nothing: that is logged, once until it succeeds. Raises OptimizationValidationError
+    for what cannot be called.
     """
 
-    def __init__(self, seconds: float = RULE_SECONDS) -> None:
-        self._seconds = seconds
-        self._rules: list[_Filter] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
-    def add(self, rule: FilterFunction) -> None:
-        """Raises OptimizationValidationError for what cannot be called."""
+    def __init__(self, rule: FilterFunction, seconds: float = RULE_SECONDS) -> None:
         if not callable(rule):
             raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called; give a function of one alert")
-        self._rules.append(_Filter(rule, self._seconds))
-
-    async def dropped(self, alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
-        """Which of `alerts` are dropped, by their place, and by which rule."""
-        dropped: dict[int, str] = {}
-        for rule in self._rules:
-            left = [place for place in range(len(alerts)) if place not in dropped]
-            answers = await rule.answers([copy.deepcopy(alerts[place]) for place in left])
-            dropped |= {place: rule.name for place, answer in zip(left, answers, strict=True) if answer is False}
-        return dropped
-
-
-class _Filter:
-    def __init__(self, rule: FilterFunction, seconds: float) -> None:
         self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
         self._rule = rule
         self._seconds = seconds
@@ -201,3 +180,13 @@ class _Filter:
             return self._rule(alert)
         except Exception as error:  # noqa: BLE001 - as above
             return error
+
+
+async def dropped_by(rules: Sequence[AlertFilter], alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
+    """Which of `alerts` are dropped, by their place, and by which rule; the rules are asked in their order."""
+    dropped: dict[int, str] = {}
+    for rule in rules:
+        left = [place for place in range(len(alerts)) if place not in dropped]
+        answers = await rule.answers([copy.deepcopy(alerts[place]) for place in left])
+        dropped |= {place: rule.name for place, answer in zip(left, answers, strict=True) if answer is False}
+    return dropped

@@ -15,6 +15,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from o9.alerts.config.schema import AlertsFile, Configuration
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.stages import LONGEST, new_silence
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS, Delivery
-from o9.alerts.service.ingest import AlertFilters, AlertIngest, FilterFunction
+from o9.alerts.service.ingest import AlertFilter, AlertIngest, FilterFunction
 from o9.alerts.service.leader import LEASE, Leader, Ticked
 from o9.alerts.service.repository import add_silence, alert_of_row, history
 from o9.model.component import Registered
@@ -72,7 +73,7 @@ class AlertNotificationSystem(StoreComponent):
     ) -> None:
         super().__init__(store, storage_path)
         self._registry = ChannelRegistry(resolve_block)
-        self._filters = AlertFilters()
+        self._filters: list[AlertFilter] = []
         self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._registry.channels)
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
         self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
@@ -109,7 +110,11 @@ class AlertNotificationSystem(StoreComponent):
         self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | float | None = None
     ) -> list[str | OptimizationError | None]:
         """The same for many at once, which costs half as much; what is refused is an error in its place."""
-        answers = await self._to_ingest().add(alerts, self._timeout(resolve_timeout))
+        self._here()
+        if self._ingest is None:
+            self._ingest = AlertIngest(self.store, self._filters)
+        timeout = self.configuration.resolve_timeout if resolve_timeout is None else resolve_timeout
+        answers = await self._ingest.add(alerts, None if timeout is None else span("resolve_timeout", timeout))
         for alert, became in zip(alerts, answers, strict=True):
             if isinstance(became, Recorded):
                 if became.began or became.ended:
@@ -169,7 +174,7 @@ class AlertNotificationSystem(StoreComponent):
 
     def register_alert_rule(self, rule: FilterFunction) -> Registered:
         """Ask `rule(alert)`, sync or async, about each alert that this program sends: only False drops it."""
-        self._filters.add(rule)
+        self._filters.append(AlertFilter(rule))
         return Registered()
 
     async def suppress_alert(
@@ -287,21 +292,11 @@ class AlertNotificationSystem(StoreComponent):
             check_loop(self._owner, type(self).__name__)
             self._owner, self._ingest = here, None
 
-    def _to_ingest(self) -> AlertIngest:
-        self._here()
-        if self._ingest is None:
-            self._ingest = AlertIngest(self.store, self._filters)
-        return self._ingest
-
     async def _write(self, command: Operation[T]) -> T:
         self._here()
         answer = await self.store.write_async(command)
         self._wake()
         return answer
-
-    def _timeout(self, given: timedelta | float | None) -> timedelta | None:
-        timeout = self._file.configuration.resolve_timeout if given is None else given
-        return None if timeout is None else span("resolve_timeout", timeout)
 
     def _wake(self) -> None:
         if self._running is not None:
@@ -329,6 +324,7 @@ class AlertNotificationSystem(StoreComponent):
         task.add_done_callback(self._emitting.discard)
 
 
+@dataclass
 class Running:
     """What runs on a node while its alert system is started: deciding, if it leads, and sending, in any case.
 
@@ -338,23 +334,17 @@ class Running:
     ended: gets the episodes that expired; tried: gets each attempt of this node.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        node: str,
-        lease_seconds: float,
-        file: AlertsFile,
-        registry: ChannelRegistry,
-        ended: Callable[[tuple[str, ...]], None],
-        tried: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self._store = store
-        self._lease_seconds = lease_seconds
-        self._file = file
-        self._registry = registry
-        self._ended = ended
-        self._leader = Leader(store, node, lease_seconds, file)
-        self._delivery = Delivery(store, node, lease_seconds, tried)
+    store: Store
+    node: str
+    lease_seconds: float
+    file: AlertsFile
+    registry: ChannelRegistry
+    ended: Callable[[tuple[str, ...]], None]
+    tried: Callable[[dict[str, Any]], None]
+
+    def __post_init__(self) -> None:
+        self._leader = Leader(self.store, self.node, self.lease_seconds, self.file)
+        self._delivery = Delivery(self.store, self.node, self.lease_seconds, self.tried)
         self._configuration: Configuration | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._tick: asyncio.Future[Ticked] | None = None
@@ -388,8 +378,8 @@ class Running:
 
     def use_channels(self) -> None:
         """Send through those that there are now."""
-        self._configuration = self._file.configuration
-        self._delivery.use(self._registry.channels(self._configuration), self._registry.own, self._configuration)
+        self._configuration = self.file.configuration
+        self._delivery.use(self.registry.channels(self._configuration), self.registry.own, self._configuration)
         self._to_keep.set()
         self._to_send.set()
 
@@ -426,10 +416,10 @@ class Running:
         self._new_alerts.clear()
         self._tick = asyncio.ensure_future(asyncio.to_thread(self._leader.tick))
         ticked = await asyncio.shield(self._tick)
-        if self._file.configuration is not self._configuration:
+        if self.file.configuration is not self._configuration:
             self.use_channels()
         if ticked.ended:
-            self._ended(ticked.ended)
+            self.ended(ticked.ended)
         if ticked.notices:
             self._to_send.set()
         if not ticked.leads:
@@ -448,10 +438,10 @@ class Running:
     async def _keep(self) -> float:
         await self._delivery.keep()
         if (renewal := self._leader.renewal()) is not None:
-            self._leader.renewed(await self._store.write_async(renewal))
+            self._leader.renewed(await self.store.write_async(renewal))
         assert self._configuration is not None
-        unknown = self._registry.unknown(self._configuration)
-        elsewhere = await self._store.read_async(queries.sending_channels) if unknown else []
+        unknown = self.registry.unknown(self._configuration)
+        elsewhere = await self.store.read_async(queries.sending_channels) if unknown else []
         now = time.monotonic()
         self._missing = {each: self._missing.get(each, now) for each in unknown if each not in elsewhere}
         for channel in [name for name, since in self._missing.items() if now - since >= MISSING_SECONDS]:
@@ -460,7 +450,7 @@ class Running:
                 "the receiver %r names the channel %r, which no node has: register it, or correct the file; "
                 "what goes there waits", unknown[channel], channel,
             )  # fmt: skip
-        return min(self._lease_seconds / 3, *(since + MISSING_SECONDS - now for since in self._missing.values()), inf)
+        return min(self.lease_seconds / 3, *(since + MISSING_SECONDS - now for since in self._missing.values()), inf)
 
 
 def text(field: str, value: Any) -> str:
