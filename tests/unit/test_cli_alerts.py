@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import typer
-from o9.alerts.pipeline.silences import Silence
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
