@@ -102,8 +102,7 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
         "active_optimizations": COUNT, "completed_optimizations": COUNT, "failed_optimizations": COUNT,
         "pruned_optimizations": COUNT,
         **{f"now.{status}.{name}": of for status in ("created", "initializing", "running", "paused", "suspended")
-           for name, of in {"count": COUNT, "longest_seconds": SECONDS, "mean_seconds": SECONDS,
-                            "median_seconds": SECONDS}.items()},
+           for name, of in (("count", COUNT), ("longest_seconds", SECONDS))},
     },
     Scope.TYPE: {"count": COUNT, **_OF_ENDED},
     Scope.STRATEGY: {"count": COUNT, **_OF_ENDED},
