@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from alert_samples import samples
 
-from o9.alerts.channels.builtin import ConsoleChannel, FileChannel, LogChannel, show_only
 from o9.alerts.channels.outcome import Channel, Failed, Sent
+from o9.alerts.channels.registry import ConsoleChannel, FileChannel, LogChannel, show_only
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.alert import Notice
 

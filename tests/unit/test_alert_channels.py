@@ -31,10 +31,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from o9.alerts.channels.builtin import LogChannel
 from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Failed, Sent, failure_of
 from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
-from o9.alerts.channels.registry import BlockChannel, FunctionChannel, built_in_channels, channel_of
+from o9.alerts.channels.registry import BlockChannel, FunctionChannel, LogChannel, built_in_channels, channel_of
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.alert import Notice
 from o9.model.errors import OptimizationValidationError

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from o9.alerts.channels.outcome import Failed
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import Configuration, load
+from o9.alerts.pipeline.stages import Silence
 from o9.alerts.service.repository import alert_in
 from o9.cli.commands.alerts.respond import made_silence, matches
 from o9.cli.commands.alerts.test import channels_for, remedy

@@ -79,8 +79,6 @@ class AppriseChannel(MessageChannel):
     def __repr__(self) -> str:
         return f"<AppriseChannel {self.name!r} {self.address}>"
 
-    __str__ = __repr__
-
 
 class _Complaints(logging.Handler):
     """What a plugin logs, and the error that it is handling at that time."""

@@ -121,12 +121,12 @@ class Group:
             "idle": self.idle,
             "number": self.number,
             "firing": sorted(self.firing),
-            "at": _text(self.at),
+            "at": self.at and self.at.isoformat(),
             "notified": _by_moment(self.notified),
             "flapping": _by_moment(self.flapping),
             "lingering": sorted(self.lingering),
             "escalated": sorted(self.escalated),
-            "escalate_at": _text(self.escalate_at),
+            "escalate_at": self.escalate_at and self.escalate_at.isoformat(),
             "held": [(reason.value, by, names) for (reason, by), names in _names_by(self.held).items()],
             "receiver": self.receiver,
         }
@@ -147,12 +147,12 @@ class Group:
             idle=state["idle"],
             number=state["number"],
             firing=set(state["firing"]),
-            at=_moment(state["at"]),
+            at=state["at"] and datetime.fromisoformat(state["at"]),
             notified={name: datetime.fromisoformat(at) for at, names in state["notified"] for name in names},
             flapping={name: datetime.fromisoformat(at) for at, names in state["flapping"] for name in names},
             lingering=set(state["lingering"]),
             escalated=set(state["escalated"]),
-            escalate_at=_moment(state["escalate_at"]),
+            escalate_at=state["escalate_at"] and datetime.fromisoformat(state["escalate_at"]),
             held={name: (reason, by) for reason, by, names in held_in(state) for name in names},
             receiver=state["receiver"],
         )
@@ -213,14 +213,6 @@ def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def _names_by(values: Mapping[str, V]) -> dict[V, list[str]]:

@@ -358,10 +358,7 @@ class RuleService:
         passes, probes = (ErrorBoundary(logger, what) for what in ("evaluating the alert rules", "asking Prefect"))
         self._tasks = [
             asyncio.create_task(periodic(self._pass, self._interval, passes), name="o9-rules"),
-            asyncio.create_task(
-                periodic(self._probe, PROBE_SECONDS, probes, at_once=True),
-                name="o9-rules-prefect",
-            ),
+            asyncio.create_task(periodic(self._probe, PROBE_SECONDS, probes, at_once=True), name="o9-rules-prefect"),
         ]
 
     async def stop(self) -> None:

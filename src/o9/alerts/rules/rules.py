@@ -113,10 +113,15 @@ def decide(
     rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
 ) -> tuple[RuleState | None, RuleReason]:
     """The next state; None: neither pending nor firing. `now_reads` None: the subject is gone."""
+    instant = rule.scope in INSTANTS
     if known is None or not known.firing:
-        return _not_firing(rule, known, now_reads, now)
+        if now_reads is not Reading.HOLDS:
+            return None, RuleReason.QUIET if known is None else RuleReason.TOO_SHORT
+        since = now if known is None else min(known.since, now)  # a clock that is set back
+        if now - since < rule.lasts:
+            return RuleState(since), RuleReason.BEGINS if known is None else RuleReason.LASTS
+        return RuleState(since, True, now if instant else None), RuleReason.FIRES
     if now_reads is Reading.HOLDS:
-        instant = rule.scope in INSTANTS
         return replace(known, clear_since=now if instant else None), RuleReason.GOES_ON
     if now_reads is Reading.UNKNOWN and known.clear_since is None:
         return known, RuleReason.UNKNOWN
@@ -130,18 +135,7 @@ def decide(
         return replace(known, clear_since=since), RuleReason.LINGERS
     if now_reads is None:
         return None, RuleReason.GONE
-    return None, RuleReason.EXPIRED if rule.scope in INSTANTS else RuleReason.CLEAR
-
-
-def _not_firing(
-    rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
-) -> tuple[RuleState | None, RuleReason]:
-    if now_reads is not Reading.HOLDS:
-        return None, RuleReason.QUIET if known is None else RuleReason.TOO_SHORT
-    since = now if known is None else min(known.since, now)  # a clock that is set back
-    if now - since < rule.lasts:
-        return RuleState(since), RuleReason.BEGINS if known is None else RuleReason.LASTS
-    return RuleState(since, True, now if rule.scope in INSTANTS else None), RuleReason.FIRES
+    return None, RuleReason.EXPIRED if instant else RuleReason.CLEAR
 
 
 @dataclass(frozen=True, slots=True)

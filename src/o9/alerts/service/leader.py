@@ -166,7 +166,12 @@ class Leader:
         lapses = self._ends_at is not None and self._ends_at <= utc_now()
         ended = tuple(self._store.write(LapseAlerts())) if lapses else ()
         self._give_up(now)
-        self._take_silences(self._engine)
+        for row in self._store.read(queries.changed_silences, self._silence_change):
+            self._silence_change = row["changed"]
+            if row["ended_at"] is not None:
+                self._engine.end_silence(row["silence_id"])
+            else:
+                self._engine.put_silence(silence_in(row))
         if behind := self._take_alerts(self._engine, now):
             self._newest = -1
         notices = self._engine.advance(now)
@@ -213,14 +218,6 @@ class Leader:
         before = moment(now - TRIED_FOR - GIVES_UP_EVERY)  # a node that has the channel has tried it for the last time
         for channel, count in self._store.write(GiveUp(before, why)).items():
             logger.error("%d messages to the channel %r were given up: %s", count, channel, why)
-
-    def _take_silences(self, engine: Engine) -> None:
-        for row in self._store.read(queries.changed_silences, self._silence_change):
-            self._silence_change = row["changed"]
-            if row["ended_at"] is not None:
-                engine.end_silence(row["silence_id"])
-            else:
-                engine.put_silence(silence_in(row))
 
     def _take_alerts(self, engine: Engine, now: datetime) -> bool:
         """Takes new alerts; whether there are more."""

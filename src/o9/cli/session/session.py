@@ -159,7 +159,7 @@ async def _run_session(
 ) -> bool:
     interrupts.attach()
     from o9.aggregator.aggregator import OptimizationStateAggregator
-    from o9.alerts.channels.builtin import show_only
+    from o9.alerts.channels.registry import show_only
     from o9.cli.session.logs import log_through
 
     ours: set[str] = set()

@@ -20,10 +20,9 @@ from o9.model.errors import OptimizationError
 from o9.model.states import AlertLevel
 
 if not failures.help_only:
-    from o9.alerts.channels.builtin import FileChannel
     from o9.alerts.channels.outcome import Channel, Failed, Sent
     from o9.alerts.channels.redaction import redacted
-    from o9.alerts.channels.registry import built_in_channels, channel_name, channel_of
+    from o9.alerts.channels.registry import FileChannel, built_in_channels, channel_name, channel_of
     from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
     from o9.alerts.messages.render import Message
     from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
