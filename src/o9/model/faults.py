@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
-from pathlib import PurePath
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
@@ -133,23 +131,11 @@ def remedy_for(value: Any) -> str:
     """How to turn a Python value into something that JSON can hold."""
     if hasattr(value, "ndim"):
         return "convert it with .item()" if value.ndim == 0 else "convert it with .tolist()"
-    for kinds, remedy in _REMEDIES:
-        if isinstance(value, kinds):
-            return remedy
     if hasattr(value, "isoformat"):
         return "give text: .isoformat()"
     if callable(value):
         return "register it under a name, and give the name"
     return "give text, numbers, booleans, null, lists and dicts of them"
-
-
-_REMEDIES: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((set, frozenset), "give a list: sorted(…)"),
-    ((bytes, bytearray), "give text: .decode() or .hex()"),
-    ((Decimal, complex), "give a float"),
-    ((PurePath,), "give text: str(…)"),
-    ((Mapping,), "give a dict: dict(…)"),
-)
 
 
 def shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 from o9.model.errors import Faults, OptimizationValidationError
-from o9.model.faults import refusing, validated
+from o9.model.faults import refusing, shown, validated
 from o9.model.fields import JsonObject, Key
 from o9.model.optimization import OptimizationAlert, OptimizationState
 from o9.model.specification import Metadata, read_metadata
@@ -98,16 +98,11 @@ def _is_same(value: Any, default: Any) -> bool:
 
 
 def _validate_life(state: OptimizationState, faults: Faults) -> None:
-    if state.status is not OptimizationStatus.CREATED:
-        status = getattr(state.status, "value", state.status)
-        problem = f"a new optimization is created, not {status}; leave the rest of its life to O9"
-        faults.add(OptimizationValidationError("status", problem))
-    if state.completed_steps:
-        problem = "a new optimization has completed none; leave it at 0"
-        faults.add(OptimizationValidationError("completed_steps", problem))
-    for name in ("started_at", "completed_at"):
-        if getattr(state, name) is not None:
-            faults.add(OptimizationValidationError(name, "O9 records it when it happens; leave it out"))
+    new = {"status": OptimizationStatus.CREATED, "completed_steps": 0, "started_at": None, "completed_at": None}
+    for name, value in new.items():
+        if (given := getattr(state, name)) != value:
+            problem = f"{shown(getattr(given, 'value', given))} means that it has begun; O9 records that: leave it out"
+            faults.add(OptimizationValidationError(name, problem))
 
 
 @cache
