@@ -15,9 +15,8 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.flows.scheduled import SCHEDULED, progress_shown, store_of_run
 from o9.model.optimization import utc_now
-from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
-from o9.statistics.upkeep import DAYS, Upkeep, keep_up
+from o9.statistics.upkeep import DAYS, Upkeep, keep_up, markdown, table
 
 logger = logging.getLogger(__name__)
 CORRECTIONS_SHOWN = 200

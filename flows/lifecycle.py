@@ -39,9 +39,8 @@ from o9.mirror.interpretation import PREFECT, REPLACED, REQUEUED, SUSPENDED
 from o9.mirror.recorder import mirror_flow_state
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationStateError, StaleAttemptError
-from o9.model.exhaustion import is_exhausted
 from o9.model.logs import bound
-from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.loops import ErrorBoundary, cancelled, is_exhausted, periodic
 from o9.model.specification import OptimizationSpec
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries

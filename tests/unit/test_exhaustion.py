@@ -12,7 +12,7 @@ import pytest
 from contract_steps import at_work
 from numpy.random import mtrand
 
-from o9.model.exhaustion import is_exhausted
+from o9.model.loops import is_exhausted
 from o9.model.states import OptimizationStatus
 from o9.store import queries
 from o9.store.queue.claims import AbandonClaim

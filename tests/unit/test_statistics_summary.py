@@ -14,9 +14,8 @@ from o9.model.errors import OptimizationError
 from o9.model.optimization import utc_now
 from o9.model.states import OptimizationPriority, OptimizationType
 from o9.model.states import OptimizationStatus as S
-from o9.statistics.report import markdown, table
 from o9.statistics.statistics import OptimizationStatistics
-from o9.statistics.upkeep import keep_up
+from o9.statistics.upkeep import keep_up, markdown, table
 from o9.store.core import unit
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.transitions import Cause, Transition

@@ -30,8 +30,7 @@ from o9.flows.run_view import show_result
 from o9.mirror.recorder import record_state
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
-from o9.model.exhaustion import is_exhausted
-from o9.model.loops import Backoff, ErrorBoundary, cancelled, periodic, retried
+from o9.model.loops import Backoff, ErrorBoundary, cancelled, is_exhausted, periodic, retried
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
 from o9.store import queries

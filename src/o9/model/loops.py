@@ -1,9 +1,14 @@
-"""What loops have in common: to repeat, to outlive errors, to pause between tries, and to be in one event loop."""
+"""What loops have in common: to repeat, to outlive errors, to pause between tries, and to be in one event loop.
+
+And whether an error means that the machine has run out of descriptors, processes or memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,3 +134,20 @@ async def retried(
             failures += 1
             on_failure(failure, failures)
         await asyncio.sleep(backoff.pause(failures))
+
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
+_TEXTS = tuple(os.strerror(number) for number in EXHAUSTED)  # of a library that cannot be loaded there is nothing else
+
+
+def is_exhausted(error: BaseException | None) -> bool:
+    """By the error itself, or what caused it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            return True
+        if isinstance(error, ImportError) and str(error).endswith(_TEXTS):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

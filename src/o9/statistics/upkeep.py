@@ -1,4 +1,4 @@
-"""Keeping the rollups true: what `compute_statistics` does, without Prefect.
+"""Keeping the rollups true, and what is shown of them: what `compute_statistics` does, without Prefect.
 
 The rollups are written in the transaction that ends an optimization. An amendment of a result after the end, or an edit
 of the database by hand, can still make them wrong. So the days that can still change are recounted from the record, an
@@ -8,17 +8,19 @@ days, all time with its months. The cost does not grow with history. Writers wai
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from o9.model.states import OptimizationStatus
 from o9.model.validation import validate_whole
+from o9.statistics.rows import statistics
 from o9.store import queries
 from o9.store.statistics.mending import Mend
 from o9.store.statistics.rankings import RefreshRankings
 from o9.store.store import Store
+from o9.text.format import figure
 
 DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to
 MOST_DAYS = 36_600
@@ -78,3 +80,39 @@ async def _refresh(store: Store) -> int:
     for begin in range(0, len(running), BATCH):
         await store.write_async(RefreshRankings(tuple(running[begin : begin + BATCH])))
     return len(running)
+
+
+def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
+    return [{name.replace("_", " "): figure(value) for name, value in row.items()} for row in statistics(summary)]
+
+
+def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
+    """How many there are, where it is going, and whether the rollups were true."""
+    counts = ", ".join(f"{count} {status}" for status, count in summary["by_status"].items()) or "none yet"
+    pruned = f"; {summary['pruned_optimizations']} more were pruned" if summary["pruned_optimizations"] else ""
+    days = upkeep.days[0] if len(upkeep.days) == 1 else f"{upkeep.days[0]} to {upkeep.days[-1]}"
+    mended = f"**{len(upkeep.corrections)} rollups mended**" if upkeep.corrections else "all were true"
+    return "\n".join([
+        "# Optimizations",
+        "",
+        f"**{summary['total_optimizations']}** in all: {counts}{pruned}.",
+        "",
+        f"## Trend by {trends['window']}",
+        "",
+        *(f"- {name.replace('_', ' ')}: {_trend(each)}" for name, each in trends["trends"].items()),
+        "",
+        "## Rollups",
+        "",
+        f"{upkeep.windows} windows compared with the record ({days}): {mended}.",
+        "",
+    ])  # fmt: skip
+
+
+def _trend(each: Mapping[str, Any]) -> str:
+    if each["slope"] is None:
+        return f"unknown: {each['reason']}"
+    return (
+        f"{each['direction']}, {each['slope']:+.4g} per {each['per']} "
+        f"(95%: {each['low']:+.4g} to {each['high']:+.4g}, {each['windows']} windows)"
+    )
