@@ -192,7 +192,7 @@ def test_the_tables_and_words_say_the_same(store: Store, clock: Clock) -> None:
     upkeep = asyncio.run(keep_up(store, utc_now()))
     rows = table(told(store))
     assert [row["by"] for row in rows] == ["all", "type", "strategy", "priority", "status"]
-    assert {row["count"] for row in rows} == {"1"}
+    assert {row["count"] for row in rows} == {1}
     said = markdown(told(store), trends, upkeep)
     for words in ("**1** in all: 1 completed", "all were true", "unknown:"):
         assert words in said

@@ -34,6 +34,10 @@ from o9.api.backend import Backend
 from o9.api.routes import add_routes
 from o9.model.errors import OptimizationAPIError, OptimizationError
 
+logger = logging.getLogger(__name__)
+BODY_LIMIT_BYTES = 1 << 20
+TOO_LARGE = f"body: it is larger than {BODY_LIMIT_BYTES:,} bytes (1 MiB); keep large data in a file, and name that"
+
 
 def create_app(
     backend: Backend | None,
@@ -91,11 +95,6 @@ async def _answer_alone(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException) and error.status_code == 404:
         return refusal(ALONE, 503)
     return await answer_http(request, error)
-
-
-logger = logging.getLogger(__name__)
-BODY_LIMIT_BYTES = 1 << 20
-TOO_LARGE = f"body: it is larger than {BODY_LIMIT_BYTES:,} bytes (1 MiB); keep large data in a file, and name that"
 
 
 class RateLimit:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import psutil
 
@@ -29,18 +28,7 @@ from o9.workers.team import Hosted, Team
 
 WINDOW_SECONDS = 1.0
 MIB = 1024.0 * 1024.0
-# A process, its start in ticks or seconds, which distinguishes a pid that was given anew.
-Identity = tuple[int, float]
-
-
-@dataclass(frozen=True)
-class ResourceReading:
-    """One look at some processes and all below them. `cpu_seconds` is what they have used since they began."""
-
-    at: float
-    processes: frozenset[Identity]
-    cpu_seconds: float
-    memory_mib: float
+Identity = tuple[int, float]  # a process and its start, which distinguishes a pid that was given anew
 
 
 class Meter:
@@ -48,33 +36,26 @@ class Meter:
 
     def __init__(self, strategy: object) -> None:
         self._team = team_of(strategy)
-        self._last: ResourceReading | None = None
-        self._looked_at = -WINDOW_SECONDS
+        self._at, self._known, self._cpu_seconds = -WINDOW_SECONDS, frozenset[Identity](), 0.0
 
     def measure(self) -> dict[str, float]:
         """Call it at the end of a step: what could be measured now, by CPU and MEMORY; maybe nothing."""
         now = time.monotonic()
-        if self._team is None or now - self._looked_at < WINDOW_SECONDS:
+        if self._team is None or now - self._at < WINDOW_SECONDS:
             return {}
-        self._looked_at = now
-        before, self._last = self._last, read(pids_of(self._team), now)
-        if self._last is None:
+        known, cpu_seconds, memory_mib = read(child.process.pid for child in self._team._all if child.usable())
+        seconds, used, are_the_same = now - self._at, cpu_seconds - self._cpu_seconds, known == self._known
+        self._at, self._known, self._cpu_seconds = now, known, cpu_seconds
+        if not known:
             return {}
-        figures = {MEMORY: self._last.memory_mib}
-        percent = cpu_percent(before, self._last)
-        return figures if percent is None else {CPU: percent} | figures
+        return ({CPU: 100.0 * used / seconds} if are_the_same and used >= 0 else {}) | {MEMORY: memory_mib}
 
 
-def cpu_percent(before: ResourceReading | None, after: ResourceReading) -> float | None:
-    """CPU seconds used between two readings, a second, times 100; None where they are not of the same processes."""
-    if before is None or before.processes != after.processes or after.at <= before.at:
-        return None
-    used = after.cpu_seconds - before.cpu_seconds
-    return None if used < 0 else 100.0 * used / (after.at - before.at)
+def read(tops: Iterable[int]) -> tuple[frozenset[Identity], float, float]:
+    """Look at the processes with these ids and all below them: which, their CPU seconds since they began, their MiB.
 
-
-def read(tops: Iterable[int], now: float) -> ResourceReading | None:
-    """Look at the processes with these ids and all below them; None where there are none or one is gone meanwhile."""
+    None, 0.0 and 0.0 where one is gone meanwhile.
+    """
     known: set[Identity] = set()
     cpu_seconds = memory = 0.0
     try:
@@ -88,8 +69,8 @@ def read(tops: Iterable[int], now: float) -> ResourceReading | None:
                 if process.pid == top or sys.platform != "linux":
                     known.add((process.pid, process.create_time()))
     except (psutil.Error, OSError):
-        return None
-    return ResourceReading(now, frozenset(known), cpu_seconds, memory / MIB) if known else None
+        return frozenset(), 0.0, 0.0
+    return frozenset(known), cpu_seconds, memory / MIB
 
 
 def team_of(strategy: object) -> Team | None:
@@ -99,7 +80,3 @@ def team_of(strategy: object) -> Team | None:
     if isinstance(strategy, UserSteps) and isinstance(strategy._host, Hosted):
         return strategy._host._team
     return None
-
-
-def pids_of(team: Team) -> list[int]:
-    return [child.process.pid for child in team._all if child.usable()]

@@ -84,7 +84,13 @@ async def _refresh(store: Store) -> int:
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
-    return [{name.replace("_", " "): figure(value) for name, value in row.items()} for row in statistics(summary)]
+    return [
+        {
+            name.replace("_", " "): value if isinstance(value, (int, str)) else figure(value)
+            for name, value in row.items()
+        }
+        for row in statistics(summary)
+    ]
 
 
 def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
