@@ -54,6 +54,7 @@ from o9.tasks.trials import started_runner
 logger = logging.getLogger(__name__)
 HEAR_SECONDS = 1.0
 ASK_SECONDS = 5.0  # a worker waits 30 s before it kills what it has asked to end
+OptimizationSpec.model_rebuild()  # once: else Prefect's form and each reading would build it for themselves
 
 
 async def mirror_last_flow_state(flow: Any, flow_run: Any, state: Any) -> None:

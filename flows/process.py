@@ -8,8 +8,6 @@ process is not one; there Prefect has the signal only for the moment in which it
 from __future__ import annotations
 
 import asyncio
-import atexit
-import gc
 import logging
 import signal
 import socket
@@ -65,19 +63,10 @@ def run_begins() -> None:
                 "which hands it on"
             )
         check_release(flow_run.deployment_version)
-        if not _beside.get():
-            _keep_what_is_loaded()
     if not _beside.get() or _handled_before is None or threading.current_thread() is not threading.main_thread():
         return
     if is_prefect_sigterm_handler_installed():
         signal.signal(signal.SIGTERM, _handled_before)
-
-
-def _keep_what_is_loaded() -> None:
-    """Of a process of the run's own: garbage collection leaves its modules alone, and so does the interpreter's end,
-    which would spend half a second on taking them apart."""
-    gc.freeze()
-    atexit.register(gc.freeze)
 
 
 def release() -> str:
