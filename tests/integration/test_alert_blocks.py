@@ -89,7 +89,7 @@ async def test_a_block_that_is_not_there_is_said_in_a_line(block: str, tmp_path:
     told = await asyncio.to_thread(o9, tmp_path, "config", "test", block)
     assert (told.returncode, told.stdout) == (1, "")
     (line,) = told.stderr.splitlines()
-    assert line.startswith(f"o9: {block}: Unable to find block document named nothing for block type ")
+    assert line.startswith(f"o9: {block}: not sent: {block}: Unable to find block document named nothing for block ")
     assert line.endswith("; save it, or give the URL itself")
 
 
@@ -97,7 +97,7 @@ def test_a_prefect_server_that_does_not_answer_is_said_in_a_line(tmp_path: Path)
     told = o9(tmp_path, "config", "test", "block:desk", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
     assert (told.returncode, told.stdout) == (1, "")
     (line,) = told.stderr.splitlines()
-    assert line.startswith("o9: Prefect's server at http://127.0.0.1:")
+    assert line.startswith("o9: block:desk: not sent: Prefect's server at http://127.0.0.1:")
     assert "did not answer within 10 s" in line
 
 

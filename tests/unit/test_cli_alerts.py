@@ -20,7 +20,7 @@ from o9.alerts.service.repository import alert_in
 from o9.cli.commands.alerts.respond import made_silence, matches
 from o9.cli.commands.alerts.test import channels_for, remedy
 from o9.cli.options import moment_of
-from o9.cli.views.alert_config import channel_words, configuration_view, interval_words
+from o9.cli.views.alert_config import configuration_view, interval_words
 from o9.cli.views.alerts import (
     Listed,
     Notified,
@@ -349,7 +349,6 @@ def test_intervals_are_told_in_words() -> None:
     assert interval_words(first) == "monday to friday, 22:00 to 24:00 (Asia/Tokyo)"
     assert interval_words(second) == "day -3 to -1 of the month, december, 2027 (UTC)"
     assert interval_words(always) == "always"
-    assert channel_words("desk") == "desk"
 
 
 # Channels
@@ -370,21 +369,12 @@ def test_a_channel_is_found_by_its_name_its_receiver_or_its_address() -> None:
     assert names_for("head", configuration)[1] == ["log", "console", "file"]
     assert names_for("default", Configuration())[1] == ["log", "console", "file"]
     for wrong, told in {
-        "mine": "registered by a program", "ops": "has no channel",
-        "consle": "did you mean console", "zz": "there are log, console, file",
-        f"nosuch://{SECRET}": "Apprise does not take", f"slack:/{SECRET}": "is called 'slack:…'",
+        "ops": "has no channel", "consle": "did you mean console", "zz": "there are log, console, file",
+        f"slack:/{SECRET}": "is called 'slack:…'",
     }.items():  # fmt: skip
         with pytest.raises(OptimizationError, match=told) as refused:
             channels_for(wrong, configuration)
         assert SECRET not in str(refused.value)
-
-
-def test_what_a_program_registers_keeps_nothing_from_a_receiver_s_other_channels() -> None:
-    channels = channels_for("desk", load(FILE))[1]
-    assert [name for name, each in channels.items() if isinstance(each, OptimizationError)] == ["mine"]
-    assert len(channels) == 3
-    with pytest.raises(OptimizationError, match=r"'mine' is registered by a program.*'too' is registered"):
-        channels_for("both", load("receivers: [{name: both, channels: [mine, too]}]"))
 
 
 def test_what_several_receivers_name_is_tried_for_none_of_them() -> None:

@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Judge": {
         "health": Entry("Judge whether a result can be trusted.", "judge:health"),
         "placebo": Entry("Run the same search on data without an edge.", "judge:placebo"),
-        "report": Entry("Write a report as one HTML file.", "report:report"),
+        "report": Entry("Write a report as one HTML file.", "judge:report"),
     },
     "Operate": {
         "serve": Entry("Run queued optimizations and serve HTTP until Ctrl-C.", "serve:serve"),

@@ -17,7 +17,7 @@ from o9.model.settings import STORE_BLOCK, settings
 from o9.model.urls import public_url
 from o9.store import queries
 from o9.store.core.engine import parse_url, schema_revision
-from o9.store.optimizations.queries import Filter
+from o9.store.optimizations.queries import Filter, Holding
 from o9.store.store import Store
 from o9.text.escape import shown
 from o9.text.suggest import did_you_mean, near
@@ -102,6 +102,12 @@ def existing_optimization(store: Store, typed: str) -> OptimizationState:
         state = store.read(queries.get, found)
         assert state is not None, "it was read in this moment"
     return state
+
+
+def holding_of(store: Store, recorded: str) -> Holding:
+    holding = store.read(queries.holding, recorded)
+    assert holding is not None, "what is recorded stays recorded"
+    return holding
 
 
 def existing_ids(store: Store, typed: Iterable[str]) -> list[str]:

@@ -113,7 +113,7 @@ def _composed(text: str | bytes, source: str) -> Node | None:
         raise DocumentError(source, [Fault(mark.line + 1 if mark else 1, "", f"not YAML: {_remedy(error)}")]) from error
     except (yaml.YAMLError, UnicodeError) as error:
         problem = str(getattr(error, "reason", None) or error).partition("\n")[0]
-        raise DocumentError(source, [Fault(1, "", f"not YAML: {problem}")]) from error
+        raise DocumentError(source, [Fault(1, "", f"not YAML in UTF-8: {problem}")]) from error
     except RecursionError as error:
         raise DocumentError(source, [Fault(1, "", f"nested deeper than {NESTING_LIMIT}")]) from error
     if len(documents) > 1:

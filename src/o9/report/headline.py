@@ -46,9 +46,7 @@ def performance_figures(
     figures = [best]
     baseline, target = baseline_of(state), target_of(state)
     if baseline is not None and value is not None:
-        gain = state.performance_improvement
-        shown = percent(gain, sign=True) if baseline else f"{'+' if gain > 0 else ''}{number(gain)}"
-        figures.append(Figure("Improvement", shown, f"on the baseline, {number(baseline)}"))
+        figures.append(Figure("Improvement", gain_text(state), f"on the baseline, {number(baseline)}"))
     elif baseline is None:
         figures.append(Figure("Improvement", "unknown", "no baseline_performance is given"))
     if target is not None:
@@ -63,6 +61,12 @@ def performance_figures(
     for name in list(metrics)[:METRICS_SHOWN]:
         figures.append(Figure(shortened(name, 40).replace("_", " "), number(metrics[name]), "of the best trial"))
     return figures
+
+
+def gain_text(state: OptimizationState) -> str:
+    """Over the baseline: `+12.3%`; over one of 0, which has no share, `+0.65`."""
+    gain = state.performance_improvement
+    return percent(gain, sign=True) if baseline_of(state) else number(gain, sign=True)
 
 
 def _against(state: OptimizationState, value: float | None) -> str:

@@ -200,12 +200,12 @@ class Read(NamedTuple):
     """The channels' addresses, each with its first place."""
 
 
-def load(text: str, source: str = "the alerts file") -> Configuration:
+def load(text: str | bytes, source: str = "the alerts file") -> Configuration:
     """The configuration in `text`. Raises DocumentError with all its faults."""
     return read(text, source).configuration
 
 
-def read(text: str, source: str = "the alerts file") -> Read:
+def read(text: str | bytes, source: str = "the alerts file") -> Read:
     """The same, with warnings of likely mistakes."""
     document = Document.parse(text, source)
     if document.data is None and not document.faults:

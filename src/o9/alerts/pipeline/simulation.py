@@ -199,7 +199,7 @@ class _File(Typed):
     happens: tuple[_Entry, ...]
 
 
-def load_script(text: str, source: str = "the script") -> Script:
+def load_script(text: str | bytes, source: str = "the script") -> Script:
     """Raises DocumentError with all its faults, a line for each."""
     document = Document.parse(text, source)
     given = read(_File, document)

@@ -23,7 +23,7 @@ if not help_only:
     from o9.cli.answers import FINE, Answer, Outcome, conclude, tell, who
     from o9.cli.batch import import_from_here
     from o9.cli.console import show, write_json
-    from o9.cli.open_store import existing_optimization, existing_store, option_for
+    from o9.cli.open_store import existing_optimization, existing_store, holding_of, option_for
     from o9.cli.session.follow import HALTED, POLL_SECONDS, Crew, crew_of, is_watched
     from o9.cli.views.words import Next, command
     from o9.lifecycle.control import Verb, control_of
@@ -114,7 +114,7 @@ def answer_to(
         outlook = queue_outlook(name, before, crew, option)
         return _asked(already), f"queued{' already' if already else ''}; {outlook}"
     if watched:
-        none = "" if crew.takes_work else ", and none runs now"
+        none = "" if any("limit" in info for info in crew.alive.values()) else ", and none runs now"
         return _asked(known), f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
     if lost := crew.lost(before):
         then = f"an aggregator, once one runs, will {verb.value} it"
@@ -153,8 +153,7 @@ def _ask(store: Store, typed: str, verb: Verb, option: str) -> Answer:
         state = existing_optimization(store, typed)
     except OptimizationError as error:
         return Answer(typed, Outcome.UNKNOWN, str(error))
-    name, before = state.optimization_id, store.read(queries.holding, state.optimization_id)
-    assert before is not None, "it was read in this moment"
+    name, before = state.optimization_id, holding_of(store, state.optimization_id)
     watched = is_watched(state)
     if watched and verb is not Verb.CANCEL:  # that one Prefect can be asked for
         text = f"{name}: O9 only watches this flow; {verb.value} its run {before.prefect_run_id} in Prefect"
@@ -189,16 +188,13 @@ def _waited(store: Store, asked: Answer, verb: Verb, deadline: float, seconds: f
 
 
 def _status_of(store: Store, name: str) -> OptimizationStatus:
-    holding = store.read(queries.holding, name)
-    assert holding is not None, "what is recorded stays recorded"
-    return OptimizationStatus(holding.status)
+    return OptimizationStatus(holding_of(store, name).status)
 
 
 def retry(
     optimization_id: Id,
     from_step: Annotated[
-        int | None,
-        typer.Option("--from-step", min=0, metavar="N", help="Continue after step N; 0: from the beginning."),
+        int | None, typer.Option(min=0, metavar="N", help="Continue after step N; 0: from the beginning.")
     ] = None,
     new_id: Annotated[str | None, typer.Option("--id", metavar="NEW", help="Id of the new optimization.")] = None,
     store: StoreUrl = None,
@@ -216,13 +212,12 @@ def retry(
         if new_id is not None and opened.read(queries.get, new_id) is not None:
             raise OptimizationError(f"there is an optimization {new_id!r} already; give --id another, or leave it out")
         state = asyncio.run(control_of(opened).retry(old, from_step, new_id))
-        holding, crew = opened.read(queries.holding, state.optimization_id), crew_of(opened)
+        holding, crew = holding_of(opened, state.optimization_id), crew_of(opened)
     if json:
         write_json(state.to_dict())
         return
     new, steps, option = state.optimization_id, state.completed_steps, option_for(store)
     begins = f"behind step {steps} of {old}, with its trials" if steps else f"from the beginning, as {old} did"
-    assert holding is not None, "it was recorded in this moment"
     show(f"{new}: queued; it begins {begins}", queue_outlook(new, holding, crew, option), "")
     commands = (("watch", "follows it"), ("show", "the result, once there is one"))
     show(Next([(command(verb, [new], option), meaning) for verb, meaning in commands]))

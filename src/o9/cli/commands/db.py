@@ -72,7 +72,6 @@ def prune(
     older_than: Annotated[
         float | None,
         typer.Option(
-            "--older-than",
             metavar="DAYS",
             callback=days_above_zero,
             help="Delete what ended at least this number of days ago.  [env: O9_RETENTION_DAYS]",

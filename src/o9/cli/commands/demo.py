@@ -45,7 +45,7 @@ OTHER_GOALS = {
 
 
 def demo(
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same trials.")] = 7,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same trials.")] = 7,
     small: Annotated[bool, typer.Option("--small", help="A few trials each: seconds instead of a minute.")] = False,
     store: StoreUrl = None,
 ) -> int:
@@ -72,17 +72,11 @@ def demo_view(records: Sequence[Details], days: tuple[str, str]) -> list[Rendera
     goals = [record.state.metadata.get("objective", "") for record in records]
     measured = [record.best.metrics if record.best else {} for record in records]
     for record, goal, metrics in zip(records, goals, measured, strict=True):
-        forecast = record.verdict.forecast if record.verdict else None
-        table.add_row(
-            f"{record.state.name} *" if goal in OTHER_GOALS else record.state.name,
-            str(sum(record.trial_counts.values())),
-            _ratio(metrics.get("sharpe")),
-            _ratio(metrics.get("out_of_sample_sharpe")),
-            _ratio(forecast.claimed if forecast else None),
-            _ratio(forecast.held_out if forecast else None),
-            _ratio(forecast.mean if forecast else None),
-            end_section=record is records[-1],
-        )
+        name, count = record.state.name + (" *" if goal in OTHER_GOALS else ""), sum(record.trial_counts.values())
+        ratios = [metrics.get("sharpe"), metrics.get("out_of_sample_sharpe")]
+        if record.verdict and (forecast := record.verdict.forecast):
+            ratios += [forecast.claimed, forecast.held_out, forecast.mean]
+        table.add_row(name, str(count), *map(_ratio, ratios), end_section=record is records[-1])
     # Every row was judged on the same prices, days and costs, so the baselines are the same for all.
     for name, baseline in (("Equal weight (baseline)", "equal_weight"), ("Buy and hold", "buy_and_hold")):
         inside, outside = f"{baseline}_sharpe", f"out_of_sample_{baseline}_sharpe"

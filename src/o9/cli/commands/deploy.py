@@ -33,17 +33,14 @@ def deploy_(
     rrule: RRule = None,
     timezone: Timezone = "UTC",
     overlap: Annotated[
-        str,
-        typer.Option("--overlap", metavar="POLICY", help="While the last run goes on: queue, skip, replace, together."),
+        str, typer.Option(metavar="POLICY", help="While the last run goes on: queue, skip, replace, together.")
     ] = "queue",
-    missed: Annotated[
-        str, typer.Option("--missed", metavar="POLICY", help="Missed runs to make up for: all, once, none.")
-    ] = "all",
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the deployment.")] = None,
+    missed: Annotated[str, typer.Option(metavar="POLICY", help="Missed runs to make up for: all, once, none.")] = "all",
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the deployment.")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace a deployment of this name that another file made.")
     ] = False,
-    pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="The work pool.")] = "o9",
+    pool: Annotated[str, typer.Option(metavar="POOL", help="The work pool.")] = "o9",
     serve: Annotated[bool, typer.Option("--serve", help="Run them in this process, without a pool.")] = False,
     as_yaml: Annotated[bool, typer.Option("--print", help="Print a prefect.yaml, and deploy nothing.")] = False,
 ) -> None:
@@ -52,9 +49,7 @@ def deploy_(
     """
     if file is None:
         if cron or every or rrule or name:
-            raise OptimizationValidationError(
-                "FILE", "a schedule and a name are those of one optimization: name a file"
-            )
+            raise OptimizationValidationError("FILE", "name one: a schedule and a name are those of one optimization")
         spec, deployments = None, flows.all_flows()
     else:
         spec, when = read_template(file), asyncio.run(flows.recurrence(cron, interval_of(every), rrule, timezone))

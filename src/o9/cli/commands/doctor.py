@@ -87,7 +87,6 @@ def doctor(store: StoreUrl = None, json: Json = False) -> int:
 
 def _findings(url: str | None) -> Iterator[DoctorFinding]:
     checks: tuple[tuple[str, Callable[[], Iterator[DoctorFinding]]], ...] = (
-        ("python", python),
         ("packages", packages),
         ("extras", extras),
         ("settings", partial(settings_in_force, url)),
@@ -104,12 +103,9 @@ def _findings(url: str | None) -> Iterator[DoctorFinding]:
             yield DoctorFinding(name, Level.PROBLEM, failures.explain(error)[0])
 
 
-def python() -> Iterator[DoctorFinding]:
+def packages() -> Iterator[DoctorFinding]:
     release = f"{platform.python_version()} ({sys.executable})"
     yield _found("python", (3, 11) <= sys.version_info[:2] <= (3, 13), release, "use Python 3.11, 3.12 or 3.13")
-
-
-def packages() -> Iterator[DoctorFinding]:
     yield DoctorFinding("o9", Level.OK, release_of(DISTRIBUTION) or "not installed as a package")
     for requirement in needed():
         yield from package(requirement, release_of(requirement.name))

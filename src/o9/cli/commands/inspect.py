@@ -43,7 +43,6 @@ if not help_only:
     from o9.store.optimizations.queries import Filter
     from o9.store.store import Store
     from o9.text.escape import shown
-    from o9.text.format import NOTHING
 
 
 LIST_LIMIT = 50
@@ -77,7 +76,7 @@ _SORTED: dict[Sort, Callable[[OptimizationState], Any]] = {
     Sort.NAME: lambda state: state.name.casefold(),
     Sort.STATUS: lambda state: state.status.value,
     Sort.BEST: lambda state: None if (best := words.best_value(state)) is None else -best,
-    Sort.IMPROVEMENT: lambda state: None if words.improvement(state) == NOTHING else -state.performance_improvement,
+    Sort.IMPROVEMENT: lambda state: -state.performance_improvement if words.has_gain(state) else None,
     Sort.TIME: lambda state: -state.execution_time or None,
 }
 
@@ -85,20 +84,15 @@ _SORTED: dict[Sort, Callable[[OptimizationState], Any]] = {
 def list_(
     status: Statuses = None,
     kind: Type = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="TEXT", help="Filter by part of the name or id.")
-    ] = None,
-    objective: Annotated[
-        str | None, typer.Option("--objective", metavar="TEXT", help="Filter by part of the objective.")
-    ] = None,
-    family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Filter by family.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="Filter by part of the name or id.")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="TEXT", help="Filter by part of the objective.")] = None,
+    family: Annotated[str | None, typer.Option(metavar="FAMILY", help="Filter by family.")] = None,
     series: Annotated[
-        str | None,
-        typer.Option("--series", metavar="NAME", help="List the runs of a recurring optimization, with changes."),
+        str | None, typer.Option(metavar="NAME", help="List the runs of one recurring optimization.")
     ] = None,
     since: Since = None,
     sort: Annotated[
-        Sort, typer.Option("--sort", metavar="KEY", help=f"Sort by {', '.join(Sort)}.", case_sensitive=False)
+        Sort, typer.Option(metavar="KEY", help=f"Sort by {', '.join(Sort)}.", case_sensitive=False)
     ] = Sort.CREATED,
     everything: Annotated[bool, typer.Option("--all", help="Include placebo runs.")] = False,
     limit: Limit = None,
@@ -126,7 +120,8 @@ def list_(
         if series is not None:
             found = with_changes(list(found))
         if sort is not Sort.CREATED:
-            found = _sorted(found, _SORTED[sort])
+            key = _SORTED[sort]
+            found = sorted(found, key=lambda run: ((value := key(run.state)) is None, value))
         if json:
             write_json_list(_document(run, in_series=series is not None) for run in islice(found, limit))
             return
@@ -158,11 +153,9 @@ def trials(
     optimization_id: Id,
     sort: Annotated[
         TrialSort | None,
-        typer.Option("--sort", metavar="KEY", help="Sort by number, value (best first) or time (longest first)."),
+        typer.Option(metavar="KEY", help="Sort by number, value (best first) or time (longest first)."),
     ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", min=1, metavar="N", help="The best N: --sort value --limit N.")
-    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N: --sort value --limit N.")] = None,
     limit: Limit = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a column for each parameter and metric.")] = False,
     store: StoreUrl = None,
@@ -270,16 +263,12 @@ def _chosen(trials: Iterable[Trial], state: OptimizationState, sort: TrialSort, 
     return sorted(trials, key=place)[:limit]
 
 
-def _sorted(found: Iterable[SeriesRun], key: Callable[[OptimizationState], Any]) -> list[SeriesRun]:
-    return sorted(found, key=lambda run: ((value := key(run.state)) is None, value))
-
-
 LOGS_KEYS = ("step", "trial", "text", "cut")
 
 
 def logs(
     optimization_id: Id,
-    trial: Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="Of this trial alone.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of this trial alone.")] = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`health` and `placebo`: judge an optimization now, list the last reports, run the search on data without an edge.
+"""`health`, `placebo` and `report`: judge an optimization, run its search on data without an edge, write it as a page.
 
 A report of health is kept. Prefect is imported for `placebo --here` alone.
 """
@@ -6,19 +6,21 @@ A report of health is kept. Prefect is imported for `placebo --here` alone.
 from __future__ import annotations
 
 import asyncio
+import webbrowser
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, help_only
-from o9.cli.options import Id, Json, Limit, OptionalId, StoreUrl
+from o9.cli.options import Id, Json, Limit, OptionalId, StoreUrl, complete_ids
 from o9.model.states import ENDED, HealthStatus
 
 if not help_only:
     from o9.cli.batch import import_from_here
     from o9.cli.commands.inspect import LIST_LIMIT
-    from o9.cli.console import page_width, results, say, say_more, show, write_json
-    from o9.cli.open_store import existing_optimization, existing_store, option_for
+    from o9.cli.console import answer, page_width, results, say, say_more, show, write_json
+    from o9.cli.open_store import existing_ids, existing_optimization, existing_store, option_for
     from o9.cli.views.health import health_view, reports_view
     from o9.cli.views.words import Next, command, result
     from o9.health.checker import OptimizationHealthChecker
@@ -31,7 +33,6 @@ if not help_only:
     from o9.lifecycle.placebos import RUNS, waiting
     from o9.model.optimization import OptimizationHealthReport
     from o9.store import queries
-    from o9.store.optimizations.placebos import PlaceboRuns
     from o9.store.store import Store
 
 
@@ -104,8 +105,7 @@ async def _judged(
 def placebo(
     optimization_id: Id,
     runs: Annotated[
-        int | None,
-        typer.Option("--runs", min=1, metavar="K", help="How many; p is 1 / (K + 1) at the least.  [default: 19]"),
+        int | None, typer.Option(min=1, metavar="K", help="How many; p is 1 / (K + 1) at the least.  [default: 19]")
     ] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Run them in this process, with progress, then judge the optimization.")
@@ -136,7 +136,12 @@ def placebo(
         )
     known = placebo_of(origin.current_performance, found, direction_of(origin))
     if json:
-        write_json(_document(found, known, verdict, left))
+        numbered = sorted(found.run_ids.items())
+        write_json({
+            "runs": [{"number": n, "optimization_id": name, "value": found.values[n]} for n, name in numbered],
+            "finished": len(found.finished), "waiting": len(left), "p_value": known.p_value if known else None,
+            "grade": verdict.grade.value if verdict else None,
+        })  # fmt: skip
     else:
         option, number = option_for(store), len(found.run_ids)
         commands = [(command("show", [name], option), "the result and its history")]
@@ -145,19 +150,6 @@ def placebo(
             commands.insert(0, (again, f"runs the {len(left)} that wait, here; so does any node that serves"))
         show("", _words(name, number, known), *([result(verdict)] if verdict else []), "", Next(commands))
     return INTERRUPTED if interrupted else NOT_COMPLETED if here and left else DONE
-
-
-def _document(found: PlaceboRuns, placebo: Placebo | None, verdict: Verdict | None, left: list[str]) -> dict[str, Any]:
-    return {
-        "runs": [
-            {"number": number, "optimization_id": name, "value": found.values[number]}
-            for number, name in sorted(found.run_ids.items())
-        ],
-        "finished": len(found.finished),
-        "waiting": len(left),
-        "p_value": placebo.p_value if placebo else None,
-        "grade": verdict.grade.value if verdict else None,
-    }
 
 
 def _words(name: str, queued: int, placebo: Placebo | None) -> str:
@@ -169,3 +161,31 @@ def _words(name: str, queued: int, placebo: Placebo | None) -> str:
     few = least if placebo.runs < LEAST_PLACEBO_RUNS else ""
     as_good = f"of {placebo.runs} placebo runs {placebo.as_good} are at least as good"
     return f"{name}: {as_good}{failed}: p = {placebo.p_value:.3f}{few}"
+
+
+def report(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID", help="Ids of optimizations, or their beginnings; none: all.", autocompletion=complete_ids
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="The file.  [default: here, named by ID]")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Contains the verdict, health and plots; without ID counts, trends and rankings. Readable without a network.
+    Overwrites an earlier report, and no other file.
+    """
+    from o9.report.write import file_name, report_of, report_of_all, write  # imports plotly
+
+    with existing_store(store) as opened:
+        wanted = existing_ids(opened, ids or [])
+        page = report_of(opened, wanted) if wanted else report_of_all(opened)
+    path = write(page, output or Path(file_name(wanted)))
+    answer({"report": str(path), "bytes": path.stat().st_size, "optimizations": wanted}, str(path), as_json=json)
+    if open_it:
+        webbrowser.open(path.as_uri())

@@ -54,7 +54,7 @@ def stats(store: StoreUrl = None, json: Json = False) -> None:
 
 def trends(
     days: Annotated[
-        float, typer.Option("--days", metavar="N", callback=days_above_zero, help="How far back; 0.5 is twelve hours.")
+        float, typer.Option(metavar="N", callback=days_above_zero, help="How far back; 0.5 is twelve hours.")
     ] = DAYS,
     store: StoreUrl = None,
     json: Json = False,
@@ -75,9 +75,7 @@ def rankings(
     metric: Annotated[
         str | None, typer.Argument(metavar="METRIC", help="What to rank by; none: the best of each, and what there is.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=MOST_RANKED, metavar="N", help="Print N at most.")
-    ] = RANKED,
+    limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
@@ -88,8 +86,9 @@ def rankings(
         if metric is None:
             _best_of_each(opened, as_json=json)
             return
+        count = min(limit or RANKED, MOST_RANKED)
         try:
-            rows = asyncio.run(OptimizationStatistics(store=opened).get_optimization_rankings(metric, limit))
+            rows = asyncio.run(OptimizationStatistics(store=opened).get_optimization_rankings(metric, count))
         except OptimizationValidationError as error:
             raise OptimizationError(f"{error.problem} (`o9 rankings` lists what can be ranked)") from error
     if json:
@@ -135,10 +134,9 @@ def export(
             "--output", "-o", metavar="FILE", help="The file, .csv or .parquet; -: stdout.  [default: named by KIND]"
         ),
     ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", metavar="NAME", help="The metric of rankings.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="NAME", help="The metric of rankings.")] = None,
     days: Annotated[
-        float | None,
-        typer.Option("--days", metavar="N", callback=days_above_zero, help="How far back trends go.  [default: 7]"),
+        float | None, typer.Option(metavar="N", callback=days_above_zero, help="How far back trends go.  [default: 7]")
     ] = None,
     status: Status = None,
     optimization_type: Type = None,

@@ -15,7 +15,7 @@ from o9.model.states import Intent, OptimizationStatus
 if not help_only:
     from o9.cli.batch import read_batch
     from o9.cli.console import show, write_json
-    from o9.cli.open_store import option_for, place_of, store_url
+    from o9.cli.open_store import holding_of, option_for, place_of, store_url
     from o9.cli.session.follow import Crew, crew_of, going_on
     from o9.cli.views.words import Next, command
     from o9.lifecycle.control import control_of
@@ -37,16 +37,13 @@ def submit(
     """The next aggregator that runs on the store takes it, such as `o9 serve`."""
     states, option = read_batch(files), option_for(store)
     with Store(store_url(store)) as opened:
-        known = {
-            state.optimization_id for state in states if opened.read(queries.get, state.optimization_id) is not None
-        }
+        known = {each.optimization_id for each in states if opened.read(queries.get, each.optimization_id)}
         recorded = asyncio.run(_record(opened, states, known, hold))
-        held = {state.optimization_id: opened.read(queries.holding, state.optimization_id) for state in recorded}
+        holdings = {state.optimization_id: holding_of(opened, state.optimization_id) for state in recorded}
         crew, where = crew_of(opened), place_of(opened)
     if json:
         write_json([state.to_dict() | {"known": state.optimization_id in known} for state in recorded])
         return
-    holdings = {name: holding for name, holding in held.items() if holding is not None}
     for state in recorded:
         name = state.optimization_id
         show(submitted_line(state, holdings[name], crew, option, known=name in known))

@@ -33,14 +33,13 @@ class Follower:
     def look(self) -> list[OptimizationState]:
         """Read what has changed since the last look; answers with all of them."""
         if self._cursor < 0:
-            self._cursor = self.store.read(queries.last_change)
-            self._read(self.ids)
+            self._cursor, changed = self.store.read(queries.last_change), self.ids
         else:
-            self._read(self._changed())
+            changed = self._changed()
+        for name in changed:
+            if (state := self.store.read(queries.get, name)) is not None:
+                self.states[name] = state
         return list(self.states.values())
-
-    def unfinished(self) -> list[OptimizationState]:
-        return [state for state in self.states.values() if state.status not in ENDED]
 
     def at_rest(self, *, pausing: bool = False) -> bool:
         """All have ended, or wait until somebody resumes them.
@@ -57,11 +56,6 @@ class Follower:
             self._cursor = rows[-1]["id"]
         return [name for name in self.states if name in changed]
 
-    def _read(self, ids: Iterable[str]) -> None:
-        for name in ids:
-            if (state := self.store.read(queries.get, name)) is not None:
-                self.states[name] = state
-
 
 def counted(store: Store) -> str:
     """`3 completed, 1 running`; empty where there is nothing."""
@@ -69,10 +63,6 @@ def counted(store: Store) -> str:
     for row in store.read(queries.counts):
         counts[row["status"]] += row["count"]
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-
-
-def is_halted(state: OptimizationState) -> bool:
-    return state.status in HALTED
 
 
 def is_watched(state: OptimizationState) -> bool:
@@ -88,11 +78,6 @@ class Crew:
 
     alive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gone: Mapping[str, datetime] = field(default_factory=dict)
-
-    @property
-    def takes_work(self) -> bool:
-        """Is there a node that starts anything?"""
-        return any("limit" in info for info in self.alive.values())
 
     def takers(self, optimization_id: str) -> list[str]:
         """The nodes that start it when it is queued."""
@@ -142,8 +127,8 @@ def going_on(
         return "retry", "queues it once more, as a new one"
     if intent is Intent.HOLD:
         return "start", "queues it"
-    if is_halted(state) and crew.takers(state.optimization_id):
+    if state.status in HALTED and crew.takers(state.optimization_id):
         return "resume", "queues it again"
-    if is_halted(state) or nobody_works_on(state.status, holding, crew, state.optimization_id):
+    if state.status in HALTED or nobody_works_on(state.status, holding, crew, state.optimization_id):
         return "resume --here", "goes on here, behind the last committed step"
     return None

@@ -22,7 +22,6 @@ from o9.text.escape import shortened, shown
 from o9.workers.output import LOGGER, pass_on
 
 MOST_CHARACTERS = 400
-_SAID_ELSEWHERE = ("Finished in state", "Encountered exception", "Task run failed", "View at ")
 _NOISY = ("o9", "prefect", "uvicorn", "fastapi")
 
 
@@ -105,6 +104,5 @@ class _Readable(logging.Formatter):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for what Prefect says of every run, which the bars, the summary and `o9 open` show."""
-    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
-    return not (of_a_run and str(record.msg).startswith(_SAID_ELSEWHERE))
+    """False for what Prefect says of a run, which the bars, the summary and `o9 open` show."""
+    return not record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, RenderableType
@@ -49,9 +48,7 @@ class Display:
             self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bars.waiting_for = ""
         if self.bars.live.is_started:
             self.bars.stop()
@@ -100,12 +97,11 @@ class Display:
 
 def progress_line(state: OptimizationState, left: str = "") -> str:
     """`Trend following  running  12/40  best 1.0234  12.3 s  30 s left`"""
-    value = words.best_value(state)
     parts = (
         words.title(state),
         state.status.value,
         words.steps(state) if state.total_steps or state.completed_steps else "",
-        "" if value is None else f"best {number(value)}",
+        f"best {best}" if (best := _best(state)) else "",
         duration(state.execution_time) if state.execution_time else "",
         left,
     )

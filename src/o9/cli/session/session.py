@@ -23,7 +23,7 @@ from o9.cli.commands.inspect import read_record, record_document
 from o9.cli.console import results, show, write_json
 from o9.cli.failures import DONE, INTERRUPTED, NOT_COMPLETED, Interrupted
 from o9.cli.open_store import existing_store, option_for, store_url
-from o9.cli.session.follow import POLL_SECONDS, Follower, is_halted
+from o9.cli.session.follow import HALTED, POLL_SECONDS, Follower
 from o9.cli.session.progress import Display
 from o9.cli.session.signals import Interrupts
 from o9.cli.views import words
@@ -258,8 +258,8 @@ class _Session:
     async def pause(self) -> None:
         self.display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
         await asyncio.to_thread(self.follower.look)
-        for state in self.follower.unfinished():
-            if not is_halted(state):
+        for state in self.follower.states.values():
+            if state.status not in ENDED | HALTED:
                 try:
                     await self.aggregator.pause_optimization(state.optimization_id, f"Ctrl-C, {who()}")
                 except OptimizationStateError:  # it ended in this moment, and what the next look reads says how

@@ -42,11 +42,6 @@ def configuration_view(configuration: Configuration) -> list[RenderableType]:
     return page
 
 
-def channel_words(channel: str) -> str:
-    """`mailtos://mail.desk/***`; a name as it is."""
-    return redacted(channel) if "://" in channel else channel
-
-
 def interval_words(interval: TimeInterval) -> str:
     """`monday to friday, 09:00 to 17:30 (America/New_York)`"""
 
@@ -103,11 +98,9 @@ def _route_words(route: Route) -> dict[str, str]:
 def _receivers(configuration: Configuration) -> Rows:
     used = {name for route in configuration.route.walk() for name in (route.receiver, route.escalate_to)}
     for each in configuration.receivers.values():
-        if each.name in used or (each.channels and each.name != "default"):
-            yield (
-                each.name,
-                "\n".join([*_receiver_words(each), *([] if each.name in used else ["no route leads here"])]),
-            )
+        unused = [] if each.name in used else ["no route leads here"]
+        if not unused or (each.channels and each.name != "default"):
+            yield each.name, "\n".join([*_receiver_words(each), *unused])
 
 
 def _receiver_words(receiver: Receiver) -> Iterator[str]:
@@ -115,7 +108,7 @@ def _receiver_words(receiver: Receiver) -> Iterator[str]:
         if channel == EVERY_CHANNEL:
             yield f"{', '.join(BUILT_IN_CHANNELS)}, and every channel that a program registers"
         else:
-            yield channel_words(channel) if says_where(channel) else f"{channel} (a program has to register it)"
+            yield redacted(channel) if says_where(channel) else f"{channel} (a program has to register it)"
     if not receiver.channels:
         yield "no channel: never notified"
     if not receiver.send_resolved:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
-from o9.cli.session.follow import Crew, going_on, is_halted, is_watched
+from o9.cli.session.follow import HALTED, Crew, going_on, is_watched
 from o9.cli.views import words
 from o9.cli.views.history import MESSAGE_SHOWN, Event, intent_text, merged
 from o9.health.grades import Verdict
@@ -23,12 +23,12 @@ from o9.model.optimization import OptimizationState, baseline_of, strategy_of
 from o9.model.states import ENDED, Intent, OptimizationStatus, TrialState
 from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
-from o9.report.headline import performance_figures
+from o9.report.headline import gain_text, performance_figures
 from o9.store.optimizations.queries import Holding
 from o9.store.optimizations.transitions import was_refused
 from o9.text.cut import first_line
 from o9.text.escape import shown
-from o9.text.format import duration, local_moment, number, percent, ratio, sentence, value_text
+from o9.text.format import NOTHING, duration, local_moment, number, percent, ratio, sentence, value_text
 
 WIDE = 118  # from here on, all columns fit
 NARROWEST_REST = 40  # columns of a list without its ids
@@ -119,7 +119,7 @@ def summary_view(records: Sequence[Details], width: int) -> Table:
             "result": words.grade(record.verdict),
             "best": number(words.best_value(record.state)),
             "baseline": number(baseline_of(record.state)),
-            "improvement": words.improvement(record.state),
+            "improvement": gain_text(record.state) if words.has_gain(record.state) else NOTHING,
             "trials": words.of_trials(record.trial_counts),
             "time": duration(record.state.execution_time or None),
         }
@@ -240,7 +240,7 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
         remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete first")
     if holding.intent == Intent.HOLD.value:
         remarks.append("held back until somebody starts it")
-    elif holding.intent != Intent.RUN.value and not is_halted(state):
+    elif holding.intent != Intent.RUN.value and state.status not in HALTED:
         by = f" by {holding.intent_by}" if holding.intent_by else ""
         remarks.append(f"asked to {Intent(holding.intent).verb}{by}")
     return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")

@@ -18,7 +18,7 @@ from o9.health.wording import GRADES, marked
 from o9.model.optimization import OptimizationState, baseline_of
 from o9.model.states import OptimizationStatus
 from o9.text.escape import one_line, shown
-from o9.text.format import NOTHING, percent, value_text
+from o9.text.format import NOTHING, value_text
 
 IDS_SHOWN = 10  # in a command that is suggested
 _RAISED = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
@@ -109,13 +109,8 @@ def of_trials(counts: Mapping[str, int]) -> str:
     return f"{total} ({bad})" if bad else str(total)
 
 
-def improvement(state: OptimizationState) -> str:
-    """Over the baseline, `+12.3%`; of a baseline of 0 no share, `+0.65`; nothing where there is none, or no value."""
-    if best_value(state) is None or baseline_of(state) is None:
-        return NOTHING
-    if not state.baseline_performance:
-        return f"{state.performance_improvement:+.4g}"
-    return percent(state.performance_improvement, sign=True)
+def has_gain(state: OptimizationState) -> bool:
+    return best_value(state) is not None and baseline_of(state) is not None
 
 
 @dataclass(frozen=True)

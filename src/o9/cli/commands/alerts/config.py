@@ -16,7 +16,7 @@ import typer
 
 from o9.cli.failures import DONE, ERROR, help_only
 from o9.cli.options import Json
-from o9.model.errors import OptimizationError, OptimizationValidationError
+from o9.model.errors import OptimizationValidationError
 
 if not help_only:
     from rich.table import Table
@@ -38,18 +38,10 @@ if not help_only:
 _STYLES = {"→": "bold", "✗": "yellow"}
 
 
-def path_of(text: str) -> Path:
-    """The parser of a file's name: an empty text would be the folder that one is in."""
-    if not text.strip():
-        raise typer.BadParameter("no file is named")
-    return Path(text)
-
-
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        parser=path_of,
         metavar="FILE",
         help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: the built-in one]",
     ),
@@ -57,13 +49,13 @@ ConfigFile = Annotated[
 
 
 def check(
-    file: Annotated[Path, typer.Argument(parser=path_of, metavar="FILE", help="The alerts' configuration.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The alerts' configuration.")],
     json: Json = False,
 ) -> int:
     """Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of
     likely mistakes: unknown labels, rules and channels, and routes that no alert reaches.
     """
-    found, faults = _read(text_of(file), file)
+    found, faults = _read(file.read_bytes(), file)
     warnings = _harmless(() if faults or found is None else found.warnings)
     configuration = None if faults or found is None else found.configuration
     if json:
@@ -85,13 +77,11 @@ def check(
 
 def faults_of(path: Path) -> int:
     """How many faults it has. Raises OptimizationError where it cannot be read."""
-    return len(_read(_decoded(path, read_file(path)), path)[1])
+    return len(_read(read_file(path), path)[1])
 
 
 def simulate(
-    script: Annotated[
-        Path, typer.Argument(parser=path_of, metavar="FILE", help="What happens when: `happens`, a list.")
-    ],
+    script: Annotated[Path, typer.Argument(metavar="FILE", help="What happens when: `happens`, a list.")],
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -102,7 +92,7 @@ def simulate(
     """
     try:
         configuration = configuration_in(config)
-        played = load_script(text_of(script), str(script))
+        played = load_script(script.read_bytes(), str(script))
     except DocumentError as error:
         raise DocumentError(error.source, _harmless(error.faults)) from None
     entries = entries_of(configuration, played)
@@ -115,33 +105,21 @@ def simulate(
         say("nothing happens in it; write what does in `happens`")
         return
     show(_timeline(played, found))
-    say((f"by {source}" if source else "by O9's own configuration; --config FILE takes another") + _summary(found))
+    notices = sum(isinstance(entry.what, Notice) for entry in found)
+    held = sum(isinstance(entry.what, Held) for entry in found)
+    by = f"by {source}" if source else "by O9's own configuration; --config FILE takes another"
+    say(f"{by}: {count(notices, 'message')}; {count(held, 'time')} suppressed")
 
 
 def configuration_in(path: Path | None) -> Configuration:
     """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises DocumentError for one with faults."""
     if path is not None:
-        return load(text_of(path.expanduser()), str(path))
+        return load(path.expanduser().read_bytes(), str(path))
     named = settings().alerts_file
-    if not named:
-        return Configuration()
-    mine = Path(named).expanduser()
-    return load(_decoded(mine, read_file(mine)), named)
+    return load(read_file(Path(named).expanduser()), named) if named else Configuration()
 
 
-def text_of(path: Path) -> str:
-    """Of a file, or a pipe. Raises OptimizationError for what is no text; OSErrors explain themselves."""
-    return _decoded(path, path.read_bytes())
-
-
-def _decoded(path: Path, read: bytes) -> str:
-    try:
-        return read.decode()
-    except UnicodeDecodeError as error:
-        raise OptimizationError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
-
-
-def _read(text: str, path: Path) -> tuple[Read | None, list[Fault]]:
+def _read(text: bytes, path: Path) -> tuple[Read | None, list[Fault]]:
     """What it means; its faults, without what may be secret."""
     try:
         found = read(text, str(path))
@@ -177,12 +155,6 @@ def _timeline(script: Script, entries: list[TimelineEntry]) -> Table:
         style = _STYLES.get(who[:1], "dim")
         table.add_row(Text(at.rstrip() if script.start else at), Text(who, style=style), Text(what, style=style))
     return table
-
-
-def _summary(entries: list[TimelineEntry]) -> str:
-    notices = sum(isinstance(entry.what, Notice) for entry in entries)
-    held = sum(isinstance(entry.what, Held) for entry in entries)
-    return f": {count(notices, 'message')}; {count(held, 'time')} suppressed"
 
 
 def _document(entry: TimelineEntry) -> Mapping[str, Any]:

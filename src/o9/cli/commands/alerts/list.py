@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from itertools import chain, islice
 from json import loads
+from operator import itemgetter
 from typing import Annotated, Any
 
 import typer
@@ -41,7 +43,7 @@ if not help_only:
     from o9.store import queries
     from o9.store.alerts.queries import Episode
     from o9.store.core.column_types import moment
-    from o9.store.core.reading import PAGE_LIMIT
+    from o9.store.core.reading import PAGE_LIMIT, paged
     from o9.store.core.unit import Row
     from o9.store.store import Store
 
@@ -53,12 +55,9 @@ _LEVELS = ", ".join(level.value for level in AlertLevel)
 
 def list_(
     level: Annotated[
-        AlertLevel | None,
-        typer.Option("--level", case_sensitive=False, metavar="LEVEL", help=f"Filter by level: {_LEVELS}."),
+        AlertLevel | None, typer.Option(case_sensitive=False, metavar="LEVEL", help=f"Filter by level: {_LEVELS}.")
     ] = None,
-    optimization: Annotated[
-        str | None, typer.Option("--optimization", metavar="ID", help="Filter by optimization.")
-    ] = None,
+    optimization: Annotated[str | None, typer.Option(metavar="ID", help="Filter by optimization.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Include resolved alerts.")] = False,
     resolved: Annotated[bool, typer.Option("--resolved", help="List resolved alerts only.")] = False,
     limit: Limit = None,
@@ -92,9 +91,7 @@ def list_(
 
 
 def show(
-    alert_id: Annotated[
-        str, typer.Argument(metavar="ID", help="An id, as `o9 alerts list` shows it, or its beginning.")
-    ],
+    alert_id: Annotated[str, typer.Argument(metavar="ID", help="An id, as in `o9 alerts list`, or its beginning.")],
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
@@ -126,14 +123,12 @@ def show(
 
 
 def history(
-    limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, max=1_000, metavar="N", help="Print N at most.")
-    ] = None,
+    limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Newest first: the newest 50, or 1000 with --json, unless --limit."""
-    wanted = limit or (PAGE_LIMIT if json else LIST_LIMIT)
+    """Newest first: the newest 50, or 1000 with --json, unless --limit; never more than 1000."""
+    wanted = min(limit or (PAGE_LIMIT if json else LIST_LIMIT), PAGE_LIMIT)
     with existing_store(store) as opened:
         entries = repository.history(opened, min(PAGE_LIMIT, wanted + 1))
         ids = {name for entry in entries for name in _named_in(entry)}
@@ -211,12 +206,9 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
 
 
 def _over(store: Store, now: datetime, level: AlertLevel | None, optimization_id: str | None) -> Iterator[Episode]:
-    before = None
-    wanted = None if level is None else level.value
-    while page := store.read(
-        queries.alerts, optimization_id=optimization_id, level=wanted, limit=PAGE_LIMIT, before=before
-    ):
-        before = page[-1]["at"], page[-1]["alert_id"]
+    read = partial(store.read, queries.alerts, optimization_id, None if level is None else level.value, PAGE_LIMIT)
+    received = paged(read, itemgetter("at", "alert_id"))
+    while page := list(islice(received, PAGE_LIMIT)):
         firsts = [row["alert_id"] for row in page if row["alert_id"] == row["episode"]]
         found = store.read(queries.episodes, firsts)
         yield from (found[name][0] for name in firsts if name in found and over_at(found[name][0], now) is not None)

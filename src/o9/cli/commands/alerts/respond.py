@@ -107,7 +107,7 @@ def add(
             "--from", parser=moment_of, metavar="TIME", help="Start, in local time: '2026-01-31 18:00'.  [default: now]"
         ),
     ] = None,
-    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Reason.")] = "",
+    comment: Annotated[str, typer.Option(metavar="TEXT", help="Reason.")] = "",
     by: By = None,
     store: StoreUrl = None,
     json: Json = False,

@@ -8,6 +8,7 @@ for a block alone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -55,8 +56,8 @@ def send_test(
     """
     configuration = Configuration() if "://" in channel and config is None else configuration_in(config)
     configure_logging("DEBUG" if failures.verbose else "INFO")
-    receiver, channels = channels_for(channel, configuration)
-    out = asyncio.run(_send(channels, receiver, configuration))
+    receiver, references = channels_for(channel, configuration)
+    out = asyncio.run(_send(references, receiver, configuration))
     if json:
         write_json(out)
     for each in out:
@@ -66,21 +67,22 @@ def send_test(
             complain(f"{each['channel']}: not sent: {'; '.join(filter(None, (each['reason'], each['remedy'])))}")
         elif not json:
             show(f"{each['channel']}: sent")
-    return ERROR if any(each["outcome"] == "failed" for each in out) else DONE
+    outcomes = {each["outcome"] for each in out}
+    return DONE if "sent" in outcomes and "failed" not in outcomes else ERROR
 
 
-def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, dict[str, Channel | OptimizationError]]:
-    """The channels that `name` means, by how they are written, or why one cannot be tried; and whose messages they get.
+def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, Sequence[str]]:
+    """Whose messages the channels get that `name` means, and how each of these is written.
 
-    A channel of several receivers gets the default templates. Raises OptimizationError where there is none to try.
+    A channel of several receivers gets the default templates. Raises OptimizationError where there is none.
     """
     receivers = configuration.receivers
     named = [(each, own) for each in receivers.values() for own in each.channels if own != EVERY_CHANNEL]
     if uses := [(each, own) for each, own in named if name in (own, channel_name(own))]:
         receiver, reference = uses[0]
-        return receiver if len(uses) == 1 else _receiver_of(reference), {reference: _channel(reference)}
+        return receiver if len(uses) == 1 else _receiver_of(reference), [reference]
     if says_where(name):
-        return _receiver_of(name), {name: _channel(name)}
+        return _receiver_of(name), [name]
     if name not in receivers:
         known = dict.fromkeys([*BUILT_IN_CHANNELS, *(own for _, own in named if "://" not in own), *receivers])
         hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(known)}."
@@ -89,19 +91,11 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, dic
             f"no channel or receiver is called {scheme + colon + '…' * bool(colon)!r:.100}; {hint} Or give an Apprise "
             "URL; a channel that a program registers can only be tried there"
         )
-    receiver = receivers[name]
-    found: dict[str, Channel | OptimizationError] = {}
-    for reference in (*receiver.channels, *(BUILT_IN_CHANNELS if EVERY_CHANNEL in receiver.channels else ())):
-        if reference != EVERY_CHANNEL:
-            try:
-                found[reference] = _channel(reference)
-            except OptimizationError as error:
-                found[reference] = error
+    listed = receivers[name].channels
+    found = dict.fromkeys([*listed, *(BUILT_IN_CHANNELS if EVERY_CHANNEL in listed else ())])
     if not found:
         raise OptimizationError(f"the receiver {name!r} has no channel; give it some in `channels`")
-    if all(isinstance(each, OptimizationError) for each in found.values()):
-        raise OptimizationError("; ".join(map(str, found.values())))
-    return receiver, found
+    return receivers[name], [each for each in found if each != EVERY_CHANNEL]
 
 
 def remedy(failed: Failed) -> str:
@@ -117,12 +111,12 @@ def _receiver_of(reference: str) -> Receiver:
     return Receiver(name="test", channels=(reference,))
 
 
-def _channel(reference: str) -> Channel:
+async def _channel(reference: str) -> Channel:
     """Raises OptimizationError where it is none."""
     if reference in BUILT_IN_CHANNELS:
         return built_in_channels()[reference]
     if reference.startswith(BLOCK):
-        return channel_of(channel_name(reference), asyncio.run(_block(reference.removeprefix(BLOCK))))
+        return channel_of(channel_name(reference), await _block(reference.removeprefix(BLOCK)))
     if "://" in reference:
         return channel_of(channel_name(reference), reference)
     raise OptimizationError(f"the channel {reference!r:.100} is registered by a program, and can only be tried there")
@@ -138,9 +132,7 @@ async def _block(name: str) -> Any:
             return await asyncio.to_thread(load_block, name)
 
 
-async def _send(
-    channels: dict[str, Channel | OptimizationError], receiver: Receiver, configuration: Configuration
-) -> list[dict[str, Any]]:
+async def _send(references: Sequence[str], receiver: Receiver, configuration: Configuration) -> list[dict[str, Any]]:
     """To all at once; a document for each."""
     now = utc_now()
     alert = Alert(
@@ -156,10 +148,12 @@ async def _send(
     notice = Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
     message = Message(notice, {**configuration.templates, **receiver.templates}, configuration.link)
 
-    async def try_one(reference: str, channel: Channel | OptimizationError) -> dict[str, Any]:
-        if isinstance(channel, OptimizationError):
+    async def try_one(reference: str) -> dict[str, Any]:
+        try:
+            channel = await _channel(reference)
+        except OptimizationError as error:
             outcome = "failed" if says_where(reference) else LEFT_OUT
-            return _document(channel_name(reference), outcome, reason=redacted(str(channel)))
+            return _document(channel_name(reference), outcome, reason=redacted(str(error)))
         address = settings().alerts_log if isinstance(channel, FileChannel) else getattr(channel, "address", "")
         name = f"{channel.name} ({address})" if address else channel.name
         sent = await channel.send(message, notice)
@@ -167,7 +161,7 @@ async def _send(
             return _document(name, "sent")
         return _document(name, "failed", redacted(sent.reason), sent.permanent, remedy(sent))
 
-    return await asyncio.gather(*(try_one(reference, channel) for reference, channel in channels.items()))
+    return await asyncio.gather(*map(try_one, references))
 
 
 def _document(
