@@ -216,7 +216,7 @@ def test_history_has_what_was_sent_and_what_was_not(o9: O9Command) -> None:
     assert "firing: Node away and 11 more" in text.out
     assert len(o9("history", "--limit", "2", "--json").json()) == 2
     assert "there are more" in o9("history", "--limit", "2").err
-    assert o9("history", "--limit", "1001").code == 2
+    assert o9("history", "--limit", "0").code == 2
 
 
 # What is answered

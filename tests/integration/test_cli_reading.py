@@ -471,7 +471,7 @@ def test_version_and_help(o9: O9Command) -> None:
     answer = o9("--version")
     assert (answer.code, answer.out[:3]) == (0, "o9 ")
     told = o9("--help").out
-    assert told.splitlines()[2].startswith("  Optimizations of trading strategies")
+    assert told.splitlines()[2].startswith("  Optimize trading strategies")
     assert [line for line in told.splitlines() if line in ("Run:", "Inspect:", "Judge:", "Operate:")] == [
         "Run:",
         "Inspect:",

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o9.cli.views import words
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationState, baseline_of, target_of
 from o9.model.specification import new_optimization
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.validation import validate_new
+from o9.report.headline import gain_text
 from o9.strategies.baseline import baseline_value
 from o9.text.format import NOTHING, number
 from o9.workers.scores import calmar, sharpe, sortino
@@ -63,7 +63,7 @@ def test_in_python_the_default_of_a_field_is_nothing_that_was_given() -> None:
 def test_an_improvement_on_0_is_no_share() -> None:
     state = new_optimization(BRANIN | {"baseline_performance": 0})
     state.optimized_parameters, state.current_performance, state.performance_improvement = {"x": 1}, 0.65, 0.65
-    assert (number(baseline_of(state)), words.improvement(state)) == (number(0.0), "+0.65")
+    assert (number(baseline_of(state)), gain_text(state)) == (number(0.0), "+0.6500")
 
 
 def test_baseline_returns_are_scored_as_the_value_was() -> None:

@@ -240,7 +240,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
 
 def test_the_page_of_nothing_says_so(store: Store) -> None:
     page = checked(report_of_all(store))
-    has(page, "There are no optimizations", "Nothing waits", "Nothing has ended yet", "o9 demo")
+    has(page, "There are no optimizations", "Nothing waits or runs", "Nothing has ended yet", "o9 demo")
     assert not page.plots
 
 

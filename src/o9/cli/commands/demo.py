@@ -73,9 +73,9 @@ def demo_view(records: Sequence[Details], days: tuple[str, str]) -> list[Rendera
     measured = [record.best.metrics if record.best else {} for record in records]
     for record, goal, metrics in zip(records, goals, measured, strict=True):
         name, count = record.state.name + (" *" if goal in OTHER_GOALS else ""), sum(record.trial_counts.values())
-        ratios = [metrics.get("sharpe"), metrics.get("out_of_sample_sharpe")]
-        if record.verdict and (forecast := record.verdict.forecast):
-            ratios += [forecast.claimed, forecast.held_out, forecast.mean]
+        forecast = record.verdict.forecast if record.verdict else None
+        alphas = (forecast.claimed, forecast.held_out, forecast.mean) if forecast else (None, None, None)
+        ratios = (metrics.get("sharpe"), metrics.get("out_of_sample_sharpe"), *alphas)
         table.add_row(name, str(count), *map(_ratio, ratios), end_section=record is records[-1])
     # Every row was judged on the same prices, days and costs, so the baselines are the same for all.
     for name, baseline in (("Equal weight (baseline)", "equal_weight"), ("Buy and hold", "buy_and_hold")):

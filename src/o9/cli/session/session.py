@@ -27,7 +27,7 @@ from o9.cli.session.follow import HALTED, POLL_SECONDS, Follower
 from o9.cli.session.progress import Display
 from o9.cli.session.signals import Interrupts
 from o9.cli.views import words
-from o9.cli.views.history import MESSAGE_SHOWN
+from o9.cli.views.history import first_line
 from o9.cli.views.optimizations import Details, results_view, summary_view
 from o9.cli.views.words import Next
 from o9.lifecycle.control import control_of
@@ -37,7 +37,6 @@ from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store import queries
 from o9.tasks.attempt import anything_left_behind
-from o9.text.cut import first_line
 from o9.text.escape import one_line, shown
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _what_went_wrong(records: Sequence[Details]) -> list[Text]:
         failed = state.issues and state.status is not OptimizationStatus.COMPLETED
         remarks = [(state.issues[-1], "red")] if failed else []
         for remark, style in [*remarks, *((warning, "yellow") for warning in state.warnings)]:
-            text = first_line(str(remark).strip(), MESSAGE_SHOWN)
+            text = first_line(str(remark))
             lines.append(Text(shown(f"{state.optimization_id}: {text}"), style=style))
     return [*lines, Text()] if lines else []
 

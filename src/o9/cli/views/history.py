@@ -10,11 +10,10 @@ from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
-from o9.text.cut import first_line
-from o9.text.escape import shown
+from o9.text.escape import shortened, shown
 from o9.text.format import local_moment
 
-MESSAGE_SHOWN = 400
+MOST_CHARACTERS = 400
 Event = Mapping[str, Any]  # a row of the table `transition`, or of `intent`
 
 
@@ -61,8 +60,12 @@ def event_text(event: Event, *, came: bool) -> str:
     if "intent" in event:
         return intent_text(event)
     before = f"{event['from_status']} → " if came and event["from_status"] else ""
-    why = f": {shown(first_line(event['message'], MESSAGE_SHOWN))}" if event["message"] else ""
+    why = f": {shown(first_line(event['message']))}" if event["message"] else ""
     return f"{before}{event['to_status']} ({event['cause']}){why}"
+
+
+def first_line(message: str) -> str:
+    return shortened(message.strip().partition("\n")[0], MOST_CHARACTERS)
 
 
 def intent_text(event: Event) -> str:

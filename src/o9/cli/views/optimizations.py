@@ -15,7 +15,7 @@ from rich.text import Text
 from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
 from o9.cli.session.follow import HALTED, Crew, going_on, is_watched
 from o9.cli.views import words
-from o9.cli.views.history import MESSAGE_SHOWN, Event, intent_text, merged
+from o9.cli.views.history import Event, first_line, intent_text, merged
 from o9.health.grades import Verdict
 from o9.health.series_runs import SeriesRun
 from o9.health.wording import NOT_JUDGED, forecast_sentence, paragraphs
@@ -23,10 +23,8 @@ from o9.model.optimization import OptimizationState, baseline_of, strategy_of
 from o9.model.states import ENDED, Intent, OptimizationStatus, TrialState
 from o9.model.strategy import DEMONSTRATION, PLACEBO
 from o9.model.trial import Trial
-from o9.report.headline import gain_text, performance_figures
 from o9.store.optimizations.queries import Holding
 from o9.store.optimizations.transitions import was_refused
-from o9.text.cut import first_line
 from o9.text.escape import shown
 from o9.text.format import NOTHING, duration, local_moment, number, percent, ratio, sentence, value_text
 
@@ -110,6 +108,8 @@ _STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 def summary_view(records: Sequence[Details], width: int) -> Table:
     """How each of a run came out. On a narrow terminal the baseline and the improvement give way, never an id."""
+    from o9.report.headline import gain_text
+
     hidden = [] if any(record.verdict for record in records) else ["result"]
     hidden += [] if width >= WIDE else ["baseline", "improvement"]
     rows: list[Cells] = [
@@ -181,6 +181,8 @@ def next_commands(record: Details) -> list[tuple[str, str]]:
 
 
 def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
+    from o9.report.headline import performance_figures  # which a list does not need
+
     state, holding = record.state, record.holding
     yield "id", shown(state.optimization_id)
     yield "type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}"
@@ -259,7 +261,7 @@ def _history(events: Sequence[Event]) -> Table:
             continue
         remarks = Text(row["prefect_run_id"] or "")
         attempt = f"attempt {row['attempt']}" if row["attempt"] > 1 else ""
-        if remark := ": ".join(part for part in (attempt, first_line(row["message"], MESSAGE_SHOWN)) if part):
+        if remark := ": ".join(part for part in (attempt, first_line(row["message"])) if part):
             remarks.append(("\n" if remarks else "") + shown(remark), style="dim")
         table.add_row(when, words.status(OptimizationStatus(row["to_status"])), row["cause"], remarks)
     return table
