@@ -11,6 +11,7 @@ from o9.model.errors import OptimizationError
 from o9.model.states import OptimizationStatus, OptimizationType
 
 MOST_DAYS = 36_600
+MOST_ROWS = 1_000_000_000
 IDS_COMPLETED = 100
 
 
@@ -19,6 +20,11 @@ def days_above_zero(value: float | None) -> float | None:
     if value is not None and not 0 < value <= MOST_DAYS:  # nor NaN
         raise typer.BadParameter(f"{value:g} is not a number of days above 0 and up to {MOST_DAYS}")
     return value
+
+
+def _bounded(limit: int | None) -> int | None:
+    """At most as many as can be counted to: more is all."""
+    return limit and min(limit, MOST_ROWS)
 
 
 def moment_of(text: str) -> datetime:
@@ -72,7 +78,7 @@ Ids = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", "-n", min=1, max=1_000_000_000, metavar="N", help="Print N at most.")
+    int | None, typer.Option("--limit", "-n", min=1, callback=_bounded, metavar="N", help="Print N at most.")
 ]
 MaxConcurrent = Annotated[
     int, typer.Option("--max-concurrent", min=1, metavar="N", help="Optimizations that run at once.")
