@@ -231,7 +231,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
     page = checked(text)
     has(
         page, "By status, now completed 1 created 1 failed 1 running 1", "50%", "UNPROVEN", "not judged yet", CHINESE,
-        "Waiting for a slot: 1, the longest for",
+        "created 1, the longest for",
         "Improvement on the baseline", "All that has ended did so in one hour", "parameter tuning",
     )  # fmt: skip
     assert page.text.count("not judged yet") == 3

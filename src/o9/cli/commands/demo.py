@@ -49,7 +49,7 @@ def demo(
     small: Annotated[bool, typer.Option("--small", help="A few trials each: seconds instead of a minute.")] = False,
     store: StoreUrl = None,
 ) -> int:
-    """Side by side, each with live progress, then what may be believed of each. Needs the extra [quant]."""
+    """Runs them side by side, with progress, then says how far each can be trusted. Needs the extra [quant]."""
     if find_spec("skfolio") is None:
         raise OptimizationError(f"the demonstration needs skfolio, which brings the prices: {install_command('quant')}")
 

@@ -268,7 +268,7 @@ LOGS_KEYS = ("step", "trial", "text", "cut")
 
 def logs(
     optimization_id: Id,
-    trial: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of this trial alone.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only what this trial printed.")] = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:

@@ -105,7 +105,7 @@ async def _judged(
 def placebo(
     optimization_id: Id,
     runs: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="How many; p is 1 / (K + 1) at the least.  [default: 19]")
+        int | None, typer.Option(min=1, metavar="K", help="How many runs; p is at least 1 / (K + 1).  [default: 19]")
     ] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Run them in this process, with progress, then judge the optimization.")
