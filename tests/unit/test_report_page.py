@@ -261,7 +261,7 @@ def test_what_is_left_out_of_the_list_is_said(store: Store, monkeypatch: pytest.
         put(store, f"many-{number}")
     monkeypatch.setattr("o9.report.facts.NEWEST", 2)
     page = checked(report_of_all(store))
-    has(page, "The newest 2 of 5; 3 older ones are counted above, and not listed", "Waiting for a slot: 5")
+    has(page, "The newest 2 of 5; 3 older ones are counted above, and not listed", "created 5, the longest for")
 
 
 # Files
