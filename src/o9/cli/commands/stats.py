@@ -79,8 +79,8 @@ def rankings(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """The best 10, unless --limit. What an objective measured is ranked within each family: the same objective on the
-    same data. Without METRIC --json prints the names of all metrics.
+    """The best 10, unless --limit; at most 1000. What an objective measured is ranked within each family: the same
+    objective on the same data. Without METRIC --json prints the names of all metrics.
     """
     with existing_store(store) as opened:
         if metric is None:
