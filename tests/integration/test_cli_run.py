@@ -31,7 +31,7 @@ from o9.model.dates import iso_dates
 from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.store import Store
-from o9.text.format import value_text
+from o9.text.format import number
 
 pytestmark = pytest.mark.slow  # each starts processes that import Prefect
 OBJECTIVES = """
@@ -472,7 +472,7 @@ def test_metrics_and_dates_are_shown_ranked_and_exported(capsys: pytest.CaptureF
     assert told.returncode == 0, told.stderr
     best = max(ledger("one"), key=lambda trial: trial.value or 0.0)
     turnover = best.metrics["turnover"]
-    assert f"turnover={value_text(turnover)}" in printed("show", "one")
+    assert f"{number(turnover)} (of the best trial)" in printed("show", "one")
     heading, *rows = printed("trials", "one", "--csv").splitlines()
     assert "metric.turnover" in heading.split(",")
     assert len(rows) == len(ledger("one"))
