@@ -26,7 +26,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.membership import join_store
-from o9.flows.recurrence import begins
+from o9.flows.recurrence import left_out, replace_those_before
 from o9.flows.run_view import tell_end
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import record_refused, requested
@@ -83,7 +83,7 @@ async def begin(
         except OptimizationConflictError:
             raise
         except OptimizationValidationError as error:
-            if flow_run.auto_scheduled and flow_run.run_count + 1 < MAX_REJECTIONS and _lacks_package(error, given):
+            if is_for_another_worker(flow_run, error, given):
                 await _leave_to_another_worker(flow_run, error)
             if flow_run.deployment_id is not None:  # nobody but the alerts hears of it
                 refused = await record_refused(store, given, error, str(flow_run.id))
@@ -110,17 +110,23 @@ async def _submit(store: Store, flow_run: FlowRun, given: Mapping[str, Any]) -> 
     """Record a new optimization; its id, or an end state where a schedule's policy leaves the run out."""
     allowed, scheduled_for = settings().allowed_imports, flow_run.expected_start_time or utc_now()
     state = requested(filled(given, scheduled_for), allowed)
+    recurs = {"series": called_by(given), "scheduled_at": scheduled_for.isoformat()}
     if flow_run.auto_scheduled:  # a schedule that was made in Prefect's UI names no series
-        recurs = {"series": called_by(given), "scheduled_at": scheduled_for.isoformat()}
         state.metadata = recurs | state.metadata
-    if (skipped := await begins(store, flow_run, state.metadata.get("series"))) is not None:
+    if (skipped := await left_out(flow_run)) is not None:
         return skipped
     await control_of(store).submit(state, allowed_imports=allowed, hold=True)
+    await replace_those_before(store, flow_run, state.metadata.get("series", ""), recurs["scheduled_at"])
     return state.optimization_id
 
 
-def _lacks_package(error: OptimizationValidationError, given: Mapping[str, Any]) -> bool:
-    """Whether nothing is wrong but that packages which may be imported are not installed here."""
+def is_for_another_worker(flow_run: FlowRun, error: OptimizationValidationError, given: Mapping[str, Any]) -> bool:
+    """Whether nothing is wrong with a scheduled run but that packages which may be imported are not installed here.
+
+    Not for ever, and not for a form, whose author waits for an answer.
+    """
+    if not flow_run.auto_scheduled or flow_run.run_count + 1 >= MAX_REJECTIONS:
+        return False
     metadata = given.get("metadata")
     for fault in error.faults:
         path = metadata.get(fault.field.removeprefix("metadata.")) if isinstance(metadata, Mapping) else None

@@ -1,8 +1,9 @@
 """Whether the run of a schedule begins: policies for runs that are late, and for the run before it that still works.
 
 Contract. A deployment says its policies by tags, which its runs have too: `missed:once`, `missed:none`,
-`overlap:replace`. `decide_run` decides, purely; `begins` asks Prefect and the store, and carries it out. It concerns
-only runs that a schedule created. Queueing and skipping while one works is Prefect's own concurrency limit.
+`overlap:replace`. `decide_run` decides, purely; `left_out` asks Prefect for what it needs. A run replaces those before
+it once it is recorded, so one that is refused replaces none. All of it concerns only runs that a schedule created.
+Queueing and skipping while one works is Prefect's own concurrency limit.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def decide_run(policy: Missed, expected: datetime, following: Sequence[datetime]
     return ScheduleReason.MISSED if now - expected > (first - expected) / 2 else ScheduleReason.DUE
 
 
-async def begins(store: Store, flow_run: FlowRun, series: str | None) -> State[None] | None:
-    """None where it does; else the state in which it ends. What it replaces is cancelled."""
+async def left_out(flow_run: FlowRun) -> State[None] | None:
+    """The state in which the run ends where it does not begin; None where it does."""
     if not flow_run.auto_scheduled:
         return None
     policy = next((each for each in Missed if each.tag in flow_run.tags), Missed.ALL)
@@ -81,8 +82,6 @@ async def begins(store: Store, flow_run: FlowRun, series: str | None) -> State[N
         reason = decide_run(policy, flow_run.expected_start_time, following, utc_now())
         if reason is not ScheduleReason.DUE:
             return Cancelled(name=SKIPPED, message=f"Nothing was submitted: {reason.value}")
-    if REPLACE in flow_run.tags and series is not None:
-        await _cancel_runs_of(store, series)
     return None
 
 
@@ -102,12 +101,15 @@ async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
     ]
 
 
-async def _cancel_runs_of(store: Store, series: str) -> None:
-    """Those that work or wait; one that somebody paused stays."""
+async def replace_those_before(store: Store, flow_run: FlowRun, series: str, scheduled_at: str) -> None:
+    """Cancel what works or waits, where the run's policy says so; one that somebody paused stays."""
+    if not flow_run.auto_scheduled or REPLACE not in flow_run.tags:
+        return
     control = control_of(store)
     for status in REPLACEABLE:
         page = await store.read_async(queries.page, Filter(status=status, series=series))
         for state in page.items:
-            with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
-                await control.carry_out(Verb.CANCEL, state.optimization_id, BY)
-                logger.info("%s is cancelled: the next run of %r takes its place", state.optimization_id, series)
+            if state.metadata.get("scheduled_at", "") < scheduled_at:
+                with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
+                    await control.carry_out(Verb.CANCEL, state.optimization_id, BY)
+                    logger.info("%s is cancelled: the next run of %r takes its place", state.optimization_id, series)

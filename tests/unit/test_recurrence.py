@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_line import create, work
 from prefect.schedules import Cron
 
 from o9.aggregator.deployments import of_optimization
-from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, begins, decide_run
+from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, decide_run, replace_those_before
 from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
@@ -62,8 +63,14 @@ async def test_what_is_about_to_end_is_replaced_as_well(store_url: str, intent: 
         work(store, "before", 1)
         if intent is not None:
             store.write(SetIntent("before", intent, "o9"))
-        run = SimpleNamespace(auto_scheduled=True, tags=[REPLACE], expected_start_time=NOON)
-        assert await begins(store, run, "nightly") is None  # type: ignore[arg-type]
+        later = {"objective": "branin", "series": "nightly", "scheduled_at": (NOON + timedelta(hours=1)).isoformat()}
+        create(store, "later", metadata=later)
+        for tags in ([], [REPLACE]):
+            run: Any = SimpleNamespace(auto_scheduled=True, tags=tags)
+            await replace_those_before(store, run, "nightly", NOON.isoformat())
+            holding = store.read(queries.holding, "later")
+            assert holding is not None
+            assert holding.intent == Intent.RUN.value, "two that begin at once do not replace each other"
         holding = store.read(queries.holding, "before")
         assert holding is not None
         assert holding.intent == then.value

@@ -177,11 +177,6 @@ class OptimizationStateAggregator(ControlVerbs):
         return self._store
 
     @property
-    def node_name(self) -> str:
-        """Under which it holds what it runs."""
-        return self._started().name
-
-    @property
     def prefect_url(self) -> str:
         """Where the Prefect server that runs the flows answers."""
         return self._started().server.api_url
