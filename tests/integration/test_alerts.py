@@ -16,7 +16,7 @@ import pytest
 from bad_server import bad_server
 from quick_alerts import QUICK, alert, leader
 
-from o9.alerts.pipeline.reasons import RuleReason, ended_by_rule
+from o9.alerts.pipeline.alert import RuleReason, ended_by_rule
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.model.errors import (
     OptimizationAlertError,

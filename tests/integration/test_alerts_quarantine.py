@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from alert_worlds import START, MadeTime, World, alert, open_world, tell
 
-from o9.alerts.pipeline.alert import Labels
+from o9.alerts.pipeline.alert import Labels, NotifyReason
 from o9.alerts.pipeline.groups import Flush
-from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route, routes_of
 from o9.cli.commands.alerts.list import with_notifications
 from o9.store import queries

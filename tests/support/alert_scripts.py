@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, Notice
+from o9.alerts.pipeline.alert import Alert, Notice, NotifyReason
 from o9.alerts.pipeline.engine import Engine, Snapshot
 from o9.alerts.pipeline.groups import Held
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns
 from o9.alerts.pipeline.stages import Silence
 from o9.config.document import DocumentError, Fault

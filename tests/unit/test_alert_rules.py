@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import load
+from o9.alerts.pipeline.alert import RuleReason as R
 from o9.alerts.pipeline.alert import labels_of
-from o9.alerts.pipeline.reasons import RuleReason as R
 from o9.alerts.rules.metrics import INSTANTS, Reading, Scope, condition_of, reading
 from o9.alerts.rules.rules import AFTER_INSTANT, Board, Rule, SubjectFacts, decide, with_rule, written
 from o9.model.optimization import OptimizationAlert

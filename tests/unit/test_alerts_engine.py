@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, NotifyReason
 from o9.alerts.pipeline.engine import Engine, Snapshot
 from o9.alerts.pipeline.groups import Known
-from o9.alerts.pipeline.reasons import NotifyReason
 from o9.model.states import AlertLevel
 
 EITHER = st.sampled_from(["plain", "full"])

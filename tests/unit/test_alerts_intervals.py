@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from o9.alerts.pipeline.reasons import NotifyReason
+from o9.alerts.pipeline.alert import NotifyReason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.stages import by_intervals
 from o9.alerts.pipeline.time_intervals import TimeInterval, trades

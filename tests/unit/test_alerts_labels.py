@@ -10,10 +10,11 @@ from alert_scripts import faults_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from o9.alerts.config.fields import LONGEST
 from o9.alerts.config.schema import OF_O9, load, read
 from o9.alerts.pipeline.alert import LEVELS, Alert
 from o9.alerts.pipeline.matchers import Matcher, Matchers, match, parse, unfit, written_out
-from o9.alerts.pipeline.stages import LONGEST, new_silence
+from o9.alerts.pipeline.stages import new_silence
 from o9.cli.commands.alerts.respond import warnings_of
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.pipeline.alert import Alert
+from o9.alerts.pipeline.alert import Alert, NotifyReason, RuleReason, ended_by_rule, is_expired
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.reasons import NotifyReason, RuleReason, ended_by_rule, is_expired
 from o9.alerts.pipeline.routing import Route, group_key, routes_of
 from o9.alerts.pipeline.stages import (
     GOES_ON,

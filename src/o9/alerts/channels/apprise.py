@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType
@@ -54,7 +53,9 @@ class AppriseChannel(MessageChannel):
     def __init__(self, name: str, url: str | SecretStr, seconds: float = SECONDS) -> None:
         self._url = url if isinstance(url, SecretStr) else SecretStr(url)
         plugin = _plugin(name, self._url.get_secret_value())
-        self._host = _host(plugin)
+        host = plugin.host or ""  # which may be a token
+        shown = is_host(host) and "host" in plugin.template_tokens
+        self._host = (f"{host}:{plugin.port}" if plugin.port else host) if shown else ""
         super().__init__(name, seconds, _secrets(self._url.get_secret_value(), plugin, self._host))
 
     @property
@@ -112,13 +113,13 @@ def _plugin(name: str, url: str) -> NotifyBase:
     secrets = Secrets(parts_of(url, shown=host_in(url)))
     with guarded(secrets), _overheard() as said:
         try:
-            plugin = Apprise.instantiate(url, asset=_asset(), suppress_exceptions=False)
+            plugin = Apprise.instantiate(url, asset=_ASSET, suppress_exceptions=False)
         except Exception as error:  # noqa: BLE001 - a plugin's own, of any kind
             problem = redacted(chat_line(str(error)), secrets)
             raise OptimizationValidationError(field, f"Apprise does not take its URL: {problem}") from None
     if not isinstance(plugin, NotifyBase):
         raise OptimizationValidationError(field, _refusal(url, redacted(" ".join(said), secrets)))
-    if not re.search(r"[?&]format=", url, re.IGNORECASE) and _schemes(plugin) & _IN_MARKDOWN:
+    if not re.search(r"[?&]format=", url, re.IGNORECASE) and set(plugin.schemas()) & _IN_MARKDOWN:  # type: ignore[no-untyped-call]
         plugin.notify_format = NotifyFormat.MARKDOWN
     if not re.search(r"[?&]rto=", url, re.IGNORECASE):
         plugin.socket_read_timeout = READ_SECONDS
@@ -149,21 +150,9 @@ def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:
             title = message.short_title(limit // 2)
         title = str(escapes[form](title))
         limit = max(0, limit - size(title) - _SPARE)
-    if form is Form.HTML and _schemes(plugin) & _LETTERS:
+    if form is Form.HTML and set(plugin.schemas()) & _LETTERS:  # type: ignore[no-untyped-call]
         form = Form.PAGE
     return title, message.body(form, limit) or title
-
-
-def _schemes(plugin: NotifyBase) -> set[str]:
-    return set(plugin.schemas())  # type: ignore[no-untyped-call]
-
-
-def _host(plugin: NotifyBase) -> str:
-    """Empty if the service's URL has no host, or a token in its place."""
-    host = plugin.host or ""
-    if "host" not in plugin.template_tokens or not is_host(host):
-        return ""
-    return f"{host}:{plugin.port}" if plugin.port else host
 
 
 def _secrets(url: str, plugin: NotifyBase, host: str) -> Secrets:
@@ -173,13 +162,11 @@ def _secrets(url: str, plugin: NotifyBase, host: str) -> Secrets:
     return Secrets(parts_of(url, [each for each in texts if isinstance(each, str) and each], host))
 
 
-@cache
-def _asset() -> AppriseAsset:
-    """O9's name, and no pictures: services would fetch Apprise's from elsewhere."""
-    return AppriseAsset(
-        app_id="O9", app_desc="O9", app_url="https://www.prefect.io", image_url_mask="", image_url_logo="",
-        image_path_mask="", secure_logging=True,
-    )  # fmt: skip
+# No pictures: services would fetch Apprise's from elsewhere.
+_ASSET = AppriseAsset(
+    app_id="O9", app_desc="O9", app_url="https://www.prefect.io", image_url_mask="", image_url_logo="",
+    image_path_mask="", secure_logging=True,
+)  # fmt: skip
 
 
 @contextmanager

@@ -30,9 +30,8 @@ from weakref import WeakValueDictionary
 
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, Notice, merged
+from o9.alerts.pipeline.alert import Alert, Notice, NotifyReason, merged
 from o9.alerts.pipeline.groups import Flush, Group, Held, Known, Place
-from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Grouping, Route, group_key, routes_of
 from o9.alerts.pipeline.stages import CountedChanges, Inhibitions, Silence, StageDecision
 
@@ -248,7 +247,8 @@ class Engine:
         for place in known.places:
             group = place.group
             if group is not None and name in group.notified:
-                group.begins_anew(name, now)
+                group.notified[name] = now  # its escalation waits anew
+                group.plan_escalation(now)
                 self._reschedule(group)
                 self._changed.add(group.key)
 

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from o9.alerts.config.schema import Receiver
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, in_order
-from o9.alerts.pipeline.reasons import NotifyReason
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, NotifyReason, in_order
 from o9.alerts.pipeline.routing import Grouping, Route, group_key
 from o9.alerts.pipeline.stages import GOES_ON, StageDecision
 from o9.text.format import duration
@@ -68,12 +67,6 @@ class Group:
             self.idle = False
             self.due_at = min(self.due_at, first_look(self.route, alert, now))
         return changed
-
-    def begins_anew(self, fingerprint: str, now: datetime) -> None:
-        """A new episode of an alert whose last one the receiver still believes to fire: its escalation waits anew."""
-        if fingerprint in self.notified:
-            self.notified[fingerprint] = now
-            self.plan_escalation(now)
 
     def is_news(self, fingerprint: str) -> bool:
         """Whether the last message did not report it, or only an episode that is over by now."""
@@ -262,7 +255,10 @@ class Flush:
         else:
             for alert in firing:
                 self._hold(alert, StageDecision(NotifyReason.NO_CHANNEL))
-        self._notify_escalated(over)
+        escalated = [alert for alert in over if alert.fingerprint in self.group.escalated]
+        if escalated and self.receivers[self.group.route.escalate_to].send_resolved:
+            resolved = NotifyReason.ALL_RESOLVED.text
+            self._notice(NoticeKind.RESOLVED, [], escalated, resolved, self.group.route.escalate_to)
         for alert in ended:
             if alert.expired:
                 self._hold(alert, StageDecision(NotifyReason.EXPIRED))
@@ -283,7 +279,7 @@ class Flush:
         alerts = [
             known.alert
             for known in late
-            if known.firing and not known.acknowledged_by and self._decided(known.alert) is GOES_ON
+            if known.firing and not known.acknowledged_by and stages.suppressed(known.alert, now, self.facts) is GOES_ON
         ]
         if alerts:
             reason = f"{NotifyReason.NOT_ACKNOWLEDGED.text} for {duration(after)}"
@@ -301,7 +297,7 @@ class Flush:
         flapping: list[tuple[Alert, StageDecision]] = []
         for name in group.members:
             known = self.alerts[name]
-            decision = self._decided(known.alert)
+            decision = stages.suppressed(known.alert, self.now, self.facts)
             if decision is not GOES_ON:
                 self._hold(known.alert, decision)
                 if decision.reason is NotifyReason.FLAPPING:
@@ -313,9 +309,6 @@ class Flush:
                 self.changed |= group.flapping.pop(name, None) is not None
             (firing if known.firing else over).append(known.alert)
         return firing, over, flapping
-
-    def _decided(self, alert: Alert) -> StageDecision:
-        return stages.suppressed(alert, self.now, self.facts)
 
     def _notify(self, firing: list[Alert], over: list[Alert]) -> None:
         group, now = self.group, self.now
@@ -365,12 +358,6 @@ class Flush:
             group.flapping[alert.fingerprint] = now
             group.notified.setdefault(alert.fingerprint, now)
             group.firing.discard(alert.fingerprint)
-
-    def _notify_escalated(self, over: list[Alert]) -> None:
-        group = self.group
-        alerts = [alert for alert in over if alert.fingerprint in group.escalated]
-        if alerts and self.receivers[group.route.escalate_to].send_resolved:
-            self._notice(NoticeKind.RESOLVED, [], alerts, NotifyReason.ALL_RESOLVED.text, group.route.escalate_to)
 
     def _notice(
         self,

@@ -18,10 +18,9 @@ from typing import Annotated
 import re2
 from pydantic import Field, Strict
 
-from o9.alerts.config.fields import Span
-from o9.alerts.pipeline.alert import Alert, Labels
+from o9.alerts.config.fields import LONGEST, Span
+from o9.alerts.pipeline.alert import Alert, Labels, NotifyReason
 from o9.alerts.pipeline.matchers import Matchers, match, regular_expression, unfit, written
-from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.time_intervals import TimeIntervals
 from o9.model.errors import OptimizationValidationError
@@ -31,7 +30,6 @@ from o9.text.format import duration
 CHANGES_KEPT = 1000
 PATTERN_LIMIT = 1000
 COMMENT_LIMIT = 10_000
-LONGEST = timedelta(days=10 * 366)
 
 
 # Inhibition: while one alert fires, others are suppressed.

@@ -21,7 +21,7 @@ from typing import Any
 
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import BUILT_IN_CHANNELS
-from o9.alerts.pipeline.reasons import RuleReason, ended_by_rule
+from o9.alerts.pipeline.alert import RuleReason, ended_by_rule
 from o9.alerts.rules import facts as rule_facts
 from o9.alerts.rules.metrics import Scope
 from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn, with_rule
@@ -31,7 +31,7 @@ from o9.model.errors import OptimizationConflictError, OptimizationError, Optimi
 from o9.model.loops import ErrorBoundary, cancelled, periodic
 from o9.model.optimization import OptimizationAlert, OptimizationState, is_placebo, utc_now
 from o9.model.settings import report_page
-from o9.model.states import OptimizationStatus
+from o9.model.states import ENDED, OptimizationStatus
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
@@ -214,7 +214,8 @@ class RuleEvaluator:
         last: list[SubjectFacts] = []
         for row in rows:
             started, died = rule_facts.started(row), rule_facts.died(row)
-            if (state := self._state(row) if started or died or rule_facts.ended(row) else None) is None:
+            ended = OptimizationStatus(row["to_status"]) in ENDED
+            if (state := self._state(row) if started or died or ended else None) is None:
                 continue
             if started:
                 turns += board.take(Scope.START, [rule_facts.start_facts(row, state)], now)

@@ -54,10 +54,6 @@ def started(row: Row) -> bool:
     return row["attempt"] == 1 and (row["from_status"], row["to_status"]) == (S.INITIALIZING.value, S.RUNNING.value)
 
 
-def ended(row: Row) -> bool:
-    return row["to_status"] in {status.value for status in _FLAGS}
-
-
 def start_facts(row: Row, state: OptimizationState) -> SubjectFacts:
     figures = {"started": 1.0, "on_start": float(state.metadata.get("on_start") is True)}
     return _of_optimization(state, figures, "", row["at"])

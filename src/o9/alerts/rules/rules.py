@@ -16,8 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from o9.alerts.pipeline.alert import digest
-from o9.alerts.pipeline.reasons import RuleReason
+from o9.alerts.pipeline.alert import RuleReason, digest
 from o9.alerts.rules.metrics import (
     INSTANTS,
     PLACEHOLDER,

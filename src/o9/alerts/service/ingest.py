@@ -17,7 +17,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
-from o9.alerts.pipeline.reasons import NotifyReason
+from o9.alerts.pipeline.alert import NotifyReason
 from o9.alerts.service.repository import new_alert_of
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, utc_now

@@ -20,11 +20,10 @@ from datetime import datetime, timedelta
 
 from o9.alerts.channels.registry import channel_name
 from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL, AlertsFile
-from o9.alerts.pipeline.alert import Alert, Notice
+from o9.alerts.pipeline.alert import Alert, Notice, NotifyReason
 from o9.alerts.pipeline.engine import Changes, Engine, InternalError, Snapshot
-from o9.alerts.pipeline.reasons import NotifyReason
 from o9.alerts.service.delivery import TRIED_FOR
-from o9.alerts.service.repository import alert_in, all_open, known_of, new_notice, silence_in, suppressed
+from o9.alerts.service.repository import alert_in, all_open, known_of, new_notice, silence_in
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
@@ -223,7 +222,13 @@ class Leader:
         """Takes new alerts; whether there are more."""
         for _ in range(PAGES):
             episodes = self._store.read(queries.open_episodes, self._after, limit=PAGE)
-            given = self._as_received(episodes, self._after[0] - 1)
+            given: list[Alert] = []
+            for episode in episodes:
+                alert = alert_in(episode)
+                if episode.resolved_at is not None and episode.began >= self._after[0]:
+                    given.append(replace(alert, ends_at=None))  # it is over already, and did fire
+                given.append(alert)
+            given = [alert for alert in given if alert.fingerprint not in self._held]
             for start in range(0, len(given), AT_ONCE):
                 engine.take(given[start : start + AT_ONCE], now)
                 time.sleep(BREATH_SECONDS)
@@ -247,10 +252,16 @@ class Leader:
             key: None if each is None else (moment(each[0]), to_json(each[1])) for key, each in changes.groups.items()
         }
         given = [new_notice(notice, self._channels(notice)) for notice in notices]
+        held = [
+            Suppressed(
+                each.alert.alert_id, each.receiver, each.decision.reason.value, each.decision.by, moment(each.at)
+            )
+            for each in changes.held
+        ]
         self._store.write(
             CommitDecisions(
                 LEASE, self._leadership.fence, cursor, groups, {key: moment(at) for key, at in changes.due.items()},
-                given, [suppressed(held) for held in changes.held], changes.closed,
+                given, held, changes.closed,
             )
         )  # fmt: skip
         self._written = cursor
@@ -283,15 +294,3 @@ class Leader:
         logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
         snapshot = Snapshot(kept, tuple(map(silence_in, silences)), groups)
         return Engine.restored(configuration, snapshot, now)
-
-    def _as_received(self, episodes: Sequence[Episode], cursor: int) -> list[Alert]:
-        """What is over already and was never seen to fire did fire."""
-        given: list[Alert] = []
-        for episode in episodes:
-            if episode.fingerprint in self._held:
-                continue
-            alert = alert_in(episode)
-            if episode.resolved_at is not None and episode.began > cursor:
-                given.append(replace(alert, ends_at=None))
-            given.append(alert)
-        return given

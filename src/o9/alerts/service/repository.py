@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from o9.alerts.messages.view import CLOCKS_DIFFER
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, fingerprint_of, labels_of
-from o9.alerts.pipeline.groups import Held, Known
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, fingerprint_of, is_expired, labels_of
+from o9.alerts.pipeline.groups import Known
 from o9.alerts.pipeline.matchers import parse, written
-from o9.alerts.pipeline.reasons import is_expired
 from o9.alerts.pipeline.stages import Damping, Silence, changes_of, kept
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
@@ -20,7 +19,7 @@ from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
 from o9.store import queries
 from o9.store.alerts.episodes import NewAlert
-from o9.store.alerts.outbox import NewNotice, Suppressed
+from o9.store.alerts.outbox import NewNotice
 from o9.store.alerts.queries import Episode
 from o9.store.alerts.silences import AddSilence
 from o9.store.core.column_types import free_text, moment, to_json
@@ -171,11 +170,6 @@ def notice_in(
         may_be_double=bool(row["may_be_double"]),
         known=len(known),
     )
-
-
-def suppressed(held: Held) -> Suppressed:
-    decision = held.decision
-    return Suppressed(held.alert.alert_id, held.receiver, decision.reason.value, decision.by, moment(held.at))
 
 
 def history(store: Store, limit: int) -> list[Row]:

@@ -21,9 +21,10 @@ from math import inf
 from typing import Any, TypeVar
 
 from o9.alerts.channels.registry import ChannelRegistry
+from o9.alerts.config.fields import LONGEST
 from o9.alerts.config.schema import AlertsFile, Configuration
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.stages import LONGEST, new_silence
+from o9.alerts.pipeline.stages import new_silence
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS, Delivery
 from o9.alerts.service.ingest import AlertFilter, AlertIngest, FilterFunction
 from o9.alerts.service.leader import LEASE, Leader, Ticked

@@ -20,8 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.alerts.messages.view import UNTITLED, labelled, subject_of
-from o9.alerts.pipeline.alert import Alert
-from o9.alerts.pipeline.reasons import ended_by_text, reason_text
+from o9.alerts.pipeline.alert import Alert, ended_by_text, reason_text
 from o9.alerts.pipeline.stages import Silence
 from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
 from o9.cli.views import words

@@ -22,8 +22,8 @@ from o9.cli.options import Json, Limit, StoreUrl
 from o9.model.states import AlertLevel
 
 if not help_only:
+    from o9.alerts.pipeline.alert import NotifyReason
     from o9.alerts.pipeline.groups import held_in
-    from o9.alerts.pipeline.reasons import NotifyReason
     from o9.alerts.service import repository
     from o9.alerts.service.leader import LEASE
     from o9.cli import console
