@@ -76,6 +76,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 KINDS = tuple(COLUMNS)
+_JSON = json.JSONEncoder(ensure_ascii=False).encode
 _TAKEN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(COLUMNS, ("optimization_id", "limit")),
     "optimizations": ("status", "optimization_type", "limit"),
@@ -169,13 +170,8 @@ def _frame(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.D
         if dtype == MOMENT:
             columns[name] = pd.to_datetime(pd.Series(values, dtype="object"), utc=True, format="ISO8601").astype(MOMENT)
         elif dtype == "string":
-            columns[name] = pd.Series([_word(value) for value in values], dtype="string")
+            texts = [value if value is None or isinstance(value, str) else _JSON(value) for value in values]
+            columns[name] = pd.Series(texts, dtype="string")
         else:
             columns[name] = pd.Series(values, dtype="object").astype(dtype)
     return pd.DataFrame(columns)
-
-
-def _word(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)

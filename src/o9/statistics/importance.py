@@ -49,9 +49,10 @@ def importance(trials: Sequence[Trial]) -> dict[str, Any]:
     """
     usable = [trial for trial in trials if trial.state is TrialState.COMPLETED and trial.value is not None]
     result: dict[str, Any] = {"trials": len(usable), "method": METHOD, "note": NOTE, "parameters": None, "pairs": None}
-    reason = _unusable(usable)
-    if reason is not None:
-        return result | {"reason": reason}
+    if len(usable) < FEWEST_TRIALS:
+        return result | {"reason": f"{len(usable)} trials have completed with a value; {FEWEST_TRIALS} are needed"}
+    if len({trial.value for trial in usable}) == 1:
+        return result | {"reason": "all trials have the same value: nothing made a difference"}
     import numpy as np
     from scipy.stats import rankdata
 
@@ -64,14 +65,6 @@ def importance(trials: Sequence[Trial]) -> dict[str, Any]:
     result["parameters"] = {name: alone[name] for name in order}
     varied = [name for name in order if alone[name]["importance"] is not None]
     return result | _pairs(varied[:MOST_PARAMETERS_FOR_PAIRS], columns, ranks)
-
-
-def _unusable(usable: Sequence[Trial]) -> str | None:
-    if len(usable) < FEWEST_TRIALS:
-        return f"{len(usable)} trials have completed with a value; {FEWEST_TRIALS} are needed"
-    if len({trial.value for trial in usable}) == 1:
-        return "all trials have the same value: nothing made a difference"
-    return None
 
 
 def _one(cells: Cells | None, ranks: Ranks) -> dict[str, Any]:
