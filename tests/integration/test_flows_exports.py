@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import o9_testing
@@ -61,3 +64,17 @@ def test_an_async_flow_awaits_it(store: Store) -> None:
 def test_a_specification_that_is_none_is_refused_at_once(store: Store) -> None:
     with pytest.raises(OptimizationValidationError):
         run_optimization({"metadata": {"objective": "exported"}, "total_steps": "many"})
+
+
+def test_the_process_of_a_run_loads_no_more_than_it_needs() -> None:
+    """Each run of a deployment pays for what its flow imports."""
+    program = (
+        "import gc, sys\n"
+        "import o9.flows.lifecycle\n"
+        "print(gc.get_freeze_count() > 0)\n"
+        "print({'alembic', 'apprise', 'fastapi', 'numpy', 'optuna', 'pandas', 'plotly', 'regex', 'scipy',\n"
+        "       'o9.alerts', 'prefect.server', 'sqlalchemy.dialects.postgresql'} & set(sys.modules))\n"
+    )
+    environment = os.environ | {"PREFECT__FLOW_RUN_ID": "of one run"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[:2] == ["True", "set()"]
