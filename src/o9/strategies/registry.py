@@ -273,11 +273,11 @@ def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> tup
         return ResolvedStrategy("optuna", StrategyKind.OPTUNA), None
     if what == "objective" and name in BUILTIN:
         return _from_catalogue(name), None
-    if name in (points := _entry_points(what)):
-        path = points[name].value.partition("[")[0].strip()
-        target = _import(path, what, name)
-        return _registration_of(target, what) or target, path
     if ":" not in name:
+        if name in (points := _entry_points(what)):
+            path = points[name].value.partition("[")[0].strip()
+            target = _import(path, what, name)
+            return _registration_of(target, what) or target, path
         known = names_of(what)
         raise OptimizationStrategyError(
             f"there is no {what} {name!r}{hint_of(name, known, n=3)} (known are {', '.join(known)}). Register it "
