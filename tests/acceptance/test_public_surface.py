@@ -339,14 +339,14 @@ async def monitor(world: World) -> None:
     assert [snapshot["progress"]["completed_steps"] for snapshot in snapshots][-1:] == [3]
     assert len(snapshots) == 2
     assert await alone.get_optimization_status("done") == await world.aggregator.get_optimization_status("done")
-    assert await alone.stop_monitoring("done") is True
-    assert await alone.stop_monitoring("done") is False
     endless = {"total_steps": 100_000, "stop_after_failures": 100_000}
     await world.aggregator.submit_optimization(new("troubled", objective="surface troubled", **endless))
     await soon(lambda: heard)
     assert {alert.optimization_id for alert in heard} == {"troubled"}
     found = await alone.get_alerts("troubled", heard[0].level)
     assert heard[0].alert_id in {alert.alert_id for alert in found}
+    assert await alone.stop_monitoring("troubled") is True  # what has ended it drops by itself
+    assert await alone.stop_monitoring("troubled") is False
     await world.aggregator.cancel_optimization("troubled")
     await ended(world.aggregator, "troubled")
     await alone.cleanup()
