@@ -270,16 +270,12 @@ async def test_a_scheduled_run_on_a_worker_without_the_package_is_left_to_anothe
     )
     mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[lifecycle]))
 
-    async def first() -> FlowRun:
+    async def left() -> FlowRun | None:
         runs = await pool.client.read_flow_runs(flow_run_filter=mine, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-        return runs[0]
-
-    async def is_left() -> bool:
-        return (await first()).state_name == "AwaitingRetry"
+        return next((run for run in runs[:1] if run.state_name == "AwaitingRetry"), None)
 
     with pool.worker("bare", O9_TEST_BARE="1", PYTHONPATH=""):
-        await async_wait_until(is_left, 25)
-    run = await first()
+        run = await async_wait_until(left, 25)
     assert "desk" in await pool.message_of(run.id)
     assert store.read(queries.page).items == []
     with pool.worker("built"):
