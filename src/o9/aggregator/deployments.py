@@ -20,7 +20,6 @@ from prefect import get_client, schedules, serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, WorkPool
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import InvalidNameError, ObjectNotFound
-from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter
 
@@ -58,6 +57,8 @@ async def recurrence(
         when = schedules.Schedule(interval=every, cron=cron, rrule=rrule, timezone=timezone)
     except ValueError as error:
         raise OptimizationValidationError("schedule", str(error).splitlines()[0]) from None
+    from prefect.server.schemas.schedules import SCHEDULE_TYPES  # Prefect's server: a second that other commands save
+
     as_scheduled = TypeAdapter[Any](SCHEDULE_TYPES).validate_python(given | {"timezone": timezone})
     try:
         dates = await as_scheduled.get_dates(n=1)
