@@ -261,6 +261,19 @@ def test_a_warm_start_takes_the_best_of_the_last_completed_run(store: Store) -> 
     assert "warm_start_from" not in asyncio.run(retry(store, "first")).metadata
 
 
+def test_a_retry_begins_within_its_steps(store: Store) -> None:
+    create(store, "done", total_steps=3)
+    work(store, "done", 3, "completed")
+    for total, field in ((2, "metadata.retry_from_step"), (3, None), (4, None)):
+        again = {"total_steps": total, "metadata": {"retry_of": "done", "retry_from_step": 3}}
+        try:
+            asyncio.run(submit(store, new_optimization(again)))
+            refused = None
+        except OptimizationValidationError as error:
+            refused = error.field
+        assert refused == field, total
+
+
 def test_what_a_warm_start_was_chosen_from_counts_with_it(store: Store) -> None:
     run_of_series(store, "first")
     work(store, "first", 1, "completed", family="branin@monday")

@@ -270,6 +270,11 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
     steps = state.metadata.get("retry_from_step")
     if steps is None:
         steps = 0 if origin.status is OptimizationStatus.COMPLETED else _worth_keeping(store, origin)
+    total = state.total_steps or origin.total_steps
+    if 0 < total < steps:
+        raise OptimizationValidationError(
+            "metadata.retry_from_step", f"{steps} is beyond total_steps, {total}: begin earlier, or raise total_steps"
+        )
     for key in _KEPT:
         if steps and key in state.metadata and state.metadata[key] != origin.metadata.get(key):
             raise OptimizationValidationError(
@@ -279,7 +284,7 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
     return dataclasses.replace(
         state,
         description=state.description or origin.description,
-        total_steps=state.total_steps or origin.total_steps,
+        total_steps=total,
         parameters=state.parameters or origin.parameters,
         baseline_performance=_own_or(origin, state, "baseline_performance"),
         target_performance=_own_or(origin, state, "target_performance"),
