@@ -23,6 +23,7 @@ from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import SCHEDULE_TYPES
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import TypeAdapter
 
 from o9.aggregator.deployments import all_flows, of_optimization, recurrence
@@ -192,6 +193,10 @@ def test_each_entrypoint_is_a_module_s_and_is_found() -> None:
 
 def test_without_a_server_a_store_or_a_pool_nothing_is_deployed(o9: O9Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PREFECT_API_URL" in o9("deploy").err
+    away = f"http://127.0.0.1:{o9_testing.free_port()}/api"
+    with temporary_settings({PREFECT_API_URL: away}):
+        told = o9("schedule", "list")
+        assert (told.code, f"at {away} did not answer" in told.err, "server start" in told.err) == (1, True, True)
     with prefect_client_settings(o9_testing.session_server()):
         told = o9("deploy", "--pool", "nobody-made-it")
         assert (told.code, "prefect work-pool create nobody-made-it" in told.err) == (1, True), told.err

@@ -71,8 +71,7 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
     """
     configured = PREFECT_API_URL.value()
     if configured and all(handle.api_url != configured for handle in _handles):
-        if (problem := await _problem_of(configured, REACH_SECONDS)) is not None:
-            raise OptimizationCoordinationError(_unreachable(configured, problem))
+        await check_prefect_server(configured)
         return PrefectServer(api_url=configured, local=False)
 
     place = _Place.from_settings()
@@ -85,6 +84,12 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
         raise OptimizationCoordinationError(
             f"Prefect's local server did not answer within {START_SECONDS:.0f} s. {remedy}{place.log_tail()}"
         ) from None
+
+
+async def check_prefect_server(url: str) -> None:
+    """Raises OptimizationCoordinationError where the server at `url` does not answer, or does not let us in."""
+    if (problem := await _problem_of(url, REACH_SECONDS)) is not None:
+        raise OptimizationCoordinationError(_unreachable(url, problem))
 
 
 @contextmanager

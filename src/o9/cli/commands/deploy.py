@@ -13,6 +13,7 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationValidatio
 
 if not help_only:
     from o9.aggregator import deployments as flows
+    from o9.aggregator.prefect_server import check_prefect_server
     from o9.aggregator.recurring import check_names
     from o9.alerts.config.fields import span_of
     from o9.cli.batch import read_template
@@ -75,12 +76,14 @@ def deploy_(
 
 
 def need_server() -> None:
-    """Raises OptimizationCoordinationError where Prefect's settings name no server."""
-    if configured_server() is None:
+    """Raises OptimizationCoordinationError where Prefect's settings name no server, or one that does not answer."""
+    url = configured_server()
+    if url is None:
         raise OptimizationCoordinationError(
             "PREFECT_API_URL is not set: name the server that is to start the runs, such as "
             "http://127.0.0.1:4200/api of `prefect server start`"
         )
+    asyncio.run(check_prefect_server(url))
 
 
 def interval_of(text: str | None) -> timedelta | None:
