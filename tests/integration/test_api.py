@@ -405,6 +405,12 @@ async def test_whether_it_lives_and_may_be_asked(store_url: str, aggregator: Opt
     assert (await refusal(not_started, "/readyz"))[0] == 503
 
 
+@pytest.mark.parametrize("data", [{"metadata": {1: "a", "1": "b"}}, [{"metadata": {1: "a"}}]])
+async def test_a_key_that_is_no_text_is_named(data: Any) -> None:
+    told = await OptimizationAPI().handle_api_request("/optimizations", "POST", data)
+    assert (told["code"], "metadata[1]: the key is" in told["error"]) == (422, True), told
+
+
 async def test_nobody_answers_before_the_start_or_alone(store_url: str) -> None:
     aggregator = OptimizationStateAggregator(storage_path=store_url)
     assert (await refusal(aggregator, "/statistics"))[0] == 503

@@ -15,6 +15,7 @@ import httpx
 from o9.model.component import Component, Registered
 from o9.model.errors import OptimizationAPIError, OptimizationValidationError
 from o9.model.settings import checked_rate_limit, settings
+from o9.model.validation import validate_json
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -186,6 +187,11 @@ def _in_a_query(value: Any) -> Any:
 def _as_json(data: Any) -> bytes:
     """`data` as a body. Raises OptimizationAPIError where JSON cannot hold it."""
     try:
-        return json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False)
+        if json.loads(text) != data:  # keys that are no texts would be made texts
+            validate_json("", {"data": data})
+        return text.encode()
+    except OptimizationValidationError as error:
+        raise OptimizationAPIError(str(error), 422) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise OptimizationAPIError(f"data: JSON cannot hold it: {error}", 422) from error
