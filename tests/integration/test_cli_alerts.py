@@ -412,10 +412,13 @@ def test_a_file_that_says_nothing_is_a_fault(o9: O9Command) -> None:
 def test_a_file_that_is_none_holds_up_no_command(o9: O9Command, set_o9: Callable[..., None]) -> None:
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     os.mkfifo("pipe.yaml")
-    set_o9(alerts_file="pipe.yaml")
-    for command in (["config", "simulate", "script.yaml"], ["config", "test", "log"]):
-        answer = o9(*command)
-        assert (answer.code, answer.out, "no regular file: 'pipe.yaml'" in answer.err) == (1, "", True)
+    for command in (
+        ["simulate", "script.yaml"], ["simulate", "script.yaml", "--config", "pipe.yaml"], ["simulate", "pipe.yaml"],
+        ["check", "pipe.yaml"], ["test", "log"],
+    ):  # fmt: skip
+        set_o9(alerts_file="" if command[1] == "pipe.yaml" else "pipe.yaml")
+        answer = o9("config", *command)
+        assert (answer.code, answer.out, answer.err) == (1, "", "o9: pipe.yaml: not a regular file\n"), command
 
 
 SCRIPT = """

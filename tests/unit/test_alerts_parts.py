@@ -243,9 +243,9 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, caplog: pytest.Lo
     path.unlink()
     os.mkfifo(path)
     assert [file.look() for _ in range(3)] == [False] * 3
-    assert "no regular file" in file.fault
+    assert "not a regular file" in file.fault
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
-    with pytest.raises(OptimizationAlertError, match="no regular file"):
+    with pytest.raises(OptimizationAlertError, match="not a regular file"):
         AlertsFile(str(path)).look()
 
 

@@ -8,6 +8,7 @@ every channel that is registered, unless the file defines it.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -270,7 +271,7 @@ class AlertsFile:
 def read_file(path: Path) -> bytes:
     """Raises OSError, also for what is no regular file: a pipe would be waited for."""
     if path.exists() and not path.is_file():
-        raise OSError(f"no regular file: {str(path)!r}")
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
 
 

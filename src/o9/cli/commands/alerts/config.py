@@ -55,7 +55,7 @@ def check(
     """Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of
     likely mistakes: unknown labels, rules and channels, and routes that no alert reaches.
     """
-    found, faults = _read(file.read_bytes(), file)
+    found, faults = _read(read_file(file), file)
     warnings = _harmless(() if faults or found is None else found.warnings)
     configuration = None if faults or found is None else found.configuration
     if json:
@@ -92,7 +92,7 @@ def simulate(
     """
     try:
         configuration = configuration_in(config)
-        played = load_script(script.read_bytes(), str(script))
+        played = load_script(read_file(script), str(script))
     except DocumentError as error:
         raise DocumentError(error.source, _harmless(error.faults)) from None
     entries = entries_of(configuration, played)
@@ -114,7 +114,7 @@ def simulate(
 def configuration_in(path: Path | None) -> Configuration:
     """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises DocumentError for one with faults."""
     if path is not None:
-        return load(path.expanduser().read_bytes(), str(path))
+        return load(read_file(path.expanduser()), str(path))
     named = settings().alerts_file
     return load(read_file(Path(named).expanduser()), named) if named else Configuration()
 
