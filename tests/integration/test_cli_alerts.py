@@ -377,7 +377,7 @@ def test_what_a_template_does_wrong_is_told_with_its_field(o9: O9Command) -> Non
 )
 def test_what_is_no_file_is_said_in_a_line(o9: O9Command, command: list[str]) -> None:
     Path("script.yaml").write_text("happens: [{at: 0s, fires: {title: A}}]", encoding="utf-8")
-    for name, told in {"nix.yaml": "No such file", ".": "directory"}.items():
+    for name, told in {"nix.yaml": "No such file", ".": "not a regular file"}.items():
         answer = o9(*command, name)
         assert (answer.code, answer.out, told in answer.err, answer.err.count("\n")) == (1, "", True, 1)
     Path("bytes").write_bytes(b"\xff\x00")

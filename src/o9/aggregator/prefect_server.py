@@ -86,10 +86,10 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
         ) from None
 
 
-async def check_prefect_server(url: str) -> None:
+async def check_prefect_server(url: str, seconds: float = REACH_SECONDS) -> None:
     """Raises OptimizationCoordinationError where the server at `url` does not answer, or does not let us in."""
-    if (problem := await _problem_of(url, REACH_SECONDS)) is not None:
-        raise OptimizationCoordinationError(_unreachable(url, problem))
+    if (problem := await _problem_of(url, seconds)) is not None:
+        raise OptimizationCoordinationError(_unreachable(url, problem, seconds))
 
 
 @contextmanager
@@ -350,12 +350,12 @@ def _is_refusal(problem: BaseException) -> bool:
     return isinstance(problem, httpx.HTTPStatusError) and problem.response.status_code == httpx.codes.UNAUTHORIZED
 
 
-def _unreachable(url: str, problem: BaseException) -> str:
+def _unreachable(url: str, problem: BaseException, seconds: float) -> str:
     """The error for what was wrong, with its remedy."""
     if _is_refusal(problem):
         return f"Prefect's server at {public_url(url)} wants its authentication string: set PREFECT_API_AUTH_STRING."
     return (
-        f"Prefect's server at {public_url(url)} did not answer within {REACH_SECONDS:.0f} s "
+        f"Prefect's server at {public_url(url)} did not answer within {seconds:.0f} s "
         f"({type(problem).__name__}: {public_text(str(problem))}). "
         "Start it (`prefect server start`), correct PREFECT_API_URL, or unset it "
         "(`prefect config unset PREFECT_API_URL`) to use a local server."

@@ -18,7 +18,7 @@ if not help_only:
     from o9.alerts.config.fields import span_of
     from o9.cli.batch import read_template
     from o9.cli.console import say
-    from o9.cli.prefect_side import configured_server
+    from o9.cli.prefect_side import REACH_SECONDS, configured_server
     from o9.model.settings import settings
 
 Cron = Annotated[str | None, typer.Option("--cron", metavar="CRON", help="A cron schedule, such as '0 22 * * 1-5'.")]
@@ -83,7 +83,7 @@ def need_server() -> None:
             "PREFECT_API_URL is not set: name the server that is to start the runs, such as "
             "http://127.0.0.1:4200/api of `prefect server start`"
         )
-    asyncio.run(check_prefect_server(url))
+    asyncio.run(check_prefect_server(url, REACH_SECONDS))
 
 
 def interval_of(text: str | None) -> timedelta | None:
