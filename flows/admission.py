@@ -34,7 +34,6 @@ from o9.mirror.interpretation import on_the_way
 from o9.mirror.observed_state import FLOW, Run, observed_state, operation_for
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import (
-    OptimizationConflictError,
     OptimizationCoordinationError,
     OptimizationStrategyError,
     OptimizationValidationError,
@@ -80,8 +79,6 @@ async def begin(
         given = spec.model_dump(exclude_unset=True) if isinstance(spec, OptimizationSpec) else spec
         try:
             submitted = await _submit(store, flow_run, given)
-        except OptimizationConflictError:
-            raise
         except OptimizationValidationError as error:
             if is_for_another_worker(flow_run, error, given):
                 await _leave_to_another_worker(flow_run, error)

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect import flow, get_client
+from prefect.context import FlowRunContext
 
 from o9.flows.hand_over import dispatch_queued
 from o9.flows.scheduled import SCHEDULED, store_of_run
+from o9.flows.unrecorded import record_unrecorded
 from o9.lifecycle.control import control_of
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.reconciler import reconcile
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @flow(name="reconcile-states", **SCHEDULED)
 async def reconcile_states() -> dict[str, Any]:
-    """Deliver what waits in this node's spool, compare, sweep, and dispatch what waits for workers.
+    """Deliver what waits in this node's spool, compare, sweep, settle runs that left no record, and dispatch.
 
     Returns the report's figures.
 
@@ -44,6 +46,8 @@ async def reconcile_states() -> dict[str, Any]:
     if report.swept:  # before others begin: the dead may hold the slots of their deployment in Prefect
         report.crashed += (await reconcile(store, node, request=control_of(store).request)).crashed
     async with get_client() as client:
+        if (mine := FlowRunContext.get()) and mine.flow_run and mine.flow_run.deployment_id:
+            report.unrecorded = await record_unrecorded(store, client, mine.flow_run.work_pool_name)
         report.dispatched = await dispatch_queued(store, client, node)
     logger.info("%s", report)
     return asdict(report)

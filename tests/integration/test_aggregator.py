@@ -65,7 +65,7 @@ CANNOT_RUN: list[tuple[dict[str, Any], str, str]] = [
     ({"direction": "up"}, "metadata.direction", "minimize"),
     ({"seed": "abc"}, "metadata.seed", ""),
     ({"timeout_seconds": -1}, "metadata.timeout_seconds", ""),
-    ({"status": OptimizationStatus.RUNNING}, "status", "created"),
+    ({"status": OptimizationStatus.RUNNING}, "status", ""),
     ({"metadata": {"blob": "x" * 10_000_000}}, "metadata", "1 MiB"),
     ({"metadata": {"callback": print}}, "metadata.callback", "JSON cannot hold"),
     ({"baseline_performance": float("nan")}, "baseline_performance", "finite"),

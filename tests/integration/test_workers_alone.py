@@ -20,6 +20,7 @@ from worker_pool import WorkerPool, kill_with_its_runs, set_version, worker_pool
 from o9.blocks.store import release_store, use_store
 from o9.flows.hand_over import dispatch_queued
 from o9.flows.reconcile_states import reconcile_states
+from o9.flows.unrecorded import TRIES
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.reconciler import reconcile
 from o9.store import queries
@@ -317,3 +318,31 @@ async def test_what_a_form_asks_for_and_is_refused_is_recorded_as_failed(
     known = store.read(queries.prefect_run, str(run.id))
     assert known is not None
     assert known["optimization_id"] == state.optimization_id
+
+
+async def test_a_run_that_died_before_it_was_recorded_is_scheduled_again_or_recorded_as_failed(
+    pool: WorkerPool, store: Store, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    def spec(name: str) -> dict[str, Any]:
+        space = [{"name": "x"} | LINE["x"]]  # as the form gives it
+        metadata = {"objective": "desk:quick", "search_space": space, "seed": 1, "trials_per_step": 1}
+        return {"name": name, "total_steps": 2, "metadata": metadata}
+
+    def found(name: str) -> list[str]:
+        return [each.status.value for each in store.read(queries.page).items if each.name == name]
+
+    died, often, wrong = [
+        await pool.run("optimization-lifecycle", **parameters)
+        for parameters in ({"spec": spec("died")}, {"spec": spec("often")}, {"retry_of": "nope"})
+    ]
+    for flow_run, crashes in ((died, 1), (often, TRIES)):
+        for _ in range(crashes):
+            await pool.client.set_flow_run_state(flow_run.id, Crashed(message="out of memory"), force=True)
+    with pool.worker():
+        await async_wait_until(lambda: is_in(pool, str(wrong.id), "Failed"), 60)
+        assert await pool.reconcile() == "Completed"
+        await async_wait_until(lambda: found("died") == ["completed"], 60)
+        assert await pool.reconcile() == "Completed"
+    assert found("often") == ["failed"]
+    assert [store.read(queries.prefect_run, str(each.id)) is None for each in (died, often, wrong)] == [False] * 3
+    assert len(store.read(queries.page).items) == 3

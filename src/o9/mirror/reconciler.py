@@ -62,6 +62,7 @@ class Report:
     missing: list[str] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)  # the optimizations with an intent from Prefect
     swept: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)  # runs that ended badly before the record knew of them
     dispatched: list[str] = field(default_factory=list)  # handed over to flow runs that workers start
     delivered: int = 0
 

@@ -59,6 +59,7 @@ from o9.store.optimizations.queries import (
     has_open_alert,
     holding,
     intents,
+    known_runs,
     known_states,
     last_best,
     last_change,

@@ -5,7 +5,7 @@ is filtered by what has no index (priority, strategy, family, text) reads on unt
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,6 +254,11 @@ def prefect_run(connection: Connection, run_id: str) -> Row | None:
     known = (PREFECT_RUN.c.run_id == run_id, PREFECT_RUN.c.optimization_id != PRUNED)
     found = rows(connection, select(PREFECT_RUN).where(*known))
     return found[0] if found else None
+
+
+def known_runs(connection: Connection, run_ids: Sequence[str]) -> set[str]:
+    """Those of the flow runs that are in the record, or were before their optimization was pruned."""
+    return set(connection.execute(select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.run_id.in_(run_ids))).scalars())
 
 
 def pruned_runs(connection: Connection, limit: int = 500) -> list[str]:
