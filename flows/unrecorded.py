@@ -70,7 +70,9 @@ async def _settle(store: Store, client: PrefectClient, flow_run: FlowRun) -> Non
     why = (flow_run.state.message if flow_run.state else "") or "Prefect does not say why"
     if flow_run.state is not None and flow_run.state.is_crashed():
         if len(crashes) < TRIES:
-            logger.warning("%s died before its optimization was recorded, and is scheduled again: %s", flow_run.name, why)
+            logger.warning(
+                "%s died before its optimization was recorded, and is scheduled again: %s", flow_run.name, why
+            )
             await client.set_flow_run_state(flow_run.id, AwaitingRetry(message=why), force=True)
             return
         why = f"its process died {len(crashes)} times before it was recorded: {why}"

@@ -220,7 +220,7 @@ route:
             "quotes, and indent with blanks",
         ),
         ("route: {\n", "line 2: not YAML: did not find expected node content"),
-        ("a\nb: \0", "line 1: not YAML: control characters are not allowed"),
+        ("a\nb: \0", "line 1: not YAML in UTF-8: control characters are not allowed"),
         pytest.param("[" * 5000, "line 1: not YAML: exceeded maximum nesting depth", id="deep", marks=pytest.mark.slow),
         (
             "just text",
