@@ -66,7 +66,9 @@ def test_across_a_clock_change_a_date_is_the_wall_s() -> None:
         ("carry-{{ scheduled_date }}", "carry"),
         ("{{ scheduled_date }} 夜间", "夜间"),
         ("carry {{ scheduled_date }} Monday", "carry Monday"),
-        ("{{ scheduled_at }}", "branin"),
+        ("carry: {{ scheduled_date }}, {{ scheduled_at }} (EUR)", "carry (EUR)"),
+        ("- {{ scheduled_at }}.", "branin"),
+        ("_carry, v2.", "_carry, v2."),
     ],
 )
 def test_a_series_is_called_what_stays(name: str, series: str) -> None:

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from o9.model.errors import OptimizationValidationError
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}")
+_CUT_OUT = re.compile(r"([\s\-_·:,.]*\{\{.*?\}\})+[\s\-_·:,.]*")  # with what joins it to the rest
 _WRITTEN = re.compile(
     r"\s*(?P<what>scheduled_date|scheduled_at)(\s+(?P<zone>[A-Za-z][\w/+-]*))?"
     r"(\s*(?P<sign>[+-])\s*(?P<number>\d{1,5})(?P<unit>[hdw]))?\s*"
@@ -53,9 +54,9 @@ def in_zone(given: Any, zone: str) -> Any:
 
 
 def called_by(spec: Mapping[str, Any]) -> str:
-    """Its name without the dates, or else its objective's: what a series is called that names itself nowhere."""
+    """What a series that is not named is called: the name without dates and what joins them to it, or the objective."""
     metadata, name = spec.get("metadata", {}), str(spec.get("name") or "")
-    named = " ".join(_BRACES.sub("", name).split()).strip(" -_·:,.")
+    named = _CUT_OUT.sub(" ", name).strip()
     return str(named or metadata.get("objective") or metadata.get("strategy") or "optimization")
 
 
