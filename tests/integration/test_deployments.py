@@ -162,6 +162,13 @@ def test_a_schedule_that_is_none_is_refused(field: str, options: list[str], o9: 
     assert (told.code, told.err.startswith(f"o9: {field}: ")) == (1, True), told.err
 
 
+def test_a_deployment_s_name_keeps_any_script() -> None:
+    given = ("夜间动量", "日内 反转", "Übernacht 2", "🚀", "a/b%c&d<e>", "???", "!!!")
+    found = [of_optimization({"name": each, "metadata": {"objective": "branin"}}, None).name for each in given]
+    assert found[:5] == ["夜间动量", "日内-反转", "übernacht-2", "🚀", "a-b-c-d-e"]
+    assert len(set(found)) == len(given)
+
+
 def test_policies_that_prefect_does_not_know_are_tags(o9: O9Command) -> None:
     Path("nightly.yaml").write_text(NIGHTLY)
     told = o9("deploy", "nightly.yaml", "--every", "1h", "--overlap", "replace", "--missed", "once", "--print")
@@ -344,6 +351,9 @@ async def test_schedules_are_added_paused_and_removed(o9: O9Command, client: Pre
     )
     assert (made.code, json.loads(made.out)["active"]) == (0, True), made.err
     assert (await command("schedule", "create", "nightly-carry", "--every", "90m")).code == 0
+    for again in (["--every", "90m"], ["--cron", "0 22 * * 1-5", "--timezone", "America/New_York"]):
+        told = await command("schedule", "create", "nightly-carry", *again)
+        assert (told.code, told.err.startswith("o9: schedule: ")) == (1, True), told.err
     (one,) = await listed()
     assert (one["name"], one["series"], sorted(one["when"]), one["active"], one["last"]) == (
         "nightly-carry", "Nightly carry", ["0 22 * * 1-5 America/New_York", "every 1 h 30 min"], True, None,
@@ -387,9 +397,9 @@ async def test_a_series_is_shared_only_where_both_name_it(o9: O9Command, client:
 async def test_a_file_takes_the_place_of_no_other_file_s_deployment(o9: O9Command, client: PrefectClient) -> None:
     await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
 
-    async def deploy(file: str, name: str, *options: str) -> Any:
+    async def deploy(file: str, name: str, *options: str, objective: str = "branin") -> Any:
         Path(file).parent.mkdir(exist_ok=True)
-        write(file, f"{{name: {name}, metadata: {{objective: branin}}}}")
+        write(file, f"{{name: {name}, metadata: {{objective: {objective}}}}}")
         return await asyncio.to_thread(o9, "deploy", file, *options)
 
     async def made_from() -> list[str]:
@@ -397,6 +407,8 @@ async def test_a_file_takes_the_place_of_no_other_file_s_deployment(o9: O9Comman
 
     assert (await deploy("desk/one.yaml", "Carry")).code == 0
     assert (await deploy("desk/one.yaml", "Carry!")).code == 0, "the same file takes its own place"
+    told = await deploy("desk/one.yaml", "Carry", objective="ackley")
+    assert (told.code, told.err.startswith("o9: name: "), "'branin', not" in told.err) == (1, True, True), told.err
     for file in ("desk/two.yaml", "asia/one.yaml"):
         told = await deploy(file, "Carry")
         assert (told.code, told.err.startswith("o9: name: "), "desk/one.yaml" in told.err, file in told.err) == (

@@ -6,6 +6,7 @@ list of flows is `o9.aggregator.schedules.SCHEDULES`.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -116,7 +117,7 @@ def of_optimization(
     limit = OVERLAP.get(overlap)
     return _deployment(
         LIFECYCLE,
-        name or _slug(called),
+        name or _name_of(called),
         parameters={"spec": _of_run(spec, when, called)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
@@ -283,5 +284,7 @@ def _written(schedule: Any) -> dict[str, Any]:
     return {name: given[name] for name in ("cron", "rrule", "timezone") if name in given}
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "optimization"
+def _name_of(called: str) -> str:
+    """In lower case, in any script, without blanks and ASCII's punctuation: some of it Prefect forbids in names."""
+    name = re.sub(r"[\s!-/:-@[-`{-~]+", "-", called.lower()).strip("-")[:60].strip("-")
+    return name or hashlib.sha256(called.encode()).hexdigest()[:8]

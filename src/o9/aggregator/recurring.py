@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
@@ -68,7 +68,8 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
     """The other deployments that make runs of the same series, because `spec` names it.
 
     Raises OptimizationValidationError where the name of an optimization alone would mix its runs with those of another,
-    and, unless `replace`, where its deployment would take the place of one that another file made.
+    and, unless `replace`, where its deployment would take the place of one that another file made, or that searches for
+    another objective.
     """
     async with get_client() as client:
         there = {each.name: each for each in await _deployments(client)}
@@ -76,6 +77,8 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
         old, new = _made_from(before.tags), _made_from(made.tags)
         if old is None or new is None:
             old, new = repr(called_by(_spec(before))), repr(called_by(spec))
+        if old == new:
+            old, new = _searched(_spec(before)), _searched(spec)
         if old != new:
             problem = f"the deployment {made.name!r} is that of {old}, not of {new}"
             raise OptimizationValidationError("name", f"{problem}: give another --name, or --replace to replace it")
@@ -86,6 +89,12 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
 def _made_from(tags: Collection[str]) -> str | None:
     """The file that made a deployment with these tags, if one did."""
     return next((tag.removeprefix(FROM_FILE) for tag in tags if tag.startswith(FROM_FILE)), None)
+
+
+def _searched(spec: Mapping[str, Any]) -> str:
+    metadata = spec.get("metadata", {})
+    kind = "objective" if metadata.get("objective") else "strategy"
+    return f"the {kind} {metadata.get(kind)!r}"
 
 
 def _sharing(there: Mapping[str, Mapping[str, Any]], spec: Mapping[str, Any], series: str | None) -> list[str]:
@@ -101,10 +110,16 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
     """One more schedule for a deployment; its runs are a series from now on.
 
     Raises OptimizationNotFoundError where there is no such deployment, OptimizationValidationError where its
-    specification has a fixed id.
+    specification has a fixed id, or which has that schedule.
     """
+    added = DeploymentScheduleCreate.from_schedule(when)
     async with get_client() as client:
         deployment = await _read(client, name)
+        for each in deployment.schedules:
+            if _rule(each.schedule) == _rule(added.schedule):
+                problem = f"{deployment.name!r} has {_in_words(each)!r} already, and each date would have two runs"
+                remedy = f"give another, or remove its schedules first (`o9 schedule delete {name}`)"
+                raise OptimizationValidationError("schedule", f"{problem}: {remedy}")
         spec = _spec(deployment)
         may_recur(spec)
         if spec:
@@ -113,7 +128,7 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
             _sharing(there, spec, named_series(made))
             parameters = deployment.parameters | {"spec": made}
             await client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
-        await client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate.from_schedule(when)])
+        await client.create_deployment_schedules(deployment.id, [added])
         return await _described(client, await _read(client, name))
 
 
@@ -193,6 +208,11 @@ async def _first_run(
         limit=1,
     )
     return runs[0] if runs else None
+
+
+def _rule(schedule: SCHEDULE_TYPES) -> dict[str, Any]:
+    given = schedule.model_dump(include={"cron", "interval", "rrule", "timezone"})
+    return given | {"timezone": given.get("timezone") or "UTC"}
 
 
 def _in_words(of: DeploymentSchedule) -> str:

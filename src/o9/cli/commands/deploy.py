@@ -39,7 +39,7 @@ def deploy_(
     missed: Annotated[str, typer.Option(metavar="POLICY", help="Missed runs to make up for: all, once, none.")] = "all",
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the deployment.")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace a deployment of this name that another file made.")
+        bool, typer.Option("--replace", help="Replace a deployment of this name by another file or objective.")
     ] = False,
     pool: Annotated[str, typer.Option(metavar="POOL", help="The work pool.")] = "o9",
     serve: Annotated[bool, typer.Option("--serve", help="Run them in this process, without a pool.")] = False,
