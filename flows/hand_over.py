@@ -82,6 +82,8 @@ async def _resumed(store: Store, client: PrefectClient, claimed: Claimed, run_id
     try:
         run = await client.read_flow_run(UUID(run_id))
         kind = run.state.type.value if run.state is not None else "PENDING"
+        if run.state is not None and kind == "PAUSED" and not run.state.state_details.pause_reschedule:
+            kind = "paused in a process that has ended"  # resumed, it would be called running, and nothing started
     except ObjectNotFound:
         pass
     if kind == "RUNNING":  # in a process of its own, unless that did not answer the last call

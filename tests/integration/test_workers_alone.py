@@ -194,8 +194,18 @@ async def is_in(pool: WorkerPool, run: Any, name: str) -> bool:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "given_up",
+    [
+        State(
+            type=StateType.FAILED, message="never resumed"
+        ),  # Prefect's own service, when a suspension's time is over
+        State(type=StateType.PAUSED, name="Suspended"),  # through its API, without `pause_reschedule`
+    ],
+    ids=["failed", "paused for good"],
+)
 async def test_resume_dependencies_limits_and_a_pause_that_prefect_has_given_up(
-    pool: WorkerPool, store: Store, async_wait_until: Callable[..., Awaitable[Any]]
+    pool: WorkerPool, store: Store, async_wait_until: Callable[..., Awaitable[Any]], given_up: State[Any]
 ) -> None:
     control = control_of(store)
     await submit(store, "a", "slow", 10)
@@ -208,8 +218,7 @@ async def test_resume_dependencies_limits_and_a_pause_that_prefect_has_given_up(
         await async_wait_until(lambda: status(store, "a") == "paused", 30)
         run = store.read(queries.transitions, "a")[-1]["prefect_run_id"]
         await async_wait_until(lambda: is_in(pool, run, "Suspended"), 30)
-        # Prefect's own service does this when the time of a suspension is over.
-        await pool.client.set_flow_run_state(run, State(type=StateType.FAILED, message="never resumed"), force=True)
+        await pool.client.set_flow_run_state(run, given_up, force=True)
         await pool.reconcile()
         assert status(store, "a") == "paused"
         await control.carry_out(Verb.RESUME, "a", "ann")
