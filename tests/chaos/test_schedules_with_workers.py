@@ -21,6 +21,7 @@ import zygote
 from o9_testing import LINE
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.schedules import Schedule
 from worker_pool import WorkerPool, kill_with_its_runs, worker_pool
 
 from o9.aggregator.deployments import deploy, of_optimization, recurrence
@@ -100,8 +101,7 @@ async def test_policies_hold_and_nothing_runs_twice(
             server.kill()
 
 
-async def deployments_of_series() -> list[RunnerDeployment]:
-    when = await recurrence(every=EVERY)
+def deployments_of_series(when: Schedule | None) -> list[RunnerDeployment]:
     metadata = {
         "objective": "desk:slow", "search_space": LINE, "seed": 7, "trials_per_step": 1, "max_attempts": 9,
     }  # fmt: skip
@@ -121,7 +121,8 @@ async def deployments_of_series() -> list[RunnerDeployment]:
 
 
 async def deploy_series(pool: WorkerPool) -> None:
-    await deploy(await deployments_of_series(), pool.name)
+    when = await recurrence(every=EVERY)
+    await deploy(await asyncio.to_thread(deployments_of_series, when), pool.name)
     await pool.schedule("reconcile-states", timedelta(seconds=30))
     for series in SERIES:
         deployment = await pool.client.read_deployment_by_name(f"optimization-lifecycle/{series}")
