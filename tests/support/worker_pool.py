@@ -7,7 +7,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -111,7 +111,8 @@ def kill_with_its_runs(worker: zygote.Process) -> None:
     """-9 to a worker and to all that it has started, as when its machine dies."""
     family = [*psutil.Process(worker.pid).children(recursive=True), psutil.Process(worker.pid)]
     for process in family:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # one that has ended by itself meanwhile
+            process.kill()
 
 
 @asynccontextmanager
