@@ -43,7 +43,11 @@ class Server:
         self.url = f"http://127.0.0.1:{o9_testing.free_port()}/api"
         self._folder = folder
         self._process: zygote.Process | None = None
-        self._environment = environment | {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": self.url}
+        self._environment = environment | {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        }
         o9_testing.give_prefect_database(folder / "prefect")
 
     async def start(self) -> None:
