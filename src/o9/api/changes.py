@@ -46,7 +46,7 @@ async def change(
     """Change these fields; returns the new state. `version`: that at which it was read; None: any.
 
     Raises OptimizationValidationError for a field that cannot be changed or a value that it cannot have,
-    OptimizationStateError where the present state forbids it, or others have changed it meanwhile.
+    OptimizationStateError where the present state forbids it, or it is not at `version` any more.
     """
     store = backend.store
     holding = await found(backend, queries.holding, optimization_id, "optimization")
@@ -57,7 +57,13 @@ async def change(
     if not changed:
         return before
     settled = await _settled(store, before, after) if fields_of(changed - LATER) & SEARCH else after
-    await store.write_async(Replace(settled, changed, content_hash(after), holding.version))
+    try:
+        await store.write_async(Replace(settled, changed, content_hash(after), holding.version))
+    except OptimizationStateError:
+        present = await found(backend, queries.holding, optimization_id, "optimization")
+        if version is not None or present.version == holding.version:
+            raise
+        return await change(backend, optimization_id, fields, None)  # others changed it between read and write
     return await existing(backend, optimization_id)
 
 
