@@ -132,9 +132,12 @@ def test_what_another_has_changed_meanwhile_is_not_lost(
         return read(connection)
 
     monkeypatch.setattr(queries, "policies", policies)
-    assert put(api, "a", {"total_steps": 7})[0] == 409
     answer = put(api, "a", {"total_steps": 7})[1]["data"]
     assert (answer["total_steps"], answer["metadata"]["notes"]) == (7, "of another")
+    meanwhile.append(Amend("a", {"description": "of another"}))
+    tag = {"If-Match": f'"{store.read(queries.holding, "a").version}"'}
+    assert api.send("/optimizations/a", "PUT", body=b'{"total_steps": 9}', headers=tag)[0] == 409
+    assert (store.read(queries.get, "a").total_steps, store.read(queries.get, "a").description) == (7, "of another")
 
 
 MAY_NOT_CHANGE: list[tuple[str, Any, int, str]] = [
