@@ -26,7 +26,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from o9.blocks.store import current_store
 from o9.flows.membership import join_store
-from o9.flows.recurrence import left_out, replace_those_before
+from o9.flows.recurrence import keep_the_latest, left_out
 from o9.flows.run_view import tell_end
 from o9.lifecycle.control import control_of
 from o9.lifecycle.submission import record_refused, requested
@@ -113,7 +113,7 @@ async def _submit(store: Store, flow_run: FlowRun, given: Mapping[str, Any]) -> 
     if (skipped := await left_out(flow_run)) is not None:
         return skipped
     await control_of(store).submit(state, allowed_imports=allowed, hold=True)
-    await replace_those_before(store, flow_run, state.metadata.get("series", ""), recurs["scheduled_at"])
+    await keep_the_latest(store, flow_run, state)
     return state.optimization_id
 
 

@@ -2,7 +2,7 @@
 
 Contract. A deployment says its policies by tags, which its runs have too: `missed:once`, `missed:none`,
 `overlap:replace`. `decide_run` decides, purely; `left_out` asks Prefect for what it needs. A run replaces those before
-it once it is recorded, so one that is refused replaces none. All of it concerns only runs that a schedule created.
+it once it is recorded, so one that is refused replaces none; one that begins late is itself replaced. All of it concerns only runs that a schedule created.
 Queueing and skipping while one works is Prefect's own concurrency limit.
 """
 
@@ -27,7 +27,7 @@ from prefect.states import Cancelled
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.interpretation import SKIPPED
 from o9.model.errors import OptimizationStateError
-from o9.model.optimization import utc_now
+from o9.model.optimization import OptimizationState, utc_now
 from o9.model.states import OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.queries import Filter
@@ -101,15 +101,22 @@ async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
     ]
 
 
-async def replace_those_before(store: Store, flow_run: FlowRun, series: str, scheduled_at: str) -> None:
-    """Cancel what works or waits, where the run's policy says so; one that somebody paused stays."""
+async def keep_the_latest(store: Store, flow_run: FlowRun, state: OptimizationState) -> None:
+    """Where the run's policy says so, cancel what works or waits of its series, but the latest: that may be another, if
+    this one, `state`, begins late. One that somebody paused stays."""
     if not flow_run.auto_scheduled or REPLACE not in flow_run.tags:
         return
-    control = control_of(store)
-    for status in REPLACEABLE:
-        page = await store.read_async(queries.page, Filter(status=status, series=series))
-        for state in page.items:
-            if state.metadata.get("scheduled_at", "") < scheduled_at:
-                with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
-                    await control.carry_out(Verb.CANCEL, state.optimization_id, BY)
-                    logger.info("%s is cancelled: the next run of %r takes its place", state.optimization_id, series)
+    control, series = control_of(store), state.metadata.get("series", "")
+    pages = [await store.read_async(queries.page, Filter(status=each, series=series)) for each in REPLACEABLE]
+    found = [each for page in pages for each in page.items]
+    latest = max(found, key=_scheduled_at, default=state)
+    for each in found:
+        if _scheduled_at(each) < _scheduled_at(latest):
+            with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
+                await control.carry_out(Verb.CANCEL, each.optimization_id, BY)
+                logger.info("%s is cancelled: %s takes its place", each.optimization_id, latest.optimization_id)
+
+
+def _scheduled_at(state: OptimizationState) -> str:
+    moment: str = state.metadata.get("scheduled_at", "")
+    return moment

@@ -11,7 +11,7 @@ from command_line import create, work
 from prefect.schedules import Cron
 
 from o9.aggregator.deployments import of_optimization
-from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, decide_run, replace_those_before
+from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, decide_run, keep_the_latest
 from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
@@ -63,14 +63,18 @@ async def test_what_is_about_to_end_is_replaced_as_well(store_url: str, intent: 
         work(store, "before", 1)
         if intent is not None:
             store.write(SetIntent("before", intent, "o9"))
-        later = {"objective": "branin", "series": "nightly", "scheduled_at": (NOON + timedelta(hours=1)).isoformat()}
-        create(store, "later", metadata=later)
-        for tags in ([], [REPLACE]):
-            run: Any = SimpleNamespace(auto_scheduled=True, tags=tags)
-            await replace_those_before(store, run, "nightly", NOON.isoformat())
-            holding = store.read(queries.holding, "later")
-            assert holding is not None
-            assert holding.intent == Intent.RUN.value, "two that begin at once do not replace each other"
-        holding = store.read(queries.holding, "before")
-        assert holding is not None
-        assert holding.intent == then.value
+        for name, hours in (("this", 0), ("later", 1)):
+            due = (NOON + timedelta(hours=hours)).isoformat()
+            create(store, name, metadata={"objective": "branin", "series": "nightly", "scheduled_at": due})
+        this = store.read(queries.get, "this")
+        assert this is not None
+
+        async def begins(*tags: str) -> dict[str, str]:
+            run: Any = SimpleNamespace(auto_scheduled=True, tags=[*tags])
+            await keep_the_latest(store, run, this)
+            holdings = {name: store.read(queries.holding, name) for name in ("before", "this", "later")}
+            return {name: holding.intent for name, holding in holdings.items() if holding is not None}
+
+        as_it_was = {"before": (intent or Intent.RUN).value, "this": Intent.RUN.value, "later": Intent.RUN.value}
+        assert await begins() == as_it_was
+        assert await begins(REPLACE) == as_it_was | {"before": then.value, "this": Intent.CANCEL.value}
