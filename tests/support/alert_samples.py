@@ -5,19 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, in_order
 from o9.model.states import AlertLevel
 
-_NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
+NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
+
+
+def alert(title: str = "Trials fail", message: str = "", optimization: str = "trend-7", **metadata: Any) -> Alert:
+    return Alert(
+        labels={"title": title, "level": "error"},
+        starts_at=NOW - timedelta(hours=2, minutes=5),
+        alert_id="a",
+        optimization_id=optimization,
+        level=AlertLevel.ERROR,
+        title=title,
+        message=message,
+        metadata=metadata,
+    )
+
+
+def notice(*firing: Alert, kind: NoticeKind = NoticeKind.FIRING, resolved: tuple[Alert, ...] = ()) -> Notice:
+    return Notice("desk", "group", 1, {"title": "Trials fail"}, kind, NOW, firing, resolved, "new alerts")
 
 
 @cache
 def samples() -> dict[str, Notice]:
     """By what each is."""
     one, *more = (_alert(n) for n in range(16))
-    over = tuple(replace(alert, ends_at=_NOW) for alert in (one, *more))
-    bare = Alert({"title": "Store away"}, _NOW, "bare", "", AlertLevel.INFO, "Store away")
+    over = tuple(replace(alert, ends_at=NOW) for alert in (one, *more))
+    bare = Alert({"title": "Store away"}, NOW, "bare", "", AlertLevel.INFO, "Store away")
     some_new = (*in_order((one, *more[:3])), *in_order(more[3:13]))
     return {
         "one alert": _notice(one),
@@ -59,7 +77,7 @@ def _alert(number: int) -> Alert:
     place = f"{_PLACES[number % len(_PLACES)]}-{number}" if number else _PLACES[0]
     return Alert(
         labels={"title": title, "level": level.value, "optimization": place, "rule": "sample", "desk": "systematic"},
-        starts_at=_NOW - timedelta(minutes=4 + 11 * number),
+        starts_at=NOW - timedelta(minutes=4 + 11 * number),
         alert_id=f"sample-{number}",
         optimization_id=place,
         level=level,
@@ -71,4 +89,4 @@ def _alert(number: int) -> Alert:
 
 def _notice(*alerts: Alert) -> Notice:
     labels = {"title": alerts[0].title, "level": alerts[0].level.value}
-    return Notice("desk", "sample", 1, labels, NoticeKind.FIRING, _NOW, in_order(alerts), (), "new")
+    return Notice("desk", "sample", 1, labels, NoticeKind.FIRING, NOW, in_order(alerts), (), "new")

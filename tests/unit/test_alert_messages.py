@@ -6,46 +6,20 @@ import html
 import re
 import unicodedata
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from alert_samples import samples
+from alert_samples import NOW, alert, notice, samples
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from o9.alerts.messages.markdown import markdown_text
 from o9.alerts.messages.render import Form, Message, checked_link
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
-from o9.model.states import AlertLevel
+from o9.alerts.pipeline.alert import Alert, NoticeKind
 from o9.text.cut import ELLIPSIS, cut, cut_lines, size
 from o9.text.escape import chat_line, chat_lines
-
-NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
-
-
-def alert(title: str = "Trials fail", message: str = "", optimization: str = "trend-7", **metadata: Any) -> Alert:
-    return Alert(
-        labels={"title": title, "level": "error"},
-        starts_at=NOW - timedelta(hours=2, minutes=5),
-        alert_id="a",
-        optimization_id=optimization,
-        level=AlertLevel.ERROR,
-        title=title,
-        message=message,
-        metadata=metadata,
-    )
-
-
-def notice(*firing: Alert, kind: NoticeKind = NoticeKind.FIRING, resolved: tuple[Alert, ...] = ()) -> Notice:
-    return Notice("desk", "group", 1, {"title": "Trials fail"}, kind, NOW, firing, resolved, "new alerts")
-
-
-def message(of: Notice) -> Message:
-    return Message(of)
-
 
 # What people read
 
@@ -61,35 +35,35 @@ def message(of: Notice) -> Message:
     ],
 )
 def test_the_title_says_how_bad_what_and_where(sample: str, title: str) -> None:
-    assert message(samples()[sample]).title == title
+    assert Message(samples()[sample]).title == title
 
 
 @pytest.mark.parametrize(
     ("kind", "badge"), [("flapping", "FLAPPING"), ("escalation", "ESCALATED"), ("repeat", "STILL FIRING")]
 )
 def test_the_title_says_why_it_is_sent_again(kind: str, badge: str) -> None:
-    told = message(replace(samples()["one alert"], kind=NoticeKind(kind)))
+    told = Message(replace(samples()["one alert"], kind=NoticeKind(kind)))
     assert told.title == f"[CRITICAL, {badge}] Drawdown limit breached: momentum-us"
-    group = message(replace(samples()["a group of 14"], kind=NoticeKind(kind), resolved=()))
+    group = Message(replace(samples()["a group of 14"], kind=NoticeKind(kind), resolved=()))
     assert group.title == f"[CRITICAL, {badge}] 14 alerts firing"
 
 
 def test_a_group_of_one_title_is_called_by_it() -> None:
     three = [alert(optimization=f"trend-{n}") for n in range(3)]
-    assert message(notice(*three[:2], resolved=(three[2],))).title == "[ERROR] Trials fail (2 firing, 1 resolved)"
+    assert Message(notice(*three[:2], resolved=(three[2],))).title == "[ERROR] Trials fail (2 firing, 1 resolved)"
 
 
 def test_a_name_stands_beside_the_id_and_a_series_in_the_title_of_its_group() -> None:
     labels = {"title": "Trials fail", "level": "error", "optimization": "carry-7f3a", "rule": "failed"}
     run = replace(alert(optimization="carry-7f3a"), labels=labels | {"name": "carry-2026-01-30", "series": "carry"})
-    assert message(notice(run)).title == "[ERROR] Trials fail: carry-2026-01-30 · carry-7f3a"
-    assert "- Optimization: carry-2026-01-30 · carry-7f3a\n- Since" in message(notice(run)).body()
+    assert Message(notice(run)).title == "[ERROR] Trials fail: carry-2026-01-30 · carry-7f3a"
+    assert "- Optimization: carry-2026-01-30 · carry-7f3a\n- Since" in Message(notice(run)).body()
     of_all = replace(run, labels={"title": "Trials fail", "level": "error", "series": "carry", "rule": "failed"})
-    assert message(notice(of_all)).title == "[ERROR] Trials fail: carry · carry-7f3a"
+    assert Message(notice(of_all)).title == "[ERROR] Trials fail: carry · carry-7f3a"
     unnamed = replace(run, labels=labels | {"name": "carry-7f3a", "series": "carry-7f3a"})
-    assert message(notice(unnamed)).title == "[ERROR] Trials fail: carry-7f3a"
+    assert Message(notice(unnamed)).title == "[ERROR] Trials fail: carry-7f3a"
     group = replace(notice(run, unnamed), group_labels={"title": "Trials fail", "level": "error", "series": "carry"})
-    assert message(group).title == "[ERROR] Trials fail: carry (2 firing)"
+    assert Message(group).title == "[ERROR] Trials fail: carry (2 firing)"
 
 
 def test_what_differs_by_labels_alone_is_told_apart_everywhere() -> None:
@@ -100,26 +74,26 @@ def test_what_differs_by_labels_alone_is_told_apart_everywhere() -> None:
         )
         for book in "abc"
     ]  # fmt: skip
-    assert message(notice(books[0])).title == r"[ERROR] Drawdown (book=a, venue=XNYS \x1b[31m)"
+    assert Message(notice(books[0])).title == r"[ERROR] Drawdown (book=a, venue=XNYS \x1b[31m)"
     for form in Form:
-        told = message(notice(*books)).body(form)
+        told = Message(notice(*books)).body(form)
         assert all(f"(book={book}, venue=XNYS" in told for book in "abc")
         assert "\x1b" not in told
-        assert "book=a, venue=XNYS" in message(notice(books[0])).body(form)
+        assert "book=a, venue=XNYS" in Message(notice(books[0])).body(form)
 
 
 def test_labels_that_are_said_otherwise_are_not_said_again_and_long_ones_are_cut() -> None:
     labels = {"title": "Trials fail", "level": "error", "optimization": "trend-7", "rule": "failed"}
     long = {f"label {n:02}": "v" * 1_000 for n in range(20)}
-    assert "Labels" not in message(notice(replace(alert(), labels=labels))).body()
-    assert "- Labels: title=other\n" in message(notice(replace(alert(), labels={**labels, "title": "other"}))).body()
-    (told,) = re.findall("- Labels: .*", message(notice(replace(alert(), labels={**labels, **long}))).body())
+    assert "Labels" not in Message(notice(replace(alert(), labels=labels))).body()
+    assert "- Labels: title=other\n" in Message(notice(replace(alert(), labels={**labels, "title": "other"}))).body()
+    (told,) = re.findall("- Labels: .*", Message(notice(replace(alert(), labels={**labels, **long}))).body())
     assert told.startswith("- Labels: label 00=vvvv")
     assert 100 < len(told) <= 10 + 160
 
 
 def test_one_alert_in_plain_text() -> None:
-    assert message(samples()["one alert"]).body() == (
+    assert Message(samples()["one alert"]).body() == (
         "The best trial has lost 23.4% from its peak; metadata.risk_limits allows 20%.\n"
         "\n"
         "- Optimization: momentum-us\n"
@@ -134,7 +108,7 @@ def test_one_alert_in_plain_text() -> None:
 
 @pytest.mark.parametrize("form", list(Form))
 def test_every_form_says_what_where_since_when_how_much_and_what_to_do(form: Form) -> None:
-    told = message(samples()["one alert"]).body(form)
+    told = Message(samples()["one alert"]).body(form)
     for each in ("has lost 23.4%", "momentum-us", "14:01:00 UTC, for 4 min", "drawdown", "0.2341", "halve the leverage",
                  "https://o9.example.com/optimizations/0", "o9 show momentum-us"):  # fmt: skip
         assert each in told
@@ -143,7 +117,7 @@ def test_every_form_says_what_where_since_when_how_much_and_what_to_do(form: For
 
 @pytest.mark.parametrize("form", list(Form))
 def test_a_group_shows_the_first_ten_and_how_many_more(form: Form) -> None:
-    told = message(samples()["a group of 14"]).body(form)
+    told = Message(samples()["a group of 14"]).body(form)
     shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
     assert len(set(shown)) == 10
     assert "and 6 more" in told
@@ -152,7 +126,7 @@ def test_a_group_shows_the_first_ten_and_how_many_more(form: Form) -> None:
 
 @pytest.mark.parametrize("form", list(Form))
 def test_of_a_group_the_news_are_shown_first(form: Form) -> None:
-    told = message(samples()["4 of 14 are new"]).body(form)
+    told = Message(samples()["4 of 14 are new"]).body(form)
     shown = re.findall(r"https://o9\.example\.com/optimizations/(\d+)(?=[\s>)])", told.replace('"', " "))
     assert list(dict.fromkeys(shown))[:5] == ["0", "1", "3", "2", "14"]
     assert [told.count(f"{each}, NEW") for each in ("CRITICAL", "ERROR", "WARNING", "RESOLVED")] == [1, 1, 2, 0]
@@ -163,13 +137,13 @@ def test_of_a_group_the_news_are_shown_first(form: Form) -> None:
 def test_what_is_over_is_among_those_that_are_shown_of_hundreds() -> None:
     known = tuple(replace(alert(optimization=f"trend-{n}"), alert_id=f"a{n}") for n in range(443))
     over = replace(alert(optimization="carry-fx"), alert_id="over", ends_at=NOW)
-    told = message(replace(notice(*known, resolved=(over,)), known=443))
+    told = Message(replace(notice(*known, resolved=(over,)), known=443))
     assert told.title == "[ERROR] Trials fail (1 resolved, 443 known)"
     assert told.body().startswith("Resolved: 1 error. Known: 443 error.\n\n1. RESOLVED Trials fail: carry-fx\n")
 
 
 def test_what_is_over_says_so_and_asks_for_nothing() -> None:
-    told = message(samples()["resolved"]).body()
+    told = Message(samples()["resolved"]).body()
     assert "14:01:00 UTC, over after 4 min" in told
     assert "What to do" not in told
 
@@ -182,43 +156,43 @@ def test_what_is_over_says_so_and_asks_for_nothing() -> None:
     ],
 )
 def test_why_it_is_told_stands_first_where_that_is_the_news(kind: str, reason: str, first: str) -> None:
-    told = message(replace(samples()["one alert"], kind=NoticeKind(kind), reason=reason)).body()
+    told = Message(replace(samples()["one alert"], kind=NoticeKind(kind), reason=reason)).body()
     assert told.startswith(first)
     assert "Why now" not in told
 
 
 def test_why_it_is_sent_is_said_where_it_is_no_news() -> None:
     one = replace(samples()["one alert"], reason="it still fires")
-    assert "Why now" not in message(one).body()
-    assert message(replace(one, kind=NoticeKind.REPEAT)).body().endswith("\nWhy now: it still fires")
-    assert message(replace(one, may_be_double=True)).body().endswith("\nWhy now: it still fires")
+    assert "Why now" not in Message(one).body()
+    assert Message(replace(one, kind=NoticeKind.REPEAT)).body().endswith("\nWhy now: it still fires")
+    assert Message(replace(one, may_be_double=True)).body().endswith("\nWhy now: it still fires")
 
 
 def test_a_command_that_the_remedy_names_is_said_once() -> None:
-    told = message(notice(alert(remedy="`o9 show trend-7` shows what happened"))).body()
+    told = Message(notice(alert(remedy="`o9 show trend-7` shows what happened"))).body()
     assert told.count("o9 show trend-7") == 1
 
 
 def test_a_remedy_that_the_message_ends_with_is_said_once() -> None:
-    told = message(notice(alert(message="trials fail: mend the objective", remedy="mend the objective"))).body()
+    told = Message(notice(alert(message="trials fail: mend the objective", remedy="mend the objective"))).body()
     assert told.startswith("trials fail\n")
     assert told.count("mend the objective") == 1
 
 
 def test_what_is_to_be_typed_is_code_in_html() -> None:
     one = alert(remedy="run `o9 show <x>`; a ` alone is none")
-    assert "run <code>o9 show &lt;x&gt;</code>; a ` alone is none</li>" in message(notice(one)).body(Form.HTML)
-    assert "run `o9 show <x>`" in message(notice(one)).body()
+    assert "run <code>o9 show &lt;x&gt;</code>; a ` alone is none</li>" in Message(notice(one)).body(Form.HTML)
+    assert "run `o9 show <x>`" in Message(notice(one)).body()
 
 
 @pytest.mark.parametrize("form", list(Form))
 def test_a_remedy_that_all_have_is_said_once(form: Form) -> None:
     ways = [alert(optimization=f"trend-{n}", remedy=f"o9 retry trend-{n} runs it again") for n in (1, 10)]
-    told = message(notice(*ways)).body(form)
+    told = Message(notice(*ways)).body(form)
     assert told.count("runs it again") == told.count("o9 retry ID runs it again") == 1
-    told = message(notice(*ways, alert(remedy="look at the venue"))).body(form)
+    told = Message(notice(*ways, alert(remedy="look at the venue"))).body(form)
     assert all(each in told for each in ("o9 retry trend-1 ", "o9 retry trend-10 ", "look at the venue"))
-    one = message(notice(ways[0], resolved=(replace(ways[1], ends_at=NOW),))).body(form)
+    one = Message(notice(ways[0], resolved=(replace(ways[1], ends_at=NOW),))).body(form)
     assert one.count("o9 retry trend-1 runs it again") == one.count("runs it again") == 1
 
 
@@ -242,15 +216,15 @@ TRACEBACK = """Traceback (most recent call last):
     ],
 )
 def test_of_a_traceback_a_group_shows_the_error(text: str, brief: str) -> None:
-    told = message(notice(alert(message=text), alert(message="other"))).body()
+    told = Message(notice(alert(message=text), alert(message="other"))).body()
     assert brief in [each.strip() for each in told.split("\n")]
 
 
 def test_figures_that_only_say_what_it_is_about_are_not_shown() -> None:
     figures = {"failed": 1.0, "trials": 40.0}
-    assert "- Figures: trials 40\n" in message(notice(alert(rule="failed", evidence=figures))).body()
-    assert "- Figures: failed 1; trials 40\n" in message(notice(alert(evidence=figures))).body()
-    assert "- Figures: failed 3\n" in message(notice(alert(rule="mine", evidence={"failed": 3}))).body()
+    assert "- Figures: trials 40\n" in Message(notice(alert(rule="failed", evidence=figures))).body()
+    assert "- Figures: failed 1; trials 40\n" in Message(notice(alert(evidence=figures))).body()
+    assert "- Figures: failed 3\n" in Message(notice(alert(rule="mine", evidence={"failed": 3}))).body()
 
 
 def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
@@ -263,21 +237,21 @@ def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
 
 def test_the_pages_of_its_run_and_report_stand_beside_the_link() -> None:
     run, report = "https://prefect.example/runs/flow-run/1", "https://o9.example/api/v1/optimizations/a/report"
-    told = message(notice(alert(link="https://elsewhere.example/7", run=run, report=report))).body()
+    told = Message(notice(alert(link="https://elsewhere.example/7", run=run, report=report))).body()
     assert f"- Run: {run}\n- Report: {report}\n- Look: https://elsewhere.example/7\n" in told
-    assert f"   {run}\n   {report}\n" in message(notice(alert(run=run, report=report), alert())).body()
-    assert "Run" not in message(notice(alert(run="javascript:alert(1)"))).body()
+    assert f"   {run}\n   {report}\n" in Message(notice(alert(run=run, report=report), alert())).body()
+    assert "Run" not in Message(notice(alert(run="javascript:alert(1)"))).body()
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])
 def test_what_is_no_address_of_a_page_is_no_link(link: str) -> None:
-    assert "Look" not in message(notice(alert(link=link))).body()
+    assert "Look" not in Message(notice(alert(link=link))).body()
     with pytest.raises(ValueError, match="expected a page's address"):
         checked_link(link)
 
 
 def test_a_command_is_safe_to_paste() -> None:
-    assert "o9 show 'a; rm -rf ~'" in message(notice(alert(optimization="a; rm -rf ~"))).body()
+    assert "o9 show 'a; rm -rf ~'" in Message(notice(alert(optimization="a; rm -rf ~"))).body()
 
 
 # How long it may be
@@ -327,7 +301,7 @@ class Balanced(HTMLParser):
 @pytest.mark.parametrize("form", list(Form))
 @pytest.mark.parametrize("sample", samples())
 def test_a_body_fits_whatever_the_service_takes(sample: str, form: Form, limit: int) -> None:
-    told = message(samples()[sample]).body(form, limit)
+    told = Message(samples()[sample]).body(form, limit)
     assert size(told) <= limit
     if form in (Form.HTML, Form.PAGE):
         page = Balanced()
@@ -340,14 +314,14 @@ def test_a_body_fits_whatever_the_service_takes(sample: str, form: Form, limit: 
 
 
 def test_less_room_leaves_out_what_each_says_before_which_they_are() -> None:
-    told = message(samples()["a group of 14"]).body(Form.TEXT, 1_200)
+    told = Message(samples()["a group of 14"]).body(Form.TEXT, 1_200)
     assert "and 6 more" in told
     assert "halve the leverage" not in told
     assert "https://" not in told
 
 
 def test_a_long_text_of_one_alert_leaves_room_for_what_to_do() -> None:
-    told = message(notice(alert(message="word " * 1_000, remedy="mend it"))).body(Form.TEXT, 400)
+    told = Message(notice(alert(message="word " * 1_000, remedy="mend it"))).body(Form.TEXT, 400)
     assert "word…" in told
     assert "What to do: mend it" in told
     assert "o9 show trend-7" in told
@@ -359,7 +333,7 @@ def test_a_message_that_is_cut_says_where_all_of_it_is(form: Form) -> None:
     where = "… (all of it: o9 alerts show 'it'\"'\"'s-1')"
 
     def told(of: Alert, limit: int | None = None) -> str:
-        body = message(notice(of)).body(form, limit)
+        body = Message(notice(of)).body(form, limit)
         assert limit is None or size(body) <= limit
         return html.unescape(body.replace("\\", ""))
 
@@ -370,7 +344,7 @@ def test_a_message_that_is_cut_says_where_all_of_it_is(form: Form) -> None:
     assert "all of it" not in told(replace(one, message="word"))
     assert "all of it" not in told(replace(one, alert_id=""))
     assert "all of it" not in told(replace(one, alert_id="a\nb"))
-    assert where in html.unescape(message(notice(one, alert("B"))).body(form).replace("\\", ""))
+    assert where in html.unescape(Message(notice(one, alert("B"))).body(form).replace("\\", ""))
 
 
 def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,8 +352,8 @@ def test_a_message_of_a_megabyte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
         alert("T" * 1_000_000, "m\u0301" * 1_000_000, remedy="r" * 1_000_000, evidence={"x": "y" * 1_000_000})
     )
     for form in Form:
-        assert size(message(huge).body(form)) < 12_000
-    assert size(message(huge).title) <= 200
+        assert size(Message(huge).body(form)) < 12_000
+    assert size(Message(huge).title) <= 200
 
 
 # What others wrote
@@ -429,7 +403,7 @@ def test_no_text_breaks_a_message(title: str, text: str, optimization: str, evid
         notice(one, replace(one, alert_id="b")),
         notice(resolved=(one,), kind=NoticeKind.RESOLVED),
     ):
-        written = message(told)
+        written = Message(told)
         title_told = written.title
         assert not any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in title_told)
         for form in Form:
@@ -459,7 +433,7 @@ def test_markdown_shows_a_text_as_it_is(text: str) -> None:
 
 def test_html_shows_a_text_as_it_is() -> None:
     evil = '<script>alert(1)</script><img src=x onerror="x">'
-    told = message(
+    told = Message(
         notice(alert(evil, evil, evil, remedy=evil, link='https://x.example/"><script>', evidence={evil: evil}))
     )
     body = told.body(Form.PAGE)
@@ -470,4 +444,4 @@ def test_html_shows_a_text_as_it_is() -> None:
 
 def test_metadata_of_any_kind_is_taken() -> None:
     odd = alert(remedy=["x"], link=7, evidence=[1, 2])
-    assert "Figures" not in message(notice(odd)).body()
+    assert "Figures" not in Message(notice(odd)).body()

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import html
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from alert_samples import alert, notice
 from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.alerts.messages.markdown import PRINTED, Template, TemplateError
 from o9.alerts.messages.render import Form, Message, check_template
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.model.errors import OptimizationValidationError
-from o9.model.states import AlertLevel
-
-NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
-
-
-def alert(title: str = "Trials fail", message: str = "", optimization: str = "trend-7", **metadata: Any) -> Alert:
-    return Alert(
-        labels={"title": title, "level": "error"},
-        starts_at=NOW - timedelta(hours=2, minutes=5),
-        alert_id="a",
-        optimization_id=optimization,
-        level=AlertLevel.ERROR,
-        title=title,
-        message=message,
-        metadata=metadata,
-    )
-
-
-def notice(*firing: Alert, kind: NoticeKind = NoticeKind.FIRING, resolved: tuple[Alert, ...] = ()) -> Notice:
-    return Notice("desk", "group", 1, {"title": "Trials fail"}, kind, NOW, firing, resolved, "new alerts")
 
 
 @pytest.mark.parametrize(

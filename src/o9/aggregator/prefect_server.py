@@ -222,9 +222,9 @@ def _server_environment() -> dict[str, str]:
     preferred = {
         # Prefect writes each task run's state by itself, falls behind in a burst, and drops what waits beyond 10,000.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-        # In memory they die with the server, and what a lost run held is never free again.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+        # Leases in memory die with the server, and what a lost run held is never free again.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         # By default Prefect copies its pages, 17 MB, into its own package, which may be another user's.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(PREFECT_HOME.value().expanduser().resolve() / "o9" / "ui"),
     }
