@@ -2,8 +2,8 @@
 
 Contract. A deployment says its policies by tags, which its runs have too: `missed:once`, `missed:none`,
 `overlap:replace`. `decide_run` decides, purely; `left_out` asks Prefect for what it needs. A run replaces those before
-it once it is recorded, so one that is refused replaces none; one that begins late is itself replaced. All of it concerns
-only runs that a schedule created. Queueing and skipping while one works is Prefect's own concurrency limit.
+it once it is recorded, so one that is refused replaces none; one that begins late is itself replaced. All of it
+concerns only runs that a schedule created. Queueing and skipping while one works is Prefect's own concurrency limit.
 """
 
 from __future__ import annotations
