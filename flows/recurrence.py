@@ -2,12 +2,14 @@
 
 Contract. A deployment says its policies by tags, which its runs have too: `missed:once`, `missed:none`,
 `overlap:replace`. `decide_run` decides, purely; `left_out` asks Prefect for what it needs. A run replaces those before
-it once it is recorded, so one that is refused replaces none; one that begins late is itself replaced. All of it
-concerns only runs that a schedule created. Queueing and skipping while one works is Prefect's own concurrency limit.
+it once it is recorded, so one that is refused replaces none, and begins once they have ended; one that begins late is
+itself replaced. All of it concerns only runs that a schedule created. Queueing and skipping while one works is
+Prefect's own concurrency limit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,6 +37,8 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 FOLLOWING = 50
+LOOK_SECONDS = 0.1
+END_SECONDS = 60.0  # more than a lease: what worked on a machine that died has been given up by then
 REPLACEABLE = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
 BY = "schedule"
 
@@ -110,11 +114,27 @@ async def keep_the_latest(store: Store, flow_run: FlowRun, state: OptimizationSt
     pages = [await store.read_async(queries.page, Filter(status=each, series=series)) for each in REPLACEABLE]
     found = [each for page in pages for each in page.items]
     latest = max(found, key=_scheduled_at, default=state)
-    for each in found:
-        if _scheduled_at(each) < _scheduled_at(latest):
-            with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
-                await control.carry_out(Verb.CANCEL, each.optimization_id, BY)
-                logger.info("%s is cancelled: %s takes its place", each.optimization_id, latest.optimization_id)
+    replaced = [each.optimization_id for each in found if _scheduled_at(each) < _scheduled_at(latest)]
+    for name in replaced:
+        with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
+            await control.carry_out(Verb.CANCEL, name, BY)
+            logger.info("%s is cancelled: %s takes its place", name, latest.optimization_id)
+    if latest.optimization_id != state.optimization_id:
+        return
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            for name in replaced:
+                await _end_of(store, name)
+    except TimeoutError:
+        logger.warning("%s begins though what it replaces has not ended in %g s", state.optimization_id, END_SECONDS)
+
+
+async def _end_of(store: Store, optimization_id: str) -> None:
+    while True:
+        holding = await store.read_async(queries.holding, optimization_id)
+        if holding is None or OptimizationStatus(holding.status) not in REPLACEABLE:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _scheduled_at(state: OptimizationState) -> str:

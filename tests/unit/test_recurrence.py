@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +14,10 @@ from prefect.schedules import Cron
 
 from o9.aggregator.deployments import of_optimization
 from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, decide_run, keep_the_latest
-from o9.model.states import Intent
+from o9.model.states import Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
+from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -78,3 +81,26 @@ async def test_what_is_about_to_end_is_replaced_as_well(store_url: str, intent: 
         as_it_was = {"before": (intent or Intent.RUN).value, "this": Intent.RUN.value, "later": Intent.RUN.value}
         assert await begins() == as_it_was
         assert await begins(REPLACE) == as_it_was | {"before": then.value, "this": Intent.CANCEL.value}
+
+
+async def test_what_replaces_begins_once_the_other_has_ended(
+    store_url: str, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    with Store(store_url) as store:
+        create(store, "before", metadata={"objective": "branin", "series": "nightly"})
+        fence = work(store, "before", 1)
+        create(store, "this", metadata={"objective": "branin", "series": "nightly", "scheduled_at": NOON.isoformat()})
+        this = store.read(queries.get, "this")
+        assert this is not None
+        run: Any = SimpleNamespace(auto_scheduled=True, tags=[REPLACE])
+        begins = asyncio.create_task(keep_the_latest(store, run, this))
+
+        def asked_to_end() -> bool:
+            holding = store.read(queries.holding, "before")
+            return holding is not None and holding.intent == Intent.CANCEL.value
+
+        await async_wait_until(asked_to_end, 10)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(begins), 0.5)
+        store.write(Transition("before", OptimizationStatus.CANCELLED, Cause.HOOK, fence=fence))
+        await asyncio.wait_for(begins, 10)
