@@ -40,7 +40,7 @@ from o9.mirror.recorder import mirror_flow_state
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationStateError, StaleAttemptError
 from o9.model.logs import bound
-from o9.model.loops import ErrorBoundary, cancelled, is_exhausted, periodic
+from o9.model.loops import ErrorBoundary, cancel_and_wait, is_exhausted, periodic
 from o9.model.specification import OptimizationSpec
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
@@ -222,5 +222,5 @@ async def _looked_after(attempt: Attempt, flow_run: FlowRun) -> AsyncIterator[No
         with on_sigterm(end) if flow_run.deployment_id is not None else nullcontext():
             yield
     finally:
-        await cancelled(hearing)
+        await cancel_and_wait(hearing)
         await asyncio.to_thread(watchdog.stop)

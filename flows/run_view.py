@@ -27,7 +27,7 @@ from o9.health.checker import checker_for
 from o9.health.grades import kept_verdict
 from o9.health.series_runs import read_series
 from o9.lifecycle.effect import direction_of
-from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.loops import ErrorBoundary, cancel_and_wait, periodic
 from o9.model.optimization import OptimizationState, is_placebo
 from o9.model.settings import report_page
 from o9.model.states import OptimizationStatus, TrialState
@@ -71,7 +71,7 @@ class RunView:
 
         The best trials come with the result.
         """
-        await cancelled(self._looking)
+        await cancel_and_wait(self._looking)
         if self._named and self._artifacts is None:
             return
         try:

@@ -22,7 +22,7 @@ from o9.mirror.observed_state import Run
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.mirror.spooling_writer import writer_of
 from o9.model.errors import OptimizationCoordinationError, StoreUnavailableError
-from o9.model.loops import Backoff, retried
+from o9.model.loops import Backoff, with_retries
 from o9.model.optimization import OptimizationState
 from o9.model.states import Intent, OptimizationStatus
 from o9.monitor.resources import Meter
@@ -198,7 +198,7 @@ async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
     def waits(error: Exception, failures: int) -> None:
         logger.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s waits for the store: %s", name, error)
 
-    return await retried(access, StoreUnavailableError, STORE_BACKOFF, waits)
+    return await with_retries(access, StoreUnavailableError, STORE_BACKOFF, waits)
 
 
 def anything_left_behind() -> bool:

@@ -102,6 +102,7 @@ def test_a_body_that_cannot_be_stored_names_its_field(api: Requests) -> None:
         (b'{"total_steps": 1' + b"0" * 30 + b"}", 422, "total_steps"),
         (b'{"progress": Infinity}', 422, "progress"),
         (b'{"name": "a\\u0000"}', 422, "name"),
+        (b'{"name": "", "metadata": {"objective": "branin"}}', 422, "name"),
         (b'{"name": "\\ud800"}', 422, "name"),
         (b'{"\\ud800": 1}', 422, "half a character"),
         (b'{"total_steps": ' + b"9" * 5_000 + b"}", 400, "body"),

@@ -142,6 +142,8 @@ def test_what_another_has_changed_meanwhile_is_not_lost(
 
 MAY_NOT_CHANGE: list[tuple[str, Any, int, str]] = [
     ("waiting", {"name": 5}, 422, "name"),
+    ("waiting", {"name": ""}, 422, "name"),
+    ("done", {"name": " "}, 422, "name"),
     ("waiting", {"bogus": 5}, 422, "bogus"),
     ("waiting", {"priority": "urgent"}, 422, "priority"),
     ("waiting", {"optimization_id": "other"}, 422, "optimization_id"),

@@ -32,7 +32,7 @@ from o9.aggregator.schedules import SCHEDULES, TAGS
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import settings
 from o9.model.states import OptimizationStatus
-from o9.model.templates import filled
+from o9.model.templates import fill_dates
 from o9.store import queries
 from o9.store.store import Store
 
@@ -138,7 +138,7 @@ def test_across_a_clock_change_each_date_has_one_run(when: dict[str, Any]) -> No
     for month, last in ((3, 31), (11, 30)):
         first = datetime(2026, month, 1, tzinfo=ZoneInfo("America/New_York"))
         runs = asyncio.run(schedule.get_dates(n=99, start=first, end=first + timedelta(days=last, seconds=-1)))
-        names = [filled(made.parameters["spec"], run.astimezone(UTC))["name"] for run in runs]
+        names = [fill_dates(made.parameters["spec"], run.astimezone(UTC))["name"] for run in runs]
         assert names == [f"Carry 2026-{month:02}-{day:02}" for day in range(1, last + 1)]
 
 

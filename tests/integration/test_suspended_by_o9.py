@@ -36,7 +36,7 @@ SEED = {"seed": 7, "search_space": LINE}
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspender, "LEAST_SECONDS", 0.1)
+    monkeypatch.setattr(suspender, "MIN_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(suspender, "SETTLE_SECONDS", 0.5)
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
-from o9.model.loops import Backoff, ErrorBoundary, cancelled, check_loop, periodic, retried
+from o9.model.loops import Backoff, ErrorBoundary, cancel_and_wait, check_loop, periodic, with_retries
 
 logger = logging.getLogger("o9.test")
 
@@ -120,9 +120,9 @@ async def test_what_fails_for_now_is_tried_again_and_another_failure_is_raised()
         noted.append(failures)
 
     with pytest.raises(ValueError, match="odd"):
-        await retried(access, StoreUnavailableError, Backoff(0.0, 0.0), note)
+        await with_retries(access, StoreUnavailableError, Backoff(0.0, 0.0), note)
     assert noted == [1, 2]
-    assert await retried(access, StoreUnavailableError, Backoff(0.0, 0.0), note) == "done"
+    assert await with_retries(access, StoreUnavailableError, Backoff(0.0, 0.0), note) == "done"
 
 
 async def test_a_call_from_another_event_loop_is_told_how_to_come_here() -> None:
@@ -139,6 +139,6 @@ async def test_a_call_from_another_event_loop_is_told_how_to_come_here() -> None
 
 async def test_cancelled_tasks_have_ended_when_it_returns_and_one_that_is_none_is_no_fault() -> None:
     tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(3)]
-    await cancelled(None, *tasks)
+    await cancel_and_wait(None, *tasks)
     assert all(task.cancelled() for task in tasks)
-    await cancelled()
+    await cancel_and_wait()

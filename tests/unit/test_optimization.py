@@ -237,7 +237,7 @@ def test_settings_in_the_metadata(key: str, value: Any, problem: str) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"optimization_id": "x" * 200, "name": "", "total_steps": 0},
+        {"optimization_id": "x" * 200, "name": "x" * 500, "total_steps": 0},
         {"optimization_id": "momentum 2026 (v1.2)", "name": "双均线 🚀", "description": "a\n\tb\r\n"},
         {"progress": 1, "baseline_performance": -1, "target_performance": 1e308},
         {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.templates import called_by, filled, in_zone
+from o9.model.templates import fill_dates, series_name, with_time_zone
 
 LATE = datetime(2026, 2, 1, 3, tzinfo=UTC)  # 22:00 of the day before in New York
 
@@ -28,7 +28,7 @@ LATE = datetime(2026, 2, 1, 3, tzinfo=UTC)  # 22:00 of the day before in New Yor
 def test_what_is_written_becomes(written: str, becomes: str) -> None:
     given: Any = {"name": written, "metadata": {"space": [{"choices": [written, 7, None]}]}}
     made = {"name": becomes, "metadata": {"space": [{"choices": [becomes, 7, None]}]}}
-    assert filled(given, LATE) == made
+    assert fill_dates(given, LATE) == made
 
 
 @pytest.mark.parametrize(
@@ -36,28 +36,28 @@ def test_what_is_written_becomes(written: str, becomes: str) -> None:
 )
 def test_anything_else_in_braces_is_refused_with_its_field(wrong: str) -> None:
     with pytest.raises(OptimizationValidationError) as refused:
-        filled({"metadata": {"tags": ["fine", f"{{{{ {wrong} }}}}"]}}, LATE)
+        fill_dates({"metadata": {"tags": ["fine", f"{{{{ {wrong} }}}}"]}}, LATE)
     assert refused.value.field == "metadata.tags[1]"
 
 
 def test_braces_that_nothing_closes_are_refused() -> None:
     for wrong in ("{{ scheduled_date }", "{{ scheduled_date }} and {{ scheduled_at"):
         with pytest.raises(OptimizationValidationError) as refused:
-            filled({"name": wrong}, LATE)
+            fill_dates({"name": wrong}, LATE)
         assert refused.value.field == "name"
 
 
 def test_the_schedule_s_zone_is_that_of_templates_that_name_none() -> None:
     given = ["{{ scheduled_date }}", "{{ scheduled_date Asia/Tokyo - 1d }}", "{{scheduled_at + 1h}}"]
-    zoned = in_zone(given, "America/New_York")
+    zoned = with_time_zone(given, "America/New_York")
     assert zoned[1] == given[1]
-    assert filled(zoned, LATE) == ["2026-01-31", "2026-01-31", "2026-01-31T23:00:00-05:00"]
+    assert fill_dates(zoned, LATE) == ["2026-01-31", "2026-01-31", "2026-01-31T23:00:00-05:00"]
 
 
 def test_across_a_clock_change_a_date_is_the_wall_s() -> None:
     """On 8 March 2026 New York's clocks go from 02:00 to 03:00."""
     before = datetime(2026, 3, 8, 4, 30, tzinfo=UTC)  # 23:30 on the 7th
-    assert filled("{{ scheduled_date America/New_York + 1d }}", before) == "2026-03-08"
+    assert fill_dates("{{ scheduled_date America/New_York + 1d }}", before) == "2026-03-08"
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_across_a_clock_change_a_date_is_the_wall_s() -> None:
     ],
 )
 def test_a_series_is_called_what_stays(name: str, series: str) -> None:
-    assert called_by({"name": name, "metadata": {"objective": "branin"}}) == series
+    assert series_name({"name": name, "metadata": {"objective": "branin"}}) == series

@@ -30,7 +30,7 @@ from o9.flows.process import release
 from o9.flows.recurrence import REPLACE, Missed
 from o9.model.errors import OptimizationCoordinationError, OptimizationValidationError
 from o9.model.settings import STORE_BLOCK, settings
-from o9.model.templates import called_by, in_zone
+from o9.model.templates import series_name, with_time_zone
 from o9.model.urls import public_url
 from o9.strategies.registry import objectives_found_anywhere
 
@@ -113,7 +113,7 @@ def of_optimization(
         raise OptimizationValidationError("missed", f"{missed!r} is not all, once or none")
     tags = [Missed(missed).tag] * (missed != Missed.ALL) + [REPLACE] * (overlap == "replace")
     tags += [] if file is None else [file_tag(file)]
-    called = called_by(spec)
+    called = series_name(spec)
     limit = OVERLAP.get(overlap)
     return _deployment(
         LIFECYCLE,
@@ -138,7 +138,7 @@ def _of_run(spec: Mapping[str, Any], when: schedules.Schedule | None, series: st
 
 def recurring_spec(spec: Mapping[str, Any], when: schedules.Schedule, series: str) -> dict[str, Any]:
     """What each run of the schedule is given: dates in its templates are those of the schedule's time zone."""
-    made: dict[str, Any] = in_zone(as_in_the_form(spec, series), when.timezone or "UTC")
+    made: dict[str, Any] = with_time_zone(as_in_the_form(spec, series), when.timezone or "UTC")
     return made
 
 

@@ -30,7 +30,7 @@ from o9.flows.run_view import show_result
 from o9.mirror.recorder import record_state
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationCoordinationError, OptimizationError, OptimizationStoreError
-from o9.model.loops import Backoff, ErrorBoundary, cancelled, is_exhausted, periodic, retried
+from o9.model.loops import Backoff, ErrorBoundary, cancel_and_wait, is_exhausted, periodic, with_retries
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.model.urls import public_text
 from o9.store import queries
@@ -110,7 +110,7 @@ class Dispatcher:
         """Claim nothing more; let each running step commit, and cut off those that exceed the grace period."""
         if self._loop_task is None:
             return
-        await cancelled(self._loop_task, seconds=STOP_GRACE_SECONDS)
+        await cancel_and_wait(self._loop_task, seconds=STOP_GRACE_SECONDS)
         for asking in list(self._asking.values()):
             asking.cancel()
         for running in self._running.values():
@@ -144,7 +144,7 @@ class Dispatcher:
     async def _disconnect(self) -> None:
         if self._loop_task is None or self._client is None:
             return
-        await cancelled(self._loop_task, seconds=STOP_GRACE_SECONDS)
+        await cancel_and_wait(self._loop_task, seconds=STOP_GRACE_SECONDS)
         self._loop_task = None
         await self._client.__aexit__(None, None, None)
         self._client = None
@@ -294,7 +294,7 @@ class Dispatcher:
         lost = AbandonClaim(claimed.optimization_id, claimed.fence, self.node, died)
         note = ErrorBoundary(logger, f"giving {claimed} back").note
         pauses = Backoff(self.interval, self.interval)
-        return await retried(lambda: self.store.write_async(lost), Exception, pauses, note)
+        return await with_retries(lambda: self.store.write_async(lost), Exception, pauses, note)
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None
@@ -310,7 +310,7 @@ class Dispatcher:
                     f"{public_text(str(error))}"
                 ) from error
 
-        return await retried(
+        return await with_retries(
             lambda: client.create_flow_run(
                 optimization_lifecycle,
                 name=run_name(state, claimed.attempt),

@@ -24,7 +24,7 @@ from o9.lifecycle.heartbeat import ONLY, NodeHeartbeat
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import reconcile
 from o9.mirror.spool import deliver
-from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.loops import ErrorBoundary, cancel_and_wait, periodic
 from o9.model.settings import settings
 from o9.store import queries
 from o9.store.store import Store
@@ -94,7 +94,7 @@ class Node:
 
     async def stop(self) -> None:
         """Take nothing more; what runs commits its step and waits for the next attempt."""
-        await cancelled(*self._tasks, self._caretaker)
+        await cancel_and_wait(*self._tasks, self._caretaker)
         await self._listener.stop()
         await asyncio.gather(self._scheduler.stop(), self.dispatcher.stop())
         await asyncio.to_thread(self._heartbeat.stop)

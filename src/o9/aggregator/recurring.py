@@ -34,7 +34,7 @@ from prefect.exceptions import ObjectNotFound
 
 from o9.aggregator.deployments import FROM_FILE, LIFECYCLE, may_recur, named_series, recurring_spec
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
-from o9.model.templates import called_by
+from o9.model.templates import series_name
 from o9.text.format import duration
 
 PAGE = 200
@@ -76,7 +76,7 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
     if (before := there.pop(made.name, None)) is not None and not replace:
         old, new = _made_from(before.tags), _made_from(made.tags)
         if old is None or new is None:
-            old, new = repr(called_by(_spec(before))), repr(called_by(spec))
+            old, new = repr(series_name(_spec(before))), repr(series_name(spec))
         if old == new:
             old, new = _searched(_spec(before)), _searched(spec)
         if old != new:
@@ -123,7 +123,7 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
         spec = _spec(deployment)
         may_recur(spec)
         if spec:
-            made = recurring_spec(spec, when, called_by(spec))
+            made = recurring_spec(spec, when, series_name(spec))
             there = {each.name: _spec(each) for each in await _deployments(client) if each.id != deployment.id}
             _sharing(there, spec, named_series(made))
             parameters = deployment.parameters | {"spec": made}

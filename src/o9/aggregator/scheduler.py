@@ -24,7 +24,7 @@ from o9.aggregator.schedules import Schedule, due_at
 from o9.blocks.store import store_here
 from o9.flows.process import running_beside
 from o9.mirror.removal import SCHEDULED_TAG, TAG
-from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.loops import ErrorBoundary, cancel_and_wait, periodic
 from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.store import queries
@@ -56,13 +56,13 @@ class Scheduler:
         ]
 
     async def stop(self) -> None:
-        await cancelled(*self._keeping)
+        await cancel_and_wait(*self._keeping)
         self._keeping = []
         runs = set(self._running.values())
         late = (await asyncio.wait(runs, timeout=STOP_GRACE_SECONDS))[1] if runs else set()
         for run in late:
             logger.warning("%s is cut off: it was not done within %g s", run.get_name(), STOP_GRACE_SECONDS)
-        await cancelled(*late, seconds=STOP_GRACE_SECONDS)
+        await cancel_and_wait(*late, seconds=STOP_GRACE_SECONDS)
 
     async def _keep(self, schedule: Schedule, flow: Flow[..., Any]) -> None:
         due, boundary = utc_now() + schedule.after, ErrorBoundary(logger, f"running the schedule {schedule.name}")

@@ -17,7 +17,7 @@ from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.loops import LEAST_SECONDS
+from o9.model.loops import MIN_INTERVAL_SECONDS
 from o9.store.core.unit import Row
 
 TAGS = ("o9",)  # of deployments of these flows
@@ -77,7 +77,7 @@ def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
     """
     own = {
         "compute-statistics": timedelta(minutes=5),
-        "check-health": timedelta(seconds=min(max(health_check_interval, LEAST_SECONDS), MOST_SECONDS)),
+        "check-health": timedelta(seconds=min(max(health_check_interval, MIN_INTERVAL_SECONDS), MOST_SECONDS)),
         "prune-history": timedelta(hours=1),
     }
     mine = [schedule for schedule in SCHEDULES if schedule.name in own]

@@ -30,7 +30,7 @@ from o9.lifecycle.suspension import (
     shortage,
     turn_to_go,
 )
-from o9.model.loops import LEAST_SECONDS, ErrorBoundary, cancelled, periodic
+from o9.model.loops import MIN_INTERVAL_SECONDS, ErrorBoundary, cancel_and_wait, periodic
 from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import Intent, SuspendedFor
@@ -48,8 +48,8 @@ class Suspender:
 
     def __init__(self, checker: OptimizationHealthChecker, interval: float) -> None:
         self._checker = checker
-        self._interval = max(interval, LEAST_SECONDS)
-        self._rules_interval = max(checker.check_interval, LEAST_SECONDS)
+        self._interval = max(interval, MIN_INTERVAL_SECONDS)
+        self._rules_interval = max(checker.check_interval, MIN_INTERVAL_SECONDS)
         self._rules_say: dict[str, str] = {}
         self._asking: dict[str, ErrorBoundary] = {}
         self._short: Suspension | None = None
@@ -75,7 +75,7 @@ class Suspender:
 
     async def stop(self) -> None:
         """What is suspended waits for another node, or for the next start."""
-        await cancelled(*self._tasks)
+        await cancel_and_wait(*self._tasks)
         self._tasks, self._short = [], None
 
     async def look(self) -> None:

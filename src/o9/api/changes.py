@@ -18,7 +18,7 @@ from o9.lifecycle.submission import prepared
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
 from o9.model.optimization import FIGURES, GIVEN, OptimizationState
 from o9.model.settings import settings
-from o9.model.specification import Role, keys_of, read_metadata, unnamed
+from o9.model.specification import Role, keys_of, missing_objective, read_metadata
 from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.model.validation import validate_changes
 from o9.store import queries
@@ -133,7 +133,7 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
     policies = await store.read_async(queries.policies)
     metadata = with_defaults(policies, after.optimization_type.value, strategy, after.metadata)
     new = dataclasses.replace(after, status=OptimizationStatus.CREATED, metadata=metadata, warnings=[])
-    if "retry_of" not in metadata and (fault := unnamed(metadata)) is not None:
+    if "retry_of" not in metadata and (fault := missing_objective(metadata)) is not None:
         raise fault
     settled = prepared(new, settings().allowed_imports, older=before.metadata.keys())
     if before.metadata == after.metadata:  # what was filled in at submission looks as if it had been asked for

@@ -27,7 +27,7 @@ from o9.health.grades import Verdict, kept_verdict
 from o9.health.rules import Rule, apply_rule, name_of
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.loops import LEAST_SECONDS
+from o9.model.loops import MIN_INTERVAL_SECONDS
 from o9.model.optimization import OptimizationHealthReport, OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import ENDED, HealthStatus
@@ -198,7 +198,7 @@ class OptimizationHealthChecker(StoreComponent):
 
     async def _begin(self) -> None:
         self._announced = await self.store.read_async(queries.last_health_report)
-        interval = max(LEAST_SECONDS, min(self.check_interval, LOOK_SECONDS))
+        interval = max(MIN_INTERVAL_SECONDS, min(self.check_interval, LOOK_SECONDS))
         self._repeat(self._announce_reports, interval, "announcing new health reports")
 
     async def _announce_reports(self) -> None:

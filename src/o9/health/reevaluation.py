@@ -19,7 +19,7 @@ from o9.health.checks.repeatability import LEAST_RETURNS, LOOK_AHEAD, cuts_of, l
 from o9.health.facts import read_best
 from o9.health.grades import REPEATABLE
 from o9.model.errors import OptimizationError
-from o9.model.loops import cancelled
+from o9.model.loops import cancel_and_wait
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, TrialState
 from o9.model.trial import Ran, Trial
@@ -103,7 +103,7 @@ async def _checks(
     except OptimizationError as error:  # it cannot be loaded in a child
         return _unknown(str(error))
     finally:  # an async objective that swallows its cancellation is left behind
-        await cancelled(work, seconds=CUT_OFF_SECONDS)
+        await cancel_and_wait(work, seconds=CUT_OFF_SECONDS)
     if not found.whole:
         return _unknown(f"it did not end within {seconds:.3g} s when it was evaluated once more")
     if not objective.truncatable:

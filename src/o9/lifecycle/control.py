@@ -18,7 +18,7 @@ from enum import Enum
 from o9.lifecycle.heartbeat import warn_if_nobody_works
 from o9.lifecycle.placebos import RUNS, submit_placebos
 from o9.lifecycle.submission import retry, submit
-from o9.model.component import CALLBACK_SECONDS, called
+from o9.model.component import CALLBACK_SECONDS, call_callback
 from o9.model.errors import OptimizationLifecycleError
 from o9.model.loops import check_loop
 from o9.model.optimization import OptimizationState
@@ -153,7 +153,7 @@ class Control:
         """Ask the `before` hooks. Raises OptimizationLifecycleError where one of them forbids it."""
         for hook in self._component.callbacks_of(event := f"before_{to.value}"):
             try:
-                await called(hook, optimization_id)
+                await call_callback(hook, optimization_id)
             except TimeoutError as error:
                 raise OptimizationLifecycleError(
                     f"the hook for {event} did not end within {CALLBACK_SECONDS} s"

@@ -27,7 +27,7 @@ from o9.mirror.interpretation import may_ask
 from o9.mirror.observed_state import FLOW, ObservedState, Run, observed_in
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import OptimizationNotFoundError, OptimizationStoreError
-from o9.model.loops import Backoff, cancelled
+from o9.model.loops import Backoff, cancel_and_wait
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
@@ -73,7 +73,7 @@ class EventListener:
         """What was received and not recorded yet is left to the reconciler."""
         tasks = (self._listening, *(waiting.task for waiting in self._waiting.values()))
         self._listening, self._waiting, self._count = None, {}, 0
-        await cancelled(*tasks)
+        await cancel_and_wait(*tasks)
 
     async def connected(self) -> None:
         """Returns once it receives events."""

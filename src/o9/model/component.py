@@ -1,10 +1,10 @@
-"""What all components share: a life in four calls, and callbacks.
+"""The base class of all components: a lifecycle of four methods, and callbacks.
 
-Contract. `initialize`, `start`, `stop` and `cleanup` may each be called again and then do nothing; `start` initializes
-and `cleanup` stops where that was left out. `register_callback` takes effect at once; what it returns may be awaited or
-not, because users write it both ways. A started component belongs to the event loop that started it: `stop` and
-`cleanup` raise OptimizationError in another one. A callback that raises, exits or awaits for longer than
-CALLBACK_SECONDS is logged and affects nothing else. It may stop its component, and start it again.
+Contract. `initialize`, `start`, `stop` and `cleanup` do nothing when they are called again. `start` initializes the
+component if needed, and `cleanup` stops it. `register_callback` takes effect at once; its result may be awaited or not,
+because users write it both ways. A started component belongs to the event loop that started it: `stop` and `cleanup`
+raise OptimizationError in another one. A callback that raises, exits or awaits for longer than CALLBACK_SECONDS is
+logged and affects nothing else. It may stop its component, and start it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, ClassVar
 
 from o9.model.errors import OptimizationValidationError
-from o9.model.loops import ErrorBoundary, cancelled, check_loop
+from o9.model.loops import ErrorBoundary, cancel_and_wait, check_loop
 
 logger = logging.getLogger(__name__)
 CALLBACK_SECONDS = 30.0
@@ -31,7 +31,7 @@ class Registered:
 
 
 class Component:
-    """Subclasses override `_open`, `_begin`, `_end` and `_close`; each is called once in a life."""
+    """Subclasses override `_open`, `_begin`, `_end` and `_close`; each is called once in a lifecycle."""
 
     events: ClassVar[tuple[str, ...]] = ()
 
@@ -48,30 +48,30 @@ class Component:
         return self._started
 
     async def initialize(self) -> None:
-        """Open what it works on. From here on it answers questions."""
+        """Open the resources. From now on the component can be queried."""
         if not self._initialized:
             await self._open()
             self._initialized = True
 
     async def start(self) -> None:
-        """Initialize it, and start its background work."""
+        """Initialize the component if needed, and start its background work."""
         await self.initialize()
         if not self._started:
             await self._begin()
             self._started, self._loop = True, asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """Stop its background work; `start` resumes it."""
+        """Stop the background work; `start` resumes it."""
         if self._started:
             check_loop(self._loop, type(self).__name__)
             self._started = False
             repeating, self._repeating = self._repeating, []
-            # One of them may be what stops it, in a callback; that one ends by itself.
-            await cancelled(*(task for task in repeating if task is not asyncio.current_task()))
+            # A callback may have called this from one of the tasks; that task ends by itself.
+            await cancel_and_wait(*(task for task in repeating if task is not asyncio.current_task()))
             await self._end()
 
     async def cleanup(self) -> None:
-        """Stop it, and close what `initialize` opened."""
+        """Stop the component, and close what `initialize` opened."""
         await self.stop()
         if self._initialized:
             self._initialized = False
@@ -95,19 +95,19 @@ class Component:
         """Call the callbacks of `event` in the order of their registration."""
         for callback in self.callbacks_of(event):
             try:
-                await called(callback, *args)
+                await call_callback(callback, *args)
             except (Exception, SystemExit):  # a user's callback must not disturb what called it
                 logger.exception("a callback of %s's event %r failed", type(self).__name__, event)
 
-    def _repeat(self, look: Callable[[], Awaitable[None]], seconds: float, what: str) -> None:
-        """From `_begin`: await `look` every `seconds` until `stop`. Where it raises, the log says `what` failed."""
+    def _repeat(self, action: Callable[[], Awaitable[None]], seconds: float, what: str) -> None:
+        """Await `action` every `seconds` until `stop`; called by `_begin`. If it raises, the log says `what` failed."""
         boundary = ErrorBoundary(logger, what)
 
         async def repeat() -> None:
             while asyncio.current_task() in self._repeating:
                 await asyncio.sleep(seconds)
                 with boundary:
-                    await look()
+                    await action()
 
         self._repeating.append(asyncio.create_task(repeat(), name=f"o9-{type(self).__name__}"))
 
@@ -120,10 +120,10 @@ class Component:
     async def _close(self) -> None: ...
 
 
-async def called(callback: Callable[..., Any], *args: Any) -> None:
-    """Call it, and await what it answers for CALLBACK_SECONDS at most.
+async def call_callback(callback: Callable[..., Any], *args: Any) -> None:
+    """Call a sync or async callback, and wait for it for CALLBACK_SECONDS at most.
 
-    Raises what it raises; TimeoutError where it takes longer; RuntimeError where it was cancelled from within.
+    Raises what the callback raises, TimeoutError if it takes longer, and RuntimeError if it cancels itself.
     """
     try:
         answer = callback(*args)

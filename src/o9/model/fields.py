@@ -87,7 +87,8 @@ def _whole_bits(value: Any) -> Any:
     return value
 
 
-_LINE, _LINES = "^[^\\x00-\\x1f\\x7f-\\x9f]*$", "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
+_LINE = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"  # not blank
+_LINES = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
 _PATH_PART = "^[^\\s/\\x00-\\x1f\\x7f-\\x9f]([^/\\x00-\\x1f\\x7f-\\x9f]*[^\\s/\\x00-\\x1f\\x7f-\\x9f])?$"
 
 
@@ -97,7 +98,7 @@ def _schema(pattern: str) -> Any:
 
 _OneLine, _Lines = _without(_CONTROL), _without(_CONTROL_BUT_LINES)
 Storable = _without(_NOT_IN_JSON)
-Name = Annotated[Text, Field(max_length=NAME_LIMIT), _OneLine, _schema(_LINE)]
+Name = Annotated[Text, Field(max_length=NAME_LIMIT), AfterValidator(not_blank), _OneLine, _schema(_LINE)]
 Key = Annotated[Text, Field(max_length=ID_LIMIT), AfterValidator(not_blank), _OneLine, _schema(_LINE)]
 Id = Annotated[
     Text,

@@ -1,6 +1,6 @@
-"""What loops have in common: to repeat, to outlive errors, to pause between tries, and to be in one event loop.
+"""Helpers for background loops: periodic work, error boundaries, retries, cancellation, and the owning event loop.
 
-And whether an error means that the machine has run out of descriptors, processes or memory.
+`is_exhausted` says whether an error means that the machine has run out of descriptors, processes or memory.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from typing import Any, TypeVar
 from o9.model.errors import OptimizationError
 
 T = TypeVar("T")
-LEAST_SECONDS = 0.5  # between two looks, however small the interval that a user gives
+MIN_INTERVAL_SECONDS = 0.5  # the shortest interval of a loop, whatever a user gives
 
 
 class ErrorBoundary:
-    """Around each pass of a loop that must outlive every error: `with boundary:`.
+    """A context manager for each pass of a loop that must survive every error: `with boundary:`.
 
-    The first failure is logged, then only failures of another kind, until a pass succeeds. Cancellation and interrupts
-    go through.
+    Of consecutive failures of one kind, only the first is logged above DEBUG. Cancellation and interrupts propagate.
     """
 
     def __init__(self, logger: logging.Logger, what: str) -> None:
-        """`what` could not be done: `looking at what runs`."""
+        """`what` begins the log message: `reading events` failed."""
         self._logger = logger
         self._what = what
         self.error: Exception | None = None  # of the last pass
@@ -48,7 +47,7 @@ class ErrorBoundary:
         return error is not None
 
     def note(self, error: Exception, failures: int = 1) -> None:
-        """Log it as a pass's failure; at DEBUG where the one before was of the same kind."""
+        """Log a failed pass; at DEBUG if the previous failure was of the same kind."""
         if type(error) is type(self.error):
             self._logger.debug("%s still fails: %s", self._what, error)
         elif isinstance(error, OptimizationError):
@@ -66,9 +65,9 @@ async def periodic(
     at_once: bool = False,
     wake: asyncio.Event | None = None,
 ) -> None:
-    """Await `act` every `seconds` until this is cancelled; sooner where `wake` is set, and first with `at_once`.
+    """Await `act` every `seconds` until cancelled, within `boundary`.
 
-    What it raises goes to `boundary`.
+    wake: setting it starts the next pass at once. at_once: begin with a pass instead of a pause.
     """
     while True:
         if at_once:
@@ -86,8 +85,8 @@ async def periodic(
                     await wake.wait()
 
 
-async def cancelled(*tasks: asyncio.Task[Any] | None, seconds: float | None = None) -> None:
-    """Cancel these tasks, and wait until they have ended, for `seconds` at most."""
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None, seconds: float | None = None) -> None:
+    """Cancel the tasks, and wait until they have ended, for `seconds` at most."""
     waiting = [task for task in tasks if task is not None]
     for task in waiting:
         task.cancel()
@@ -96,7 +95,7 @@ async def cancelled(*tasks: asyncio.Task[Any] | None, seconds: float | None = No
 
 
 def check_loop(owner: asyncio.AbstractEventLoop | None, what: str) -> None:
-    """Raises OptimizationError where the caller's event loop is not the one that `what` belongs to, and that lives."""
+    """Raise OptimizationError if `what` belongs to another event loop, `owner`, that is still open."""
     if owner is not None and not owner.is_closed() and asyncio.get_running_loop() is not owner:
         raise OptimizationError(
             f"{what} belongs to the event loop that started it: from another one, call it by "
@@ -106,25 +105,25 @@ def check_loop(owner: asyncio.AbstractEventLoop | None, what: str) -> None:
 
 @dataclass(frozen=True)
 class Backoff:
-    """Pauses between tries, in seconds: each twice the one before, from `first` to `most`."""
+    """Exponential pauses between tries, in seconds: each twice the previous one, from `first` to `most`."""
 
     first: float
     most: float
 
     def pause(self, failures: int) -> float:
-        """After `failures` in a row, 1 or more."""
+        """The pause after `failures` in a row, 1 or more."""
         return min(self.most, self.first * 2.0 ** min(failures - 1, 30))
 
 
-async def retried(
+async def with_retries(
     access: Callable[[], Awaitable[T]],
     error: type[Exception] | tuple[type[Exception], ...],
     backoff: Backoff,
     on_failure: Callable[[Exception, int], object],
 ) -> T:
-    """The answer of `access`, which is called again while it raises `error`; any other failure is raised at once.
+    """Return the result of `access`, which is called again while it raises `error`; other errors propagate.
 
-    `on_failure` is called with the error, and how many there have been, before each pause.
+    on_failure: called before each pause, with the error and the number of failures so far.
     """
     failures = 0
     while True:
@@ -137,11 +136,11 @@ async def retried(
 
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
-_TEXTS = tuple(os.strerror(number) for number in EXHAUSTED)  # of a library that cannot be loaded there is nothing else
+_TEXTS = tuple(os.strerror(number) for number in EXHAUSTED)  # all that an error in loading a shared library says
 
 
 def is_exhausted(error: BaseException | None) -> bool:
-    """By the error itself, or what caused it."""
+    """Whether the error, or one that caused it, says that the machine has run out of a resource."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in EXHAUSTED:

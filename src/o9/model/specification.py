@@ -156,9 +156,7 @@ class Metadata(Typed):
     retry_from_step: Annotated[Count | None, Role.SUBMISSION] = Field(
         None, description="Behind which step of that it begins."
     )
-    series: Annotated[Name, AfterValidator(not_blank)] | None = Field(
-        None, description="Reserved: the recurring optimization that it is a run of."
-    )
+    series: Name | None = Field(None, description="Reserved: the recurring optimization that it is a run of.")
     scheduled_at: Annotated[Text, AfterValidator(_zoned)] | None = Field(
         None, description="Reserved: for when that run was scheduled.", examples=["2026-01-31T09:30:00+00:00"]
     )
@@ -232,7 +230,7 @@ _ELSEWHERE = {
 }
 
 
-def unnamed(metadata: Mapping[str, Any]) -> OptimizationValidationError | None:
+def missing_objective(metadata: Mapping[str, Any]) -> OptimizationValidationError | None:
     """The fault of metadata that name neither an objective nor a strategy that brings one."""
     named = metadata.get("objective") is not None or metadata.get("retry_of") is not None
     if named or metadata.get("strategy", "default") not in BUILT_IN_STRATEGIES:
@@ -291,7 +289,7 @@ class OptimizationSpec(Typed):
         with faults:
             spec = validated(cls, given)
         metadata = given.get("metadata", {}) if isinstance(given, Mapping) else None
-        if isinstance(metadata, Mapping) and (fault := unnamed(metadata)) is not None:
+        if isinstance(metadata, Mapping) and (fault := missing_objective(metadata)) is not None:
             faults.add(fault)
         faults.refuse()
         return spec
@@ -316,7 +314,7 @@ class OptimizationSpec(Typed):
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
-        if (fault := unnamed(self.metadata)) is not None:
+        if (fault := missing_objective(self.metadata)) is not None:
             raise fault
         return self
 

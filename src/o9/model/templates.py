@@ -28,7 +28,7 @@ _WRITTEN = re.compile(
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-def filled(given: Any, at: datetime) -> Any:
+def fill_dates(given: Any, at: datetime) -> Any:
     """The specification of the run that is scheduled for `at` (with a time zone).
 
     Raises OptimizationValidationError that names the field where braces hold anything else.
@@ -44,8 +44,8 @@ def filled(given: Any, at: datetime) -> Any:
     return _replaced(given, fill)
 
 
-def in_zone(given: Any, zone: str) -> Any:
-    """The same templates, with `zone` where they name none. Raises as `filled`."""
+def with_time_zone(given: Any, zone: str) -> Any:
+    """The same templates, with `zone` where they name none. Raises as `fill_dates`."""
 
     def name_it(written: re.Match[str]) -> str:
         return written[0] if written["zone"] else written[0].replace(written["what"], f"{written['what']} {zone}", 1)
@@ -53,7 +53,7 @@ def in_zone(given: Any, zone: str) -> Any:
     return _replaced(given, lambda written: f"{{{{{name_it(written)}}}}}")
 
 
-def called_by(spec: Mapping[str, Any]) -> str:
+def series_name(spec: Mapping[str, Any]) -> str:
     """What a series that is not named is called: the name without dates and what joins them to it, or the objective."""
     metadata, name = spec.get("metadata", {}), str(spec.get("name") or "")
     named = _CUT_OUT.sub(" ", name).strip()

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError
-from o9.model.loops import cancelled
+from o9.model.loops import cancel_and_wait
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus
 from o9.strategies.evaluation import CUT_OFF_SECONDS
@@ -56,7 +56,7 @@ class CoroutineAttempt:
                     await observe(copy.deepcopy(own))
                     seen = now
         except asyncio.CancelledError:
-            await cancelled(task, seconds=CUT_OFF_SECONDS)
+            await cancel_and_wait(task, seconds=CUT_OFF_SECONDS)
             if _snapshot(own, name) != seen:
                 try:
                     await observe(copy.deepcopy(own))  # what it had done until then is not to be lost
@@ -64,7 +64,7 @@ class CoroutineAttempt:
                     logger.warning("the last of what strategy %r assigned is lost: %s", name, error)
             raise
         finally:
-            await cancelled(task, seconds=CUT_OFF_SECONDS)
+            await cancel_and_wait(task, seconds=CUT_OFF_SECONDS)
         task.result()
         return _asks_for_pause(own, state.status, name)
 

@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from o9.model.errors import OptimizationStrategyError
-from o9.model.loops import cancelled
+from o9.model.loops import cancel_and_wait
 from o9.model.states import TrialState
 from o9.model.trial import Output
 from o9.strategies.registry import Objective
@@ -231,7 +231,7 @@ class Evaluator:
                 return task.result()
             raise _TooLong
         finally:
-            await cancelled(task, seconds=CUT_OFF_SECONDS)
+            await cancel_and_wait(task, seconds=CUT_OFF_SECONDS)
 
     def _too_long(self) -> str:
         return f"cut off after {self._timeout_seconds:g} s, its metadata.trial_timeout_seconds"
@@ -317,7 +317,7 @@ async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks)
     finally:
         # An async objective that swallows its cancellation must not hold up the cut-off.
-        await cancelled(*tasks, seconds=CUT_OFF_SECONDS)
+        await cancel_and_wait(*tasks, seconds=CUT_OFF_SECONDS)
 
 
 def _completed(number: int, answer: dict[str, Any], started: float, duration: float) -> TrialOutcome:

@@ -28,7 +28,7 @@ from o9.alerts.rules.rules import Board, Rule, SubjectFacts, Turn, with_rule
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.lifecycle.leadership import Leadership
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationStoreError, StaleAttemptError
-from o9.model.loops import ErrorBoundary, cancelled, periodic
+from o9.model.loops import ErrorBoundary, cancel_and_wait, periodic
 from o9.model.optimization import OptimizationAlert, OptimizationState, is_placebo, utc_now
 from o9.model.settings import report_page
 from o9.model.states import ENDED, OptimizationStatus
@@ -364,7 +364,7 @@ class RuleService:
 
     async def stop(self) -> None:
         tasks, self._tasks = self._tasks, []
-        await cancelled(*tasks)
+        await cancel_and_wait(*tasks)
         self._found.clear()
         await self._evaluator.leave()
 

@@ -25,7 +25,7 @@ from o9.alerts.pipeline.alert import Notice
 from o9.alerts.service.repository import notice_in
 from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnavailableError
-from o9.model.loops import Backoff, retried
+from o9.model.loops import Backoff, with_retries
 from o9.model.optimization import utc_now
 from o9.store import queries
 from o9.store.alerts.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
@@ -176,7 +176,9 @@ class Delivery:
         return notice_in(row, read(queries.episodes, names))
 
     async def _end(self, row: Row, end: EndTry) -> None:
-        writing = retried(lambda: self.store.write_async(end), StoreUnavailableError, STORE_AWAY, self._not_written)
+        writing = with_retries(
+            lambda: self.store.write_async(end), StoreUnavailableError, STORE_AWAY, self._not_written
+        )
         mine = await asyncio.shield(writing)
         where = f"{row['channel']} ({row['receiver']})"
         if not mine:

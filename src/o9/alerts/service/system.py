@@ -31,7 +31,7 @@ from o9.alerts.service.leader import LEASE, Leader, Ticked
 from o9.alerts.service.repository import add_silence, alert_of_row, history
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
-from o9.model.loops import ErrorBoundary, cancelled, check_loop
+from o9.model.loops import ErrorBoundary, cancel_and_wait, check_loop
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
@@ -366,7 +366,7 @@ class Running:
         ]
 
     async def stop(self) -> None:
-        await cancelled(*self._tasks)
+        await cancel_and_wait(*self._tasks)
         if self._tick is not None:  # it goes on in its thread
             await asyncio.wait({self._tick})
         with contextlib.suppress(OptimizationError):  # a store that is away: the lease runs out
