@@ -104,7 +104,7 @@ def test_a_body_that_cannot_be_stored_names_its_field(api: Requests) -> None:
         (b'{"name": "a\\u0000"}', 422, "name"),
         (b'{"name": "", "metadata": {"objective": "branin"}}', 422, "name"),
         (b'{"name": "\\ud800"}', 422, "name"),
-        (b'{"\\ud800": 1}', 422, "half a character"),
+        (b'{"\\ud800": 1}', 422, "surrogate"),
         (b'{"total_steps": ' + b"9" * 5_000 + b"}", 400, "body"),
         (b"\xff", 400, "body"),
         (b"{", 400, "body"),

@@ -135,7 +135,7 @@ for _ in range(40):
         ("optimization_id", "x" * 201, "201 characters; at most 200"),
         ("optimization_id", 7, "expected text, got 7"),
         ("name", "a\0b", "the control character U+0000"),
-        ("name", "\ud83d", "half a character"),
+        ("name", "\ud83d", "surrogate"),
         ("name", "x" * 501, "501 characters; at most 500"),
         ("name", None, "expected text, got nothing"),
         ("description", "a\x1b[31m", "the control character U+001B"),
@@ -195,7 +195,7 @@ def test_what_a_submission_cannot_hold(field: str, value: Any, problem: str) -> 
         ({1: "x"}, "[1]", "the key is int"),
         ({"a b": {None: "x"}}, "['a b'][nothing]", "the key is None"),
         ({"x": "a\0"}, "x", "U+0000"),
-        ({"x": {"\udfff": 1}}, "x['\\udfff']", "half a character"),
+        ({"x": {"\udfff": 1}}, "x['\\udfff']", "surrogate"),
     ],
 )
 @pytest.mark.parametrize("field", ["metadata", "parameters"])

@@ -1,8 +1,8 @@
-"""The dates of a series of returns, as seconds since 1970: read from what users have, and written as ISO 8601.
+"""The dates of a series of returns, as seconds since 1970: read from users' objects, and written as ISO 8601.
 
 Contract. Standard library only; numpy and pandas objects are recognized by their methods. Dates and times without a
-zone are taken as they are. With a zone, days (all of them begin at midnight) stay days; all else becomes UTC. Dates are
-in order, each once. `seconds_of` raises ValueError for anything else, saying which one is wrong.
+time zone are taken as they are. With a time zone, a series of midnights stays a series of days, and anything else
+becomes UTC. Dates must be ascending and unique. `seconds_of` raises ValueError that names the wrong date.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def seconds_of(labels: Any) -> array[float]:
     for place in range(1, len(seconds)):
         if not seconds[place] > seconds[place - 1]:
             before, after = iso_date(seconds[place - 1]), iso_date(seconds[place])
-            how = "is there twice" if before == after else f"comes behind {before}"
-            raise ValueError(f"{after} {how} (number {place}); give them in order, each once")
+            how = "is a duplicate" if before == after else f"follows {before}"
+            raise ValueError(f"{after} {how} (number {place}); give the dates in order, each once")
     return seconds
 
 
@@ -43,7 +43,7 @@ def iso_dates(seconds: Iterable[float]) -> tuple[str, ...]:
 
 
 def index_of(series: Any) -> Any:
-    """The index of a pandas Series where it holds dates, else None."""
+    """The index of a pandas Series if it holds dates, else None."""
     index = getattr(series, "index", None)
     if index is None or callable(index) or not len(index):
         return None
@@ -55,7 +55,7 @@ def _is_datetime64(labels: Any) -> bool:
 
 
 def _vector(labels: Any) -> list[float]:
-    """Of an array of datetime64, or of a pandas index or column of them."""
+    """The seconds of an array of datetime64, or of a pandas index or column of them."""
     if getattr(labels.dtype, "tz", None) is not None:
         zoned = getattr(labels, "dt", labels)
         wall = zoned.tz_localize(None)
@@ -64,19 +64,19 @@ def _vector(labels: Any) -> list[float]:
     moments = labels.to_numpy() if hasattr(labels, "to_numpy") else labels
     micros = moments.astype("datetime64[us]").astype("int64").tolist()
     if not isinstance(micros, list):
-        raise ValueError(f"one date is no sequence of dates; give {KINDS}")
+        raise ValueError(f"expected a sequence of dates, got one date; give {KINDS}")
     if (missing := -(2**63)) in micros:
         raise ValueError(f"number {micros.index(missing)} is missing (NaT); give each return its date")
     return [micro / 1e6 for micro in micros]
 
 
 def _each(labels: Any) -> list[float]:
-    if hasattr(labels, "to_timestamp"):  # a pandas index of periods: where each begins
+    if hasattr(labels, "to_timestamp"):  # a pandas index of periods: the start of each
         return _vector(labels.to_timestamp())
     moments = [_moment(label, number) for number, label in enumerate(labels)]
     zoned = {moment.tzinfo is not None for moment in moments}
     if len(zoned) > 1:
-        raise ValueError("some have a time zone and some have none; give all one, or none")
+        raise ValueError("some dates have a time zone, and some have none; give all of them one, or none")
     wall = [(moment.replace(tzinfo=None) - EPOCH).total_seconds() for moment in moments]
     if zoned != {True} or _are_days(wall):
         return wall
@@ -94,7 +94,7 @@ def _moment(label: Any, number: int) -> datetime:
         try:
             label = datetime.fromisoformat(label)
         except ValueError:
-            raise ValueError(f"number {number}, {label[:40]!r}, is no date; give {KINDS}") from None
+            raise ValueError(f"number {number}, {label[:40]!r}, is not a date; give {KINDS}") from None
     if isinstance(label, datetime) and label == label:  # NaT is a datetime that equals nothing
         return label
     if isinstance(label, date) and not isinstance(label, datetime):

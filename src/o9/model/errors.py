@@ -1,4 +1,4 @@
-"""Every error O9 raises on purpose. Each message names what was wrong and what to do next."""
+"""Every error that O9 raises on purpose. Each message says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class OptimizationError(Exception):
-    """The root: `except OptimizationError` catches all that O9 raises on purpose."""
+    """The base class of all errors that O9 raises on purpose."""
 
 
 class OptimizationNotFoundError(OptimizationError):
@@ -14,13 +14,13 @@ class OptimizationNotFoundError(OptimizationError):
 
 
 class OptimizationStateError(OptimizationError):
-    """A transition that the table forbids. The message names the present status and what is possible from it."""
+    """The present state forbids it. The message names the status, and what is possible from there."""
 
 
 class OptimizationValidationError(OptimizationError, ValueError):
-    """Bad input. `field` is the dotted path of what is wrong, for example ``metadata.search_space.fast``.
+    """Bad input. `field` is its dotted path, for example ``metadata.search_space.fast``.
 
-    `others`: what else is wrong with the same input. The message has a line for each.
+    `others`: further faults of the same input. The message has a line for each.
     """
 
     def __init__(self, field: str, problem: str, *, others: Sequence[OptimizationValidationError] = ()) -> None:
@@ -31,12 +31,12 @@ class OptimizationValidationError(OptimizationError, ValueError):
 
     @property
     def faults(self) -> tuple[OptimizationValidationError, ...]:
-        """Each fault alone, this one first."""
+        """All faults, each as an error of its own, this one first."""
         return (OptimizationValidationError(self.field, self.problem), *self.others)
 
 
 class Faults:
-    """Collects faults, to report all at once: `with faults:` keeps what is raised inside, the first of each field."""
+    """Collects faults to report them together: `with faults:` keeps those raised inside, the first of each field."""
 
     def __init__(self) -> None:
         self._found: dict[str, OptimizationValidationError] = {}
@@ -56,22 +56,22 @@ class Faults:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that have one."""
+        """The fields that have a fault."""
         return tuple(self._found)
 
     def refuse(self) -> None:
-        """Raise OptimizationValidationError with all that was found, if anything was."""
+        """Raise OptimizationValidationError with all faults, if there are any."""
         if self._found:
             raise self.refusal()
 
     def refusal(self) -> OptimizationValidationError:
-        """All that was found, which is at least one."""
+        """One error with all faults; there must be one."""
         first, *others = self._found.values()
         return OptimizationValidationError(first.field, first.problem, others=others)
 
 
 class OptimizationConflictError(OptimizationValidationError):
-    """The same id was recorded with other content."""
+    """The id is taken by a record with other content."""
 
 
 class OptimizationStoreError(OptimizationError):
@@ -79,19 +79,19 @@ class OptimizationStoreError(OptimizationError):
 
 
 class StoreUnavailableError(OptimizationStoreError):
-    """The store is unavailable for now: unreachable, locked, or out of space. Trying again may succeed."""
+    """The store is temporarily unavailable: unreachable, locked, or out of space. A retry may succeed."""
 
 
 class StaleAttemptError(OptimizationStoreError):
-    """The attempt lost its lease to another one: nothing of it was written."""
+    """Another attempt has taken over the lease: nothing was written."""
 
 
 class OptimizationStrategyError(OptimizationError):
-    """A strategy, objective or sampler that is unknown, or that broke its contract."""
+    """A strategy, objective or sampler is unknown, or broke its contract."""
 
 
 class OptimizationCoordinationError(OptimizationError):
-    """Claims, leases, nodes, and the Prefect server that runs the flows."""
+    """A claim, lease, node or Prefect server failed."""
 
 
 class OptimizationLifecycleError(OptimizationError):
@@ -99,7 +99,7 @@ class OptimizationLifecycleError(OptimizationError):
 
 
 class OptimizationStatisticsError(OptimizationError):
-    """A statistic that cannot be computed from what is recorded."""
+    """A statistic cannot be computed from the record."""
 
 
 class OptimizationHealthError(OptimizationError):
@@ -107,7 +107,7 @@ class OptimizationHealthError(OptimizationError):
 
 
 class OptimizationAPIError(OptimizationError):
-    """A request that cannot be answered. `code` is its HTTP status."""
+    """A request cannot be answered. `code` is the HTTP status."""
 
     def __init__(self, message: str, code: int = 400) -> None:
         super().__init__(message)
@@ -119,4 +119,4 @@ class OptimizationSyncError(OptimizationError):
 
 
 class OptimizationAlertError(OptimizationError):
-    """An alert, rule or channel that cannot be accepted or delivered."""
+    """An alert, rule or channel cannot be accepted, or an alert cannot be delivered."""

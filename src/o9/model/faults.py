@@ -1,9 +1,9 @@
-"""What Pydantic finds wrong with typed data, as O9's own error: all faults, each with field and remedy.
+"""Pydantic's validation errors as O9's own: all faults, each with its field and remedy.
 
 Contract. `validated(Model, data)` returns the model, or raises OptimizationValidationError with one fault for each
-wrong field: its path as written (`metadata.after[2]`), what was found there, and what is allowed. A validator of a
-model raises ValueError with the problem, or OptimizationValidationError for several, or for a field inside its own.
-Models of what people write have `extra="forbid"` and the types below, which convert nothing: "5" is no number.
+wrong field: its path as written (`metadata.after[2]`), the value, and what is allowed. A model's validator raises
+ValueError with the problem, or OptimizationValidationError for several faults or for a nested field. Models of files
+and requests forbid extra fields and use the types below, which convert nothing: "5" is not a number.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Typed(BaseModel):
-    """The base of models of what people write: unknown fields are faults, and instances are frozen."""
+    """The base of models of files and requests: unknown fields are faults, and instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
     @classmethod
     def remedy_of_unknown(cls, name: str) -> str | None:
-        """What to do about an unknown field; None: the message names the known ones."""
+        """What to do about an unknown field. None: the message names the known fields."""
         return None
 
 
 class KeptAsGiven:
-    """Annotates a mapping that is checked as `model` and described by its schema, but not converted."""
+    """Annotates a mapping that is validated as `model` and has its schema, but stays a mapping."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
@@ -74,7 +74,7 @@ class KeptAsGiven:
 
 @contextmanager
 def refusing(model: Any, data: Any, field: str = "") -> Iterator[None]:
-    """What Pydantic finds wrong inside, with `data`, is raised as `refusal_of` says it."""
+    """Re-raise a ValidationError about `data` as the OptimizationValidationError of `refusal_of`."""
     try:
         yield
     except ValidationError as error:
@@ -82,15 +82,15 @@ def refusing(model: Any, data: Any, field: str = "") -> Iterator[None]:
 
 
 def validated(model: type[M], data: Any, *, field: str = "", context: Any = None) -> M:
-    """`data`, the value of `field`, as a `model`. Raises OptimizationValidationError with all faults."""
+    """Return `data`, the value of `field`, as a `model`. Raises OptimizationValidationError with all faults."""
     with refusing(model, data, field):
         return model.model_validate(data, context=context)
 
 
 def refusal_of(details: Sequence[ErrorDetails], model: Any, data: Any, field: str = "") -> OptimizationValidationError:
-    """All that Pydantic found wrong with `data`, of each field once. `model`: a model, or an annotation of models.
+    """Return one error with all faults that Pydantic found in `data`, one for each field.
 
-    field: what the data are the value of.
+    model: a model, or an annotation of models. field: the field whose value `data` is.
     """
     paths = [_path_of(each, data) for each in details]
     expected: dict[Path, list[str]] = {}
@@ -99,7 +99,7 @@ def refusal_of(details: Sequence[ErrorDetails], model: Any, data: Any, field: st
             expected.setdefault(path, []).append(_EXPECTED[detail["type"]].format_map(detail.get("ctx", {})))
     faults = Faults()
     for detail, path in zip(details, paths, strict=True):
-        # Of a union that has an alternative with faults deeper inside, that one was meant.
+        # In a union, the alternative whose faults lie deeper was meant.
         is_other = detail["type"] in _EXPECTED or detail["type"] in _CHOICES
         if is_other and any(other[: len(path)] == path and other != path for other in paths):
             continue
@@ -109,12 +109,12 @@ def refusal_of(details: Sequence[ErrorDetails], model: Any, data: Any, field: st
 
 
 def joined(field: str, inside: str) -> str:
-    """The path of what is `inside` a field: `metadata` and `after[2]` make `metadata.after[2]`."""
+    """Join a field and a path inside it: `metadata` and `after[2]` make `metadata.after[2]`."""
     return f"{field}{'' if not field or not inside or inside.startswith('[') else '.'}{inside}"
 
 
 def written_path(path: Path) -> str:
-    """`metadata.after[2]`; a name that is no identifier stands as it is, on one line."""
+    """The path as text, `metadata.after[2]`; names are shown on one line."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{on_one_line(part)}" for part in path)
     return text.removeprefix(".")
 
@@ -128,7 +128,7 @@ def kind_of(value: Any) -> str:
 
 
 def remedy_for(value: Any) -> str:
-    """How to turn a Python value into something that JSON can hold."""
+    """How to turn a Python value into JSON."""
     if hasattr(value, "ndim"):
         return "convert it with .item()" if value.ndim == 0 else "convert it with .tolist()"
     if hasattr(value, "isoformat"):
@@ -192,7 +192,7 @@ def _faults_of(
 
 
 def _path_of(detail: ErrorDetails, data: Any) -> Path:
-    """Where in `data` the fault is. Pydantic's own path also has the names of alternatives."""
+    """The path of the fault in `data`. Pydantic's own path also names the alternatives of unions."""
     path: list[str | int] = []
     inside: Any = data if isinstance(data, (list, tuple, Mapping)) else ()
     for part in detail["loc"]:
@@ -206,7 +206,7 @@ def _path_of(detail: ErrorDetails, data: Any) -> Path:
 
 
 def _models_at(model: Any, path: Path, location: Path) -> list[type[BaseModel]]:
-    """The models possible at `path`: of a union the one that Pydantic's own path names, else all alternatives."""
+    """The models at `path`: of a union the alternative that Pydantic's path names, else all of them."""
     models = list(_models_in(model))
     for part in path:
         fields = [_fields(each)[part] for each in models if part in _fields(each)]
@@ -258,5 +258,5 @@ _LIMITS = {
     "string_too_long": "{size:,} characters; at most {max_length:,} allowed",
     "too_short": "{size:,} items; at least {min_length:,} needed",
     "too_long": "{size:,} items; at most {max_length:,} allowed",
-    "string_unicode": "it holds half a character (a surrogate); take that out",
+    "string_unicode": "it contains an unpaired surrogate; remove it",
 }

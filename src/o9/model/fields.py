@@ -1,7 +1,7 @@
-"""The types of an optimization's fields, with their limits: the one place that says what each may hold.
+"""The types of an optimization's fields, with their limits.
 
-The data classes, `OptimizationSpec` and the API's schemas are made of them. They convert nothing: what passes is stored
-and read back as it was, with tuples as lists. Refusals name the remedy (`o9.model.faults`).
+The data classes, `OptimizationSpec` and the API's schemas are made of them. They convert nothing: valid values are
+stored and read back unchanged, except that tuples become lists. Error messages name the remedy (`o9.model.faults`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
 
 
 def _forbidden(text: str, characters: re.Pattern[str]) -> str:
-    """The problem, with the first of these characters that is in it; "" where there is none."""
+    """The problem, naming the first of the characters that `text` contains; "" if it contains none."""
     if (found := characters.search(text)) is None:
         return ""
     name = f"U+{ord(found[0]):04X}"
     is_surrogate = "\ud800" <= found[0] <= "\udfff"
-    what = f"half a character (the surrogate {name})" if is_surrogate else f"the control character {name}"
-    return f"it holds {what}; take that out"
+    what = "unpaired surrogate" if is_surrogate else "control character"
+    return f"it contains the {what} {name}; remove it"
 
 
 def _without(characters: re.Pattern[str]) -> AfterValidator:
@@ -53,15 +53,15 @@ def _without(characters: re.Pattern[str]) -> AfterValidator:
 
 
 def not_blank(text: str) -> str:
-    """`text`; raises ValueError where there is nothing but blanks."""
+    """Return `text`; raise ValueError if it is blank."""
     if not text.strip():
-        raise ValueError("it is empty; give a text that is not only blanks")
+        raise ValueError("it is empty; give a text that is not blank")
     return text
 
 
 def _in_a_path(text: str) -> str:
     if text != text.strip():
-        raise ValueError(f"{text!r} begins or ends with a blank; take that out")
+        raise ValueError(f"{text!r} begins or ends with a blank; remove it")
     if "/" in text or text in (".", ".."):
         raise ValueError(f"{text!r} cannot be part of a URL's path; use '-' instead of '/'")
     return text
@@ -136,9 +136,9 @@ JsonList = Annotated[list[Any], _json(list, tuple)]
 
 
 def _check_json(value: Any, depth: int, budget: Iterator[int]) -> None:
-    """Raises OptimizationValidationError for the first value inside that JSON cannot hold, ValueError for the whole.
+    """Raise OptimizationValidationError for a nested value that is not JSON, ValueError for the whole.
 
-    budget: each value takes a byte at least, so that what refers to itself many times over ends, too.
+    budget: each value takes at least one byte, so that the check of a value that contains itself ends.
     """
     if next(budget, None) is None:
         raise _too_large(f"over {JSON_LIMIT_BYTES:,} values")
@@ -168,7 +168,7 @@ def _check_json(value: Any, depth: int, budget: Iterator[int]) -> None:
 
 def _check_key(key: Any) -> None:
     if not isinstance(key, str):
-        raise OptimizationValidationError("", f"the key is {kind_of(key)}, and JSON's keys are texts; give text")
+        raise OptimizationValidationError("", f"the key is {kind_of(key)}, and JSON's keys are text; give text")
     if problem := _forbidden(key, _NOT_IN_JSON):
         raise OptimizationValidationError("", problem)
 

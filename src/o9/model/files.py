@@ -1,4 +1,4 @@
-"""Files of the record, its copies and reports: readable by their owner alone."""
+"""Creating files that only their owner can read: the record, its copies and reports."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 
 
 def private(path: str, flags: int) -> int:
-    """For `open(…, opener=private)`: a file that it creates has the mode 0600; an existing one keeps its own.
+    """An `opener` for `open`: a new file gets the mode 0600; an existing one keeps its mode.
 
-    Run by root, it gives what it creates to the folder's owner, as SQLite does with the files beside a database: else
+    Run by root, it gives a new file to the folder's owner, as SQLite does with the files beside a database. Otherwise
     `sudo o9 …` would lock users out of their own folders.
     """
     try:
@@ -19,6 +19,6 @@ def private(path: str, flags: int) -> int:
     if os.geteuid() == 0:
         folder = os.stat(os.path.dirname(os.path.abspath(path)))
         if folder.st_uid != 0:
-            with contextlib.suppress(OSError):  # of file systems without owners; the file then stays root's
+            with contextlib.suppress(OSError):  # on file systems without owners, the file stays root's
                 os.fchown(descriptor, folder.st_uid, folder.st_gid)
     return descriptor

@@ -1,7 +1,7 @@
-"""`metadata.hold_out`: which of an objective's periods no sampler may see. Pure; runs in child processes too.
+"""`metadata.hold_out`: the periods that no sampler may see. Pure; used in child processes, too.
 
-Contract. `parse_hold_out` checks what somebody typed. `HoldOut.before` says how many periods come before the cut; it
-raises CutError, with the remedy, where that is not known or leaves too few on one side.
+Contract. `parse_hold_out` validates the value. `HoldOut.before` returns the number of periods before the cut; it raises
+CutError, with the remedy, if that is unknown or leaves too few periods on one side.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the best and its baseline earned on held-out periods, with dates; or `error`, why that is unknown."""
+    """The returns of the best trial and its baseline on held-out periods, with dates; or an `error`."""
 
     returns: tuple[float, ...] | None = None
     baseline: tuple[float, ...] | None = None
@@ -36,30 +36,30 @@ class HeldOut:
 
 
 class CutError(Exception):
-    """These periods cannot be cut as `metadata.hold_out` says; says why, and what to do."""
+    """The periods cannot be cut as `metadata.hold_out` says; the message has the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """The last part of the periods. value: a share of them; by date, the first day (ISO); or how many years."""
+    """The last part of the periods. value: a share of them, the first day (ISO), or a number of years, by `kind`."""
 
     kind: Literal["share", "date", "years"]
     value: Any
 
     def before(self, periods: int, periods_per_year: float | None, dates: Sequence[float] | None) -> int:
-        """How many of `periods` come before the cut. `dates`: of each period, seconds since 1970 in order."""
+        """The number of periods before the cut. dates: of each period, ascending, in seconds since 1970."""
         if self.kind == "date":
             if dates is None:
                 raise CutError(
                     f"{FIELD} is a date, and the objective gives no dates: give Evaluation(…, dates=…), one for each "
-                    "return, returns as a pandas Series with its index, or a share"
+                    "return, or returns as a pandas Series with dates as its index; or hold out a share"
                 )
             before = bisect_left(dates, second_of(self.value))
         elif self.kind == "years":
             if periods_per_year is None:
                 raise CutError(
                     f"{FIELD} gives years, and the objective does not say how many periods a year has: give "
-                    "Evaluation(…, periods_per_year=252), or a share"
+                    "Evaluation(…, periods_per_year=252), or hold out a share"
                 )
             before = periods - round(self.value * periods_per_year)
         else:
@@ -73,12 +73,12 @@ class HoldOut:
         return before
 
     def to_json(self) -> dict[str, float | str]:
-        """What is kept of it in a checkpoint."""
+        """The form that a checkpoint keeps."""
         return {self.kind: self.value}
 
 
 def parse_hold_out(raw: Any) -> HoldOut | None:
-    """The hold-out that was typed; None for none. Raises ValueError with what is allowed."""
+    """Read the value of `metadata.hold_out`. Raises ValueError with the allowed forms."""
     if raw is None or isinstance(raw, HoldOut):
         return raw
     kind, value = "share", raw

@@ -1,7 +1,7 @@
-"""Structured logs: text, or one JSON object a line, with the ids of what is being worked on.
+"""Structured logs: text, or one JSON object a line, with the ids of the optimization, attempt and step.
 
-Passwords in URLs are hidden, also in what libraries raised. O9 logs under the logger `o9` and, as a library, shows
-nothing by itself: `configure_logging` is for programs.
+Passwords in URLs are hidden, also in exceptions of libraries. O9 logs to the logger `o9`, and shows nothing by itself:
+programs call `configure_logging`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT.addHandler(logging.NullHandler())
 
 @contextmanager
 def bound(**ids: Any) -> Iterator[None]:
-    """Add ids, `optimization=…, attempt=…`, to all log records made inside, in this task or thread."""
+    """Add ids, such as `optimization=…, attempt=…`, to all log records of this task or thread."""
     token = _ids.set({**_ids.get(), **ids})
     try:
         yield
@@ -34,12 +34,12 @@ def bound(**ids: Any) -> Iterator[None]:
 
 
 def bound_ids() -> dict[str, Any]:
-    """The ids bound here. To log with them from another thread: `extra={"o9": ids}`."""
+    """The ids that are bound here. Log with them from another thread by `extra={"o9": ids}`."""
     return _ids.get()
 
 
 def configure_logging(level: str | None = None, format: str | None = None, stream: IO[str] | None = None) -> None:
-    """Show O9's logs on `stream` (stderr); None takes level and format from the settings. May be called again."""
+    """Show O9's logs on `stream` (stderr). None takes level or format from the settings. May be called again."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if (format or settings().log_format) == "json" else TextFormatter())
     handler.set_name("o9")
@@ -47,7 +47,7 @@ def configure_logging(level: str | None = None, format: str | None = None, strea
         ROOT.removeHandler(old)
     handler.setLevel(level or settings().log_level)
     ROOT.addHandler(handler)
-    # What the stream shows is the handler's affair: Prefect's record of a run's logs keeps the settings' level.
+    # The handler's level filters the stream alone: Prefect's log of a run keeps the level of the settings.
     ROOT.setLevel(min(handler.level, logging.getLevelNamesMapping()[settings().log_level]))
     ROOT.propagate = False
 
@@ -63,7 +63,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, the ids, and the exception where there is one."""
+    """One object a line: time, level, logger, message, the ids, and the exception, if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -80,5 +80,5 @@ class JsonFormatter(logging.Formatter):
 
 
 def ids_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The ids that were bound where the record was logged."""
+    """The ids of a log record."""
     return {**bound_ids(), **getattr(record, "o9", {})}

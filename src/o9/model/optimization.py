@@ -1,7 +1,7 @@
-"""The data classes that users hold: the state of one optimization, its metrics, alerts and health reports.
+"""The public data classes: the state of an optimization, its metrics, alerts and health reports.
 
-Plain data, no I/O. Datetimes are aware and in UTC; a naive one that a user gives is taken as local time.
-`to_dict` gives JSON-ready values, `from_dict` is its inverse. `o9.model.validation` says what is acceptable.
+Plain data, no I/O. Datetimes are aware and in UTC; a naive one is taken as local time. `to_dict` gives JSON-ready
+values, and `from_dict` is its inverse. `o9.model.validation` validates them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from o9.model.strategy import DEMONSTRATION, PLACEBO
 
 
 def utc_now() -> datetime:
-    """The present time, aware, in UTC."""
+    """The current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -51,7 +51,7 @@ class _Record:
     @classmethod
     @cache
     def _coerced(cls) -> list[tuple[str, Any, bool]]:
-        """The fields that hold an enum or a datetime: name, type, and whether they may be None."""
+        """The fields of an enum or datetime type: name, type, and whether None is allowed."""
         hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(cls).items()}
         return [
             (name, kind, NoneType in kinds)
@@ -94,10 +94,10 @@ class _Record:
 
 @dataclass
 class OptimizationState(_Record):
-    """Everything that is known of one optimization.
+    """The whole state of one optimization.
 
-    `progress` is 0.0 to 1.0; `cpu_usage` percent of one core; `memory_usage` MiB; `execution_time` seconds spent
-    running. `metadata` says what to optimize: strategy, objective, search_space, direction, sampler, seed, …
+    `progress` is between 0.0 and 1.0, `cpu_usage` in percent of one core, `memory_usage` in MiB, and `execution_time`
+    in seconds of running. `metadata` says what to optimize: strategy, objective, search_space, direction, sampler, …
     """
 
     optimization_id: Id
@@ -138,22 +138,22 @@ def strategy_of(metadata: Mapping[str, Any]) -> str:
 
 
 def series_of(state: OptimizationState) -> str:
-    """The recurring optimization that it is a run of; of any other its name."""
+    """The series that it is a run of; the name of an optimization that does not recur."""
     return str(state.metadata.get("series") or state.name or state.optimization_id)
 
 
 def is_placebo(metadata: Mapping[str, Any]) -> bool:
-    """Is it a search on data without an edge? Its result says nothing about a strategy."""
+    """Whether it is a placebo run: a search on data without an edge."""
     return "placebo_of" in metadata
 
 
 def baseline_of(state: OptimizationState) -> float | None:
-    """Its `baseline_performance`; None where it has none, since 0.0 is only the field's default."""
+    """The `baseline_performance`, or None if none was given: 0.0 is also the field's default."""
     return _figure(state, "baseline_performance")
 
 
 def target_of(state: OptimizationState) -> float | None:
-    """Its `target_performance`; None where it has none."""
+    """The `target_performance`, or None if none was given."""
     return _figure(state, "target_performance")
 
 
@@ -162,13 +162,13 @@ def _figure(state: OptimizationState, name: str) -> float | None:
     return value if value or name in state.metadata.get(GIVEN, ()) else None
 
 
-GIVEN = "given"  # the key of the metadata that says which of the two figures below are 0 and are meant
+GIVEN = "given"  # the metadata key that lists those of FIGURES that were explicitly given as 0
 FIGURES = ("baseline_performance", "target_performance")
 
 
 @dataclass
 class OptimizationMetrics(_Record):
-    """One measurement of a running optimization. What could not be measured is None, never a guess."""
+    """One measurement of a running optimization. A figure that was not measured is None."""
 
     optimization_id: str
     timestamp: datetime
@@ -190,7 +190,7 @@ class OptimizationMetrics(_Record):
 
 @dataclass
 class OptimizationAlert(_Record):
-    """Something that a person should know."""
+    """An alert for people, usually about one optimization."""
 
     alert_id: Id
     optimization_id: Id | Literal[""]
@@ -205,9 +205,9 @@ class OptimizationAlert(_Record):
 
 @dataclass
 class OptimizationHealthReport(_Record):
-    """Four judgements with their scores (0.0 to 1.0), and what to do.
+    """Four statuses with their scores (0.0 to 1.0), issues and recommendations.
 
-    suspend: why it must not run now; a health rule sets it, and thereby suspends the optimization.
+    suspend: a health rule sets it to a reason to suspend the optimization.
     """
 
     optimization_id: str
@@ -227,7 +227,7 @@ class OptimizationHealthReport(_Record):
 
 
 def moment_of(value: Any) -> datetime:
-    """A datetime or an ISO 8601 text in UTC. Raises ValueError."""
+    """Convert a datetime or an ISO 8601 text to UTC. Raises ValueError."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -242,7 +242,7 @@ def moment_of(value: Any) -> datetime:
 
 
 def member(kind: type[Enum], value: Any) -> Any:
-    """The member of `kind` with this value, or with this name in any case (`high` for HIGH). Raises ValueError."""
+    """Return the member of `kind` with this value or this name, in any case (`high` for HIGH). Raises ValueError."""
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
             return kind(value)

@@ -1,11 +1,11 @@
-"""What may be tried: `metadata.search_space`, read once into typed, immutable parameters.
+"""The search space, `metadata.search_space`, as typed, immutable parameters.
 
 Contract. `SearchSpace.parse` takes a mapping of names to parameters, or a list of parameters with names, of the types
-int, float and categorical. A refusal is an OptimizationValidationError with all faults, each with its path. Parameters
-are sorted by name, so that a space means the same in whichever order a store or a file gives it. Optuna sees only the
-index of a categorical's value: `1`, `1.0` and `True` stay three choices, and a list or a mapping may be one. It sees
-the index of a float with a step as well, so that values are the decimals as written (0.3, not 0.30000000000000004).
-Optuna is imported only where it samples.
+int, float and categorical. It raises OptimizationValidationError with all faults and their paths. Parameters are sorted
+by name, so that the order in a store or a file has no effect. Optuna sees only the index of a categorical choice, so
+`1`, `1.0` and `True` are three choices, and a list or a mapping may be a choice. It also sees only the index of a float
+with a step, so that values are the decimals as written (0.3, not 0.30000000000000004). Optuna is imported only to
+sample.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FIELD = "metadata.search_space"
-LARGEST_INT = 2**53  # beyond it two neighbouring integers share one float64, in which samplers compute
-LARGEST_RATIO = 1e12  # beyond it float64 cannot tell the points of a step's grid apart reliably
+LARGEST_INT = 2**53  # samplers compute in float64, which cannot distinguish larger neighbouring integers
+LARGEST_RATIO = 1e12  # of a bound to a step; float64 cannot reliably distinguish the points of a finer grid
 
 
 class _Named(Typed):
-    name: Annotated[Text, Storable] = Field("", description="In a list; in a mapping the key is the name.")
+    name: Annotated[Text, Storable] = Field("", description="Needed in a list; in a mapping, the key is the name.")
 
     def to_dict(self) -> dict[str, Any]:
-        """With every default written out."""
+        """The parameter with all defaults written out."""
         return self.model_dump(exclude={"name"})
 
     def named(self, name: str) -> Self:
@@ -45,27 +45,27 @@ class _Named(Typed):
 
 
 class _Range(_Named):
-    """Shared by both types of numbers."""
+    """The base of both numeric parameters."""
 
     def _check_range(self, low: float, high: float, step: float | None, log: bool) -> None:
         if low > high:
-            raise OptimizationValidationError("low", f"{low!r} is above high, {high!r}; exchange them")
+            raise OptimizationValidationError("low", f"{low!r} is above high, {high!r}; swap them")
         if log and low <= 0:
-            raise OptimizationValidationError("low", f"{low!r} has no logarithm; give a low above 0 or drop log")
+            raise OptimizationValidationError("low", f"{low!r} has no logarithm; give a low above 0, or remove log")
         if log and step is not None and not (isinstance(low, int) and step == 1):
-            raise OptimizationValidationError("step", "step and log exclude each other; drop one of them")
+            raise OptimizationValidationError("step", "step and log exclude each other; remove one of them")
 
 
 Bound = Annotated[Whole, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
 
 
 class IntParameter(_Range):
-    """An integer from `low` to `high`, both included, `step` apart or on a logarithmic scale."""
+    """An integer from `low` to `high`, both included, in steps of `step` or on a logarithmic scale."""
 
     type: Literal["int"]
     low: Bound
     high: Bound
-    step: Bound = Field(1, gt=0, description="From one value to the next.")
+    step: Bound = Field(1, gt=0, description="The distance between two values.")
     log: Flag = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ class IntParameter(_Range):
         return self
 
     def named(self, name: str) -> Self:
-        # Samplers warn of a last step that overshoots; the reachable end is what the space holds.
+        # Samplers warn if the last step overshoots `high`, so lower it to the last reachable value.
         high = self.low + (self.high - self.low) // self.step * self.step
         return self.model_copy(update={"name": name, "high": high})
 
@@ -104,12 +104,12 @@ class IntParameter(_Range):
 
 
 class FloatParameter(_Range):
-    """A float from `low` to `high`, both included; on the grid of `step`, or on a logarithmic scale."""
+    """A float from `low` to `high`, both included, in steps of `step`, continuous, or on a logarithmic scale."""
 
     type: Literal["float"]
     low: Figure
     high: Figure
-    step: Figure | None = Field(None, gt=0, description="From one value to the next; left out, every value counts.")
+    step: Figure | None = Field(None, gt=0, description="The distance between two values. Default: continuous.")
     log: Flag = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
@@ -118,11 +118,11 @@ class FloatParameter(_Range):
         if not math.isfinite(self.high - self.low):
             raise OptimizationValidationError("high", "the range from low to high is too wide for a float")
         if self.step is not None and max(abs(self.low), abs(self.high)) / self.step > LARGEST_RATIO:
-            raise OptimizationValidationError("step", f"{self.step!r} is too fine beside bounds of this size")
+            raise OptimizationValidationError("step", f"{self.step!r} is too small for bounds of this size")
         return self
 
     def grid_size(self) -> int | None:
-        """How many values it has; None where it has no step and is continuous."""
+        """The number of values; None if it is continuous."""
         if self.step is None:
             return 1 if self.low == self.high else None
         return self._steps + 1
@@ -147,7 +147,7 @@ class FloatParameter(_Range):
     def from_optuna(self, value: Any) -> float:
         if self.step is not None:
             return self.grid_value(int(value))
-        # exp(log(low)) may lie one bit outside.
+        # exp(log(low)) may be one bit out of range.
         return min(max(float(value), self.low), self.high)
 
     def to_optuna(self, value: Any) -> float:
@@ -155,7 +155,7 @@ class FloatParameter(_Range):
 
     @property
     def _steps(self) -> int:
-        """Whole steps from low to high, in decimal as written, so that 0.1 goes three times into 0.3."""
+        """The number of whole steps from low to high, in decimal arithmetic: 0.1 fits three times into 0.3."""
         return int((Decimal(str(self.high)) - Decimal(str(self.low))) // Decimal(str(self.step)))
 
     def _position(self, value: float) -> int:
@@ -163,7 +163,7 @@ class FloatParameter(_Range):
 
 
 class CategoricalParameter(_Named):
-    """One of `choices`, distinguished by how JSON writes them."""
+    """One of `choices`, which are distinguished by their JSON."""
 
     type: Literal["categorical"]
     choices: JsonList = Field(min_length=1, description="Any JSON values.", examples=[["sma", "ema"]])
@@ -175,7 +175,7 @@ class CategoricalParameter(_Named):
         seen: set[str] = set()
         for index, text in enumerate(texts):
             if text in seen:
-                raise OptimizationValidationError(f"[{index}]", f"{text:.80} is there twice; drop one of them")
+                raise OptimizationValidationError(f"[{index}]", f"{text:.80} is a duplicate; remove it")
             seen.add(text)
         return [json.loads(text) for text in texts]
 
@@ -213,14 +213,14 @@ _Parameter = Annotated[Parameter, Field(discriminator="type")]
 
 def _names(read: dict[str, Parameter] | list[Parameter]) -> dict[str, Parameter] | list[Parameter]:
     if not read:
-        raise ValueError("it is empty; give at least one parameter to search")
+        raise ValueError("it is empty; give at least one parameter")
     names = [each.name for each in read] if isinstance(read, list) else []
     seen: set[str] = set()
     for index, name in enumerate(names):
         if not name.strip():
             raise OptimizationValidationError(f"[{index}].name", "it is missing; in a list each parameter has a name")
         if name in seen:
-            raise OptimizationValidationError(f"[{index}].name", f"there is another {name!r:.80}")
+            raise OptimizationValidationError(f"[{index}].name", f"{name!r:.80} is a duplicate; rename it")
         seen.add(name)
     return read
 
@@ -246,13 +246,13 @@ class SearchSpace:
 
     @classmethod
     def parse(cls, raw: Any, field: str = FIELD) -> SearchSpace:
-        """Read `metadata.search_space`. Raises OptimizationValidationError with all that is wrong."""
+        """Read `metadata.search_space`. Raises OptimizationValidationError with all faults."""
         with refusing(Parameter, raw, field):
             return cls.of(_SPACE.validate_python(raw))
 
     @classmethod
     def of(cls, read: dict[str, Parameter] | list[Parameter]) -> SearchSpace:
-        """What `metadata.search_space` holds, once it is read."""
+        """The space of validated parameters."""
         named = read if isinstance(read, dict) else {each.name: each for each in read}
         return cls(tuple(named[name].named(name) for name in sorted(named)))
 
@@ -261,22 +261,22 @@ class SearchSpace:
         return tuple(parameter.name for parameter in self.parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """The space with every default written out; `parse` reads it back."""
+        """The space with all defaults written out; `parse` reads it back."""
         return {parameter.name: parameter.to_dict() for parameter in self.parameters}
 
     def digest(self) -> str:
-        """A short name for exactly this space: equal spaces, however written, have equal digests."""
+        """A hash of the space: equal spaces, however they are written, have equal digests."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
     def contains(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether this is a full set of parameters, each inside its bounds and on its grid."""
+        """Whether `parameters` is a complete set, each value in range and on its grid."""
         return parameters.keys() == set(self.names) and all(
             parameter.contains(parameters[parameter.name]) for parameter in self.parameters
         )
 
     def within(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the parameters that it contains; they may be no full set."""
+        """Those of `parameters` that are in the space; the set may be incomplete."""
         return {
             each.name: parameters[each.name]
             for each in self.parameters
@@ -284,11 +284,11 @@ class SearchSpace:
         }
 
     def grid_size(self) -> int:
-        """How many different sets there are. Raises OptimizationValidationError for a float without a step."""
+        """The number of different sets. Raises OptimizationValidationError for a float without a step."""
         return math.prod(self._grid_sizes())
 
     def grid_point(self, index: int) -> dict[str, Any]:
-        """Set number `index` of the grid, 0 to `grid_size() - 1`; the last parameter by name varies fastest."""
+        """The set at `index` of the grid, 0 to `grid_size() - 1`; the last parameter by name varies fastest."""
         point: dict[str, Any] = {}
         for parameter, size in zip(reversed(self.parameters), reversed(self._grid_sizes()), strict=True):
             index, position = divmod(index, size)
@@ -300,11 +300,11 @@ class SearchSpace:
         return {parameter.name: parameter.distribution() for parameter in self.parameters}
 
     def from_optuna(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Optuna's values to ours: plain int and float, and whatever JSON value a choice is."""
+        """Convert Optuna's values to ours: int, float, or the JSON value of a choice."""
         return {parameter.name: parameter.from_optuna(chosen[parameter.name]) for parameter in self.parameters}
 
     def to_optuna(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Our values to Optuna's; the inverse of `from_optuna`, for parameters that the space contains."""
+        """Convert our values to Optuna's: the inverse of `from_optuna`, for parameters in the space."""
         return {each.name: each.to_optuna(parameters[each.name]) for each in self.parameters if each.name in parameters}
 
     def _grid_sizes(self) -> list[int]:
@@ -314,22 +314,22 @@ class SearchSpace:
             if size is None:
                 raise OptimizationValidationError(
                     f"{FIELD}.{parameter.name}.step",
-                    "the grid sampler needs a step for every float; give one, or take another sampler",
+                    "the grid sampler needs a step for each float; give one, or choose another sampler",
                 )
             sizes.append(size)
         return sizes
 
 
 def as_json(value: Any) -> str:
-    """The one way to write `value`. Raises TypeError or ValueError for what JSON cannot hold."""
+    """The canonical JSON of `value`. Raises TypeError or ValueError if JSON cannot hold it."""
     return json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
 
 
 def is_int(value: Any) -> bool:
-    """Whether it is a whole number; True and False are not."""
+    """Whether it is an int; a bool is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is an int or a float; True and False are not."""
+    """Whether it is an int or a float; a bool is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Settings: arguments win over the environment (`O9_…`), the environment over a `.env` file."""
+"""Settings: arguments override the environment (`O9_…`), which overrides a `.env` file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", re.ASCII)
 
 
 class Settings(BaseSettings):
-    """What can be set from outside; each field's variable is `O9_` and its name in capitals."""
+    """All settings; the environment variable of each field is `O9_` and its name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="O9_", env_file=".env", extra="ignore")
 
@@ -33,23 +33,27 @@ class Settings(BaseSettings):
     )
     store_durability: Literal["process", "power"] = Field(
         "process",
-        description="what an acknowledged write in SQLite survives: the death of any process, or also a power cut",
+        description="what an acknowledged write in SQLite survives: process, the death of any process; power, also a "
+        "power cut",
     )
     allowed_imports: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="module prefixes, separated by commas, that may be named; empty: none by a request, any by others",
+        description="module prefixes, separated by commas, whose functions and classes may be named; empty: none by a "
+        "request, any by commands and programs",
     )
     task_runner: str = Field(
         "",
         description="the import path of a Prefect task runner on which trials are evaluated, such as "
         "prefect_dask:DaskTaskRunner; empty: this machine",
     )
-    lease_seconds: float = Field(30.0, ge=1.0, le=86_400.0, description="a lease's life; renewed every third of it")
+    lease_seconds: float = Field(
+        30.0, ge=1.0, le=86_400.0, description="how long a lease lasts; it is renewed every third of that"
+    )
     memory_reserve_mib: float = Field(
-        128.0, ge=0.0, allow_inf_nan=False, description="MiB of memory that stay free, else O9 suspends; 0: none"
+        128.0, ge=0.0, allow_inf_nan=False, description="MiB of memory to keep free by suspending; 0: none"
     )
     disk_reserve_mib: float = Field(
-        128.0, ge=0.0, allow_inf_nan=False, description="MiB of disk that stay free, else O9 suspends; 0: none"
+        128.0, ge=0.0, allow_inf_nan=False, description="MiB of disk to keep free by suspending; 0: none"
     )
     node_id: str = Field(
         default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}", description="this node's name"
@@ -58,22 +62,26 @@ class Settings(BaseSettings):
         0.0,
         ge=0.0,
         allow_inf_nan=False,
-        description="how many days after its end an optimization is kept when the history is pruned; 0: for ever",
+        description="the days for which pruning keeps an optimization that has ended; 0: for ever",
     )
-    spool_folder: str = Field("~/.local/state/o9/spool", description="where states wait for a store that is away")
+    spool_folder: str = Field(
+        "~/.local/state/o9/spool", description="where states of Prefect wait while the store is unavailable"
+    )
     api_host: str = Field("127.0.0.1", description="the loopback address or name that `o9 serve` listens on")
-    api_port: int = Field(8420, ge=0, le=65535, description="the port that `o9 serve` listens on; 0: one that is free")
+    api_port: int = Field(8420, ge=0, le=65535, description="the port that `o9 serve` listens on; 0: any free port")
     public_url: str = Field(
         "",
-        description="the address at which people reach the HTTP of `o9 serve`, such as https://o9.desk.example, for "
-        "links to reports; empty: no links",
+        description="the address at which people reach `o9 serve`, such as https://o9.desk.example, for links to "
+        "reports; empty: no links",
     )
     api_rate_limit: str = Field(
-        DEFAULT_RATE_LIMIT, description="how many requests each client may send; several limits are separated by ;"
+        DEFAULT_RATE_LIMIT, description="the requests that each client may send; separate several limits by ;"
     )
     alerts_file: str = Field("", description="a YAML file that says who is notified of which alerts, and when")
     alerts_log: str = Field("~/.local/state/o9/alerts.log", description="where the alerts' channel `file` writes")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="lowest logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="the lowest level that is logged"
+    )
     log_format: Literal["text", "json"] = Field("text", description="json gives one object a line")
 
     @field_validator("allowed_imports", mode="before")
@@ -90,7 +98,7 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         if value and not _ADDRESS.fullmatch(value):
-            raise ValueError("it is no address such as https://o9.desk.example, without a password and a query")
+            raise ValueError("expected an address such as https://o9.desk.example, without a password and a query")
         return value.rstrip("/")
 
     @field_validator("log_level", mode="before")
@@ -100,21 +108,21 @@ class Settings(BaseSettings):
 
 
 def checked_rate_limit(text: str) -> str:
-    """`text`; raises ValueError where the library `limits` does not read it."""
+    """Return `text`; raise ValueError if it is not in the notation of the library `limits`."""
     from limits import parse_many  # here, since few programs need it
 
     try:
         parse_many(text)
     except (TypeError, ValueError):
-        raise ValueError(f"{text!r:.80} is no limit such as 100/minute or 10/second;1000/hour") from None
+        raise ValueError(f"{text!r:.80} is not a limit such as 100/minute or 10/second;1000/hour") from None
     return text
 
 
 @cache
 def settings() -> Settings:
-    """The process's settings, read once. `settings.cache_clear()` reads them again.
+    """The settings of this process, read once; `settings.cache_clear()` makes the next call read them again.
 
-    Raises OptimizationValidationError, naming the variable.
+    Raises OptimizationValidationError that names the variables.
     """
     try:
         return Settings()
@@ -129,6 +137,6 @@ def settings() -> Settings:
 
 
 def report_page(optimization_id: str) -> str:
-    """The address at which `o9 serve` answers with its report; empty where O9_PUBLIC_URL is not set."""
+    """The address of the optimization's report; empty if O9_PUBLIC_URL is not set."""
     root = settings().public_url
     return f"{root}/api/v1/optimizations/{quote(optimization_id, safe='')}/report" if root else ""

@@ -1,9 +1,9 @@
-"""The one specification of an optimization, as Pydantic models.
+"""The specification of an optimization, as Pydantic models.
 
-Contract. Run files, HTTP bodies, Prefect's form and the documentation read these models, and nothing else lists the
+Contract. Run files, HTTP bodies, Prefect's form and the documentation use these models, and nothing else lists the
 fields of an optimization or the keys of its metadata. `OptimizationSpec.parse` raises OptimizationValidationError with
-all faults; `to_state` makes the OptimizationState that is submitted. Metadata are kept as they were given. Checks that
-need the objective or the strategy are in `o9.strategies`.
+all faults; `to_state` makes the OptimizationState to submit. Metadata are stored as they were given. Checks that need
+the objective or the strategy are in `o9.strategies`.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ UNKNOWN_SHOWN = 20
 class Role(Enum):
     """What a key of the metadata affects, which decides when it may change and what a retry keeps."""
 
-    SEARCH = "what the trials depend on: another value, and they would be another search's"
+    SEARCH = "the trials depend on it: it may change only before the first attempt"
     SUBMISSION = "fixed at submission"
-    LATER = "may change until the end: no trial depends on it"
+    LATER = "no trial depends on it: it may change until the end"
     WORDS = "may change at any time"
-    RECORDED = "written by O9; nobody types it"
+    RECORDED = "written by O9, not by users"
 
 
 def _each_once(ids: list[str]) -> list[str]:
     if len(set(ids)) < len(ids):
-        raise ValueError("it names one more than once; name each once")
+        raise ValueError("it contains a duplicate; name each id once")
     return ids
 
 
@@ -84,14 +84,14 @@ _HoldOut = Annotated[
 
 
 class WarmStart(Typed):
-    """The run whose best parameters are tried first, and these."""
+    """The run whose best parameters are tried first, and those parameters."""
 
     optimization_id: Id
     parameters: JsonObject
 
 
 class Metadata(Typed):
-    """What to optimize, and how. Other keys are refused, unless the strategy declares them."""
+    """What to optimize, and how. Other keys are refused unless the strategy declares them."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -100,24 +100,24 @@ class Metadata(Typed):
 
     objective: Annotated[Text | None, Role.SEARCH] = Field(
         None,
-        description="What is optimized: a registered name, or an import path.",
+        description="What to optimize: a registered name or an import path.",
         examples=["desk.momentum:objective"],
     )
     search_space: Annotated[SearchSpaceField | None, Role.SEARCH] = Field(
-        None, description="The parameters to search; left out, those that the objective brings."
+        None, description="The parameters to search. Default: the objective's own."
     )
     direction: Annotated[Direction, Role.SEARCH] = Field(
-        "maximize", description="Left out, the objective's own, else maximize."
+        "maximize", description="Default: the objective's own, or maximize."
     )
-    sampler: Annotated[Sampler, Role.SEARCH] = Field("tpe", description="How the built-in strategy samples.")
+    sampler: Annotated[Sampler, Role.SEARCH] = Field("tpe", description="The sampler of the built-in strategy.")
     seed: Annotated[Annotated[Whole, Field(ge=0, le=INTEGER_LIMITS[1])] | None, Role.SEARCH] = Field(
-        None, description="Of the sampler; left out, one is drawn and recorded."
+        None, description="The sampler's seed. Default: one is drawn and recorded."
     )
     trials_per_step: Annotated[Whole, Role.SEARCH] = Field(
-        1, ge=1, le=10_000, description="How many trials a step evaluates, side by side."
+        1, ge=1, le=10_000, description="The number of trials that a step evaluates in parallel."
     )
     strategy: Annotated[Key, Role.SEARCH] = Field(
-        "default", description="What says what to try next: default, a registered name, or an import path."
+        "default", description="What chooses the next trials: default, a registered name, or an import path."
     )
     hold_out: Annotated[_HoldOut, Role.SEARCH] = Field(
         None,
@@ -125,46 +125,51 @@ class Metadata(Typed):
         examples=[0.3, "2019-01-01", "3y"],
     )
     score: Annotated[Annotated[Text, AfterValidator(not_blank)] | None, Role.SEARCH] = Field(
-        None, description="What is computed of returns that come without a value: sharpe, sortino, calmar or your own."
+        None, description="What is computed from returns without a value: sharpe, sortino, calmar or your own."
     )
     family: Annotated[Text, AfterValidator(not_blank)] | None = Field(
-        None, max_length=NAME_LIMIT, description="Whose trials count together when a result is judged."
+        None, max_length=NAME_LIMIT, description="The trials of one family count together when a result is judged."
     )
-    market_neutral: Flag = Field(False, description="Judge the returns themselves, without a baseline.")
+    market_neutral: Flag = Field(False, description="Judge the returns as they are, without a baseline.")
     risk_limits: Annotated[dict[str, Figure] | None, Role.LATER] = Field(
         None,
         min_length=1,
-        description="Metrics of the best trial above which it is suspended.",
+        description="Limits for metrics of the best trial; exceeding one suspends the optimization.",
         examples=[{"drawdown": 0.2}],
     )
-    on_start: Annotated[Flag, Role.LATER] = Field(False, description="Send an alert of level info when it starts.")
-    on_completion: Annotated[Flag, Role.LATER] = Field(
-        False, description="Send an alert of level info when it completes."
+    on_start: Annotated[Flag, Role.LATER] = Field(False, description="Send an alert of level info at the start.")
+    on_completion: Annotated[Flag, Role.LATER] = Field(False, description="Send an alert of level info at completion.")
+    timeout_seconds: _Seconds | None = Field(None, description="The limit of the running time, over all attempts.")
+    trial_timeout_seconds: _Seconds | None = Field(
+        None, description="The limit of one trial's time; a trial that exceeds it fails."
     )
-    timeout_seconds: _Seconds | None = Field(None, description="Of running, over all attempts.")
-    trial_timeout_seconds: _Seconds | None = Field(None, description="Of one trial, which has failed then.")
     stop_after_failures: _Number | None = Field(
-        None, description="Failed trials in a row that end it; left out, 10 as long as none has succeeded."
+        None,
+        description="The number of consecutive failed trials that ends it. Default: 10, as long as none has succeeded.",
     )
-    max_attempts: Whole = Field(3, ge=1, le=1_000_000, description="How often it may be begun again after a death.")
+    max_attempts: Whole = Field(
+        3, ge=1, le=1_000_000, description="The maximum number of attempts; a crash of the last one fails it."
+    )
     after: Annotated[Annotated[list[Id], AfterValidator(_each_once)], Role.SUBMISSION] = Field(
         default_factory=list,
         max_length=AFTER_LIMIT,
-        description="Ids of others that must complete before it is queued.",
+        description="The ids of optimizations that must complete first.",
     )
-    retry_of: Annotated[Id | None, Role.SUBMISSION] = Field(None, description="One that has ended, to run again.")
+    retry_of: Annotated[Id | None, Role.SUBMISSION] = Field(
+        None, description="The id of an ended optimization to run again."
+    )
     retry_from_step: Annotated[Count | None, Role.SUBMISSION] = Field(
-        None, description="Behind which step of that it begins."
+        None, description="The number of its steps to keep."
     )
-    series: Name | None = Field(None, description="Reserved: the recurring optimization that it is a run of.")
+    series: Name | None = Field(None, description="Reserved: the series that this run belongs to.")
     scheduled_at: Annotated[Text, AfterValidator(_zoned)] | None = Field(
-        None, description="Reserved: for when that run was scheduled.", examples=["2026-01-31T09:30:00+00:00"]
+        None, description="Reserved: the time that this run was scheduled for.", examples=["2026-01-31T09:30:00+00:00"]
     )
     warm_start: Annotated[Flag, Role.SEARCH] = Field(
-        False, description="Try the best parameters of the last completed run of the series first."
+        False, description="First try the best parameters of the last completed run of the series."
     )
-    tags: Annotated[Any, Role.WORDS] = Field(None, description="Free.")
-    notes: Annotated[Any, Role.WORDS] = Field(None, description="Free.")
+    tags: Annotated[Any, Role.WORDS] = Field(None, description="Any JSON value.")
+    notes: Annotated[Any, Role.WORDS] = Field(None, description="Any JSON value.")
     placebo_of: Annotated[SkipJsonSchema[Id | None], Role.SUBMISSION, Role.RECORDED] = None
     placebo_number: Annotated[SkipJsonSchema[_Number | None], Role.SUBMISSION, Role.RECORDED] = None
     warm_start_from: Annotated[SkipJsonSchema[WarmStart | None], Role.SEARCH, Role.RECORDED] = None
@@ -174,30 +179,32 @@ class Metadata(Typed):
     @model_validator(mode="after")
     def _retries_something(self) -> Self:
         if self.retry_from_step is not None and self.retry_of is None:
-            raise OptimizationValidationError("retry_from_step", "of which one? name it in metadata.retry_of")
+            raise OptimizationValidationError(
+                "retry_from_step", "it needs metadata.retry_of, the optimization to retry"
+            )
         return self
 
 
 @cache
 def keys_of(*roles: Role) -> frozenset[str]:
-    """The keys of the metadata that have one of these roles."""
+    """The metadata keys that have one of the roles."""
     return frozenset(name for name, field in Metadata.model_fields.items() if set(roles) & set(field.metadata))
 
 
 def read_metadata(metadata: Mapping[str, Any], optimization_id: str = "") -> Metadata:
-    """The known keys. Raises OptimizationValidationError for all values that they cannot have."""
+    """Validate the known keys. Raises OptimizationValidationError with all faults."""
     faults = Faults()
     with faults:
         read = validated(Metadata, metadata, field="metadata")
     after = metadata.get("after")
     if isinstance(after, (list, tuple)) and optimization_id in after:
-        faults.add(OptimizationValidationError("metadata.after", "it cannot wait for itself; take its own id out"))
+        faults.add(OptimizationValidationError("metadata.after", "it cannot wait for itself; remove its own id"))
     faults.refuse()
     return read
 
 
 def unknown_keys(metadata: Mapping[str, Any], declared: Collection[str] = ()) -> Iterator[OptimizationValidationError]:
-    """A fault for each unknown key, UNKNOWN_SHOWN at most; `declared` are those of a user's strategy."""
+    """Yield a fault for each unknown key, UNKNOWN_SHOWN at most. declared: the keys of a user's strategy."""
     known = Metadata.model_fields
     unknown = [key for key in metadata if key not in known and key not in declared]
     typed = [*(known.keys() - keys_of(Role.RECORDED)), *declared] if unknown else []
@@ -209,33 +216,35 @@ def unknown_keys(metadata: Mapping[str, Any], declared: Collection[str] = ()) ->
 
 def _remedy_of_key(key: str, known: Sequence[str]) -> str:
     if key in OptimizationState.__dataclass_fields__ and key != "metadata":
-        return "it is a field of its own: put it beside metadata"
+        return "it is a field of the optimization: put it beside metadata"
     if key in _ELSEWHERE:
-        return f"here that is {_ELSEWHERE[key]}"
+        return f"use {_ELSEWHERE[key]}"
     if hint := did_you_mean(near(key, known)):
         return hint
     return (
-        "what an objective or a strategy is to know goes into parameters; notes and tags are free; a strategy of your "
-        "own may declare keys: register_strategy(name, …, metadata=(…,))"
+        "put what an objective or a strategy needs into parameters, and anything else into notes or tags; your own "
+        "strategy may declare keys: register_strategy(name, …, metadata=(…,))"
     )
 
 
-# What other tools call it.
+# The names of other tools.
 _ELSEWHERE = {
-    "n_trials": "total_steps, beside metadata, times metadata.trials_per_step",
+    "n_trials": "total_steps, beside metadata, and metadata.trials_per_step",
     "n_jobs": "metadata.trials_per_step",
     "timeout": "metadata.timeout_seconds",
-    "pruner": "nothing: each trial is evaluated whole",
-    "placebo": "a command: o9 placebo ID, once it has completed",
+    "pruner": "no pruner: each trial is evaluated completely",
+    "placebo": "the command `o9 placebo ID`, after it has completed",
 }
 
 
 def missing_objective(metadata: Mapping[str, Any]) -> OptimizationValidationError | None:
-    """The fault of metadata that name neither an objective nor a strategy that brings one."""
+    """The fault of metadata that name neither an objective nor a user's strategy; None if they name one."""
     named = metadata.get("objective") is not None or metadata.get("retry_of") is not None
     if named or metadata.get("strategy", "default") not in BUILT_IN_STRATEGIES:
         return None
-    return OptimizationValidationError("metadata.objective", "it is missing: name what to optimize, or a strategy")
+    return OptimizationValidationError(
+        "metadata.objective", "it is missing: name an objective, or a strategy of your own"
+    )
 
 
 def _one_of(kind: type[Enum]) -> BeforeValidator:
@@ -253,27 +262,27 @@ _Moment = SkipJsonSchema[Annotated[Moment, BeforeValidator(moment_of)] | None]
 
 
 class OptimizationSpec(Typed):
-    """An optimization as it is asked for; O9 records what becomes of it."""
+    """An optimization to submit."""
 
     model_config = ConfigDict(title="Optimization")
 
-    optimization_id: Id | None = Field(None, title="Id", description="Left out, O9 makes one of the name and the time.")
-    name: Name | None = Field(None, description="Left out, the objective's.", examples=["Momentum, EUR/USD"])
-    description: Description = Field("", description="For people.")
+    optimization_id: Id | None = Field(None, title="Id", description="Default: made from the name and the time.")
+    name: Name | None = Field(None, description="Default: the objective's.", examples=["Momentum, EUR/USD"])
+    description: Description = Field("", description="Any text.")
     optimization_type: Annotated[OptimizationType, _one_of(OptimizationType)] = Field(
-        OptimizationType.PARAMETER_TUNING, title="Type", description="What is being optimized."
+        OptimizationType.PARAMETER_TUNING, title="Type", description="The kind of optimization."
     )
     priority: Annotated[OptimizationPriority, _one_of(OptimizationPriority), _PRIORITY] = Field(
-        OptimizationPriority.NORMAL, description="Of those that wait, the higher begins sooner."
+        OptimizationPriority.NORMAL, description="A higher priority starts sooner."
     )
-    total_steps: Count = Field(0, title="Steps", description="0: as many as the strategy or the objective says.")
+    total_steps: Count = Field(0, title="Steps", description="0: the strategy's or the objective's own number.")
     baseline_performance: Figure | None = Field(
-        None, title="Baseline", description="The value to beat, such as that of the parameters in use."
+        None, title="Baseline", description="The value to beat, such as that of the current parameters."
     )
-    target_performance: Figure | None = Field(None, title="Target", description="The value that is hoped for.")
+    target_performance: Figure | None = Field(None, title="Target", description="The value to reach.")
     parameters: JsonObject = Field(
         default_factory=dict,
-        description="Given to the objective in every trial, beneath the suggested ones.",
+        description="Fixed parameters of every trial; the sampler's take precedence.",
         examples=[{"fee": 0.0002}],
     )
     metadata: Annotated[JsonObject, KeptAsGiven(Metadata)] = Field(
@@ -284,7 +293,7 @@ class OptimizationSpec(Typed):
 
     @classmethod
     def parse(cls, given: Any) -> Self:
-        """The specification in typed fields. Raises OptimizationValidationError with all faults."""
+        """Validate a specification. Raises OptimizationValidationError with all faults."""
         faults = Faults()
         with faults:
             spec = validated(cls, given)
@@ -297,13 +306,13 @@ class OptimizationSpec(Typed):
     @classmethod
     def remedy_of_unknown(cls, name: str) -> str | None:
         if name in _RECORDED:
-            return "O9 records it; leave it out"
+            return "O9 sets it; remove it"
         return "it belongs under metadata" if name in Metadata.model_fields else None
 
     @model_validator(mode="before")
     @classmethod
     def _was_written_out(cls, data: Any) -> Any:
-        """A state that was written out before it began is accepted, too: ignore what O9 records, and figures of 0.0."""
+        """Accept a serialized state that has not begun: ignore the fields that O9 sets, and figures of 0.0."""
         if not isinstance(data, Mapping):
             return data
         silent = dict(_RECORDED)
@@ -319,7 +328,7 @@ class OptimizationSpec(Typed):
         return self
 
     def to_state(self) -> OptimizationState:
-        """The state to submit: defaults filled in, and figures of 0 that were given noted as such."""
+        """Make the state to submit: with defaults, and a note of figures that were given as 0."""
         now = utc_now()
         objective = self.metadata.get("objective")
         name = self.name if self.name is not None else objective or "optimization"
@@ -346,7 +355,7 @@ class OptimizationSpec(Typed):
 
 
 def new_optimization(given: Any) -> OptimizationState:
-    """The state to submit, from typed fields. Raises OptimizationValidationError with all faults."""
+    """Make the state to submit from a specification. Raises OptimizationValidationError with all faults."""
     return OptimizationSpec.parse(given).to_state()
 
 
@@ -355,7 +364,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:32].strip("-")
 
 
-# What O9 records, as it is at the beginning.
+# The fields that O9 sets, with their initial values.
 _RECORDED: dict[str, Any] = {"status": OptimizationStatus.CREATED.value} | {
     field.name: field.default_factory() if field.default_factory is not MISSING else field.default
     for field in fields(OptimizationState)

@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 
 
 class OptimizationStatus(str, Enum):
-    """The stages of an optimization's life."""
+    """The status of an optimization."""
 
     CREATED = "created"
     INITIALIZING = "initializing"
@@ -24,7 +24,7 @@ class OptimizationStatus(str, Enum):
 
 
 class OptimizationType(str, Enum):
-    """What is being optimized."""
+    """The kind of optimization."""
 
     PARAMETER_TUNING = "parameter_tuning"
     STRATEGY_OPTIMIZATION = "strategy_optimization"
@@ -35,7 +35,7 @@ class OptimizationType(str, Enum):
 
 
 class OptimizationPriority(IntEnum):
-    """Higher is sooner."""
+    """A higher priority starts sooner."""
 
     LOW = 1
     NORMAL = 2
@@ -53,7 +53,7 @@ class AlertLevel(str, Enum):
 
 
 class HealthStatus(str, Enum):
-    """Whether a result can be trusted; unknown where too little is known to say."""
+    """Whether a result can be trusted; unknown if there is too little evidence."""
 
     HEALTHY = "healthy"
     WARNING = "warning"
@@ -71,9 +71,9 @@ class TrialState(str, Enum):
 
 
 class Intent(str, Enum):
-    """What a person wants of an optimization; the answer to every step's commit carries it.
+    """What an optimization was asked to do; every step's commit returns it.
 
-    HOLD: created, but not queued before it is started. SUSPEND is O9's own.
+    HOLD: created, but not queued until it is started. Only O9 itself sets SUSPEND.
     """
 
     HOLD = "hold"
@@ -85,7 +85,7 @@ class Intent(str, Enum):
 
     @property
     def verb(self) -> str:
-        """In a sentence."""
+        """The verb for messages."""
         return self.name.lower().replace("_", " ")
 
 
@@ -99,17 +99,17 @@ class SuspendedFor(str, Enum):
 
     @property
     def by(self) -> str:
-        """The author of the intent, for the record."""
+        """The author of the intent, as recorded."""
         return f"o9:{self.value}"
 
 
-# What cannot be taken back once it was asked for.
+# These cannot be taken back.
 FINAL_INTENTS = frozenset({Intent.CANCEL, Intent.TIME_OUT})
 
 
 _S = OptimizationStatus
 _ENDED_BADLY = {_S.FAILED, _S.CANCELLED, _S.TIMEOUT}
-# Back to CREATED means queued again: a resume waits its turn, and so does the next attempt after a death.
+# Back to CREATED means queued again: after a resume, or for the next attempt after a crash.
 TRANSITIONS: dict[OptimizationStatus, frozenset[OptimizationStatus]] = {
     _S.CREATED: frozenset({_S.INITIALIZING, _S.PAUSED, *_ENDED_BADLY}),
     _S.INITIALIZING: frozenset({_S.RUNNING, _S.CREATED, _S.PAUSED, _S.SUSPENDED, *_ENDED_BADLY}),
@@ -140,7 +140,7 @@ class TransitionReason(str, Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """`message` says to a person why it was refused; empty where it was allowed."""
+    """`message` has the reason of a refusal, for people; empty if it was allowed."""
 
     allowed: bool
     reason: TransitionReason
@@ -160,10 +160,10 @@ def decide_transition(
     version: int | None = None,
     held_version: int = 0,
 ) -> Decision:
-    """Whether an optimization that is `current` may become `target`.
+    """Decide whether the status may change from `current` to `target`.
 
-    `fence` and `version` are what the caller believes (None: it does not care); `held_…` what the store has.
-    A fence is checked first: an attempt that was replaced may do nothing, whatever the table says.
+    fence, version: what the caller has read; None skips the check. held_fence, held_version: what the store has.
+    The fence is checked first, because a replaced attempt may change nothing.
     """
     if fence is not None and fence != held_fence:
         return Decision(False, _R.STALE_FENCE, f"this attempt holds fence {fence}, the store has {held_fence}")
@@ -184,7 +184,7 @@ def decide_transition(
 
 
 def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> Decision:
-    """Whether the intent `wanted` may replace `held` of an optimization that is `current`."""
+    """Decide whether the intent `wanted` may replace `held`, for an optimization of status `current`."""
     if current in ENDED:
         if INTENDED_END.get(wanted) is current:
             return Decision(False, _R.ALREADY_THERE, f"it is already {current.value}")
@@ -205,12 +205,12 @@ def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> 
 
 
 INTENDED_END = {Intent.CANCEL: OptimizationStatus.CANCELLED, Intent.TIME_OUT: OptimizationStatus.TIMEOUT}
-# Where an attempt's end takes it that was asked to rest.
+# The status at the end of an attempt with this intent.
 RESTS = {Intent.PAUSE: OptimizationStatus.PAUSED, Intent.SUSPEND: OptimizationStatus.SUSPENDED}
 
 
 def at_rest(status: OptimizationStatus, intent: Intent, *, claimed: bool) -> OptimizationStatus | None:
-    """Where an intent takes an optimization that nobody works on; None where an attempt carries it out, or none can."""
+    """The status that an intent gives an unclaimed optimization at once; None if there is none, or if it is claimed."""
     if claimed:
         return None
     if intent in INTENDED_END and status not in ENDED:

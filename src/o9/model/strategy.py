@@ -1,11 +1,11 @@
-"""What a strategy is: asked for one step at a time, it returns what it evaluated and how to continue from there.
+"""The interface of a strategy, which computes one step at a time and returns what it evaluated.
 
 Contract. O9 calls `step`, sync or async, with a copy of the optimization's state, the number of the step (from 0) and
-the checkpoint that the last committed step returned (None at first). Everything a step needs must follow from these and
-from the ledger given to `open`: after a death, a fresh process makes a fresh strategy, calls `open` with the committed
-trials, and continues with the step that was not committed, which is computed again. Trials continue the ledger's
-numbers. Optional beside `step`: `total_steps: int` (used where the optimization says 0), `open(state, ledger)` once an
-attempt, before the first step, and `close()` once, however the attempt ended.
+the checkpoint of the last committed step (None at first). A step may depend only on these and on the ledger that `open`
+gets: after a crash, a new process makes a new strategy, calls `open` with the committed trials, and computes the
+uncommitted step again. The numbers of trials continue those of the ledger. Optional: `total_steps: int`, used if the
+optimization says 0; `open(state, ledger)`, called once an attempt before the first step; `close()`, called once at the
+attempt's end, however it ended.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from typing import Any
 from o9.model.trial import Output, Trial
 
 BUILT_IN_STRATEGIES = ("default", "optuna")
-DEMONSTRATION = "demonstration"  # as a key of the metadata, and as the name of a strategy
+DEMONSTRATION = "demonstration"  # a metadata key, and the name of the strategy in lists and statistics
 PLACEBO = "placebo"  # the name of the strategy of placebo runs
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did.
+    """The result of one step.
 
-    trials: what it evaluated, in the order of their numbers; may be empty.
-    checkpoint: JSON-ready, small; what the next step needs beyond the ledger.
-    done: True ends the optimization before its last step (a grid that is exhausted).
+    trials: the evaluated trials, ordered by number; may be empty.
+    checkpoint: what the next step needs beyond the ledger; small, and JSON-ready.
+    done: True ends the optimization before its last step, for example when a grid is exhausted.
     metrics: figures of this step for the time series, by name.
-    best_value, best_parameters: the best so far; None where the strategy keeps no trials of its own
-    (O9 then takes them from the ledger).
-    output: what the strategy printed outside of its trials; O9 fills it in where the strategy is sync.
+    best_value, best_parameters: the best so far. None: O9 takes them from the ledger.
+    output: what the strategy printed outside its trials. O9 sets it for sync strategies.
     """
 
     trials: Sequence[Trial] = ()

@@ -1,12 +1,12 @@
-"""What moves with the date in a recurring optimization: `{{ scheduled_date }}` in any text of its specification.
+"""Date templates of recurring optimizations: `{{ scheduled_date }}` in any text of a specification.
 
-| written                                         | becomes, in a run scheduled for 2026-01-31 22:00 in New York |
+| template                                        | in a run scheduled for 2026-01-31 22:00 in New York          |
 | `{{ scheduled_date }}`                          | `2026-02-01`, the date in UTC                                |
 | `{{ scheduled_date America/New_York }}`         | `2026-01-31`                                                 |
-| `{{ scheduled_date - 365d }}`, `{{ … + 12h }}`  | that much earlier or later: h, d, w                          |
+| `{{ scheduled_date - 365d }}`, `{{ … + 12h }}`  | that much earlier or later, in h, d or w                     |
 | `{{ scheduled_at }}`                            | `2026-02-01T03:00:00+00:00`                                  |
 
-Pure functions. Text without braces is left as it is.
+Pure functions. Text without braces is unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from o9.model.errors import OptimizationValidationError
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}")
-_CUT_OUT = re.compile(r"([\s\-_·:,.]*\{\{.*?\}\})+[\s\-_·:,.]*")  # with what joins it to the rest
+_CUT_OUT = re.compile(r"([\s\-_·:,.]*\{\{.*?\}\})+[\s\-_·:,.]*")  # with the separators around it
 _WRITTEN = re.compile(
     r"\s*(?P<what>scheduled_date|scheduled_at)(\s+(?P<zone>[A-Za-z][\w/+-]*))?"
     r"(\s*(?P<sign>[+-])\s*(?P<number>\d{1,5})(?P<unit>[hdw]))?\s*"
@@ -29,9 +29,9 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def fill_dates(given: Any, at: datetime) -> Any:
-    """The specification of the run that is scheduled for `at` (with a time zone).
+    """Fill in the templates for the run that is scheduled for `at`, an aware datetime.
 
-    Raises OptimizationValidationError that names the field where braces hold anything else.
+    Raises OptimizationValidationError that names the field of an invalid template.
     """
 
     def fill(written: re.Match[str]) -> str:
@@ -45,7 +45,7 @@ def fill_dates(given: Any, at: datetime) -> Any:
 
 
 def with_time_zone(given: Any, zone: str) -> Any:
-    """The same templates, with `zone` where they name none. Raises as `fill_dates`."""
+    """Add `zone` to the templates that name no time zone. Raises like `fill_dates`."""
 
     def name_it(written: re.Match[str]) -> str:
         return written[0] if written["zone"] else written[0].replace(written["what"], f"{written['what']} {zone}", 1)
@@ -54,7 +54,7 @@ def with_time_zone(given: Any, zone: str) -> Any:
 
 
 def series_name(spec: Mapping[str, Any]) -> str:
-    """What a series that is not named is called: the name without dates and what joins them to it, or the objective."""
+    """The default name of a series: the optimization's name without templates and separators, or its objective."""
     metadata, name = spec.get("metadata", {}), str(spec.get("name") or "")
     named = _CUT_OUT.sub(" ", name).strip()
     return str(named or metadata.get("objective") or metadata.get("strategy") or "optimization")
@@ -77,15 +77,13 @@ def _read(text: str, field: str) -> re.Match[str]:
     if written is None:
         raise _refusal(field, f"{{{{{text}}}}}")
     if written["zone"] and written["zone"] not in available_timezones():
-        raise OptimizationValidationError(
-            field, f"{written['zone']} is no time zone; write one such as America/New_York"
-        )
+        raise OptimizationValidationError(field, f"{written['zone']} is not a time zone such as America/New_York")
     return written
 
 
 def _refusal(field: str, text: str) -> OptimizationValidationError:
     return OptimizationValidationError(
         field,
-        f"{text} is no template: write {{{{ scheduled_date }}}}, {{{{ scheduled_at }}}}, "
+        f"{text} is not a template: write {{{{ scheduled_date }}}}, {{{{ scheduled_at }}}}, "
         "{{ scheduled_date America/New_York }} or {{ scheduled_date - 365d }}",
     )

@@ -1,4 +1,4 @@
-"""What an objective answers, and what the ledger keeps of it."""
+"""What an objective returns, and what the ledger keeps of it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from o9.model.states import TrialState
 
 
 class Infeasible(Exception):
-    """Raised by an objective for parameters that contradict each other: `raise Infeasible("fast >= slow")`.
+    """An objective raises it for parameters that contradict each other: `raise Infeasible("fast >= slow")`.
 
-    That is no failure: the sampler takes them as worse than any other, no alert follows, and the trial does not count
-    in its family.
+    This is not a failure: the sampler treats them as worse than any others, there is no alert, and the trial does not
+    count in its family.
     """
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An objective's whole answer for one parameter set.
+    """The result of an objective for one parameter set.
 
-    value: what is maximized or minimized. None: O9 computes it from `returns`, by `metadata.score`; that is how
-        `metadata.hold_out` can keep the last part of them from the search.
+    value: the value to maximize or minimize. None: O9 computes it from `returns` by `metadata.score`, so that
+        `metadata.hold_out` can withhold the last part of them from the search.
+    returns: the simple returns that the value comes from, one for each period (0.01 is one per cent): a sequence, a
+        one-dimensional array or a pandas Series. The verdict needs them.
+    periods_per_year: the number of periods in a year, such as 252 trading days.
+    metrics: other figures to keep, by name.
+    data_fingerprint: identifies the data; see `fingerprint`.
+    hold_out_returns: the returns of the same parameters on periods that are not in the value. No sampler sees them;
+        those of the best trial are compared with its claim.
+    baseline_returns: the returns of a passive alternative in the same periods as `returns`. Returns are then judged by
+        what they earn beyond their beta to the baseline. They must not depend on the parameters: those of the first
+        trial are kept.
+    baseline_hold_out_returns: the baseline's returns in the periods of `hold_out_returns`.
+    dates: one for each of `returns`, or of `returns` followed by `hold_out_returns`: dates, datetimes, datetime64 or
+        ISO 8601 texts, ascending and unique. Default: the index of a pandas Series. Plots and a hold-out that begins
+        at a date use them.
     feasible: False is the same as raising `Infeasible`; it needs no value.
-    returns: one number a period, simple returns (0.01 for one per cent), those that the value comes from; a plain
-        sequence, a one-dimensional array or a pandas Series. It lets O9 doubt a Sharpe ratio.
-    periods_per_year: how many of those periods a year has, 252 for trading days.
-    metrics: other figures worth keeping, by name.
-    data_fingerprint: identifies the data it was computed from; see `fingerprint`.
-    hold_out_returns: of the same parameters, on periods that the value does not know. No sampler sees them; the best
-        trial's are compared with its claim.
-    baseline_returns: what doing nothing clever earned in the periods of `returns`, as many numbers. Returns are then
-        judged by what they earn beyond their beta to the baseline, not by what they earn over zero. The same for all
-        parameters: those of the first trial are kept.
-    baseline_hold_out_returns: the baseline's in the periods of `hold_out_returns`.
-    dates: one for each of `returns`, or of those and then `hold_out_returns`: dates, datetimes, datetime64 or ISO
-        texts, in order, each once. A pandas Series has its own. Plots use them, and a hold-out that begins at a date.
     """
 
     value: float | None = None
@@ -55,7 +56,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Output:
-    """What users' code printed and logged, as text; `cut` bytes of it are not kept."""
+    """What users' code printed and logged; `cut` bytes of it were dropped."""
 
     text: str
     cut: int = 0
@@ -63,13 +64,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluated parameter set, as the ledger keeps it.
+    """One evaluated parameter set in the ledger.
 
-    `number` counts from 0 within the optimization, `step` from 0; `value` is None unless the state is completed.
-    `family` names the trials that count together when a result is deflated. The returns are those of an `Evaluation`.
-    Of the baseline's, a step's first are kept, once for each optimization; a trial that is read has none. `dates` and
-    `hold_out_dates` are seconds since 1970 (`o9.model.dates`); equal ones are stored once for each optimization.
-    `output` is read on its own (`store.outputs`).
+    `number` and `step` count from 0. `value` is None unless the state is completed. Trials of one `family` count
+    together when a result is judged. The returns are those of an `Evaluation`. Baseline returns are stored once for
+    each optimization, and a trial that is read has none. `dates` and `hold_out_dates` are seconds since 1970
+    (`o9.model.dates`). `output` is read separately, by `queries.outputs`.
     """
 
     number: int
@@ -93,7 +93,7 @@ class Trial:
     output: Output | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys that `o9 trials --json` prints; returns are read on their own, being long."""
+        """The keys that `o9 trials --json` prints; returns are read separately."""
         plain = {name: getattr(self, name) for name in _PRINTED}
         started_at = self.started_at.isoformat() if self.started_at else None
         return plain | {"state": self.state.value, "started_at": started_at}
@@ -106,9 +106,9 @@ _PRINTED = (
 
 @dataclass(frozen=True)
 class Ran:
-    """What an attempt ran: `objective` or strategy by name, and fingerprints of its code and data; "" is not known.
+    """What an attempt ran: the name of the objective or strategy, and fingerprints of its code and data; "": unknown.
 
-    Attempt 0 is what a retry took over. search_space: what the built-in strategy searched, as JSON.
+    Attempt 0 is that of the retried optimization. search_space: that of the built-in strategy, as JSON.
     """
 
     attempt: int
@@ -119,10 +119,10 @@ class Ran:
 
 
 def fingerprint(data: Any) -> str:
-    """A short stable name for `data`: a string is its own name; bytes, arrays and frames are hashed.
+    """Return a stable identifier of `data`: a string itself, and a hash of bytes, arrays and frames.
 
-    A pandas object is hashed with its index and columns, a mapping, a tuple or a list by its parts.
-    Raises TypeError for what cannot be hashed by content.
+    A pandas object is hashed with its index and columns; a mapping, a tuple or a list, by its parts. Raises TypeError
+    for data that cannot be hashed by content.
     """
     if isinstance(data, str):
         return data

@@ -1,8 +1,8 @@
-"""URLs as people may read them: without the passwords of stores and servers. Pure.
+"""Redacting the passwords in URLs of stores and servers. Pure.
 
-Contract. All that is printed, logged or answered shows a URL by `public_url`, and a text that may hold one by
-`public_text`. The secret parts are found in the text itself: a URL that cannot be parsed holds a password all the same.
-The addresses of alert channels show less: see `o9.alerts.channels.redaction`.
+Contract. Output, logs and responses show a URL by `public_url`, and a text that may contain one by `public_text`. They
+work on the text, because a URL that cannot be parsed may contain a password, too. URLs of alert channels show less: see
+`o9.alerts.channels.redaction`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 HIDDEN = "***"
-# Of a query only what says where the database is; drivers take passwords and keys under several names.
+# The query arguments to show; drivers take passwords and keys under several names.
 _SHOWN_IN_A_QUERY = frozenset({
     "application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "sslmode", "target_session_attrs",
     "user",
@@ -21,15 +21,15 @@ _IN_A_TEXT = re.compile(r"""(?<![\w+.\-])[\w+.\-]*://[^\s"'<>]*[^\s"'<>.,;:)\]]"
 
 
 def public_url(url: str) -> str:
-    """`url` without its password, and of its query only what is known to be harmless; a path is returned as it is."""
+    """`url` without its password and the query arguments that may be secret; a path is unchanged."""
     scheme, is_url, rest = url.partition("://")
     if not is_url:
         return url
     rest, asked, query = rest.partition("?")
     user, at, place = rest.rpartition("@")
-    if rest.startswith("/") and ":" not in user:  # a file, whose path may hold an @
+    if rest.startswith("/") and ":" not in user:  # a file path, which may contain an @
         user, at, place = "", "", rest
-    # An @ in the query, or no place: some password is not encoded, and begins or ends elsewhere than it seems to.
+    # An unencoded password may extend beyond where it seems to begin or end: hide everything.
     if not _SCHEME.fullmatch(scheme) or not _PLACE.fullmatch(place) or "@" in query:
         return f"{scheme if _SCHEME.fullmatch(scheme) else HIDDEN}://{HIDDEN}"
     shown = "&".join(map(_public_argument, query.split("&")))

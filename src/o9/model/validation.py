@@ -1,7 +1,7 @@
-"""What a submission, a change or an alert may hold: each field by the type of its data class.
+"""Validation of submissions, changes and alerts, by the field types of the data classes.
 
-`validate_new` checks everything about a new optimization that needs no strategy, and reports all faults at once;
-`o9.strategies` checks objectives, samplers and search spaces. What passes is stored and read back as it was.
+`validate_new` checks everything about a new optimization that does not depend on its strategy, and reports all faults
+together. `o9.strategies` checks objectives, samplers and search spaces.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 def validate_new(state: OptimizationState) -> Metadata:
-    """Its metadata. Raises OptimizationValidationError for all that no strategy could submit."""
+    """Validate a new optimization, and return its metadata. Raises OptimizationValidationError with all faults."""
     faults, asked = Faults(), None
     with faults:
         _validate_record(OptimizationState, state, "optimization")
@@ -40,12 +40,12 @@ def validate_new(state: OptimizationState) -> Metadata:
 
 
 def validate_changes(changes: Mapping[str, Any]) -> None:
-    """Raise OptimizationValidationError for fields of an optimization that cannot be stored."""
+    """Raise OptimizationValidationError with all faults of changed fields."""
     validated(_model(OptimizationState), changes)
 
 
 def alert_level(value: Any) -> AlertLevel:
-    """The level of this value. Raises OptimizationValidationError."""
+    """Convert `value` to an alert level. Raises OptimizationValidationError."""
     try:
         return AlertLevel(value)
     except ValueError:
@@ -54,7 +54,7 @@ def alert_level(value: Any) -> AlertLevel:
 
 
 def validate_alert(alert: OptimizationAlert) -> None:
-    """Raise OptimizationValidationError for an alert that cannot be stored. Its optimization need not exist."""
+    """Raise OptimizationValidationError with all faults of an alert. Its optimization need not exist."""
     _validate_record(OptimizationAlert, alert, "alert")
 
 
@@ -64,7 +64,7 @@ def validate_node_id(field: str, value: Any) -> None:
 
 
 def validate_whole(field: str, value: Any, most: int | None = None) -> int:
-    """A whole number from 1 to `most`. Raises OptimizationValidationError."""
+    """Return `value` if it is an int from 1 to `most`. Raises OptimizationValidationError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
         kind = "of 1 or more" if most is None else f"between 1 and {most:,}"
         raise OptimizationValidationError(field, f"{value!r:.80} is not a whole number {kind}")
@@ -72,24 +72,24 @@ def validate_whole(field: str, value: Any, most: int | None = None) -> int:
 
 
 def validate_seconds(field: str, value: Any) -> float:
-    """A finite number of seconds above 0. Raises OptimizationValidationError."""
+    """Return `value` if it is a finite number above 0. Raises OptimizationValidationError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise OptimizationValidationError(field, f"{value!r:.80} is not a number of seconds above 0")
     return float(value)
 
 
 def validate_json(field: str, value: Any) -> None:
-    """Raise OptimizationValidationError for what is no dict of JSON values."""
+    """Raise OptimizationValidationError if `value` is not a dict of JSON values."""
     with refusing(None, value, field):
         _JSON.validate_python(value)
 
 
 def _validate_record(kind: type, record: Any, field: str) -> None:
     if not isinstance(record, kind):
-        problem = f"expected an {kind.__name__}, got {type(record).__name__}; from_dict() makes one of fields"
+        problem = f"expected an {kind.__name__}, got {type(record).__name__}; make one with from_dict()"
         raise OptimizationValidationError(field, problem)
     given = ((name, getattr(record, name), default) for name, default in _defaults(kind))
-    # Defaults need no check, and are most of what a new optimization has.
+    # Most fields of a new optimization have their defaults, which need no check.
     validated(_model(kind), {name: value for name, value, default in given if not _is_same(value, default)})
 
 
@@ -101,13 +101,13 @@ def _validate_life(state: OptimizationState, faults: Faults) -> None:
     new = {"status": OptimizationStatus.CREATED, "completed_steps": 0, "started_at": None, "completed_at": None}
     for name, value in new.items():
         if (given := getattr(state, name)) != value:
-            problem = f"{shown(getattr(given, 'value', given))} means that it has begun; O9 records that: leave it out"
+            problem = f"{shown(getattr(given, 'value', given))} means that it has begun; O9 sets this field: remove it"
             faults.add(OptimizationValidationError(name, problem))
 
 
 @cache
 def _model(record: type) -> type[BaseModel]:
-    """A model of the data class's fields by their types, each of which may be left out."""
+    """A Pydantic model of the data class, with all fields optional."""
     hints = get_type_hints(record, include_extras=True)
     definitions: dict[str, Any] = {each.name: (hints[each.name], None) for each in fields(record)}
     return create_model(record.__name__, __config__=_STRICT, **definitions)
@@ -115,7 +115,7 @@ def _model(record: type) -> type[BaseModel]:
 
 @cache
 def _defaults(record: type) -> list[tuple[str, Any]]:
-    """By field of the data class; MISSING where it has none."""
+    """The default of each field; MISSING for required fields."""
     return [
         (each.name, each.default if each.default_factory is MISSING else each.default_factory())
         for each in fields(record)
