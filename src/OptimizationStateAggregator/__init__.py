@@ -1,8 +1,7 @@
-"""The names that users of O9 import. Nothing else is here; each is documented where it is defined.
+"""The public names of O9, each documented where it is defined.
 
-What costs an import of more than the standard library is loaded when it is first asked for: an objective's module that
-imports `Evaluation` from here is loaded in every child process that evaluates it, and must not cost Prefect's import
-there.
+Names whose modules import more than the standard library are loaded on first access. An objective's module, which
+imports `Evaluation` from here, is loaded in every child process, and must not import Prefect there.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""What every answer looks like, and the one table from errors to HTTP codes.
+"""The form of every response, and the table from errors to HTTP codes.
 
-Success is `{"success": true, "data", "timestamp", "api_version"}`, an error `{"success": false, "error", "code"}` with
-the HTTP status as `code`. A report is a page of HTML, which in process is the `data`. Over the rate limit an error has
-`retry_after`, for a version that there is not `versions`.
+A success is `{"success": true, "data", "timestamp", "api_version"}`, an error `{"success": false, "error", "code"}`
+with the HTTP status as `code`. A report is an HTML page, which is the `data` in process. An error over the rate limit
+has `retry_after`; one for an unknown version, `versions`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Success(BaseModel, Generic[T]):
-    """An answer to a request that was carried out."""
+    """The response to a request that succeeded."""
 
     success: Literal[True]
     data: T
@@ -49,14 +49,14 @@ class Success(BaseModel, Generic[T]):
 
 
 class Page(BaseModel, Generic[T]):
-    """A part of a list. `next_cursor` is the `cursor` of the next part; null where this is the last."""
+    """One page of a list. `next_cursor` is the `cursor` of the next page; null on the last one."""
 
     items: list[T]
     next_cursor: str | None
 
 
 class Refusal(BaseModel):
-    """Why a request was not carried out, and what to do."""
+    """Why a request failed, and what to do."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,16 +68,16 @@ class Refusal(BaseModel):
 
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-# For the OpenAPI document: what any request may be answered with.
+# For the OpenAPI document: the errors of any request.
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "Malformed."},
-    403: {"model": Refusal, "description": "Sent by a page of another site, or addressed to another host."},
-    404: {"model": Refusal, "description": "There is no such thing."},
-    409: {"model": Refusal, "description": "The present state, or what is recorded, forbids it."},
+    403: {"model": Refusal, "description": "Sent by a page of another site, or to another host name."},
+    404: {"model": Refusal, "description": "Not found."},
+    409: {"model": Refusal, "description": "The present state, or a record with the same id, forbids it."},
     413: {"model": Refusal, "description": "The body is larger than 1 MiB."},
-    422: {"model": Refusal, "description": "A field is out of range; the error names it."},
+    422: {"model": Refusal, "description": "A field is invalid; the error names it."},
     429: {"model": Refusal, "description": "Over the rate limit.", "headers": _RETRY_AFTER},
-    503: {"model": Refusal, "description": "The aggregator is not running, or the store is away."},
+    503: {"model": Refusal, "description": "The aggregator is not running, or the store is unavailable."},
 }
 
 
@@ -93,17 +93,17 @@ def page(items: Iterable[Any], next_cursor: str | None) -> JSONResponse:
     return success({"items": [*items], "next_cursor": next_cursor})
 
 
-def first_page(
+def keyset_page(
     found: Sequence[T], limit: int, shown: Callable[[T], Any], *place: Callable[[T], str | int]
 ) -> JSONResponse:
-    """The first `limit` of `found`, which has one more where there is more. `place`: what its cursor keeps."""
+    """A page of the first `limit` of `found`, which has one more if another page follows. place: the cursor's parts."""
     items = found[:limit]
     cursor = write_cursor(*(part(items[-1]) for part in place)) if len(found) > limit else None
     return page(map(shown, items), cursor)
 
 
 def refusal(message: str, code: int, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
-    shown = message.encode(errors="backslashreplace").decode()  # what was asked may hold halves of characters
+    shown = message.encode(errors="backslashreplace").decode()  # a request may contain unpaired surrogates
     return JSONResponse({"success": False, "error": shown, "code": code} | more, status_code=code, headers=headers)
 
 
@@ -137,7 +137,7 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    """What FastAPI found wrong with a query or a body."""
+    """The response to an invalid query or body, as FastAPI found it."""
     assert isinstance(error, RequestValidationError)
     dependant, faults = request.scope["route"].dependant, Faults()
     for where, parameters, data in (
@@ -146,7 +146,7 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     ):
         details: Any = [each | {"loc": each["loc"][1:]} for each in error.errors() if each["loc"][0] == where]
         if where == "body" and details and details[0]["type"] == "json_invalid":
-            return refusal(f"body: it is no JSON: {details[0]['ctx']['error']}", 400)
+            return refusal(f"body: it is not JSON: {details[0]['ctx']['error']}", 400)
         if where == "body" and details and "json" not in request.headers.get("content-type", "") and data is not None:
             return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
         if details:
@@ -156,7 +156,7 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_http(request: Request, error: Exception) -> JSONResponse:
-    """What Starlette answers by itself: no such path, no such method, a body that cannot be read."""
+    """The response to Starlette's own errors: an unknown path or method, or a body that cannot be read."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code not in (404, 405):
@@ -164,14 +164,16 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
     version = path.removeprefix(f"{ROOT}/").partition("/")[0]
     if path.startswith(f"{ROOT}/") and version not in VERSIONS:
         served = ", ".join(VERSIONS)
-        return refusal(f"there is no version {version!r} of this API; there is {served}", 404, versions=[*VERSIONS])
-    message = f"{request.method} {path}: there is no such endpoint or method; /docs lists those that there are"
+        return refusal(
+            f"there is no version {version!r} of this API; the versions are {served}", 404, versions=[*VERSIONS]
+        )
+    message = f"{request.method} {path}: there is no such endpoint or method; /docs lists them"
     allowed = ", ".join(sorted(_methods_of(request)))
     return refusal(message, error.status_code, {"Allow": allowed} if allowed else None)
 
 
 def _methods_of(request: Request) -> set[str]:
-    """All methods of this path; Starlette names those of the first route only."""
+    """All methods of the path; Starlette names only those of the first route."""
     scope = dict(request.scope)
     fitting = (route for route in request.app.routes if route.matches(scope)[0] is not Match.NONE)
     return {method for route in fitting for method in getattr(route, "methods", None) or ()}

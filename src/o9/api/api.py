@@ -1,4 +1,4 @@
-"""Requests over HTTP or without a network: the same routes, the same answers."""
+"""The API, over HTTP or in process, with the same routes and responses."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ VERSIONS = ("v1",)
 API_VERSION = VERSIONS[-1]
 ROOT = "/api"
 PREFIX = f"{ROOT}/{API_VERSION}"
-READING = ("GET", "DELETE")
+QUERY_METHODS = ("GET", "DELETE")
 Handler = Callable[..., Any]
-ALONE = (
-    "this API answers by handlers of your own only, since it has no aggregator: ask `aggregator.api`, or give "
+NO_AGGREGATOR = (
+    "this API has no aggregator, so only your own handlers respond: use `aggregator.api`, or "
     "OptimizationAPI(backend=aggregator)"
 )
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -39,11 +39,12 @@ PROBES = ("/healthz", "/readyz")
 
 
 class OptimizationAPI(Component):
-    """Bound to an aggregator, which answers. Alone, only your own handlers answer; all else is 503, and says why.
+    """The API of an aggregator. It is also an ASGI application, which `o9 serve` serves.
 
-    rate_limit: for each client; None takes O9_API_RATE_LIMIT. It is an ASGI application, too, which `o9 serve` serves.
+    rate_limit: for each client; None takes O9_API_RATE_LIMIT. Without an aggregator only your own handlers respond, and
+    all other requests get 503.
 
-    Event: `request(entry)` after each one, with method, path, endpoint, client, code and seconds.
+    Event: `request(entry)` after each request, with method, path, endpoint, client, code and seconds.
     """
 
     events = ("request",)
@@ -54,7 +55,9 @@ class OptimizationAPI(Component):
         super().__init__()
         if api_version not in VERSIONS:
             served = ", ".join(VERSIONS)
-            raise OptimizationValidationError("api_version", f"there is no version {api_version!r}; there is {served}")
+            raise OptimizationValidationError(
+                "api_version", f"there is no version {api_version!r}; the versions are {served}"
+            )
         self.api_version = api_version
         self._backend = backend
         try:
@@ -70,20 +73,20 @@ class OptimizationAPI(Component):
     async def handle_api_request(
         self, endpoint: str, method: str, data: Any = None, client_id: str | None = None
     ) -> dict[str, Any]:
-        """Answer one request. `endpoint` with or without the prefix, and with a query where it needs one.
+        """Handle one request, and return the response.
 
-        data: the JSON body; of GET and DELETE the query. client_id: whose rate limit it counts in; all requests without
-        one count in one.
+        endpoint: the path, with or without the prefix; it may include a query. data: the JSON body, or the query of GET
+        and DELETE. client_id: the client whose rate limit counts; requests without one share a limit.
         """
         try:
-            request = _request(endpoint, method, data)
+            request = _build_request(endpoint, method, data)
         except OptimizationAPIError as error:
             return {"success": False, "error": str(error), "code": error.code}
         transport = httpx.ASGITransport(app=self, client=(f"client_id {client_id}" if client_id else "in process", 0))
         async with httpx.AsyncClient(transport=transport) as client:
             answered = await client.send(request)
         if answered.headers["content-type"].startswith("text/html"):
-            from o9.api.answers import envelope  # FastAPI, which has answered
+            from o9.api.answers import envelope  # imports FastAPI, which is loaded by now
 
             return envelope(answered.text)
         answer: dict[str, Any] = answered.json()
@@ -94,15 +97,15 @@ class OptimizationAPI(Component):
         await self._application()(scope, receive, send)
 
     def register_api_handler(self, endpoint: str, method: str, handler: Handler) -> Registered:
-        """Answer `method` at `endpoint`, below the prefix, by `handler`, also where O9 has a route of its own.
+        """Let `handler` respond to `method` at `endpoint`, below the prefix; it overrides a route of O9's own.
 
-        handler(data, **placeholders), sync or async: data is the JSON body, of GET and DELETE the query as a dict. What
-        it returns is the answer's `data`; an OptimizationAPIError that it raises, the answer's code. Raises
+        handler(data, **placeholders), sync or async: `data` is the JSON body, or the query of GET and DELETE as a dict.
+        Its result is the response's `data`. An OptimizationAPIError that it raises sets the response's code. Raises
         OptimizationValidationError.
         """
         below = f"/{endpoint.strip('/')}/".removeprefix(f"{PREFIX}/").strip("/") if isinstance(endpoint, str) else ""
         if not below:
-            raise OptimizationValidationError("endpoint", f"{endpoint!r} is no path such as /desks/{{name}}")
+            raise OptimizationValidationError("endpoint", f"{endpoint!r} is not a path such as /desks/{{name}}")
         if not isinstance(method, str) or method.upper() not in METHODS:
             raise OptimizationValidationError("method", f"{method!r} is not one of {', '.join(METHODS)}")
         if not callable(handler):
@@ -115,13 +118,13 @@ class OptimizationAPI(Component):
         except (AssertionError, ValueError) as error:
             raise OptimizationValidationError("endpoint", f"{endpoint!r}: {error}") from error
         if "data" in placeholders:
-            raise OptimizationValidationError("endpoint", f"{endpoint!r}: `data` is the body; name {{data}} otherwise")
+            raise OptimizationValidationError("endpoint", f"{endpoint!r}: `data` is the body; rename {{data}}")
         self._handlers[method.upper(), path] = handler
-        self._app = None  # made anew for the next request
+        self._app = None  # rebuilt for the next request
         return Registered()
 
     def get_api_stats(self) -> dict[str, Any]:
-        """How many requests were answered, by status code and by endpoint; the rate limit, and your own handlers."""
+        """The numbers of requests by status code and by endpoint, the rate limit, and your own handlers."""
         return {
             "api_version": self.api_version,
             "requests": sum(self._codes.values()),
@@ -133,62 +136,64 @@ class OptimizationAPI(Component):
 
     def _application(self) -> ASGIApp:
         if self._app is None:
-            from o9.api.app import RateLimit, create_app  # FastAPI: a third of a second that only requests are worth
+            from o9.api.app import RateLimit, create_app  # imports FastAPI, which takes a third of a second
 
             self._limit = self._limit or RateLimit(self._rate)
             self._app = create_app(
-                self._backend, rate_limit=self._limit, answered=self._answered, handlers=self._handlers
+                self._backend, rate_limit=self._limit, on_answer=self._count, handlers=self._handlers
             )
         return self._app
 
     async def _begin(self) -> None:
         if self._backend is None:
-            logger.warning("%s", ALONE)
+            logger.warning("%s", NO_AGGREGATOR)
 
-    async def _answered(self, entry: dict[str, Any]) -> None:
+    async def _count(self, entry: dict[str, Any]) -> None:
         self._codes[entry["code"]] += 1
         if entry["endpoint"] is not None:
             self._endpoints[f"{entry['method']} {entry['endpoint'].removeprefix(PREFIX)}"] += 1
         await self.emit("request", entry)
 
 
-def _request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
-    """The request to the application. Raises OptimizationAPIError for arguments that make none."""
+def _build_request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
+    """Build the request to the application. Raises OptimizationAPIError for invalid arguments."""
     for name, value in (("endpoint", endpoint), ("method", method)):
         if not isinstance(value, str):
             raise OptimizationAPIError(f"{name}: expected text, got {type(value).__name__}", 400)
-    if method.upper() == "HEAD":  # over HTTP it has the same code, and no body that says so
-        raise OptimizationAPIError("method: an answer to HEAD says nothing; there is GET", 405)
+    if method.upper() == "HEAD":  # its response would have no body
+        raise OptimizationAPIError("method: HEAD is not supported; use GET", 405)
     path = f"/{endpoint.lstrip('/')}"
     where = path.partition("?")[0]
     if where not in (ROOT, *PROBES) and not where.startswith(f"{ROOT}/"):
         path = f"{PREFIX}{path}"
     if {".", ".."} & set(where.split("/")):
         raise OptimizationAPIError(f"endpoint: {endpoint!r} leads out of the API; there is no such endpoint", 404)
-    reads = method.upper() in READING
+    reads = method.upper() in QUERY_METHODS
     if reads and data is not None and not isinstance(data, Mapping):
         raise OptimizationAPIError(f"data: expected names and values for the query, got {type(data).__name__}", 422)
     try:
         url = httpx.URL(f"http://o9.invalid{path}")
         if reads and data:
-            url = url.copy_merge_params({name: _in_a_query(value) for name, value in data.items() if value is not None})
-        content = None if reads or data is None else _as_json(data)
+            url = url.copy_merge_params(
+                {name: _query_value(value) for name, value in data.items() if value is not None}
+            )
+        content = None if reads or data is None else _json_body(data)
         return httpx.Request(method.upper(), url, content=content, headers={"content-type": "application/json"})
     except (httpx.InvalidURL, UnicodeError) as error:
         raise OptimizationAPIError(f"endpoint: {endpoint!a} cannot be part of a URL: {error}", 400) from error
 
 
-def _in_a_query(value: Any) -> Any:
+def _query_value(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _as_json(data: Any) -> bytes:
-    """`data` as a body. Raises OptimizationAPIError where JSON cannot hold it."""
+def _json_body(data: Any) -> bytes:
+    """Encode `data` as a body. Raises OptimizationAPIError if it is not JSON."""
     try:
         text = json.dumps(data, allow_nan=False, ensure_ascii=False)
-        if json.loads(text) != data:  # keys that are no texts would be made texts
+        if json.loads(text) != data:  # json.dumps converts keys that are not strings
             validate_json("", {"data": data})
         return text.encode()
     except OptimizationValidationError as error:

@@ -1,6 +1,6 @@
-"""The application: the routes, once, for HTTP and for `handle_api_request`, which asks them without a network.
+"""The application that serves both HTTP and `handle_api_request`.
 
-Every request passes its gate: whether the aggregator runs, the rate limit, the body's size.
+Every request passes the gate, which checks that the aggregator runs, the rate limit, and the size of the body.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o9.api.answers import REFUSALS, answer_error, answer_http, answer_invalid, refusal, success
-from o9.api.api import ALONE, API_VERSION, PREFIX, READING, ROOT, Handler
+from o9.api.api import API_VERSION, NO_AGGREGATOR, PREFIX, QUERY_METHODS, ROOT, Handler
 from o9.api.backend import Backend
 from o9.api.routes import add_routes
 from o9.model.errors import OptimizationAPIError, OptimizationError
 
 logger = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 1 << 20
-TOO_LARGE = f"body: it is larger than {BODY_LIMIT_BYTES:,} bytes (1 MiB); keep large data in a file, and name that"
+TOO_LARGE = f"body: it is larger than {BODY_LIMIT_BYTES:,} bytes (1 MiB); keep large data in a file, and give its path"
 
 
 def create_app(
     backend: Backend | None,
     *,
     rate_limit: RateLimit,
-    answered: Callable[[dict[str, Any]], Awaitable[None]],
+    on_answer: Callable[[dict[str, Any]], Awaitable[None]],
     handlers: Mapping[tuple[str, str], Handler],
 ) -> FastAPI:
-    """The application over `backend`; None: without O9's own routes, of which a request learns why.
+    """Create the application over `backend`. None: without O9's own routes; requests for them get the reason.
 
-    `handlers`, by method and path below the prefix, come before O9's own routes.
+    handlers: users' own, by method and path below the prefix; they override O9's routes.
     """
     app = FastAPI(
         title="O9", version=API_VERSION, redirect_slashes=False, docs_url=None, redoc_url=None,
@@ -62,45 +62,45 @@ def create_app(
     app.add_api_route("/docs", lambda: HTMLResponse(_reference(app.openapi())), include_in_schema=False)
     app.add_exception_handler(OptimizationError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_alone if backend is None else answer_http)
-    app.add_middleware(Gate, is_running=app.state.is_running, rate_limit=rate_limit, answered=answered)
+    app.add_exception_handler(HTTPException, _answer_without_aggregator if backend is None else answer_http)
+    app.add_middleware(Gate, is_running=app.state.is_running, rate_limit=rate_limit, on_answer=on_answer)
     return app
 
 
 def _route(handler: Handler) -> Callable[[Request], Any]:
-    """A user's handler as an endpoint."""
+    """Wrap a user's handler as an endpoint."""
 
     async def call(request: Request, body: Annotated[JsonValue, Body()] = None) -> JSONResponse:
-        data = dict(request.query_params) if request.method in READING else body
+        data = dict(request.query_params) if request.method in QUERY_METHODS else body
         answer = handler(data, **request.path_params)
         if inspect.isawaitable(answer):
             answer = await answer
         try:
             return success(jsonable_encoder(answer))
         except (ValueError, TypeError) as error:
-            why = f"the answer of its handler {getattr(handler, '__name__', handler)!s} is no JSON: {error}"
-            remedy = "answer text, finite numbers, booleans, None, lists and dicts of them (numpy: .item(), .tolist())"
+            why = f"the result of the handler {getattr(handler, '__name__', handler)!s} is not JSON: {error}"
+            remedy = "return text, finite numbers, booleans, None, lists and dicts of them (numpy: .item(), .tolist())"
             raise OptimizationAPIError(f"{request.url.path}: {why}; {remedy}", 500) from error
 
     return call
 
 
 def _reference(document: Mapping[str, Any]) -> str:
-    """Every route for people to read, from the OpenAPI document. The page loads nothing from elsewhere."""
+    """Render the OpenAPI document as a page, which loads nothing from the network."""
     environment = Environment(loader=PackageLoader("o9.api"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("reference.html").render(document)
 
 
-async def _answer_alone(request: Request, error: Exception) -> JSONResponse:
+async def _answer_without_aggregator(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException) and error.status_code == 404:
-        return refusal(ALONE, 503)
+        return refusal(NO_AGGREGATOR, 503)
     return await answer_http(request, error)
 
 
 class RateLimit:
-    """`text` in the notation of the library `limits`, such as `100/minute` or `10/second;1000/hour`, which all apply.
+    """One or several limits in the notation of the library `limits`, such as `10/second;1000/hour`; all of them apply.
 
-    Counted in this process, for each client apart, in a moving window. Refused requests do not count.
+    Requests are counted in this process, for each client, in a moving window. Refused requests do not count.
     """
 
     def __init__(self, text: str) -> None:
@@ -109,7 +109,7 @@ class RateLimit:
         self._limiter = MovingWindowRateLimiter(self._storage)
 
     def seconds_to_wait(self, client: str) -> int:
-        """Count a request of `client`; 0 where it is within the limits, else when to send it again."""
+        """Count a request of `client`. Returns 0 if it is within the limits, else the seconds until the next try."""
         for each in self._limits:
             if not self._limiter.test(each, client):
                 free_at = self._limiter.get_window_stats(each, client)[0]
@@ -121,16 +121,16 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Gate:
-    """ASGI around the application.
+    """The ASGI middleware around the application.
 
-    answered: awaited after every request, with its method, path, endpoint, client, code and seconds. `endpoint` is the
-    route's path, with its placeholders; None where none matched.
+    on_answer: awaited after every request, with its method, path, endpoint, client, code and seconds. `endpoint` is the
+    route's path with its placeholders, or None if no route matched.
     """
 
     app: ASGIApp
     is_running: Callable[[], bool]
     rate_limit: RateLimit
-    answered: Callable[[dict[str, Any]], Awaitable[None]]
+    on_answer: Callable[[dict[str, Any]], Awaitable[None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -160,15 +160,15 @@ class Gate:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if code:
                 raise
-            message = f"an error inside O9, which its log has: {type(error).__name__}"
+            message = f"an error inside O9, which is in the log: {type(error).__name__}"
             await refusal(message, 500)(scope, receive, sending)
         endpoint, seconds = getattr(scope.get("route"), "path", None), time.monotonic() - began
         entry = {"method": scope["method"], "path": scope["path"], "endpoint": endpoint, "client": _client(scope)}
-        await self.answered(entry | {"code": code, "seconds": seconds})
+        await self.on_answer(entry | {"code": code, "seconds": seconds})
 
     def _refused(self, scope: Scope) -> Response | None:
         if scope["path"] != ROOT and not scope["path"].startswith(f"{ROOT}/"):
-            return None  # probes and documentation are always answered
+            return None  # probes and documentation are always available
         if not self.is_running():
             return refusal("the aggregator is not running: call start() first", 503)
         wait = self.rate_limit.seconds_to_wait(_client(scope))

@@ -1,4 +1,4 @@
-"""What the routes need; the aggregator has it."""
+"""The protocol that the routes need; the aggregator implements it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Backend(Protocol):
-    """See the attributes of the same names of OptimizationStateAggregator."""
+    """See the attributes of OptimizationStateAggregator."""
 
     alert_system: AlertNotificationSystem
     statistics: OptimizationStatistics
@@ -41,15 +41,15 @@ class Backend(Protocol):
     async def prefect_alive(self) -> bool: ...
 
 
-async def found(backend: Backend, query: Callable[[Connection, str], T | None], name: str, kind: str) -> T:
-    """What `query` has of `name`. Raises OptimizationNotFoundError where that is nothing."""
-    # No id holds a NUL, and PostgreSQL cannot be asked for one.
+async def get_or_404(backend: Backend, query: Callable[[Connection, str], T | None], name: str, kind: str) -> T:
+    """Return the result of `query` for `name`. Raises OptimizationNotFoundError if there is none."""
+    # PostgreSQL accepts no NUL, which no id contains.
     answer = None if "\0" in name else await backend.store.read_async(query, name)
     if answer is None:
-        raise OptimizationNotFoundError(f"there is no {kind} {name!r}; GET /{kind}s lists those that there are")
+        raise OptimizationNotFoundError(f"there is no {kind} {name!r}; GET /{kind}s lists them")
     return answer
 
 
-async def existing(backend: Backend, optimization_id: str) -> OptimizationState:
-    """The present state. Raises OptimizationNotFoundError."""
-    return await found(backend, queries.get, optimization_id, "optimization")
+async def get_state(backend: Backend, optimization_id: str) -> OptimizationState:
+    """Return the current state. Raises OptimizationNotFoundError."""
+    return await get_or_404(backend, queries.get, optimization_id, "optimization")

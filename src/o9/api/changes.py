@@ -1,8 +1,8 @@
-"""`PUT` and `DELETE` of an optimization. What an attempt works on is refused; `DELETE` with `cancel` cancels it first.
+"""`PUT` and `DELETE` of an optimization. A running one is refused; `DELETE` with `cancel` cancels it first.
 
-A change keeps the fields that it does not name; metadata are one field. Before the first attempt it may give all that a
-submission may; later what no trial depends on (`o9.store.optimizations.replace.LATER`), after the end the words.
-Deleting is pruning: counts stay. What has not ended is cancelled before that.
+A change keeps the fields that it does not name; metadata are one field. Before the first attempt it may set everything
+that a submission may; later, only what no trial depends on (`o9.store.optimizations.replace.LATER`); after the end,
+only names and notes. Deleting is pruning: counts stay. An optimization that has not ended is cancelled first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from o9.api.backend import Backend, existing, found
+from o9.api.backend import Backend, get_or_404, get_state
 from o9.health.statistics.pruned import sharpe_ratios_of
 from o9.lifecycle.submission import prepared
 from o9.model.errors import OptimizationStateError, OptimizationValidationError
@@ -36,52 +36,52 @@ from o9.store.optimizations.replace import (
 from o9.store.queue.policies import with_defaults
 from o9.store.store import Store
 
-END_SECONDS = 20.0  # what is cancelled has ended by then, and Prefect has said so
+END_SECONDS = 20.0  # the time for a cancelled optimization and its flow run to end
 POLL_SECONDS = 0.05
 
 
 async def change(
     backend: Backend, optimization_id: str, fields: Mapping[str, Any], version: int | None
 ) -> OptimizationState:
-    """Change these fields; returns the new state. `version`: that at which it was read; None: any.
+    """Change the fields, and return the new state. version: the one that the caller has read; None: any.
 
-    Raises OptimizationValidationError for a field that cannot be changed or a value that it cannot have,
-    OptimizationStateError where the present state forbids it, or it is not at `version` any more.
+    Raises OptimizationValidationError for a fixed field or an invalid value, and OptimizationStateError if the status
+    forbids the change or the version is no longer `version`.
     """
     store = backend.store
-    holding = await found(backend, queries.holding, optimization_id, "optimization")
-    before = await existing(backend, optimization_id)  # no older than that version
+    holding = await get_or_404(backend, queries.holding, optimization_id, "optimization")
+    before = await get_state(backend, optimization_id)  # no older than that version
     check_version(optimization_id, version, holding.version)
-    after, changed = _asked(before, fields)
+    after, changed = _changed(before, fields)
     check_changeable(changed, before.status, holding.attempt)
     if not changed:
         return before
-    settled = await _settled(store, before, after) if fields_of(changed - LATER) & SEARCH else after
+    settled = await _as_submitted(store, before, after) if fields_of(changed - LATER) & SEARCH else after
     try:
         await store.write_async(Replace(settled, changed, content_hash(after), holding.version))
     except OptimizationStateError:
-        present = await found(backend, queries.holding, optimization_id, "optimization")
+        present = await get_or_404(backend, queries.holding, optimization_id, "optimization")
         if version is not None or present.version == holding.version:
             raise
-        return await change(backend, optimization_id, fields, None)  # others changed it between read and write
-    return await existing(backend, optimization_id)
+        return await change(backend, optimization_id, fields, None)  # it was changed between read and write
+    return await get_state(backend, optimization_id)
 
 
 async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> None:
-    """Delete it, its placebo runs, and all that is recorded of them.
+    """Delete an optimization and its placebo runs, with their records.
 
-    Raises OptimizationStateError where the present state forbids it.
+    cancel: cancel them first if they run. Raises OptimizationStateError if the present state forbids the deletion.
     """
     store = backend.store
-    holding = await found(backend, queries.holding, optimization_id, "optimization")
-    status, stays = OptimizationStatus(holding.status), f"optimization {optimization_id!r} stays"
+    holding = await get_or_404(backend, queries.holding, optimization_id, "optimization")
+    status, stays = OptimizationStatus(holding.status), f"optimization {optimization_id!r} was not deleted"
     if (status in ACTIVE or holding.lease_node is not None) and not cancel:
         raise OptimizationStateError(
             f"{stays}: it is {status.value}; pause it first, or delete it with ?cancel=true, which ends it for good"
         )
     if waiting := await store.read_async(queries.awaiting, optimization_id):
         raise OptimizationStateError(
-            f"{stays}: to run after it are {', '.join(waiting[:10])}; cancel or delete those first"
+            f"{stays}: {', '.join(waiting[:10])} will run after it; cancel or delete those first"
         )
     if await store.read_async(queries.has_open_alert, optimization_id):
         raise OptimizationStateError(f"{stays}: {Because.OPEN_ALERT.value}")
@@ -90,22 +90,24 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
             await delete(backend, run_id, cancel=cancel)
     if status not in ENDED:
         await backend.control.request(optimization_id, Intent.CANCEL, "api")
-        stays = f"{stays}, cancelled"
+        stays = f"{stays}, only cancelled"
     deadline = asyncio.get_running_loop().time() + END_SECONDS
     while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not Because.LONG_AGO:
         ends = why in (Because.NOT_ENDED, Because.OPEN_RUN) and asyncio.get_running_loop().time() < deadline
         if why is not None and not ends:
             raise OptimizationStateError(f"{stays}: {why.value}")
-        await asyncio.sleep(POLL_SECONDS)  # others write meanwhile
+        await asyncio.sleep(POLL_SECONDS)
 
 
-def _asked(before: OptimizationState, fields: Mapping[str, Any]) -> tuple[OptimizationState, frozenset[str]]:
-    """The state with `fields`, and the names of those that differ; of the metadata, of the keys.
+def _changed(before: OptimizationState, fields: Mapping[str, Any]) -> tuple[OptimizationState, frozenset[str]]:
+    """The state with `fields`, and the names of the fields and metadata keys that differ.
 
     Raises OptimizationValidationError, and OptimizationStateError for what is fixed at submission.
     """
     typed = dict(fields)
-    if typed.keys() < OptimizationState.__dataclass_fields__.keys():  # else it is a state as it was read
+    if (
+        typed.keys() < OptimizationState.__dataclass_fields__.keys()
+    ):  # else it is a complete state, with its own note of zeros
         zeros = {name for name in FIGURES if typed.get(name) == 0}
         metadata = typed.get("metadata", before.metadata)
         if zeros and isinstance(metadata, Mapping):
@@ -113,9 +115,7 @@ def _asked(before: OptimizationState, fields: Mapping[str, Any]) -> tuple[Optimi
     after = OptimizationState.from_dict(before.to_dict() | typed)
     differing = {f.name for f in dataclasses.fields(before) if getattr(before, f.name) != getattr(after, f.name)}
     for name in sorted(differing - REPLACEABLE):
-        remedy = (
-            "POST /optimizations/{id}/start, pause, resume or cancel moves it" if name == "status" else "leave it out"
-        )
+        remedy = "use POST /optimizations/{id}/start, pause, resume or cancel" if name == "status" else "remove it"
         raise OptimizationValidationError(name, f"it cannot be changed; {remedy}")
     validate_changes({name: getattr(after, name) for name in sorted(REPLACEABLE & fields.keys())})
     old, new = before.metadata, after.metadata
@@ -127,8 +127,8 @@ def _asked(before: OptimizationState, fields: Mapping[str, Any]) -> tuple[Optimi
     return after, frozenset(differing - {"metadata"} | {f"metadata.{key}" for key in keys})
 
 
-async def _settled(store: Store, before: OptimizationState, after: OptimizationState) -> OptimizationState:
-    """`after` as a submission of it would be: checked, with what is fixed at submission filled in."""
+async def _as_submitted(store: Store, before: OptimizationState, after: OptimizationState) -> OptimizationState:
+    """Check `after` as a submission, and fill in what a submission fixes."""
     strategy = str(after.metadata.get("strategy", "default"))
     policies = await store.read_async(queries.policies)
     metadata = with_defaults(policies, after.optimization_type.value, strategy, after.metadata)
@@ -136,6 +136,6 @@ async def _settled(store: Store, before: OptimizationState, after: OptimizationS
     if "retry_of" not in metadata and (fault := missing_objective(metadata)) is not None:
         raise fault
     settled = prepared(new, settings().allowed_imports, older=before.metadata.keys())
-    if before.metadata == after.metadata:  # what was filled in at submission looks as if it had been asked for
+    if before.metadata == after.metadata:  # the warnings of the submission still apply
         settled.warnings = list(dict.fromkeys([*before.warnings, *settled.warnings]))
     return settled

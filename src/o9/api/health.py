@@ -1,6 +1,6 @@
-"""Whether O9 itself is well: the store, Prefect, the nodes and the channels of alerts. Milliseconds at any size.
+"""The health of O9 itself: the store, Prefect, the nodes and the alert channels. Takes milliseconds at any size.
 
-`o9 db check` looks at the store's pages.
+`o9 db check` checks the integrity of the database.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ async def system_health(backend: Backend) -> dict[str, Any]:
         async with asyncio.timeout(PREFECT_SECONDS):
             alive = await backend.prefect_alive()
     if not alive:
-        issues.append(f"Prefect's server does not answer within {PREFECT_SECONDS:g} s: what runs waits for it")
+        issues.append(
+            f"Prefect's server does not respond within {PREFECT_SECONDS:g} s; running optimizations wait for it"
+        )
     return {
         "status": (HealthStatus.WARNING if issues else HealthStatus.HEALTHY).value,
         "issues": issues,
@@ -50,10 +52,10 @@ async def system_health(backend: Backend) -> dict[str, Any]:
 
 
 def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
-    """The schema's revision, the nodes and the channels; in a thread."""
+    """The schema's revision, the nodes and the channels. Blocks."""
     nodes = [_node(row) for row in store.read(queries.gathering) if row["heartbeat_at"] is not None]
     tried = {row["channel"]: row for row in store.read(queries.alert_channels)}
-    offered = set(store.read(queries.sending_channels))  # through which a running node can send
+    offered = set(store.read(queries.sending_channels))  # that running nodes have
     channels = [
         {"channel": name, "offered": name in offered}
         | {key: tried.get(name, {}).get(key) for key in ("last_sent_at", "failing_since", "error")}
@@ -63,7 +65,7 @@ def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
 
 
 def _node(row: Row) -> dict[str, Any]:
-    """A node lives by its lease, unless its process is gone from this machine."""
+    """A node is alive while its lease lasts, unless its process on this machine has ended."""
     shown = {name: row[name] for name in ("node_id", "host", "pid")}
     heartbeat_at = datetime.fromtimestamp(row["heartbeat_at"], UTC).isoformat()
     return shown | {"heartbeat_at": heartbeat_at, "alive": row["living"] and lives(row) is not False}

@@ -1,4 +1,4 @@
-"""The routes, and what a request may ask for by query or body: what is not here is refused by its name."""
+"""The routes, with the models of their queries and bodies. Unknown parameters and fields are refused by name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
 from o9.alerts.service.repository import alert_of_row
-from o9.api.answers import Page, Success, first_page, page, success
+from o9.api.answers import Page, Success, keyset_page, page, success
 from o9.api.api import PREFIX, ROOT, VERSIONS
-from o9.api.backend import Backend, existing, found
+from o9.api.backend import Backend, get_or_404, get_state
 from o9.api.changes import change, delete
 from o9.api.health import system_health
 from o9.health.grades import Grade, Verdict, kept_verdict, kept_verdicts
@@ -51,28 +51,28 @@ from o9.store.store import Store
 
 # Queries and bodies
 
-# PostgreSQL cannot be asked for a NUL.
+# PostgreSQL accepts no NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LIMIT, pattern="^[^\\x00]*$")]
 Omitted = SkipJsonSchema[None]  # a query has no null
 
 
 class NoQuery(BaseModel):
-    """The query of a route without parameters; the base of all that have names."""
+    """The query of a route without parameters; the base class of all queries."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class PageQuery(NoQuery):
-    limit: int = Field(100, ge=1, le=PAGE_LIMIT, description="How many items at most.")
-    cursor: str | Omitted = Field(None, min_length=1, description="The `next_cursor` of the page before.")
+    limit: int = Field(100, ge=1, le=PAGE_LIMIT, description="The maximum number of items.")
+    cursor: str | Omitted = Field(None, min_length=1, description="The `next_cursor` of the previous page.")
 
-    def behind(self, *start: int) -> tuple[int, ...]:
-        """Behind which numbers this page begins; `start` where it is the first."""
+    def position(self, *start: int) -> tuple[int, ...]:
+        """The position after which this page begins; `start` on the first page."""
         return start if self.cursor is None else read_cursor(self.cursor, int, len(start))
 
 
 class LogQuery(PageQuery):
-    trial: Annotated[int, Field(ge=0, le=COUNT_LIMIT)] | Omitted = Field(None, description="Of this trial alone.")
+    trial: Annotated[int, Field(ge=0, le=COUNT_LIMIT)] | Omitted = Field(None, description="Only this trial's.")
 
 
 class OptimizationQuery(PageQuery):
@@ -80,10 +80,10 @@ class OptimizationQuery(PageQuery):
     type: OptimizationType | Omitted = None
     priority: Literal["low", "normal", "high", "critical", "1", "2", "3", "4"] | Omitted = None
     strategy: Text | Omitted = Field(
-        None, description="Its name, as in `metadata.strategy`; `default` where none is given."
+        None, description="Its name, as in `metadata.strategy`; `default` if there is none."
     )
-    family: Text | Omitted = Field(None, description="What its trials count in, from the first trial on.")
-    q: Text | Omitted = Field(None, description="A part of the name or the id, in upper or lower case.")
+    family: Text | Omitted = Field(None, description="The family of its trials; it has one from the first trial on.")
+    q: Text | Omitted = Field(None, description="A part of the name or the id; case does not matter.")
     created_after: Annotated[datetime, BeforeValidator(moment_of)] | Omitted = Field(
         None, description="ISO 8601, such as 2026-01-31T09:30:00Z; encode a + as %2B."
     )
@@ -108,11 +108,11 @@ class RankingQuery(NoQuery):
 
 
 class CancelQuery(NoQuery):
-    cancel: bool = Field(False, description="true: what runs is cancelled first, and its end awaited.")
+    cancel: bool = Field(False, description="true: first cancel it if it runs, and wait for its end.")
 
 
 class ResolveBody(NoQuery):
-    by: str = Field("api", max_length=NAME_LIMIT, description="Who has resolved it.")
+    by: str = Field("api", max_length=NAME_LIMIT, description="The person who has resolved it.")
 
 
 def _priority(text: str | None) -> OptimizationPriority | None:
@@ -125,7 +125,7 @@ def _priority(text: str | None) -> OptimizationPriority | None:
 
 
 class DescribedBy:
-    """A body that the route checks by itself; the OpenAPI document shows it as this model."""
+    """A body that the route validates itself; the OpenAPI document has the schema of `model`."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
@@ -139,7 +139,7 @@ ONE = f"{PREFIX}/optimizations/{{optimization_id}}"
 
 
 class TrialAnswer(BaseModel):
-    """One evaluated parameter set, as the ledger keeps it."""
+    """One evaluated parameter set in the ledger."""
 
     number: int
     attempt: int
@@ -154,13 +154,13 @@ class TrialAnswer(BaseModel):
 
 
 class PlaceboBody(NoQuery):
-    """How many placebo runs to have."""
+    """The number of placebo runs to have."""
 
     runs: int = Field(19, ge=1, le=9_999)
 
 
 class PlaceboAnswer(BaseModel):
-    """One placebo run; GET /optimizations/{id} has all of it."""
+    """One placebo run; GET /optimizations/{id} returns its state."""
 
     optimization_id: str
     status: OptimizationStatus
@@ -168,13 +168,13 @@ class PlaceboAnswer(BaseModel):
 
 @dataclass
 class JudgedOptimization(OptimizationState):
-    """grade: what may be believed of its best, by the last health report of its present status; null: not judged."""
+    """A state with the `grade` of its verdict, by the last health report of its present status; null: not judged."""
 
     grade: Grade | None = None
 
 
 class LogAnswer(BaseModel):
-    """What users' code printed and logged. `trial` is null where it belongs to none; `cut` bytes of it are not kept."""
+    """What users' code printed and logged. `trial` is null outside of trials; `cut` bytes of it were dropped."""
 
     step: int
     trial: int | None
@@ -189,9 +189,9 @@ class Deleted(BaseModel):
 def _add_optimizations(app: FastAPI, backend: Backend) -> None:
     @app.post(f"{PREFIX}/optimizations", response_model=Success[OptimizationState])
     async def create_optimization(fields: Fields, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Submit one. The same id with the same content again answers with the first, and creates nothing.
+        """Submit an optimization. Submitting the same id with the same content again returns the existing one.
 
-        `run_by`: the nodes that start it when its turn comes; empty where none runs now.
+        `run_by`: the nodes that may start it; empty if none is running.
         """
         allowed = settings().allowed_imports
         state = await backend.control.submit(requested(fields, allowed), allowed_imports=allowed)
@@ -199,19 +199,19 @@ def _add_optimizations(app: FastAPI, backend: Backend) -> None:
         return success(state.to_dict(), run_by=list(nodes))
 
     @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[JudgedOptimization]])
-    async def list_optimizations(asked: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
-        """The newest first; all given filters apply."""
+    async def list_optimizations(query: Annotated[OptimizationQuery, Query()]) -> JSONResponse:
+        """List optimizations, newest first. All given filters apply."""
         store = backend.store
-        part = await store.read_async(queries.page, wanted=asked.filter(), limit=asked.limit, cursor=asked.cursor)
+        part = await store.read_async(queries.page, wanted=query.filter(), limit=query.limit, cursor=query.cursor)
         verdicts = await asyncio.to_thread(kept_verdicts, store, part.items)
         items = [state.to_dict() | _grade(verdicts.get(state.optimization_id)) for state in part.items]
         return page(items, part.next_cursor)
 
     @app.get(ONE, response_model=Success[JudgedOptimization])
     async def get_optimization(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Its present state, also after its end. The header `ETag` is the version that `If-Match` of a PUT takes."""
-        holding = await found(backend, queries.holding, optimization_id, "optimization")
-        state = await existing(backend, optimization_id)
+        """Get the current state. The header `ETag` has the version, for `If-Match` of a PUT."""
+        holding = await get_or_404(backend, queries.holding, optimization_id, "optimization")
+        state = await get_state(backend, optimization_id)
         verdict = await asyncio.to_thread(kept_verdict, backend.store, state)
         return success(state.to_dict() | _grade(verdict), {"ETag": f'"{holding.version}"'})
 
@@ -222,67 +222,67 @@ def _add_optimizations(app: FastAPI, backend: Backend) -> None:
         _: Annotated[NoQuery, Query()],
         if_match: Annotated[str | Omitted, Header()] = None,
     ) -> JSONResponse:
-        """Change the fields that are given. What runs is refused: pause or cancel it first."""
-        given = {name: value for name, value in fields.items() if name != "grade"}  # which GET answers, too
+        """Change the given fields. A running optimization is refused: pause or cancel it first."""
+        given = {name: value for name, value in fields.items() if name != "grade"}  # a field of GET's response
         return success((await change(backend, optimization_id, given, _version(if_match))).to_dict())
 
     @app.delete(ONE, response_model=Success[Deleted])
-    async def delete_optimization(optimization_id: str, asked: Annotated[CancelQuery, Query()]) -> JSONResponse:
-        """Delete it with all that is recorded of it. What runs is refused, or cancelled first with `cancel=true`."""
-        await delete(backend, optimization_id, cancel=asked.cancel)
+    async def delete_optimization(optimization_id: str, query: Annotated[CancelQuery, Query()]) -> JSONResponse:
+        """Delete an optimization with its records. A running one is refused, or cancelled first with `cancel=true`."""
+        await delete(backend, optimization_id, cancel=query.cancel)
         return success({"optimization_id": optimization_id})
 
     @app.post(f"{ONE}/placebo", response_model=Success[list[PlaceboAnswer]])
-    async def run_placebos(optimization_id: str, asked: PlaceboBody, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Queue its search on data without an edge, until there are `runs` of them."""
-        await existing(backend, optimization_id)
+    async def run_placebos(optimization_id: str, body: PlaceboBody, _: Annotated[NoQuery, Query()]) -> JSONResponse:
+        """Queue placebo runs, the same search on data without an edge, until there are `runs` of them."""
+        await get_state(backend, optimization_id)
         allowed = settings().allowed_imports
-        queued = await backend.control.placebo(optimization_id, asked.runs, allowed_imports=allowed)
+        queued = await backend.control.placebo(optimization_id, body.runs, allowed_imports=allowed)
         return success([{name: state.to_dict()[name] for name in PlaceboAnswer.model_fields} for state in queued])
 
     @app.get(f"{ONE}/report", response_class=Response, responses={200: {"content": _HTML}})
     async def get_report(optimization_id: str, _: Annotated[NoQuery, Query()]) -> HTMLResponse:
-        """Its report as a page for a browser, as `o9 report` writes it; made anew for each request."""
-        await existing(backend, optimization_id)
+        """Get the report as an HTML page, like that of `o9 report`; it is made for each request."""
+        await get_state(backend, optimization_id)
         html = await asyncio.to_thread(_report, backend.store, optimization_id)
         return HTMLResponse(html.encode(errors="backslashreplace"))
 
     @app.get(f"{ONE}/trials", response_model=Success[Page[TrialAnswer]])
-    async def list_trials(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
-        """The trials, by number."""
-        await existing(backend, optimization_id)
-        (after,) = asked.behind(-1)
-        trials = await backend.store.read_async(queries.trials, optimization_id, after=after, limit=asked.limit + 1)
-        return first_page(trials, asked.limit, Trial.to_dict, attrgetter("number"))
+    async def list_trials(optimization_id: str, query: Annotated[PageQuery, Query()]) -> JSONResponse:
+        """List the trials by number."""
+        await get_state(backend, optimization_id)
+        (after,) = query.position(-1)
+        trials = await backend.store.read_async(queries.trials, optimization_id, after=after, limit=query.limit + 1)
+        return keyset_page(trials, query.limit, Trial.to_dict, attrgetter("number"))
 
     @app.get(f"{ONE}/logs", response_model=Success[Page[LogAnswer]])
-    async def list_logs(optimization_id: str, asked: Annotated[LogQuery, Query()]) -> JSONResponse:
-        """What its objective printed and logged, by trial: the first 64 KiB of each."""
-        await existing(backend, optimization_id)
-        step, number = asked.behind(-1, OF_NO_TRIAL)
+    async def list_logs(optimization_id: str, query: Annotated[LogQuery, Query()]) -> JSONResponse:
+        """List what the objective printed and logged, by trial: the first 64 KiB of each."""
+        await get_state(backend, optimization_id)
+        step, number = query.position(-1, OF_NO_TRIAL)
         rows = await backend.store.read_async(
-            queries.outputs, optimization_id, number=asked.trial, after=(step, number), limit=asked.limit + 1
+            queries.outputs, optimization_id, number=query.trial, after=(step, number), limit=query.limit + 1
         )
-        return first_page(
-            rows, asked.limit, lambda row: {name: row[name] for name in LogAnswer.model_fields},
+        return keyset_page(
+            rows, query.limit, lambda row: {name: row[name] for name in LogAnswer.model_fields},
             itemgetter("step"), itemgetter("number"),
         )  # fmt: skip
 
     @app.get(f"{ONE}/metrics", response_model=Success[Page[OptimizationMetrics]])
-    async def list_metrics(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
-        """One entry a step, oldest first; what was not measured is null."""
-        state = await existing(backend, optimization_id)
-        step, trial = asked.behind(0, 0)
-        steps, following = await asyncio.to_thread(metrics_page, backend.store, state, (step, trial), asked.limit)
+    async def list_metrics(optimization_id: str, query: Annotated[PageQuery, Query()]) -> JSONResponse:
+        """List the metrics of each step, oldest first. A figure that was not measured is null."""
+        state = await get_state(backend, optimization_id)
+        step, trial = query.position(0, 0)
+        steps, following = await asyncio.to_thread(metrics_page, backend.store, state, (step, trial), query.limit)
         return page((each.to_dict() for each in steps), write_cursor(*following) if following else None)
 
     @app.get(f"{ONE}/transitions", response_model=Success[Page[dict[str, Any]]])
-    async def list_transitions(optimization_id: str, asked: Annotated[PageQuery, Query()]) -> JSONResponse:
-        """Every change of its status, with its cause."""
-        await existing(backend, optimization_id)
-        (after,) = asked.behind(0)
-        rows = await backend.store.read_async(queries.transitions, optimization_id, after=after, limit=asked.limit + 1)
-        return first_page(rows, asked.limit, dict, itemgetter("id"))
+    async def list_transitions(optimization_id: str, query: Annotated[PageQuery, Query()]) -> JSONResponse:
+        """List the changes of the status, with their causes."""
+        await get_state(backend, optimization_id)
+        (after,) = query.position(0)
+        rows = await backend.store.read_async(queries.transitions, optimization_id, after=after, limit=query.limit + 1)
+        return keyset_page(rows, query.limit, dict, itemgetter("id"))
 
     for verb, description in _VERBS.items():
         _add_control(app, backend, verb, description)
@@ -290,18 +290,18 @@ def _add_optimizations(app: FastAPI, backend: Backend) -> None:
 
 _HTML = {"text/html": {"schema": {"type": "string"}}}
 _VERBS = {
-    Verb.START: "Queue what was held back or rests.",
-    Verb.PAUSE: "Finish the step that runs, and free the slot.",
-    Verb.RESUME: "Queue again what rests.",
-    Verb.CANCEL: "Cut it off at once, for good; the best is kept.",
+    Verb.START: "Queue an optimization that is held back, paused or suspended.",
+    Verb.PAUSE: "Pause it when its current step is committed.",
+    Verb.RESUME: "Queue a paused or suspended optimization again.",
+    Verb.CANCEL: "Cancel it at once, for good; the best so far is kept.",
 }
 
 
 def _add_control(app: FastAPI, backend: Backend, verb: Verb, description: str) -> None:
     async def ask(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        await existing(backend, optimization_id)
+        await get_state(backend, optimization_id)
         await backend.control.carry_out(verb, optimization_id, "api")
-        return success((await existing(backend, optimization_id)).to_dict())
+        return success((await get_state(backend, optimization_id)).to_dict())
 
     app.add_api_route(
         f"{ONE}/{verb.value}", ask, methods=["POST"], name=f"{verb.value}_optimization", description=description,
@@ -324,7 +324,7 @@ def _version(if_match: str | None) -> int | None:
     if if_match is None or if_match.strip() == "*":
         return None
     if (tag := re.fullmatch(r'\s*(?:W/)?"?(\d{1,18})"?\s*', if_match)) is None:
-        raise OptimizationStateError("If-Match: not an ETag that GET of this optimization gave: read it again")
+        raise OptimizationStateError("If-Match: expected the ETag of a GET of this optimization; read it again")
     return int(tag[1])
 
 
@@ -333,7 +333,7 @@ def _version(if_match: str | None) -> int | None:
 
 @dataclass
 class JudgedReport(OptimizationHealthReport):
-    """grade and verdict: what may be believed of the best, with the forecast; null where it was not judged."""
+    """A health report with the verdict, its grade and the forecast; null if the best was not judged."""
 
     grade: Grade | None = None
     verdict: Verdict | None = None
@@ -350,72 +350,72 @@ def add_routes(app: FastAPI, backend: Backend) -> None:
 def _add_statistics(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{PREFIX}/statistics", response_model=Success[dict[str, Any]])
     async def get_statistics(_: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Counts, rates, durations and improvements over all optimizations."""
+        """Get counts, rates, durations and improvements over all optimizations."""
         return success(await backend.statistics.get_global_statistics())
 
     @app.get(f"{PREFIX}/statistics/trends", response_model=Success[dict[str, Any]])
-    async def get_trends(asked: Annotated[TrendQuery, Query()]) -> JSONResponse:
-        """Whether results improve: windows, and slopes with their 95 % intervals."""
-        return success(await backend.statistics.get_performance_trends(timedelta(days=asked.days)))
+    async def get_trends(query: Annotated[TrendQuery, Query()]) -> JSONResponse:
+        """Get the trends of results: time windows, and slopes with their 95 % intervals."""
+        return success(await backend.statistics.get_performance_trends(timedelta(days=query.days)))
 
     @app.get(f"{PREFIX}/statistics/rankings", response_model=Success[Page[dict[str, Any]]])
-    async def get_rankings(asked: Annotated[RankingQuery, Query()]) -> JSONResponse:
-        """The best by a metric."""
-        return page(await backend.statistics.get_optimization_rankings(asked.metric_name, asked.limit), None)
+    async def get_rankings(query: Annotated[RankingQuery, Query()]) -> JSONResponse:
+        """Rank optimizations by a metric, the best first."""
+        return page(await backend.statistics.get_optimization_rankings(query.metric_name, query.limit), None)
 
 
 def _add_health(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{PREFIX}/health", response_model=Success[dict[str, Any]])
     async def get_health(_: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Whether O9 itself is well: the store, Prefect, the nodes, the channels."""
+        """Get the health of O9 itself: the store, Prefect, the nodes, the channels."""
         return success(await system_health(backend))
 
     @app.get(f"{PREFIX}/health/{{optimization_id}}", response_model=Success[JudgedReport])
     async def get_health_of(optimization_id: str, _: Annotated[NoQuery, Query()]) -> JSONResponse:
-        """Whether a result can be trusted: the verdict on it, four scores, issues and recommendations."""
-        await existing(backend, optimization_id)
+        """Get whether the result can be trusted: the verdict, four scores, issues and recommendations."""
+        await get_state(backend, optimization_id)
         report = await backend.health_checker.recent_report(optimization_id)
         return success(report.to_dict() | document(await backend.health_checker.get_verdict(optimization_id)))
 
 
 def _add_alerts(app: FastAPI, backend: Backend) -> None:
     @app.get(f"{PREFIX}/alerts", response_model=Success[Page[OptimizationAlert]])
-    async def list_alerts(asked: Annotated[AlertQuery, Query()]) -> JSONResponse:
-        """Alerts, newest first by their own time."""
-        before = read_cursor(asked.cursor, str, 2) if asked.cursor is not None else None
+    async def list_alerts(query: Annotated[AlertQuery, Query()]) -> JSONResponse:
+        """List alerts, newest first by their timestamps."""
+        before = read_cursor(query.cursor, str, 2) if query.cursor is not None else None
         rows = await backend.store.read_async(
-            queries.alerts, optimization_id=asked.optimization_id,
-            level=asked.level.value if asked.level else None, limit=asked.limit,
+            queries.alerts, optimization_id=query.optimization_id,
+            level=query.level.value if query.level else None, limit=query.limit,
             before=(before[0], before[1]) if before else None,
         )  # fmt: skip
-        # One that is as full as was asked for may be the last one: then an empty one follows.
-        more = len(rows) == asked.limit
-        return page(map(_alert, rows), write_cursor(rows[-1]["at"], rows[-1]["alert_id"]) if more else None)
+        # A full page may be the last one: then an empty page follows.
+        is_full = len(rows) == query.limit
+        return page(map(_alert, rows), write_cursor(rows[-1]["at"], rows[-1]["alert_id"]) if is_full else None)
 
     @app.post(f"{PREFIX}/alerts/{{alert_id}}/resolve", response_model=Success[OptimizationAlert])
     async def resolve_alert(
         alert_id: str, _: Annotated[NoQuery, Query()], body: ResolveBody | None = None
     ) -> JSONResponse:
-        """End the episode that it belongs to. A resolved alert stays as it is."""
-        await found(backend, queries.alert, alert_id, "alert")
+        """Resolve an alert, which ends its episode. A resolved alert is unchanged."""
+        await get_or_404(backend, queries.alert, alert_id, "alert")
         await backend.alert_system.resolve_alert(alert_id, (body or ResolveBody()).by)
-        return success(_alert(await found(backend, queries.alert, alert_id, "alert")))
+        return success(_alert(await get_or_404(backend, queries.alert, alert_id, "alert")))
 
 
 def _add_probes(app: FastAPI, backend: Backend) -> None:
     @app.get(ROOT, response_model=Success[dict[str, list[str]]])
     async def get_versions() -> JSONResponse:
-        """The versions of this API."""
+        """List the versions of this API."""
         return success({"versions": [*VERSIONS]})
 
     @app.get("/healthz", response_model=Success[dict[str, str]])
     async def lives() -> JSONResponse:
-        """This process is alive."""
+        """Check that the process is alive."""
         return success({"status": "alive"})
 
     @app.get("/readyz", response_model=Success[dict[str, str]])
     async def is_ready() -> JSONResponse:
-        """The aggregator runs, and its store answers; else 503."""
+        """Check that the aggregator runs and its store responds; else 503."""
         if not backend.is_running:
             raise OptimizationAPIError("the aggregator is not running: call start() first", 503)
         await asyncio.to_thread(backend.store.schema)

@@ -1,8 +1,8 @@
-"""HTTP on a loopback address of this machine, in the event loop that starts it.
+"""The HTTP server, on a loopback address, in the event loop that starts it.
 
-There are no keys yet, so everyone who reaches the address may do everything: only loopback addresses are listened on,
-and requests from pages of other sites, or for host names that only resolve to this machine, are refused. A link to a
-report is followed from other sites all the same: a browser names no `Origin` then.
+There is no authentication yet, so every client may do everything. Therefore the server listens only on loopback
+addresses, and refuses requests from pages of other sites and for other host names. Links to reports work from other
+sites, because a browser sends no `Origin` when it follows a link.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from o9.api.answers import refusal
 from o9.model.errors import OptimizationValidationError
 from o9.model.settings import settings
 
-STOP_SECONDS = 5  # for requests that are being answered
+STOP_SECONDS = 5  # for requests in progress
 START_POLL_SECONDS = 0.01
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; requests wait until they are served. Raises OptimizationError, naming the setting."""
+    """Open a listening socket; requests wait there until they are served. Raises OptimizationValidationError."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=0 if host else socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise OptimizationValidationError("O9_API_HOST", f"{host!r} is no address of this machine: {error}") from error
-    if strangers := [place[0] for *_, place in found if not ipaddress.ip_address(place[0]).is_loopback]:
+        raise OptimizationValidationError(
+            "O9_API_HOST", f"{host!r} is not an address of this machine: {error}"
+        ) from error
+    if public := [place[0] for *_, place in found if not ipaddress.ip_address(place[0]).is_loopback]:
         raise OptimizationValidationError(
             "O9_API_HOST",
-            f"{host!r} ({strangers[0]}) can be reached by others, and this release has no keys to keep them out: "
-            "listen on 127.0.0.1, and let others in through an SSH tunnel",
+            f"{host!r} ({public[0]}) can be reached from other machines, and this release has no authentication: "
+            "listen on 127.0.0.1, and give others access through an SSH tunnel",
         )
     family, *_, address = found[0]
     try:
@@ -45,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise OptimizationValidationError(
             "O9_API_PORT",
-            f"{host} port {port} cannot be listened on ({error.strerror}); give another, or 0 for one that is free",
+            f"cannot listen on {host} port {port} ({error.strerror}); give another port, or 0 for any free one",
         ) from error
 
 
@@ -55,7 +57,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 class HttpServer:
-    """Serves `app` on `listener` inside `async with`, and closes it; requests in progress then get STOP_SECONDS."""
+    """Serves `app` on `listener` inside `async with`, then waits STOP_SECONDS for requests in progress."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener = listener
@@ -83,7 +85,7 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the program that started it."""
+    """Leaves signals to the program."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -91,9 +93,9 @@ class _Server(uvicorn.Server):
 
 
 class ThisMachineOnly:
-    """ASGI: refuses requests from pages of other sites (`Origin`), and for their host names (`Host`).
+    """ASGI middleware that refuses requests from pages of other sites (`Origin`) and for other host names (`Host`).
 
-    `public_url`: where a proxy answers in place of this machine, and may pass its own name on.
+    public_url: the address of a proxy, whose host name is allowed, too.
     """
 
     def __init__(self, app: ASGIApp, public_url: str) -> None:
@@ -106,7 +108,7 @@ class ThisMachineOnly:
         if not _is_loopback(host) and (not host or host.lower() != self._public_host):
             refused = f"Host: {host!r} is neither this machine's loopback address nor O9_PUBLIC_URL's"
         elif origin is not None and origin != f"http://{host}":
-            refused = f"Origin: pages of {origin!r} are not let in; ask from a program"
+            refused = f"Origin: requests from pages of {origin!r} are refused; use a program"
         else:
             await self._app(scope, receive, send)
             return

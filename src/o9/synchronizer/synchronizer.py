@@ -1,8 +1,8 @@
-"""Nodes that share one store publish optimizations through its change feed, and see each other join and leave.
+"""Synchronization of nodes on one store: they publish optimizations through the change feed, and see each other.
 
-Contract. A node receives what is published while it is started: every change once, in the order of the record, from
-whichever node. How far it has read is kept beside its heartbeat; `sync_optimization_state` waits for that. A look
-costs what has changed since the last one, however long the record is. Owned by one event loop.
+Contract. While it is started, a node receives each published change once, in the order of the record, from all nodes.
+Its position in the feed is stored beside its heartbeat; `sync_optimization_state` waits for the positions of others. A
+poll costs what has changed since the last one, at any size of the record. Owned by one event loop.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ from o9.store.store import Store
 from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Publish, ReadNext
 
 logger = logging.getLogger(__name__)
-CONFIRM_SECONDS = 0.5  # between two looks while a caller waits for other nodes
-PATIENCE = 3  # intervals in which a node should have read what was published
+CONFIRM_SECONDS = 0.5  # between two polls while a caller waits for other nodes
+PATIENCE = 3  # sync intervals in which a node should read what was published
 _numbers = itertools.count(1)
 Node = dict[str, Any]
 
 
 class AsyncStateSynchronizer(StoreComponent):
-    """sync_interval: seconds between two looks. max_sync_workers: how many changes are published at once; others queue.
+    """Publishes optimizations to the other nodes on the store, and receives theirs.
 
-    Started alone, it is a node of its own, which runs nothing; an aggregator's is the aggregator's node. Events:
-    `synced(change)` for each published change: its `optimization_id`, the `state` as it is when the callback is called
-    (None where it was pruned), the `update` that was broadcast (None: the state is meant), the `node` that published
-    it, and when, `at`. `node_joined(node)` and `node_lost(node)`, as in `get_nodes`, for nodes other than this one.
+    sync_interval: seconds between two polls. max_sync_workers: the changes that are published at once; more wait.
+
+    Without an aggregator it is a node of its own, which runs nothing. Events: `synced(change)` for each published
+    change, with `optimization_id`, `state` (the current one; None if it was pruned), `update` (None if the state was
+    published), `node` (the publisher) and `at`; `node_joined(node)` and `node_lost(node)` for other nodes, as in
+    `get_nodes`.
     """
 
     events = ("synced", "node_joined", "node_lost")
@@ -54,34 +56,35 @@ class AsyncStateSynchronizer(StoreComponent):
         self.max_sync_workers = validate_whole("max_sync_workers", max_sync_workers)
         self._workers = asyncio.Semaphore(max_sync_workers)
         self._queued = 0
-        self._waiting = 0  # for other nodes to read
-        self._looked = asyncio.Condition()
-        self.node_id = f"{settings().node_id}#sync{next(_numbers)}"  # the name under which other nodes know this one
-        self._beats = True
+        self._waiting = 0  # callers that wait for other nodes
+        self._polled = asyncio.Condition()
+        self.node_id = f"{settings().node_id}#sync{next(_numbers)}"
+        self._owns_heartbeat = True
         self._heartbeat: NodeHeartbeat | None = None
         self._cursor = 0
-        self._due = -math.inf
+        self._next_poll = -math.inf
         self._readers: dict[str, Node] = {}
         self._counted: Counter[str] = Counter()
         self._last_sync: datetime | None = None
 
     def use_node(self, name: str) -> None:
-        """Be this node, whose heartbeat the caller gives; before `start`."""
-        self.node_id, self._beats = name, False
+        """Use the id of a node whose heartbeat the caller keeps. Call it before `start`."""
+        self.node_id, self._owns_heartbeat = name, False
 
     async def get_nodes(self) -> list[dict[str, Any]]:
-        """All nodes: those that announced themselves, and those that were registered by hand.
+        """Return all nodes that joined or were registered.
 
-        Keys: node_id, host, pid, heartbeat_at (seconds since 1970), living, read_to (the last change that it has read),
-        lag (how many came since), lag_seconds (since how long the first of them waits), expected (the info of one that
-        was registered by hand). None: not known, or not so; `read_to` of one that reads no changes.
+        Keys: node_id, host, pid, heartbeat_at (seconds since 1970), living, read_to (the last change that it has read;
+        None if it reads none), lag (the number of unread changes), lag_seconds (the age of the first of them), expected
+        (the info of a registered node). Unknown values are None.
         """
         return await asyncio.to_thread(_nodes, self.store)
 
     async def register_node(self, node_id: str, node_info: Mapping[str, Any]) -> bool:
-        """Expect a node: it is listed, with `node_info`, whether it runs or not. Nodes that run need no registration.
+        """Expect a node: it is listed with `node_info`, whether it runs or not. Running nodes need no registration.
 
-        Again: with new info. Raises OptimizationValidationError for an empty id, or for info that JSON cannot hold.
+        Registering a node again replaces its info. Raises OptimizationValidationError for an invalid id, or for info
+        that is not a dict of JSON values.
         """
         validate_node_id("node_id", node_id)
         info = dict(node_info) if isinstance(node_info, Mapping) else node_info
@@ -90,40 +93,40 @@ class AsyncStateSynchronizer(StoreComponent):
         return True
 
     async def unregister_node(self, node_id: str) -> bool:
-        """Expect it no more, and forget what a dead node had announced. Returns whether it was known.
+        """Remove a registration, and the records of a dead node. Returns whether the node was known.
 
-        Raises OptimizationSyncError for one that runs: it leaves when it is stopped; OptimizationValidationError for
-        what is no id.
+        Raises OptimizationSyncError for a running node, which leaves when it is stopped, and
+        OptimizationValidationError for an invalid id.
         """
         validate_node_id("node_id", node_id)
         if any(node["node_id"] == node_id and node["living"] for node in await self.get_nodes()):
-            raise OptimizationSyncError(f"node {node_id!r} runs: stop it, and it leaves by itself")
+            raise OptimizationSyncError(f"node {node_id!r} is running; it leaves when it is stopped")
         return await self.store.write_async(ForgetNode(node_id))
 
     async def sync_optimization_state(self, optimization_id: str, target_nodes: Iterable[str] | None = None) -> bool:
-        """Publish the state, and wait until the named nodes (None: all that live) have read up to there.
+        """Publish the state, and wait until the target nodes (None: all living ones) have read it.
 
-        False where they have not within three times `sync_interval`; the log names them, and why. Raises
-        OptimizationSyncError before `start`, OptimizationError where there is no such optimization.
+        Returns False if they have not within three times `sync_interval`; the log names them with the reasons. Raises
+        OptimizationSyncError before `start`, and OptimizationError for an unknown optimization.
         """
         targets = _targets(target_nodes)
         if not self.is_running:
-            raise OptimizationSyncError("the synchronizer is not started, and sees no node read: call start() first")
+            raise OptimizationSyncError("the synchronizer is not started: call start() first")
         change = await self._publish(optimization_id, None)
         missing = await self._await_readers(change, targets)
         self._counted["unconfirmed" if missing else "confirmed"] += 1
         if missing:
             logger.warning(
-                "%s was published, and not read within %g s: %s",
+                "%s was published, but not read within %g s: %s",
                 optimization_id, PATIENCE * self.sync_interval, "; ".join(missing),
             )  # fmt: skip
         return not missing
 
     async def broadcast_optimization_update(self, optimization_id: str, update: Mapping[str, Any]) -> bool:
-        """Publish `update`: each node's `synced` callbacks get it once, this one's too. True when that is durable.
+        """Publish `update` to the `synced` callbacks of all nodes, this one included. Returns True when it is durable.
 
-        The record of the optimization is not changed. Raises OptimizationValidationError for what JSON cannot hold,
-        OptimizationError where there is no such optimization.
+        The optimization itself is not changed. Raises OptimizationValidationError if `update` is not a dict of JSON
+        values, and OptimizationError for an unknown optimization.
         """
         published = dict(update) if isinstance(update, Mapping) else update
         validate_json("update", published)
@@ -132,10 +135,11 @@ class AsyncStateSynchronizer(StoreComponent):
         return True
 
     async def get_sync_statistics(self) -> dict[str, Any]:
-        """`queue_size` (changes that wait to be published), `active_nodes` (that live and read), `total_nodes` (with
-        those that are dead or only expected), `sync_stats` (what this object counted: confirmed, unconfirmed,
-        broadcasts, heard), `last_sync` (when it last had read all; None before), and `nodes`, each with its lag: see
-        `get_nodes`.
+        """Return counts, and the nodes with their lags.
+
+        Keys: queue_size (changes that wait to be published), active_nodes (living nodes that read changes), total_nodes
+        (with dead and expected ones), sync_stats (this object's counts: confirmed, unconfirmed, broadcasts, heard),
+        last_sync (when it had last read everything; None before that), and nodes, as in `get_nodes`.
         """
         nodes = await self.get_nodes()
         return {
@@ -159,11 +163,11 @@ class AsyncStateSynchronizer(StoreComponent):
             self._workers.release()
 
     async def _await_readers(self, change: int, targets: frozenset[str] | None) -> list[str]:
-        """Which nodes have not read it in time, and why."""
+        """Wait until the nodes have read `change`. Returns those that have not in time, with the reasons."""
         self._waiting += 1
         try:
-            async with asyncio.timeout(PATIENCE * self.sync_interval), self._looked:
-                await self._looked.wait_for(lambda: not self._missing(change, targets))
+            async with asyncio.timeout(PATIENCE * self.sync_interval), self._polled:
+                await self._polled.wait_for(lambda: not self._missing(change, targets))
         except TimeoutError:
             return self._missing(change, targets)
         finally:
@@ -171,18 +175,18 @@ class AsyncStateSynchronizer(StoreComponent):
         return []
 
     def _missing(self, change: int, targets: frozenset[str] | None) -> list[str]:
-        """By the last look. This node is always among all: it has read the change only by a look that came after it."""
+        """The nodes that have not read `change`, at the last poll. This one counts, too: it reads in a later poll."""
         missing = []
         for name in sorted(targets or {*self._readers, self.node_id}):
             node = self._readers.get(name)
             if node is None:
-                missing.append(f"{name} does not live, or reads nothing")
+                missing.append(f"{name} is not running, or reads no changes")
             elif node["read_to"] < change:
-                missing.append(f"{name} is {change - node['read_to']} changes behind it")
+                missing.append(f"{name} is {change - node['read_to']} changes behind")
         return missing
 
     async def _begin(self) -> None:
-        if self._beats:
+        if self._owns_heartbeat:
             heartbeat = NodeHeartbeat(
                 self.store, self.node_id, settings().lease_seconds, before_dead=lambda _: deliver(self.store)
             )
@@ -190,12 +194,12 @@ class AsyncStateSynchronizer(StoreComponent):
             self._heartbeat = heartbeat
         try:
             self._cursor = await self.store.read_async(queries.last_change)
-            self._readers = await self._meet()
+            self._readers = await self._living_readers()
         except BaseException:
             await self._leave()
             raise
-        self._due = time.monotonic() + self.sync_interval
-        self._repeat(self._turn, min(self.sync_interval, CONFIRM_SECONDS), "reading what nodes publish")
+        self._next_poll = time.monotonic() + self.sync_interval
+        self._repeat(self._poll, min(self.sync_interval, CONFIRM_SECONDS), "reading what nodes publish")
 
     async def _end(self) -> None:
         try:
@@ -204,7 +208,7 @@ class AsyncStateSynchronizer(StoreComponent):
             await self._leave()
         except OptimizationStoreError as error:
             logger.warning(
-                "could not leave the store in good order; this node is lost when its lease runs out: %s", error
+                "could not leave the store cleanly; this node counts as lost when its lease expires: %s", error
             )
 
     async def _leave(self) -> None:
@@ -212,24 +216,24 @@ class AsyncStateSynchronizer(StoreComponent):
             heartbeat, self._heartbeat = self._heartbeat, None
             await asyncio.to_thread(heartbeat.stop)
 
-    async def _turn(self) -> None:
+    async def _poll(self) -> None:
         now = time.monotonic()
-        if not self._waiting and now < self._due:
+        if not self._waiting and now < self._next_poll:
             return
-        await self._read_on()
-        before, self._readers = self._readers, await self._meet()
+        await self._read_changes()
+        before, self._readers = self._readers, await self._living_readers()
         self._last_sync = utc_now()
-        self._due = now + self.sync_interval
-        async with self._looked:
-            self._looked.notify_all()
-        others = {self.node_id}
-        for name in sorted(self._readers.keys() - before.keys() - others):
+        self._next_poll = now + self.sync_interval
+        async with self._polled:
+            self._polled.notify_all()
+        this_node = {self.node_id}
+        for name in sorted(self._readers.keys() - before.keys() - this_node):
             await self.emit("node_joined", self._readers[name])
-        for name in sorted(before.keys() - self._readers.keys() - others):
+        for name in sorted(before.keys() - self._readers.keys() - this_node):
             await self.emit("node_lost", before[name] | {"living": False})
 
-    async def _read_on(self) -> None:
-        """Emit what was published since the last look. What cannot be emitted now is read again."""
+    async def _read_changes(self) -> None:
+        """Emit what was published since the last poll. A change whose callbacks were not called is read again."""
         while True:
             found = await self.store.read_async(queries.published, self._cursor)
             for change in found.changes:
@@ -251,8 +255,8 @@ class AsyncStateSynchronizer(StoreComponent):
             "at": datetime.fromisoformat(change["at"]),
         }
 
-    async def _meet(self) -> dict[str, Node]:
-        """The nodes that live and read, by id; how far this one has read is written down for the others."""
+    async def _living_readers(self) -> dict[str, Node]:
+        """Write this node's position for the others, and return the living nodes that read changes, by id."""
         nodes = await self.get_nodes()
         for node in nodes:
             if node["node_id"] == self.node_id and node["read_to"] != self._cursor:
@@ -269,17 +273,17 @@ def _targets(names: Iterable[str] | None) -> frozenset[str] | None:
     if names is None:
         return None
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise OptimizationValidationError("target_nodes", f"{names!r:.80} is no list of node ids")
+        raise OptimizationValidationError("target_nodes", f"{names!r:.80} is not a list of node ids")
     targets = list(names)
     if not targets:
-        raise OptimizationValidationError("target_nodes", "it names no node; leave it out for all that live")
+        raise OptimizationValidationError("target_nodes", "it is empty; omit it for all living nodes")
     for number, name in enumerate(targets):
         validate_node_id(f"target_nodes[{number}]", name)
     return frozenset(targets)
 
 
 def _nodes(store: Store) -> list[Node]:
-    """All nodes, in a thread. One whose process is gone from this machine lives no more, whatever its lease says."""
+    """Read all nodes. Blocks. A node whose process on this machine has ended is dead, whatever its lease says."""
     found = store.read(queries.gathering)
     for node in found:
         node["living"] = node["living"] and lives(node) is not False
