@@ -110,7 +110,7 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
         ("a: &a [*a]", "contains itself"),
         ("nmae: a", "line 1: nmae: there is no such field; did you mean name?"),
         ("sampler: tpe", "line 1: sampler: there is no such field; it belongs under metadata"),
-        ("progress: 0.5", "line 1: progress: there is no such field; O9 records it"),
+        ("progress: 0.5", "line 1: progress: there is no such field"),
         ("name: a\npriority: urgent", "line 2: priority: 'urgent' is not one of low (1), normal (2), high (3)"),
         ("optimization_type: magic", "parameter_tuning"),
         ("total_steps: -1", "total_steps"),
@@ -126,7 +126,7 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
         ),
         (
             "metadata:\n  objective: branin\n  placebo: 19",
-            "metadata.placebo: there is no such key; here that is",
+            "metadata.placebo: there is no such key",
         ),
         ("metadata: {search_space: {x: {type: int, low: 1, high: 2, stepp: 1}}}", "did you mean step?"),
         ("metadata: {search_space: {x: {low: 1, high: 2}}}", "it is missing; give one of int, float, categorical"),

@@ -145,7 +145,7 @@ for _ in range(40):
         ("total_steps", 5.0, "expected a whole number, got"),
         ("total_steps", np.int64(5), "convert it with .item()"),
         ("total_steps", 2**31, "is not at most 2,147,483,647"),
-        ("completed_steps", 3, "leave it out"),
+        ("completed_steps", 3, "it has begun"),
         ("progress", "half", "expected a number, got 'half'"),
         ("progress", 1.5, "1.5 is not at most 1"),
         ("progress", True, "expected a number, got true"),
@@ -164,8 +164,8 @@ for _ in range(40):
         ("metadata", LOOP, "nested deeper than 64 levels"),
         ("metadata", {"many": MANY}, "at most 1,048,576 bytes"),
         ("status", OptimizationStatus.RUNNING, "it has begun"),
-        ("started_at", utc_now(), "leave it out"),
-        ("completed_at", utc_now(), "leave it out"),
+        ("started_at", utc_now(), "it has begun"),
+        ("completed_at", utc_now(), "it has begun"),
     ],
 )
 def test_what_a_submission_cannot_hold(field: str, value: Any, problem: str) -> None:

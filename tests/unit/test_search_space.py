@@ -34,7 +34,7 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         ({"fast": INT | {"type": []}}, "metadata.search_space.fast.type", "is not one of"),
         ({"fast": INT | {"stp": 2}}, "metadata.search_space.fast.stp", "did you mean step?"),
         ({"fast": {"type": "int", "low": 1}}, "metadata.search_space.fast.high", "missing"),
-        ({"fast": INT | {"low": 61}}, "metadata.search_space.fast.low", "exchange them"),
+        ({"fast": INT | {"low": 61}}, "metadata.search_space.fast.low", "above high"),
         ({"fast": INT | {"low": True}}, "metadata.search_space.fast.low", "whole number, got true"),
         ({"fast": INT | {"low": 2.5}}, "metadata.search_space.fast.low", "whole number"),
         ({"fast": INT | {"high": "60"}}, "metadata.search_space.fast.high", "whole number"),
@@ -48,15 +48,15 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         ({"x": FLOAT | {"high": 10**400}}, "metadata.search_space.x.high", "64 bits"),
         ({"x": FLOAT | {"low": -1.7e308, "high": 1.7e308}}, "metadata.search_space.x.high", "too wide"),
         ({"x": FLOAT | {"low": False}}, "metadata.search_space.x.low", "expected a number"),
-        ({"x": FLOAT | {"low": 2}}, "metadata.search_space.x.low", "exchange them"),
+        ({"x": FLOAT | {"low": 2}}, "metadata.search_space.x.low", "above high"),
         ({"x": FLOAT | {"step": -0.1}}, "metadata.search_space.x.step", "is not above 0"),
-        ({"x": FLOAT | {"low": 1e9, "high": 2e9, "step": 1e-5}}, "metadata.search_space.x.step", "too fine"),
+        ({"x": FLOAT | {"low": 1e9, "high": 2e9, "step": 1e-5}}, "metadata.search_space.x.step", "too small"),
         ({"x": FLOAT | {"log": True}}, "metadata.search_space.x.low", "no logarithm"),
         ({"x": FLOAT | {"low": 1.0, "high": 2.0, "log": True, "step": 1.0}}, "metadata.search_space.x.step", "exclude"),
         ({"c": {"type": "categorical"}}, "metadata.search_space.c.choices", "missing"),
         ({"c": {"type": "categorical", "choices": "ab"}}, "metadata.search_space.c.choices", "expected a list"),
         ({"c": {"type": "categorical", "choices": []}}, "metadata.search_space.c.choices", "at least 1"),
-        ({"c": {"type": "categorical", "choices": ["a", "b", "a"]}}, "metadata.search_space.c.choices[2]", "twice"),
+        ({"c": {"type": "categorical", "choices": ["a", "b", "a"]}}, "metadata.search_space.c.choices[2]", "duplicate"),
         ({"c": {"type": "categorical", "choices": [math.nan]}}, "metadata.search_space.c.choices[0]", "not a finite"),
         ({"c": {"type": "categorical", "choices": [{1}]}}, "metadata.search_space.c.choices[0]", "JSON cannot hold"),
         (
@@ -83,7 +83,7 @@ def test_a_list_of_named_parameters_is_the_same_space() -> None:
     listed = [{"name": "b"} | INT, {"name": "a"} | FLOAT]
     assert SearchSpace.parse(listed) == SearchSpace.parse({"a": FLOAT, "b": INT})
     wrong = [*listed, {"name": "a"} | INT, {"name": " "} | INT]
-    with pytest.raises(OptimizationValidationError, match=r"search_space\[2\]\.name: there is another 'a'"):
+    with pytest.raises(OptimizationValidationError, match=r"search_space\[2\]\.name: 'a'"):
         SearchSpace.parse(wrong)
 
 
