@@ -1,4 +1,4 @@
-"""Alerts: channels and rules of your own, who is notified of what, silences, and the history."""
+"""Alerts: your own channels and rules, silences, and the history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def desk(alert: OptimizationAlert) -> None:
 
 
 def no_remarks(alert: OptimizationAlert) -> bool:
-    """A rule: False drops an alert before anybody hears of it."""
+    """A rule: False drops an alert before anybody is notified."""
     return alert.level is not AlertLevel.INFO
 
 

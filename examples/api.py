@@ -1,4 +1,4 @@
-"""The API: the same requests over HTTP and from Python, with the same answers."""
+"""The API: the same requests over HTTP and in process, with the same responses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import httpx
 from o9.api.server import HttpServer, listen, url_of
 from OptimizationStateAggregator import OptimizationStateAggregator
 
-os.environ.setdefault("O9_API_RATE_LIMIT", "1000/minute")  # the loops below ask more often than 100 times a minute
+os.environ.setdefault("O9_API_RATE_LIMIT", "1000/minute")  # the loops below send more than 100 requests a minute
 
 
-class Door:
-    """Asks over HTTP where it has a client, else in this program."""
+class Client:
+    """Sends requests over HTTP if it has an HTTP client, else in process."""
 
     def __init__(self, aggregator: OptimizationStateAggregator, http: httpx.AsyncClient | None = None) -> None:
         self.aggregator, self.http = aggregator, http
         self.name = "in-process" if http is None else "over-http"
 
     async def ask(self, method: str, endpoint: str, data: Any = None) -> Any:
-        """The data of the answer; None where it is an error, which is printed."""
+        """Return the data of the response. An error is printed, and None returned."""
         if self.http is None:
             answer = await self.aggregator.handle_api_request(endpoint, method, data, client_id="example")
         elif method == "GET":
@@ -32,43 +32,43 @@ class Door:
             answer = (await self.http.request(method, f"/api/v1{endpoint}", json=data)).json()
         if answer["success"]:
             return answer["data"]
-        print(f"{method} {endpoint}: {answer['code']}: {answer['error']}")  # what is wrong is an answer, too
+        print(f"{method} {endpoint}: {answer['code']}: {answer['error']}")
         return None
 
 
-async def life(door: Door) -> dict[str, Any]:
-    """Submit, change, pause, resume, and read what came of it."""
+async def life(client: Client) -> dict[str, Any]:
+    """Submit, change, pause and resume an optimization, and read its results."""
     metadata = {"objective": "branin", "seed": 7, "trials_per_step": 1}
-    fields = {"optimization_id": f"{door.name}-{uuid.uuid4().hex[:6]}", "total_steps": 12, "metadata": metadata}
-    one = f"/optimizations/{(await door.ask('POST', '/optimizations', fields))['optimization_id']}"
-    await door.ask("POST", f"{one}/pause")
-    while (await door.ask("GET", one))["status"] != "paused":
+    fields = {"optimization_id": f"{client.name}-{uuid.uuid4().hex[:6]}", "total_steps": 12, "metadata": metadata}
+    one = f"/optimizations/{(await client.ask('POST', '/optimizations', fields))['optimization_id']}"
+    await client.ask("POST", f"{one}/pause")
+    while (await client.ask("GET", one))["status"] != "paused":
         await asyncio.sleep(0.2)
-    await door.ask("PUT", one, {"name": "branin once more", "priority": "high"})
-    await door.ask("POST", f"{one}/resume")
-    while (state := await door.ask("GET", one))["completed_at"] is None:
+    await client.ask("PUT", one, {"name": "branin once more", "priority": "high"})
+    await client.ask("POST", f"{one}/resume")
+    while (state := await client.ask("GET", one))["completed_at"] is None:
         await asyncio.sleep(0.5)
-    print(f"{door.name}: {state['name']}: {state['status']}, the best is {state['current_performance']:.3f}")
+    print(f"{client.name}: {state['name']}: {state['status']}, the best is {state['current_performance']:.3f}")
 
-    trials = await door.ask("GET", f"{one}/trials", {"limit": 3})
+    trials = await client.ask("GET", f"{one}/trials", {"limit": 3})
     print(f"the first {len(trials['items'])} trials: {[round(trial['value'], 3) for trial in trials['items']]}")
-    health = await door.ask("GET", f"/health/{state['optimization_id']}")
+    health = await client.ask("GET", f"/health/{state['optimization_id']}")
     print(f"completeness: {health['completeness_status']}")
-    rankings = await door.ask("GET", "/statistics/rankings", {"metric_name": "current_performance", "limit": 1})
+    rankings = await client.ask("GET", "/statistics/rankings", {"metric_name": "current_performance", "limit": 1})
     print(f"the best of all: {rankings['items'][0]['value']:.3f}")
-    await door.ask("GET", "/optimizations/nothing")
-    await door.ask("POST", "/optimizations", {"total_steps": -3})
-    await door.ask("GET", "/weather")
+    await client.ask("GET", "/optimizations/nothing")
+    await client.ask("POST", "/optimizations", {"total_steps": -3})
+    await client.ask("GET", "/weather")
     return {name: state[name] for name in ("current_performance", "optimized_parameters", "completed_steps")}
 
 
 async def main() -> None:
     aggregator = OptimizationStateAggregator(storage_path="examples.db", monitoring_interval=0.2)
-    # `o9 serve` does the same in a process of its own, at O9_API_HOST and O9_API_PORT; port 0 is one that is free.
+    # `o9 serve` does the same in its own process, at O9_API_HOST and O9_API_PORT; port 0 is any free port.
     listener = listen("127.0.0.1", 0)
     async with aggregator, HttpServer(aggregator.api, listener):
         async with httpx.AsyncClient(base_url=url_of(listener), timeout=60) as http:
-            found = [await life(Door(aggregator, http)), await life(Door(aggregator))]
+            found = [await life(Client(aggregator, http)), await life(Client(aggregator))]
         print(f"both found the same: {found[0] == found[1]}")
         stats = aggregator.api.get_api_stats()
         print(f"answered: {stats['by_code'][200]} requests, refused: {stats['by_code'][404]} with 404")

@@ -1,4 +1,4 @@
-"""Coordination: strategies and policies of your own, many optimizations at once, and their results."""
+"""Coordination: your own strategies and policies, several optimizations at once, and callbacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from OptimizationStateAggregator import (
 
 
 async def descent(optimization: OptimizationState) -> None:
-    """A coroutine that changes the optimization: each step that it reports is a task in Prefect."""
+    """A coroutine that changes the optimization; each step that it reports is a task in Prefect."""
     x = optimization.optimized_parameters.get("x", 4.0)
     for step in range(optimization.completed_steps, optimization.total_steps):
         await asyncio.sleep(0)  # put your step here
@@ -27,7 +27,7 @@ async def descent(optimization: OptimizationState) -> None:
 
 
 class Halving:
-    """A class with `step()`: what it needs for the next one goes into the checkpoint."""
+    """A class with `step()`; the checkpoint has what the next step needs."""
 
     total_steps = 12
 
@@ -60,7 +60,7 @@ async def main() -> None:
             if all(state.completed_at is not None for state in states):
                 break
             await asyncio.sleep(0.1)
-        await asyncio.sleep(0.5)  # callbacks tell of it within the monitoring interval
+        await asyncio.sleep(0.5)  # callbacks are called within the monitoring interval
         for state in states:
             x = state.optimized_parameters["x"]
             print(f"{state.name}: {state.status.value}, {state.completed_steps} steps, x = {x:.2f}")

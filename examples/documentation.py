@@ -1,4 +1,4 @@
-"""Documentation: what there is to import, and what each is for. `make docs` builds the reference from the same."""
+"""Documentation: the public names with their descriptions. `make docs` builds the API reference from the same."""
 
 from __future__ import annotations
 

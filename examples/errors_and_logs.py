@@ -1,4 +1,4 @@
-"""Errors and logs: what is refused, what fails without ending anything, and logs that say what they are about."""
+"""Errors and logs: invalid input, failed trials, and JSON logs with the ids of the optimization and the attempt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from OptimizationStateAggregator import (
 
 log = logging.getLogger("desk")
 handler = logging.StreamHandler(sys.stdout)
-handler.setFormatter(JsonFormatter())  # `configure_logging` of the same module shows O9's own logs
+handler.setFormatter(JsonFormatter())  # `configure_logging` in the same module shows O9's own logs
 log.addHandler(handler)
 
 
@@ -40,7 +40,7 @@ async def main() -> None:
             await aggregator.submit_optimization(
                 new_optimization({"name": "wrong", "metadata": {"objective": "fragil"}})
             )
-        except OptimizationError as error:  # the root of all that O9 raises on purpose
+        except OptimizationError as error:  # the base class of all errors of O9
             print(f"refused: {error}")
 
         optimization_id = await aggregator.submit_optimization(

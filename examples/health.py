@@ -20,7 +20,7 @@ SPACE = {"rule": {"type": "int", "low": 0, "high": 199}}
 
 
 def evaluated(returns: NDArray[np.float64]) -> Evaluation:
-    """The value is the Sharpe ratio a year of the first 1,000 days; the last 500 have no part in it, and confirm it."""
+    """The value is the annual Sharpe ratio of the first 1,000 days; the last 500 are the hold-out."""
     past, held_out = returns[:1000], returns[1000:]
     return Evaluation(
         float(past.mean() / past.std() * 252**0.5),
@@ -32,19 +32,19 @@ def evaluated(returns: NDArray[np.float64]) -> Evaluation:
 
 @objective("coin flips", search_space=SPACE, data="coins")
 async def coin_flips(parameters: dict[str, int]) -> Evaluation:
-    """No rule has an edge; the best of many looks as if it had."""
+    """No rule has an edge, but the best of many seems to have one."""
     return evaluated(np.random.default_rng([1, parameters["rule"]]).normal(0.0, 0.01, 1500))
 
 
 @objective("an edge", search_space=SPACE, data="an edge")
 async def an_edge(parameters: dict[str, int]) -> Evaluation:
-    """Every rule earns something; some earn more."""
+    """Every rule has an edge, some a larger one."""
     edge = 0.002 - parameters["rule"] * 2e-6
     return evaluated(np.random.default_rng(1).normal(edge, 0.01, 1500))
 
 
 async def no_more_than_three(optimization_id: str, report: OptimizationHealthReport) -> None:
-    """A rule of your own may change the report."""
+    """A health rule, which may change the report."""
     if len(report.issues) > 3:
         report.recommendations.append("look at the issues one by one")
 
@@ -64,7 +64,7 @@ async def main() -> None:
                             "sampler": "random",
                             "seed": 7,
                             "trials_per_step": 8,
-                            "market_neutral": True,  # there is no baseline that they hold
+                            "market_neutral": True,  # they hold no market exposure
                         },
                     }
                 )

@@ -1,4 +1,4 @@
-"""Hold-out and placebo: is it more than the search makes of noise?"""
+"""Hold-out and placebo runs: is the result better than the same search on noise?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def load() -> Floats:
-    """Daily returns that go on a little as they went; put yours here."""
+    """Daily returns with a little momentum; put yours here."""
     found = np.random.default_rng(3).normal(0.0, 0.01, 2000)
     for day in range(1, len(found)):
         found[day] += 0.2 * found[day - 1]
@@ -22,7 +22,7 @@ def load() -> Floats:
 
 @objective("follow", data=load, search_space={"days": {"type": "int", "low": 1, "high": 40}})
 async def follow(parameters: dict[str, int], data: Floats) -> Evaluation:
-    """Hold what the last days earned. It gives returns alone: O9 cuts off the hold-out, and scores the rest."""
+    """Follow the trend of the last days. It gives only returns: O9 cuts off the hold-out, and scores the rest."""
     mean = np.convolve(data, np.ones(parameters["days"]))[: len(data)]
     return Evaluation(returns=np.append(0.0, np.sign(mean[:-1]) * data[1:]).tolist(), periods_per_year=252)
 

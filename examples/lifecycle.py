@@ -1,6 +1,6 @@
-"""The life of an optimization: created, started, paused, resumed, completed; with hooks, and its history.
+"""The lifecycle of an optimization: created, started, paused, resumed, completed; with hooks, and its history.
 
-Then another one that O9 itself suspends for a broken risk limit, until the limit is another.
+Then O9 itself suspends another one for a broken risk limit, until the limit is changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def suspended_and_resumed(aggregator: OptimizationStateAggregator) -> None
     ).status is not OptimizationStatus.SUSPENDED:
         await asyncio.sleep(0.05)
     print(state.issues[-1])
-    # The same over HTTP, by `PUT /optimizations/{id}`: metadata are sent as a whole, as they were read.
+    # Over HTTP it is the same `PUT /optimizations/{id}`. Metadata are one field, so send all of them.
     changed = {"metadata": state.metadata | {"risk_limits": {"drawdown": 0.5}}}
     answer = await aggregator.handle_api_request(f"/optimizations/{optimization_id}", "PUT", changed)
     print(f"the limit is now {answer['data']['metadata']['risk_limits']['drawdown']}")
@@ -57,7 +57,7 @@ async def main() -> None:
             nonlocal first_try
             if first_try:
                 first_try = False
-                raise RuntimeError("the exchange is closed")  # it is paused, and says so
+                raise RuntimeError("the exchange is closed")  # it is paused, with this reason
 
         manager.register_lifecycle_hook("before_running", market_is_open)
         manager.register_lifecycle_hook("on_create", lambda state: print(f"created: {state.name}"))

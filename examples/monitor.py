@@ -1,4 +1,4 @@
-"""Monitoring: how far an optimization is, whether it gets better, and what is wrong with it."""
+"""Monitoring: the progress of an optimization, its improvement, and its problems."""
 
 from __future__ import annotations
 

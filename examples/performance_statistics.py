@@ -1,4 +1,4 @@
-"""Statistics: counts, rates, trends, rankings, which parameter mattered; and pandas frames of all of it."""
+"""Statistics: counts, rates, trends, rankings, importance of parameters, and pandas frames."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def run() -> list[str]:
 
 async def main() -> None:
     ids = await run()
-    # What follows needs no aggregator, and no Prefect: it reads the record.
+    # The rest needs no aggregator and no Prefect: it reads the record.
     async with OptimizationStatistics("examples.db") as statistics:
         everything = await statistics.get_global_statistics()
         print(f"{everything['total_optimizations']} in all, {everything['success_rate']:.0%} of what ended completed")

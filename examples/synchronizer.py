@@ -1,4 +1,4 @@
-"""Several nodes on one record: they tell each other of optimizations, and one goes on with what another leaves."""
+"""Several nodes on one record: they exchange updates, and one continues the work of another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def carry(parameters: dict[str, float]) -> float:
 
 
 def node() -> OptimizationStateAggregator:
-    """As a rule each is a process of its own, on a machine of its own; the record is then in PostgreSQL."""
+    """Usually each node is a process on its own machine, and the record is in PostgreSQL."""
     return OptimizationStateAggregator(storage_path="examples.db", monitoring_interval=0.2, sync_interval=1.5)
 
 
@@ -47,7 +47,7 @@ async def main() -> None:
             state = await other.get_optimization_status(optimization_id)
             print(f"the other node sees it: {state.status.value}, {state.completed_steps} steps")
 
-            await one.stop()  # what runs commits its step, and waits for a node
+            await one.stop()  # the optimization commits its step, and waits for another node
             while (state := await other.get_optimization_status(optimization_id)).completed_at is None:
                 await asyncio.sleep(0.1)
             assert state.status is OptimizationStatus.COMPLETED
