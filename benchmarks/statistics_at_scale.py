@@ -26,8 +26,8 @@ from measure import ROUNDS, Pair, compare, heading, note, verdict
 from scale import SMALL, build, repeated
 
 from o9.health.checker import OptimizationHealthChecker
+from o9.statistics.maintenance import maintain_rollups
 from o9.statistics.statistics import OptimizationStatistics
-from o9.statistics.upkeep import keep_up
 from o9.store import queries
 from o9.store.statistics.families import FAMILY_SERIES
 from o9.store.statistics.rankings import STATE_FIGURES
@@ -191,7 +191,7 @@ def main() -> None:
             results += [compare(Pair(name, many[name], few[name], target=1.5, at_least=False), 5) for name in few]
             for name, store in (("small", one), ("large", other)):
                 began = time.perf_counter()
-                upkeep = loop.run_until_complete(keep_up(store, datetime.now(UTC)))
+                upkeep = loop.run_until_complete(maintain_rollups(store, datetime.now(UTC)))
                 windows = store.read(queries.windows, "day", upkeep.days[0], "9999")
                 ended = sum(row["count"] for row in windows)
                 note(f"compute_statistics, {name}", f"{time.perf_counter() - began:,.2f} s")

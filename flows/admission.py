@@ -44,7 +44,7 @@ from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus
 from o9.model.templates import fill_dates, series_name
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, Admission, Begin, RejectRun, SetSuspendedRun
+from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, Admission, BeginRun, RejectRun, SetSuspendedRun
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claimed
 from o9.store.store import Store
@@ -191,7 +191,7 @@ async def _wait_for_admission(store: Store, optimization_id: str, flow_run: Flow
     OptimizationCoordinationError where another run works on it.
     """
     deployment_id = str(flow_run.deployment_id) if flow_run.deployment_id is not None else None
-    begin = Begin(optimization_id, str(flow_run.id), node, settings().lease_seconds, deployment_id)
+    begin = BeginRun(optimization_id, str(flow_run.id), node, settings().lease_seconds, deployment_id)
     logged = False
     while True:
         admission, claimed = await patiently(lambda: store.write_async(begin), optimization_id)

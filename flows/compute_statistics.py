@@ -15,8 +15,8 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from o9.flows.scheduled import SCHEDULED, progress_shown, store_of_run
 from o9.model.optimization import utc_now
+from o9.statistics.maintenance import DAYS, Maintenance, maintain_rollups, markdown, table
 from o9.statistics.statistics import OptimizationStatistics
-from o9.statistics.upkeep import DAYS, Upkeep, keep_up, markdown, table
 
 logger = logging.getLogger(__name__)
 CORRECTIONS_SHOWN = 200
@@ -30,7 +30,7 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     OptimizationStoreError where the store is away, OptimizationValidationError for a number of days below 1.
     """
     store = await store_of_run()
-    upkeep = await keep_up(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
+    upkeep = await maintain_rollups(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
     await _publish(OptimizationStatistics(store=store), upkeep)
     logger.info(
         "%d windows compared with the record, %d rollups mended; %d running ones ranked anew",
@@ -41,7 +41,7 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     return asdict(upkeep)
 
 
-async def _publish(statistics: OptimizationStatistics, upkeep: Upkeep) -> None:
+async def _publish(statistics: OptimizationStatistics, upkeep: Maintenance) -> None:
     summary = await statistics.get_global_statistics()
     trends = await statistics.get_performance_trends()
     await acreate_table_artifact(

@@ -41,10 +41,10 @@ from o9.model.strategy import StepResult
 from o9.model.trial import Trial
 from o9.monitor.resources import Meter
 from o9.store import queries
-from o9.store.optimizations.commit_step import Acknowledged, Amend, CommitStep, CutOff
-from o9.store.optimizations.hold_outs import KeepHoldOut
+from o9.store.optimizations.commit_step import Acknowledged, Amend, CommitStep, RecordCutOff
+from o9.store.optimizations.hold_outs import RecordHoldOut
 from o9.store.optimizations.intents import Requeue
-from o9.store.optimizations.placebos import KeepPlacebo
+from o9.store.optimizations.placebos import RecordPlaceboValue
 from o9.store.optimizations.provenance import RecordProvenance
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.statistics.rankings import BEST_METRICS
@@ -162,7 +162,7 @@ async def hold_out(optimization_id: str) -> str:
         await attempt.amend(results={**state.results, "hold_out_error": found.error})
     else:
         fence, number = attempt.claimed.fence, trial.number
-        await attempt.write(KeepHoldOut(optimization_id, fence, number, found.returns, found.baseline, found.dates))
+        await attempt.write(RecordHoldOut(optimization_id, fence, number, found.returns, found.baseline, found.dates))
     return Continuation.DONE.value
 
 
@@ -200,7 +200,7 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
             f"{attempt.streak.first_error}"
         )
     if how is Continuation.DONE and "placebo_of" in state.metadata and attempt.best is not None:
-        await attempt.write(KeepPlacebo(optimization_id, attempt.best.value))
+        await attempt.write(RecordPlaceboValue(optimization_id, attempt.best.value))
     if how is Continuation.DONE and attempt.guard is not None:
         await attempt.guard(optimization_id, OptimizationStatus.COMPLETED)
     holding = await attempt.read(queries.holding, optimization_id)
@@ -298,7 +298,7 @@ async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Tri
     """Write the trials of a step that was cut off for good."""
     best = best_of(trials, direction_of(state), attempt.best)
     new = best if best is not attempt.best else None
-    await attempt.write(CutOff(state.optimization_id, attempt.claimed.fence, trials, **_effect(new, state)))
+    await attempt.write(RecordCutOff(state.optimization_id, attempt.claimed.fence, trials, **_effect(new, state)))
     attempt.best = best
 
 

@@ -16,7 +16,7 @@ from o9.model.trial import Output, Ran
 from o9.store import queries
 from o9.store.alerts.episodes import AcknowledgeAlert, NewAlert, RaiseAlerts
 from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, NewNotice, Suppressed
-from o9.store.alerts.rule_state import KeepRuleStates
+from o9.store.alerts.rule_state import SaveRuleStates
 from o9.store.alerts.silences import AddSilence
 from o9.store.migrations import HEAD
 from o9.store.optimizations.commit_step import CommitStep
@@ -26,7 +26,7 @@ from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transi
 from o9.store.queue.claims import Claim
 from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
-from o9.store.synchronization import ExpectNode, Publish
+from o9.store.synchronization import Publish, RegisterNode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store_contract"))
 
@@ -67,7 +67,7 @@ def fill(store: Store) -> None:
     store.write(Transition("名字-🚀", S.PAUSED, Cause.PERSON, "by ann"))
     put(store, "waiting", metadata={"series": "nightly", "scheduled_at": "2026-01-02T03:04:05Z"})
     tell(store)
-    store.write(ExpectNode("node-2", {"host": "東京"}))
+    store.write(RegisterNode("node-2", {"host": "東京"}))
     store.write(Publish("done", "node-1", {"regime": "慢"}))
 
 
@@ -93,7 +93,7 @@ def tell(store: Store) -> None:
     judges = store.write(AcquireLeadership("alert rules", "node-1", 600.0))
     assert judges is not None
     state = '{"phase":"pending"}'
-    store.write(KeepRuleStates("alert rules", judges, {("slow", "done"): state}, {"transition": 7}))
+    store.write(SaveRuleStates("alert rules", judges, {("slow", "done"): state}, {"transition": 7}))
 
 
 if __name__ == "__main__":

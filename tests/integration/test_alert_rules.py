@@ -29,7 +29,7 @@ from o9.model.states import OptimizationStatus as S
 from o9.monitor.findings import Finding
 from o9.monitor.monitor import OptimizationMonitor, alert_of
 from o9.store import queries
-from o9.store.alerts.rule_state import KeepRuleStates
+from o9.store.alerts.rule_state import SaveRuleStates
 from o9.store.core.column_types import moment
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claim, Claimed, Heartbeat, Leave
@@ -250,7 +250,7 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
     with monkeypatch.context() as patched:
 
         def no_rule_states(operation: Any) -> Any:
-            if isinstance(operation, KeepRuleStates):
+            if isinstance(operation, SaveRuleStates):
                 raise StoreUnavailableError("it died")
             return written(operation)
 
@@ -286,7 +286,7 @@ async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Wa
     assert held is not None
     assert store.write(AcquireLeadership(RULES, "second", 600.0, ("first",))) == held["fence"] + 1
     with pytest.raises(StaleAttemptError):
-        store.write(KeepRuleStates(RULES, held["fence"], {("a", "b"): "{}"}))
+        store.write(SaveRuleStates(RULES, held["fence"], {("a", "b"): "{}"}))
     fail(store, "a")
     await judge.look()
     assert store.read(queries.rule_states) == {}
@@ -298,8 +298,8 @@ def test_rule_states_read_back(database: str, request: pytest.FixtureRequest) ->
         fence = store.write(AcquireLeadership(RULES, "node", 600.0))
         assert fence is not None
         kept: dict[tuple[str, str], str | None] = {("慢", "a\x00"): "1", ("r", "b"): "2", ("r", "c"): "3"}
-        store.write(KeepRuleStates(RULES, fence, kept, {"transition": 2**40}))
-        store.write(KeepRuleStates(RULES, fence, {("r", "b"): None, ("r", "c"): "4"}, {"transition": 2**40 + 1}))
+        store.write(SaveRuleStates(RULES, fence, kept, {"transition": 2**40}))
+        store.write(SaveRuleStates(RULES, fence, {("r", "b"): None, ("r", "c"): "4"}, {"transition": 2**40 + 1}))
         assert sorted(store.read(queries.rule_states).values()) == ["1", "4"]
         assert store.read(queries.rule_positions) == {"transition": 2**40 + 1}
 

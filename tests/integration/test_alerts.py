@@ -376,14 +376,14 @@ async def test_the_same_id_at_another_time_is_the_same_alert_that_goes_on(
     assert [each.timestamp for each in await system.get_alerts()] == [START]
     # With other words it is refused, whenever it is said to be of; under another id these are its newest words.
     for field, value in (("message", "it fell further"), ("title", "x"), ("level", "error"), ("metadata", {"x": 1})):
-        with pytest.raises(OptimizationConflictError, match=f"another {field}; give this one an id of its own"):
+        with pytest.raises(OptimizationConflictError, match=f"another {field}"):
             await system.send_alert(alert("a", timestamp=START + 9 * minute, **{field: value}))
     assert episode() == ("a", "09:25", "09:35", 3)
     assert await system.send_alert(alert("a2", timestamp=START + 9 * minute, message="it fell further")) == "a"
     assert episode() == ("a", "09:25", "09:39", 4)
     assert system.store.read(queries.open_episodes)[0].message == "it fell further"
     await system.resolve_alert("a")
-    with pytest.raises(OptimizationConflictError, match=r"'a' was resolved at .*; a new alert needs an id of its own"):
+    with pytest.raises(OptimizationConflictError, match="'a' was resolved at "):
         await system.send_alert(alert("a"))
     await system.cleanup()
 

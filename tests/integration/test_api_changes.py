@@ -28,7 +28,7 @@ from o9.store.optimizations.commit_step import Amend
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.placebos import CreatePlacebo
 from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
-from o9.store.optimizations.pruning import Because, PruneOne
+from o9.store.optimizations.pruning import PruneOne, PruneReason
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.queue.claims import Claim
 from o9.store.store import Store
@@ -250,7 +250,7 @@ def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_si
         work(store, f"{name}-1", 2, "completed")
     assert api.send("/optimizations/deleted", "DELETE")[0] == 200
     assert [store.read(queries.get, f"deleted-{number}") for number in (1, 2)] == [None, None]
-    assert store.write(PruneOne("pruned", sharpe_ratios_of)) is Because.LONG_AGO
+    assert store.write(PruneOne("pruned", sharpe_ratios_of)) is PruneReason.LONG_AGO
     create(store, "pruned")  # the id is free again, and has no placebo runs
     assert store.read(queries.placebos, "pruned").run_ids == {}
     assert [each["optimization_id"] for each in api.send("/optimizations")[1]["data"]["items"]] == ["pruned"]

@@ -319,7 +319,7 @@ def test_retry_begins_where_it_is_told_to(o9: O9Command) -> None:
 
 def test_what_retry_refuses(o9: O9Command, filled: Path) -> None:
     refusals = {
-        ("busy-1",): "'busy-1' is running; only one that has ended can be run again",
+        ("busy-1",): "'busy-1' is running",
         ("done-1", "--from-step", "9"): "metadata.retry_from_step",
         ("done-1", "--id", "busy-1"): "there is an optimization 'busy-1' already",
         ("done-2",): "did you mean done-1?",

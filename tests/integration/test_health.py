@@ -31,7 +31,7 @@ from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.core.column_types import unpack_returns
 from o9.store.optimizations.commit_step import Amend, CommitStep
-from o9.store.optimizations.placebos import CreatePlacebo, KeepPlacebo
+from o9.store.optimizations.placebos import CreatePlacebo, RecordPlaceboValue
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Cause, Create, Transition
 from o9.store.statistics import families
@@ -360,7 +360,7 @@ async def test_the_placebo_runs_p_value_says_how_often_it_was_asked_for_and_what
             "metadata": {"objective": "branin", "placebo_of": "a"},
         }
         store.write(CreatePlacebo(Create(new_optimization(fields)), "a", number))
-        store.write(KeepPlacebo(f"p{number}", 100.0 if number == 2 else -100.0))
+        store.write(RecordPlaceboValue(f"p{number}", 100.0 if number == 2 else -100.0))
     await health.check_optimization_health("a")
     figures = verdict_in(await health.get_health_checks("a")).figures
     assert [figures[f"placebo_{name}"] for name in ("p_value", "runs", "as_good", "requests", "others")] == [

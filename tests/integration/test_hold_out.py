@@ -24,7 +24,7 @@ from o9.model.dates import iso_dates
 from o9.model.trial import Trial
 from o9.store import queries
 from o9.store.core.column_types import unpack_returns
-from o9.store.optimizations.pruning import Because, PruneOne
+from o9.store.optimizations.pruning import PruneOne, PruneReason
 from o9.store.store import Store
 from o9.workers.scores import score_of
 
@@ -297,7 +297,7 @@ def test_what_a_search_has_seen_is_no_hold_out_for_the_next_one_also_where_the_f
     verdict = verdict_of("before")
     assert (verdict["grade"], verdict["figures"]["hold_out_seen"]) == ("confirmed", 0)
     with Store("optimization_state.db") as store:  # nobody knows any more when its trials were made
-        assert store.write(PruneOne("first", sharpe_ratios_of)) is Because.LONG_AGO
+        assert store.write(PruneOne("first", sharpe_ratios_of)) is PruneReason.LONG_AGO
     assert main(["health", "before"]) == 0
     assert verdict_of("before")["grade"] == "confirmed"
     verdict = verdict_of("second")

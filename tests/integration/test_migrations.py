@@ -87,7 +87,7 @@ def test_a_store_of_every_schema_opens_and_reads_back(
         tried = store.read(queries.family_trials, "prices-2022", "done")
         assert (tried.counts, list(tried.returns)) == ({"completed": 1, "failed": 1}, [("done", 0)])
         assert_alerts_read_back(store)
-        assert {row["node_id"]: row["expected"] for row in store.read(queries.gathering) if row["expected"]} == {
+        assert {row["node_id"]: row["expected"] for row in store.read(queries.cluster_nodes) if row["expected"]} == {
             "node-2": {"host": "東京"}
         }
         published = [

@@ -26,7 +26,7 @@ from o9.lifecycle.heartbeat import dead_on_this_host
 from o9.mirror.events import EventListener
 from o9.mirror.reconciler import Report, reconcile
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import LostRun
+from o9.store.optimizations.prefect_runs import RecordLostRun
 from o9.store.queue.claims import Sweep
 from o9.store.store import Store
 
@@ -354,7 +354,7 @@ async def test_one_that_lost_its_lease_and_lives_is_left_alone(
     name = store.read(queries.page).items[0].optimization_id
     run_id = name.removeprefix("run-")
     await async_wait_until(lambda: store.read(queries.get, name).status.value == "running")
-    assert store.write(LostRun(run_id, name, 1, "test", "nothing was heard of it"))
+    assert store.write(RecordLostRun(run_id, name, 1, "test", "nothing was heard of it"))
     assert store.read(queries.get, name).issues == ["nothing was heard of it"]
     assert (await reconciled(store, client)).crashed == 0
     process.kill()

@@ -17,8 +17,8 @@ from sqlalchemy import event
 
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.store import queries
-from o9.store.alerts.episodes import LapseAlerts, RaiseAlerts, ResolveAlert
-from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, GiveUp, Suppressed
+from o9.store.alerts.episodes import ExpireAlerts, RaiseAlerts, ResolveAlert
+from o9.store.alerts.outbox import BeginTry, CommitDecisions, EndTry, FailOldNotifications, Suppressed
 from o9.store.optimizations.commit_step import CommitStep
 from o9.store.optimizations.prefect_runs import RegisterRun
 from o9.store.optimizations.transitions import Cause, Transition
@@ -106,7 +106,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "changes": lambda: store.read(queries.changes, 3, limit=2),
         "publish": lambda: store.write(Publish("b1", "node", {})),
         "published": lambda: store.read(queries.published, 3),
-        "nodes and how far they have read": partial(store.read, queries.gathering),
+        "nodes and how far they have read": partial(store.read, queries.cluster_nodes),
         "transitions of all": lambda: store.read(queries.transitions_since, 3, limit=2),
         "intents": lambda: store.read(queries.intents, "b1"),
         "suspended": partial(store.read, queries.suspended),
@@ -128,7 +128,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "open alerts": lambda: store.read(queries.open_episodes, (1, "a1"), limit=2),
         "an alert": lambda: store.write(RaiseAlerts([telling("a9"), telling("b9", title="b9")])),
         "ends": lambda: store.read(queries.next_end),
-        "lapse": lambda: store.write(LapseAlerts()),
+        "lapse": lambda: store.write(ExpireAlerts()),
         "episodes": lambda: store.read(queries.episodes, ["a1", "a2"]),
         "resolve": lambda: store.write(ResolveAlert("a9", "ann")),
         "firing": lambda: store.read(queries.firing_alerts),
@@ -139,7 +139,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "its end": lambda: store.write(EndTry(1, 1, "node", "no route", 0.0)),
         "notifications": lambda: store.read(queries.notifications, limit=2, before=9),
         "untold": lambda: store.read(queries.suppressed, limit=2, alert_id="a1"),
-        "given up": lambda: store.write(GiveUp("2026", "nobody")),
+        "given up": lambda: store.write(FailOldNotifications("2026", "nobody")),
     }
     plans: dict[str, list[str]] = {}
     for name, act in done.items():

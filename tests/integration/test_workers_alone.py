@@ -24,7 +24,7 @@ from o9.flows.unrecorded import TRIES
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.reconciler import reconcile
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, Begin
+from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, BeginRun
 from o9.store.queue.policies import ALL, LIMIT, SetPolicy
 from o9.store.store import Store
 
@@ -125,7 +125,7 @@ async def test_the_run_of_a_dead_worker_gives_its_slot_back_before_the_next_is_c
     assert await started(pool, dead) == "Pending"
     await pool.client.set_flow_run_state(UUID(dead), Running())
     deployment = str(pool.deployments["optimization-lifecycle"])
-    assert store.write(Begin("a", dead, "a dead worker", -1.0, deployment))[1] is not None
+    assert store.write(BeginRun("a", dead, "a dead worker", -1.0, deployment))[1] is not None
     use_store(store)
     try:
         report = await reconcile_states()

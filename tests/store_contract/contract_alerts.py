@@ -13,7 +13,7 @@ from contract_steps import OpenStore, refused
 from o9.model.errors import OptimizationConflictError, OptimizationError, OptimizationValidationError
 from o9.model.optimization import utc_now
 from o9.store import queries
-from o9.store.alerts.episodes import AcknowledgeAlert, LapseAlerts, NewAlert, RaiseAlerts, Recorded, ResolveAlert
+from o9.store.alerts.episodes import AcknowledgeAlert, ExpireAlerts, NewAlert, RaiseAlerts, Recorded, ResolveAlert
 from o9.store.alerts.outbox import CommitDecisions, Suppressed
 from o9.store.alerts.pruning import PruneAlerts, PrunedAlerts
 from o9.store.alerts.queries import Episode
@@ -80,7 +80,7 @@ class AlertContract(OutboxContract):
             answer, neighbour = store.write(RaiseAlerts([other, telling(f"b-{name}", title=name)]))
             assert isinstance(answer, OptimizationConflictError)
             assert answer.field == "alert_id"
-            assert all(word in str(answer) for word in ("'a'", name, "an id of its own"))
+            assert all(word in str(answer) for word in ("'a'", name))
             assert isinstance(neighbour, Recorded)
         assert store.read(queries.alert, "a")["message"] == first.message  # type: ignore[index]
         within = store.write(RaiseAlerts([telling("c", title="c"), telling("c", title="d")]))
@@ -97,7 +97,7 @@ class AlertContract(OutboxContract):
         late = first._replace(at=moment(utc_now() + timedelta(seconds=60)))
         (answer,) = store.write(RaiseAlerts([late]))
         assert isinstance(answer, OptimizationConflictError)
-        assert all(word in str(answer) for word in ("alert_id", "'a' was resolved at", "an id of its own"))
+        assert all(word in str(answer) for word in ("alert_id", "'a' was resolved at"))
 
     def test_equal_labels_are_one_episode_until_it_is_over(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -154,14 +154,14 @@ class AlertContract(OutboxContract):
         # One that is told with an end that is past is over, and said to be by who told it.
         assert store.read(queries.alert, "a")["resolved_by"] == "o9:source"  # type: ignore[index]
         assert store.read(queries.next_end) == moment(now + timedelta(seconds=600))
-        assert store.write(LapseAlerts()) == []
+        assert store.write(ExpireAlerts()) == []
         store.write(RaiseAlerts([repeated("b", 1200)]))
         assert store.read(queries.next_end) == moment(now + timedelta(seconds=900))
         store.write(RaiseAlerts([telling("b2", title="b")]))  # whose source repeats nothing
         assert episode(store, "b").ends_at is None
         _let_pass(store, "c")
         after = store.read(queries.last_change)
-        assert store.write(LapseAlerts()) == ["c"]
+        assert store.write(ExpireAlerts()) == ["c"]
         (over,) = store.read(queries.open_episodes, (after + 1, ""))
         assert (over.alert_id, over.resolved_at, over.resolved_by) == ("c", at(10), "o9:not_repeated")
         # Its source was only away: it is the same one, and goes on.

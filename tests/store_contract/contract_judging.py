@@ -13,8 +13,8 @@ from o9.model.states import TrialState
 from o9.model.trial import Output, Ran, Trial
 from o9.store import queries
 from o9.store.core.column_types import pack_returns
-from o9.store.optimizations.commit_step import CommitStep, CutOff
-from o9.store.optimizations.hold_outs import CountLook, KeepHoldOut
+from o9.store.optimizations.commit_step import CommitStep, RecordCutOff
+from o9.store.optimizations.hold_outs import CountLook, RecordHoldOut
 from o9.store.optimizations.outputs import TOTAL_BYTES
 from o9.store.optimizations.provenance import Baseline, RecordProvenance, RecordRepetition
 from o9.store.optimizations.retry import Retry
@@ -39,7 +39,7 @@ class JudgingContract:
             store.write(CommitStep(name, fence, 2, [_failed(3, 2), trial(4, step=2, family=family)], {}))
             cut_off = trial(5, step=3, state=TrialState.CANCELLED, value=None)
             for _ in range(2 if name == "a" else 0):  # told once more, where the answer was lost
-                store.write(CutOff(name, fence, [cut_off]))
+                store.write(RecordCutOff(name, fence, [cut_off]))
         assert store.read(queries.family_trials, "f", "a").counts == {"completed": 4, "failed": 6, "cancelled": 1}
         assert list(store.read(queries.family_trials, "f", "a").returns) == [("a", 2), ("b", 2)]
         assert store.read(queries.family_trials, "g", "a").counts == {"completed": 2, "failed": 3}
@@ -163,7 +163,7 @@ class JudgingContract:
         store.write(CommitStep("a", fence, 0, printed, {}, output=Output("step\n")))
         half = "é" * (TOTAL_BYTES // 4)
         later = [trial(number, step=1, output=Output(half)) for number in (3, 4, 5)]
-        store.write(CutOff("a", fence, later))
+        store.write(RecordCutOff("a", fence, later))
         first = [
             (row["step"], row["number"], row["text"], row["cut"]) for row in store.read(queries.outputs, "a", limit=3)
         ]
@@ -197,7 +197,7 @@ class JudgingContract:
         fence = at_work(store, "a", total_steps=2, metadata={"objective": "trend"}).fence
         store.write(CommitStep("a", fence, 0, [trial(0, family="f", returns=(0.1, 0.2)), trial(1, family="f")], {}))
         assert store.read(queries.look, "a", 0) is None
-        kept = KeepHoldOut("a", fence, 0, (0.3, 0.4), dates=(0.0, 86_400.0))
+        kept = RecordHoldOut("a", fence, 0, (0.3, 0.4), dates=(0.0, 86_400.0))
         for _ in range(2):  # the answer was lost on its way
             store.write(kept)
         found = store.read(queries.trial, "a", 0)

@@ -12,14 +12,14 @@ from o9.model.errors import StaleAttemptError
 from o9.store import queries
 from o9.store.alerts.episodes import NewAlert, RaiseAlerts, ResolveAlert
 from o9.store.alerts.outbox import (
+    AnnounceChannels,
     BeginTry,
     CommitDecisions,
     EndTry,
-    GiveUp,
-    KeepChannels,
-    LeaveChannels,
+    FailOldNotifications,
     NewNotice,
     Suppressed,
+    WithdrawChannels,
 )
 from o9.store.core.unit import Row
 from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
@@ -235,8 +235,8 @@ class OutboxContract:
     def test_what_nobody_could_send_is_given_up(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, "g", ("log", "gone")), notice(1, "h", ("gone",))])
         begin(store, "one")
-        assert store.write(GiveUp("2026-01-01", "no node")) == {}
-        assert store.write(GiveUp("9999-01-01", "no node")) == {"gone": 2}
+        assert store.write(FailOldNotifications("2026-01-01", "no node")) == {}
+        assert store.write(FailOldNotifications("9999-01-01", "no node")) == {"gone": 2}
         told = {
             (row["group_key"], row["channel"]): (row["status"], row["error"])
             for row in store.read(queries.notifications)
@@ -248,26 +248,26 @@ class OutboxContract:
         # It was tried, its node died, and then no node had the channel any more.
         decided(lambda: store, [notice(2, "h", ("lost",))])
         row = begin(store, "one", channel="lost")
-        assert store.write(GiveUp("9999-01-01", "no node")) == {}
+        assert store.write(FailOldNotifications("9999-01-01", "no node")) == {}
         store.write(end(row, error="500", retry_in=0.0))
-        assert store.write(GiveUp("2026-01-01", "no node")) == {}
-        assert store.write(GiveUp("9999-01-01", "no node")) == {"lost": 1}
+        assert store.write(FailOldNotifications("2026-01-01", "no node")) == {}
+        assert store.write(FailOldNotifications("9999-01-01", "no node")) == {"lost": 1}
 
     def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1)]), open_store()
-        store.write(KeepChannels("one", ["log", "mail"], 600.0))
-        other.write(KeepChannels("two", ["log", "chat"], 600.0))
+        store.write(AnnounceChannels("one", ["log", "mail"], 600.0))
+        other.write(AnnounceChannels("two", ["log", "chat"], 600.0))
         assert store.read(queries.sending_channels) == ["chat", "log", "mail"]
-        store.write(KeepChannels("one", ["file"], 600.0))
+        store.write(AnnounceChannels("one", ["file"], 600.0))
         assert store.read(queries.sending_channels) == ["chat", "file", "log"]
-        other.write(KeepChannels("two", ["chat"], -1.0))
+        other.write(AnnounceChannels("two", ["chat"], -1.0))
         assert store.read(queries.sending_channels) == ["file"]
         row = begin(store, "one", lease_seconds=-1.0)
-        store.write(KeepChannels("one", ["file"], 600.0, sending=[row["id"]]))
+        store.write(AnnounceChannels("one", ["file"], 600.0, sending=[row["id"]]))
         assert other.read(queries.due_channels, ["log"]) == []
-        other.write(KeepChannels("two", ["file"], -1.0, sending=[row["id"]]))  # which it does not hold
+        other.write(AnnounceChannels("two", ["file"], -1.0, sending=[row["id"]]))  # which it does not hold
         assert other.read(queries.due_channels, ["log"]) == []
-        store.write(LeaveChannels("one"))
+        store.write(WithdrawChannels("one"))
         assert store.read(queries.sending_channels) == []
 
     def test_a_thousand_alerts_cost_as_many_statements_as_one(self, open_store: OpenStore) -> None:

@@ -33,8 +33,8 @@ from o9.store.alerts.outbox import CommitDecisions, Suppressed
 from o9.store.core.column_types import pack_returns, unpack_returns
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.intents import SetIntent
-from o9.store.optimizations.prefect_runs import Adopt, CloseRun, ForgetRuns, RegisterRun
-from o9.store.optimizations.pruning import BEING_PRUNED, Because, ForgetChanges, Outlook, Prune, Pruned
+from o9.store.optimizations.prefect_runs import Adopt, CloseRun, DeletePrunedRuns, RegisterRun
+from o9.store.optimizations.pruning import BEING_PRUNED, Prune, PruneChanges, Pruned, PrunePreview, PruneReason
 from o9.store.optimizations.retry import Retry
 from o9.store.optimizations.transitions import Cause, Create, RecordPrefectState, Transition
 from o9.store.queue.claims import MIRRORED
@@ -58,7 +58,7 @@ class PruningContract:
         before = {name: whole(store, name) for name in ("runs", "waits")}
         last = store.read(queries.last_change), store.read(queries.last_transition)
         told = store.read(queries.prunable, ALL)
-        assert told == Outlook({"completed": 1, "failed": 1}, {}, told.first_ended, told.last_ended)
+        assert told == PrunePreview({"completed": 1, "failed": 1}, {}, told.first_ended, told.last_ended)
         assert told.first_ended is not None
         assert told.last_ended is not None
         assert told.first_ended < told.last_ended
@@ -95,7 +95,7 @@ class PruningContract:
         assert young is not None
         assert young.completed_at is not None
         before = young.completed_at.isoformat(timespec="microseconds")
-        kept = {Because.AWAITED: 2, Because.OPEN_RUN: 1}
+        kept = {PruneReason.AWAITED: 2, PruneReason.OPEN_RUN: 1}
         told = store.read(queries.prunable, before)
         assert (told.by_status, told.kept) == ({"cancelled": 2}, kept)
         done, why = prune_all(store, before)
@@ -124,9 +124,9 @@ class PruningContract:
         store.write(RaiseAlerts([telling("mine", optimization_id="a")]))
         # The same episode, told of another one: it is as open as the first.
         store.write(RaiseAlerts([telling("theirs", optimization_id="b")]))
-        assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})
+        assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})
         store.write(ResolveAlert("mine", "ann"))
-        assert prune_all(store) == (0, {Because.OPEN_ALERT: 2})  # nobody was told of its end yet
+        assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})  # nobody was told of its end yet
         store.write(AcquireLeadership("alerts", "node-1", 600.0))
         suppressed = [Suppressed("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
         store.write(
@@ -156,7 +156,7 @@ class PruningContract:
         put(other, "a")  # the same id once more: the runs are not its own
         assert set(other.read(queries.pruned_runs)) == mine
         assert [other.read(queries.prefect_run, run) for run in mine] == [None, None]
-        store.write(ForgetRuns(("run of a", "run of b", "no such run")))
+        store.write(DeletePrunedRuns(("run of a", "run of b", "no such run")))
         assert other.read(queries.pruned_runs) == ["second run of a"]
         run = other.read(queries.prefect_run, "run of b")
         assert run is not None
@@ -267,10 +267,10 @@ class PruningContract:
             put(store, f"a{number}")
         changes = store.read(queries.changes, 0)
         assert len(changes) == 4
-        assert store.write(ForgetChanges(changes[1]["at"])) == 1
-        assert store.write(ForgetChanges(ALL, limit=1)) == 1
+        assert store.write(PruneChanges(changes[1]["at"])) == 1
+        assert store.write(PruneChanges(ALL, limit=1)) == 1
         assert [row["id"] for row in store.read(queries.changes, 0)] == [row["id"] for row in changes[2:]]
-        assert [store.write(ForgetChanges(ALL)) for _ in range(2)] == [1, 0]
+        assert [store.write(PruneChanges(ALL)) for _ in range(2)] == [1, 0]
         assert store.read(queries.last_change) == changes[-1]["id"]
         put(store, "b")
         assert [row["optimization_id"] for row in store.read(queries.changes, changes[-1]["id"])] == ["b"]
@@ -308,9 +308,9 @@ def whole(store: Store, name: str) -> dict[str, Any]:
     }
 
 
-def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[Because, int]]:
+def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[PruneReason, int]]:
     """How many were deleted, and how many kept for which reason."""
-    deleted, kept = 0, Counter[Because]()
+    deleted, kept = 0, Counter[PruneReason]()
     cursor: tuple[str, str] | None = ("", "")
     while cursor is not None:
         done = store.write(Prune(before, plain_sharpe_ratios, cursor))

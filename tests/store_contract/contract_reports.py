@@ -15,7 +15,7 @@ from o9.model.states import HealthStatus
 from o9.model.states import OptimizationStatus as S
 from o9.store import queries
 from o9.store.optimizations.commit_step import Amend, CommitStep
-from o9.store.optimizations.health_reports import VERDICT_CHECK, KeepReport
+from o9.store.optimizations.health_reports import VERDICT_CHECK, RecordHealthReport
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
 
@@ -55,7 +55,7 @@ class ReportContract:
         # What is said of an optimization changes nothing of it.
         assert store.read(queries.holding, "a").version == 0  # type: ignore[union-attr]
         with refused(OptimizationError, "'ghost'"):
-            store.write(KeepReport(said("ghost"), [], new("ghost")))
+            store.write(RecordHealthReport(said("ghost"), [], new("ghost")))
         for limit in (0, 1001, True):
             with refused(OptimizationValidationError, "limit"):
                 store.read(queries.health_reports, limit=limit)
@@ -152,7 +152,7 @@ def keep(
     of: OptimizationState | None = None,
     judged_by: str = "",
 ) -> None:
-    store.write(KeepReport(report, checks, of or state_of(store, report.optimization_id), judged_by))
+    store.write(RecordHealthReport(report, checks, of or state_of(store, report.optimization_id), judged_by))
 
 
 def state_of(store: Store, optimization_id: str) -> OptimizationState:

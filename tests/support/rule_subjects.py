@@ -11,7 +11,7 @@ from o9.model.states import OptimizationStatus as S
 from o9.model.states import TrialState
 from o9.store import queries
 from o9.store.optimizations.commit_step import CommitStep
-from o9.store.optimizations.health_reports import KeepReport
+from o9.store.optimizations.health_reports import RecordHealthReport
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claimed
 from o9.store.store import Store
@@ -61,4 +61,4 @@ def report(store: Store, name: str, checks: list[dict[str, Any]], validity: str 
               for what, value in (("status", "healthy"), ("score", 1.0))}  # fmt: skip
     said = fields | {"validity_status": validity, "overall_status": validity, "timestamp": utc_now()}
     made = OptimizationHealthReport.from_dict({"optimization_id": name, **said, "issues": [str(checks)]})
-    store.write(KeepReport(made, checks, state))
+    store.write(RecordHealthReport(made, checks, state))

@@ -9,7 +9,7 @@ from o9.health.checks.check import THRESHOLDS, Check, report_of
 from o9.health.grades import VERDICT, Forecast, Grade, GradeReason, Verdict
 from o9.model.optimization import utc_now
 from o9.store import queries
-from o9.store.optimizations.health_reports import KeepReport
+from o9.store.optimizations.health_reports import RecordHealthReport
 from o9.store.store import Store
 
 FORECAST = Forecast(mean=0.412, low=-0.104, high=0.923, claimed=1.318, held_out=0.5, years=5.0)
@@ -51,4 +51,4 @@ def keep_verdict(store: Store, optimization_id: str, made: Verdict, *others: Che
     assert state is not None
     checks = [check_of(made), *others]
     report = report_of(optimization_id, utc_now(), checks, THRESHOLDS)
-    store.write(KeepReport(report, [check.to_dict() for check in checks], state))
+    store.write(RecordHealthReport(report, [check.to_dict() for check in checks], state))

@@ -152,7 +152,7 @@ def test_a_figure_that_is_unknown_tells_why() -> None:
     counts = [{"optimization_type": "a", "strategy": "b", "status": "cancelled", "count": 1}]
     told = global_summary(counts, [], [(Key("all", "", "a", "b", 2, "cancelled"), Sums(count=1))])
     page = words_of(*statistics_view(told | {"by_day": {}, "now": {}}, TODAY, 80))
-    assert "time of running unknown: nothing that ran has ended" in page
+    assert "time of running unknown: " in page
 
 
 # Trends
@@ -192,7 +192,7 @@ def test_unknown_windows_are_dots_and_long_ranges_are_fitted() -> None:
 
 def test_one_reason_for_all_is_told_once() -> None:
     told = words_of(*trends_view(course([1, 2], "hour"), 1, 80))
-    assert told.count("windows that are over have a value") == 1
+    assert told.count("needs 5") == 1
     assert "The last day, by hour (UTC): 2026-01-30 00:00 to 2026-01-30 01:00" in told
     assert "unknown" not in told.partition("No slopes")[0]
 

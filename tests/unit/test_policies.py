@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from o9.model.errors import OptimizationValidationError
-from o9.store.queue.policies import ALL, LIMIT, checked, room, with_defaults
+from o9.store.queue.policies import ALL, LIMIT, has_room, validate_policy, with_defaults
 
 TUNING, RISK = "parameter_tuning", "risk_optimization"
 
@@ -30,13 +30,14 @@ def test_each_limit_that_applies_holds(
     policies: dict[str, int], held: dict[tuple[str, str], int], expected: tuple[bool, ...]
 ) -> None:
     limit = 4 if held else 1
-    has_room = room({name: {LIMIT: most} for name, most in policies.items()}, held, limit)
-    assert tuple(has_room(kind, strategy) for kind in (TUNING, RISK) for strategy in "xy") == expected
+    limits = {name: {LIMIT: most} for name, most in policies.items()}
+    pairs = [(kind, strategy) for kind in (TUNING, RISK) for strategy in "xy"]
+    assert tuple(has_room(limits, held, limit, *pair) for pair in pairs) == expected
 
 
 def test_a_limit_below_what_runs_already_lets_nothing_start() -> None:
-    assert not room({"x": {LIMIT: 1}}, {(TUNING, "x"): 5}, 9)(TUNING, "x")
-    assert not room({}, {(TUNING, "x"): 5}, 3)(RISK, "y")
+    assert not has_room({"x": {LIMIT: 1}}, {(TUNING, "x"): 5}, 9, TUNING, "x")
+    assert not has_room({}, {(TUNING, "x"): 5}, 3, RISK, "y")
 
 
 def test_the_nearest_default_counts_and_ones_own_before_all() -> None:
@@ -59,24 +60,27 @@ def test_the_nearest_default_counts_and_ones_own_before_all() -> None:
 @pytest.mark.parametrize("value", [0, -1, True, False, "3", "", math.nan, math.inf, -math.inf, [1], {}])
 def test_what_is_no_limit_is_refused_by_its_key(key: str, value: Any) -> None:
     with pytest.raises(OptimizationValidationError) as refusal:
-        checked({LIMIT: 1, key: value})
+        validate_policy({LIMIT: 1, key: value})
     assert refusal.value.field == f"config.{key}"
     assert repr(value) in refusal.value.problem
 
 
 def test_a_fraction_is_a_time_and_no_count() -> None:
-    assert checked({"timeout_seconds": 0.5, LIMIT: 1, "max_attempts": None}) == {"timeout_seconds": 0.5, LIMIT: 1}
+    assert validate_policy({"timeout_seconds": 0.5, LIMIT: 1, "max_attempts": None}) == {
+        "timeout_seconds": 0.5,
+        LIMIT: 1,
+    }
     for key in (LIMIT, "max_attempts"):
         with pytest.raises(OptimizationValidationError, match="whole number of 1 or more"):
-            checked({key: 2.0})
+            validate_policy({key: 2.0})
 
 
 @pytest.mark.parametrize("config", [None, [], "max_attempts", 3])
 def test_what_is_no_config_is_refused(config: Any) -> None:
     with pytest.raises(OptimizationValidationError, match="expected keys and values"):
-        checked(config)
+        validate_policy(config)
 
 
 def test_an_unknown_key_names_those_that_there_are() -> None:
     with pytest.raises(OptimizationValidationError, match=f"max_concurrent: not one of {LIMIT}"):
-        checked({"max_concurrent": 3})
+        validate_policy({"max_concurrent": 3})

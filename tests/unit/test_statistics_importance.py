@@ -93,7 +93,7 @@ def test_choices_flags_lists_and_absent_parameters_are_cells() -> None:
 def test_too_few_trials_give_none_and_the_reason(count: int) -> None:
     told = importance(tried(count, lambda p: p["a"], a=unit))
     assert told["parameters"] is told["pairs"] is None
-    assert f"{count} trials" in told["reason"]
+    assert told["reason"].startswith(f"{count} ")
 
 
 def test_what_did_not_count_does_not() -> None:
@@ -109,5 +109,5 @@ def test_what_cannot_matter_says_why() -> None:
     trials = tried(50, lambda p: p["a"], a=unit, fixed=lambda _: 1.0, name=lambda c: str(c.random()))
     told = importance(trials)["parameters"]
     assert (told["fixed"]["importance"], told["name"]["importance"]) == (None, None)
-    assert "one value" in told["fixed"]["reason"]
+    assert "same value" in told["fixed"]["reason"]
     assert "same value" in importance(tried(50, lambda _: 1.0, a=unit))["reason"]

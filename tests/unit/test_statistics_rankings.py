@@ -11,8 +11,8 @@ from contract_steps import at_work, put, trial
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationMetrics, utc_now
 from o9.model.states import OptimizationStatus as S
+from o9.statistics.maintenance import maintain_rollups
 from o9.statistics.statistics import OptimizationStatistics, ranks_shown
-from o9.statistics.upkeep import keep_up
 from o9.store.optimizations.commit_step import Amend, CommitStep
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.store import Store
@@ -96,7 +96,7 @@ def test_what_was_never_measured_is_not_ranked(store: Store) -> None:
 def test_what_runs_is_ranked_once_statistics_were_computed(store: Store) -> None:
     ran(store, "runs", 5.0, end=None, sharpe=2.0)
     assert ranking(store, "current_performance") == []
-    asyncio.run(keep_up(store, utc_now()))
+    asyncio.run(maintain_rollups(store, utc_now()))
     assert order(ranking(store, "current_performance")) == order(ranking(store, "sharpe")) == [("runs", 1)]
     store.write(Transition("runs", S.PAUSED, Cause.PERSON))
     assert ranking(store, "current_performance")[0]["status"] == "paused"

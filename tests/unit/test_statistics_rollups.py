@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 from o9.model.errors import OptimizationError
 from o9.model.states import ENDED, Intent, OptimizationPriority, OptimizationType
 from o9.model.states import OptimizationStatus as S
+from o9.statistics.maintenance import maintain_rollups
 from o9.statistics.summary import global_summary
-from o9.statistics.upkeep import keep_up
 from o9.store import queries
 from o9.store.core import unit
 from o9.store.core.column_types import unpack_returns
@@ -39,7 +39,7 @@ from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.pruning import Prune
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import AbandonClaim, Claim
-from o9.store.statistics.mending import Mend
+from o9.store.statistics.repair import RepairRollups
 from o9.store.statistics.rollups import SPANS, Key, Sums, bucket_centre, bucket_of, quantiles
 from o9.store.store import Store
 
@@ -182,9 +182,9 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
             assert all(not store.read(queries.differences, span, starts) for span, starts in windows(path))
             drift(path, store, chance)
             days = (history.now - BEGAN).days + 2
-            asyncio.run(keep_up(store, history.now, days))
+            asyncio.run(maintain_rollups(store, history.now, days))
             assert_rollups_are_true(path, history.gone)
-            assert asyncio.run(keep_up(store, history.now, days)).corrections == []
+            assert asyncio.run(maintain_rollups(store, history.now, days)).corrections == []
             assert_global_statistics_agree(store, len(history.gone))
 
 
@@ -198,10 +198,12 @@ def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
         found = [starts for span, starts in windows(store_url) if span == "hour"]
         assert all(store.read(queries.differences, "hour", starts) for starts in found)
         store.write(Transition("b", S.COMPLETED, Cause.HOOK))
-        assert [len(store.write(Mend("hour", starts))) for starts in found] == [1]
-        assert [store.write(Mend("hour", starts)) for starts in found] == [{}]  # another node, which came second
+        assert [len(store.write(RepairRollups("hour", starts))) for starts in found] == [1]
+        assert [store.write(RepairRollups("hour", starts)) for starts in found] == [
+            {}
+        ]  # another node, which came second
         store.write(Transition("c", S.COMPLETED, Cause.HOOK))
-        asyncio.run(keep_up(store, datetime.now(UTC)))
+        asyncio.run(maintain_rollups(store, datetime.now(UTC)))
         assert_rollups_are_true(store_url)
 
 
@@ -214,13 +216,13 @@ def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pyte
                 history.act(what, number, 1.5, 200_000)
         with sqlite3.connect(store_url) as direct:
             direct.execute("DELETE FROM rollup")
-        mended = asyncio.run(keep_up(store, history.now, 2))
+        mended = asyncio.run(maintain_rollups(store, history.now, 2))
         assert not mended.corrections or {each["starts"][:7] for each in mended.corrections} <= {
             "2026-04",
             "2026-05",
             "",
         }
-        asyncio.run(keep_up(store, history.now, 400))
+        asyncio.run(maintain_rollups(store, history.now, 400))
         assert_rollups_are_true(store_url)
 
 
@@ -235,12 +237,12 @@ def test_what_was_pruned_stays_true(store_url: str, monkeypatch: pytest.MonkeyPa
         history.act("prune", 2, 0.0, 1)
         assert 3 < len(history.gone) < 6
         history.now += timedelta(days=40)
-        assert asyncio.run(keep_up(store, history.now, 400)).corrections == []
+        assert asyncio.run(maintain_rollups(store, history.now, 400)).corrections == []
         assert_rollups_are_true(store_url, history.gone)
         with sqlite3.connect(store_url) as direct:
             direct.execute("UPDATE rollup SET count = count + 1 WHERE span = 'day'")
             direct.execute("DELETE FROM rollup WHERE span = 'month'")
-        assert asyncio.run(keep_up(store, history.now, 400)).corrections
+        assert asyncio.run(maintain_rollups(store, history.now, 400)).corrections
         assert_rollups_are_true(store_url, history.gone)
 
 

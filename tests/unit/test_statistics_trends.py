@@ -81,7 +81,7 @@ def test_fewer_than_five_windows_have_no_slope_but_a_reason() -> None:
     for known in range(5):
         told = days([1.0] * known + [None] * (9 - known), "success_rate")["trends"]["success_rate"]
         assert told["slope"] is told["low"] is told["high"] is told["direction"] is None
-        assert f"{known} windows" in told["reason"]
+        assert told["reason"].startswith(f"{known} ")
     assert days([1.0] * 5 + [None] * 4, "success_rate")["trends"]["success_rate"]["slope"] == 0.0
 
 
@@ -111,7 +111,7 @@ def test_months_are_as_far_apart_as_they_are_on_average() -> None:
 def test_no_slope_is_made_of_what_a_number_cannot_hold() -> None:
     told = days([1e308, -1e308] * 4, "mean_improvement")["trends"]["mean_improvement"]
     assert told["slope"] is None
-    assert "number" in told["reason"]
+    assert "float" in told["reason"]
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

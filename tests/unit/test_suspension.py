@@ -22,7 +22,7 @@ from o9.model.errors import OptimizationStateError
 from o9.model.states import Intent, SuspendedFor
 from o9.model.states import OptimizationStatus as S
 from o9.store import queries
-from o9.store.optimizations.intents import GoOn, SetIntent, Suspend
+from o9.store.optimizations.intents import EndSuspension, SetIntent, Suspend
 from o9.store.optimizations.transitions import Cause, Transition
 from o9.store.queue.claims import Claim
 from o9.store.store import Store
@@ -132,13 +132,13 @@ def test_what_runs_hears_of_it_and_goes_on_by_itself(store: Store) -> None:
     assert store.write(suspend("a"))
     assert not store.write(suspend("a"))  # once is enough
     assert (intent_of(store, "a"), status_of(store, "a")) == (Intent.SUSPEND, S.RUNNING)
-    assert not store.write(GoOn("a", MEMORY, "over", "node-2"))  # it is not off yet
+    assert not store.write(EndSuspension("a", MEMORY, "over", "node-2"))  # it is not off yet
     store.write(Transition("a", S.SUSPENDED, Cause.NODE, fence=fence))
     state = store.read(queries.get, "a")
     assert state is not None
     assert state.issues == ["suspended: 99 MiB of memory are free"]
     assert store.write(Claim("node-1", 9, 60.0)) is None
-    assert store.write(GoOn("a", MEMORY, "memory is free again", "node-2"))
+    assert store.write(EndSuspension("a", MEMORY, "memory is free again", "node-2"))
     assert (intent_of(store, "a"), status_of(store, "a")) == (Intent.RUN, S.CREATED)
     last = store.read(queries.transitions, "a")[-1]
     assert (last["cause"], last["message"], last["node"]) == ("node", "memory is free again", "node-2")
@@ -169,7 +169,7 @@ def test_people_may_resume_it_or_want_it_to_stay_where_it_is(store: Store) -> No
     assert {name: status_of(store, name) for name in ("resumed", "stays", "ends")} == {
         "resumed": S.CREATED, "stays": S.SUSPENDED, "ends": S.CANCELLED,
     }  # fmt: skip
-    assert not any(store.write(GoOn(name, MEMORY, "over", "node-1")) for name in ("resumed", "stays", "ends"))
+    assert not any(store.write(EndSuspension(name, MEMORY, "over", "node-1")) for name in ("resumed", "stays", "ends"))
     assert store.read(queries.suspended) == []
     assert store.write(SetIntent("stays", Intent.RUN, "ann")) is S.CREATED
 
@@ -185,7 +185,7 @@ def test_what_was_asked_for_while_it_was_taken_off_is_not_forgotten(store: Store
     assert [(each.state, each.intent, each.by) for each in store.read(queries.suspended)] == [
         (store.read(queries.get, "a"), wanted, "ann")
     ]
-    assert store.write(GoOn("a", None, "asked for", "node-1"))
+    assert store.write(EndSuspension("a", None, "asked for", "node-1"))
     assert status_of(store, "a") is to
 
 
@@ -194,4 +194,4 @@ def test_a_node_that_dies_meanwhile_leaves_it_suspended(store: Store) -> None:
     store.write(suspend("a"))
     assert sweep(store, "node-2") == ["a"]
     assert (status_of(store, "a"), intent_of(store, "a")) == (S.SUSPENDED, Intent.SUSPEND)
-    assert store.write(GoOn("a", MEMORY, "over", "node-2"))
+    assert store.write(EndSuspension("a", MEMORY, "over", "node-2"))

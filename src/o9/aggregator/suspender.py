@@ -35,7 +35,7 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import settings
 from o9.model.states import Intent, SuspendedFor
 from o9.store import queries
-from o9.store.optimizations.intents import Asked, GoOn, Suspend
+from o9.store.optimizations.intents import EndSuspension, StateWithIntent, Suspend
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Suspender:
             self._short_since = utc_now()
         self._short = short
 
-    async def _take_off(self, mine: list[Asked], memory: Room, disk: Room) -> None:
+    async def _take_off(self, mine: list[StateWithIntent], memory: Room, disk: Room) -> None:
         makes_room = any(one.intent is Intent.SUSPEND for one in mine)
         for one in sorted(mine, key=lambda one: turn_to_go(one.state)):
             if one.intent is not Intent.RUN:
@@ -118,7 +118,7 @@ class Suspender:
                 logger.warning("%s is suspended: %s", name, found.why)
                 makes_room |= found.reason in OF_THE_MACHINE
 
-    async def _let_go_on(self, resting: list[Asked], memory: Room, disk: Room) -> None:
+    async def _let_go_on(self, resting: list[StateWithIntent], memory: Room, disk: Room) -> None:
         for one in sorted(resting, key=lambda one: turn_to_go(one.state), reverse=True):
             name, held = one.state.optimization_id, _held(one)
             if one.intent is Intent.SUSPEND:
@@ -126,12 +126,12 @@ class Suspender:
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
             why = f"suspended for {held.value}, which is over" if held else f"asked to {one.intent.verb}"
-            if await self._store.write_async(GoOn(name, held, why, self._node)):
+            if await self._store.write_async(EndSuspension(name, held, why, self._node)):
                 logger.info("%s goes on: %s", name, why)
                 if held in OF_THE_MACHINE:
                     self._let_go_at = time.monotonic()
 
-    async def _decided(self, one: Asked, memory: Room | None, disk: Room | None) -> Suspension | None:
+    async def _decided(self, one: StateWithIntent, memory: Room | None, disk: Room | None) -> Suspension | None:
         broken = ""
         if "risk_limits" in one.state.metadata:
             broken = await asyncio.to_thread(self._broken_limits, one.state)
@@ -143,13 +143,13 @@ class Suspender:
         despite = await asyncio.to_thread(self._resumed_despite, name)
         return decide_suspension(seen, held, one.state.memory_usage, despite)
 
-    def _read(self, running: list[str]) -> tuple[list[Asked], list[Asked]]:
+    def _read(self, running: list[str]) -> tuple[list[StateWithIntent], list[StateWithIntent]]:
         """In a thread: what this node runs, and what is suspended."""
         mine = []
         for name in running:
             state, holding = self._store.read(queries.get, name), self._store.read(queries.holding, name)
             if state is not None and holding is not None:  # else it was deleted meanwhile
-                mine.append(Asked(state, Intent(holding.intent), holding.intent_by))
+                mine.append(StateWithIntent(state, Intent(holding.intent), holding.intent_by))
         return mine, self._store.read(queries.suspended)
 
     def _broken_limits(self, state: OptimizationState) -> str:
@@ -172,7 +172,7 @@ class Suspender:
         return despite
 
 
-def _held(one: Asked) -> SuspendedFor | None:
+def _held(one: StateWithIntent) -> SuspendedFor | None:
     """For what O9 has suspended it."""
     return _REASONS.get(one.by) if one.intent is Intent.SUSPEND else None
 

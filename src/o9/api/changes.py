@@ -23,7 +23,7 @@ from o9.model.states import ACTIVE, ENDED, Intent, OptimizationStatus
 from o9.model.validation import validate_changes
 from o9.store import queries
 from o9.store.core.column_types import content_hash
-from o9.store.optimizations.pruning import Because, PruneOne
+from o9.store.optimizations.pruning import PruneOne, PruneReason
 from o9.store.optimizations.replace import (
     LATER,
     REPLACEABLE,
@@ -84,7 +84,7 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
             f"{stays}: {', '.join(waiting[:10])} will run after it; cancel or delete those first"
         )
     if await store.read_async(queries.has_open_alert, optimization_id):
-        raise OptimizationStateError(f"{stays}: {Because.OPEN_ALERT.value}")
+        raise OptimizationStateError(f"{stays}: {PruneReason.OPEN_ALERT.value}")
     for run_id in (await store.read_async(queries.placebos, optimization_id)).run_ids.values():
         if await store.read_async(queries.get, run_id) is not None:
             await delete(backend, run_id, cancel=cancel)
@@ -92,8 +92,8 @@ async def delete(backend: Backend, optimization_id: str, *, cancel: bool) -> Non
         await backend.control.request(optimization_id, Intent.CANCEL, "api")
         stays = f"{stays}, only cancelled"
     deadline = asyncio.get_running_loop().time() + END_SECONDS
-    while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not Because.LONG_AGO:
-        ends = why in (Because.NOT_ENDED, Because.OPEN_RUN) and asyncio.get_running_loop().time() < deadline
+    while (why := await store.write_async(PruneOne(optimization_id, sharpe_ratios_of))) is not PruneReason.LONG_AGO:
+        ends = why in (PruneReason.NOT_ENDED, PruneReason.OPEN_RUN) and asyncio.get_running_loop().time() < deadline
         if why is not None and not ends:
             raise OptimizationStateError(f"{stays}: {why.value}")
         await asyncio.sleep(POLL_SECONDS)

@@ -53,7 +53,7 @@ async def system_health(backend: Backend) -> dict[str, Any]:
 
 def store_health(store: Store) -> tuple[str | None, list[Row], list[Row]]:
     """The schema's revision, the nodes and the channels. Blocks."""
-    nodes = [_node(row) for row in store.read(queries.gathering) if row["heartbeat_at"] is not None]
+    nodes = [_node(row) for row in store.read(queries.cluster_nodes) if row["heartbeat_at"] is not None]
     tried = {row["channel"]: row for row in store.read(queries.alert_channels)}
     offered = set(store.read(queries.sending_channels))  # that running nodes have
     channels = [

@@ -34,8 +34,8 @@ from o9.model.states import ENDED, HealthStatus
 from o9.model.validation import validate_seconds
 from o9.store import queries
 from o9.store.core.column_types import moment, to_json
-from o9.store.core.component import StoreComponent, every_report
-from o9.store.optimizations.health_reports import KeepReport
+from o9.store.core.component import StoreComponent, latest_health_reports
+from o9.store.optimizations.health_reports import RecordHealthReport
 from o9.store.store import Store
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class OptimizationHealthChecker(StoreComponent):
         report = report_of(optimization_id, utc_now(), checks, self._thresholds)
         for rule in list(self._rules):
             report = await apply_rule(rule, report)
-        await self.store.write_async(KeepReport(report, [check.to_dict() for check in checks], judged, measure))
+        await self.store.write_async(RecordHealthReport(report, [check.to_dict() for check in checks], judged, measure))
         return report
 
     async def recent_report(self, optimization_id: str) -> OptimizationHealthReport:
@@ -167,7 +167,7 @@ class OptimizationHealthChecker(StoreComponent):
 
     async def get_all_health_reports(self, limit: int | None = None) -> list[OptimizationHealthReport]:
         """The last report of each optimization that has one, newest first; the newest `limit` of them."""
-        rows = await asyncio.to_thread(lambda: list(islice(every_report(self.store), limit)))
+        rows = await asyncio.to_thread(lambda: list(islice(latest_health_reports(self.store), limit)))
         return [OptimizationHealthReport.from_dict(row["report"]) for row in rows]
 
     def set_health_threshold(self, name: str, value: float) -> Registered:

@@ -17,7 +17,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationStatus, OptimizationType
 from o9.model.validation import validate_whole
 from o9.store import queries
-from o9.store.core.component import StoreComponent, every
+from o9.store.core.component import StoreComponent, all_optimizations
 from o9.store.queue.policies import ALL, SetPolicy
 from o9.store.store import Store
 from o9.strategies.registry import names_of, register_strategy
@@ -54,7 +54,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
 
     async def get_all_optimizations(self) -> list[OptimizationState]:
         """All of them, newest first."""
-        return await asyncio.to_thread(lambda: list(every(self.store)))
+        return await asyncio.to_thread(lambda: list(all_optimizations(self.store)))
 
     def register_strategy(self, name: str, strategy: Any, *, metadata: Sequence[str] = ()) -> Registered:
         """A class with `step()`, or a coroutine function that changes the state; found by `metadata["strategy"]`.

@@ -22,7 +22,7 @@ from o9.store import queries
 from o9.store.alerts.pruning import PruneAlerts
 from o9.store.core.column_types import moment
 from o9.store.core.unit import Operation
-from o9.store.optimizations.pruning import Because, ForgetChanges, Prune
+from o9.store.optimizations.pruning import Prune, PruneChanges, PruneReason
 from o9.store.statistics.families import SharpeRatios
 from o9.store.store import Store
 
@@ -53,7 +53,7 @@ class Removed:
     silences: int = 0
     flow_runs: int = 0
     scheduled_runs: int = 0
-    kept: Counter[Because] = field(default_factory=Counter)
+    kept: Counter[PruneReason] = field(default_factory=Counter)
     longest_seconds: float = 0.0
 
     def figures(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress
         removed.notices += gone.notices
         removed.suppressed += gone.suppressed
         removed.silences += gone.silences
-    while forgotten := await _written(store, ForgetChanges(before), removed):
+    while forgotten := await _written(store, PruneChanges(before), removed):
         removed.changes += forgotten
     logger.info(
         "%d optimizations that ended before %s are deleted, with %d rows of theirs; %d alerts and %d messages",

@@ -305,7 +305,7 @@ def _worth_keeping(store: Store, origin: OptimizationState) -> int:
     """
     if store.read(queries.checkpoint, origin.optimization_id) is None:
         return 0
-    steps, fruitless = origin.completed_steps, store.read(queries.fruitless_steps, origin.optimization_id)
+    steps, fruitless = origin.completed_steps, store.read(queries.failed_steps, origin.optimization_id)
     while steps and steps - 1 in fruitless:
         steps -= 1
     return steps

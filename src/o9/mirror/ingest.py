@@ -19,7 +19,7 @@ from o9.model.errors import (
 from o9.model.states import Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.core.column_types import moment
-from o9.store.optimizations.prefect_runs import LostRun, RejectRun
+from o9.store.optimizations.prefect_runs import RecordLostRun, RejectRun
 from o9.store.optimizations.transitions import Cause, RecordPrefectState, Transition
 from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
@@ -111,7 +111,9 @@ class _Ingestion:
                 read = replace(read, intent=None)
         if read.lost:
             evidence = f"Prefect says that its flow run crashed: {observed.message or 'no reason given'}"
-            await self.store.write_async(LostRun(run.run_id, run.optimization_id, run.attempt, self.node, evidence))
+            await self.store.write_async(
+                RecordLostRun(run.run_id, run.optimization_id, run.attempt, self.node, evidence)
+            )
         if read.rejected:
             ended = operation_for(observed, run, self.source, self.node)
             why = f"its flow run ended before it began: {ended.issue or observed.message or observed.state_name}"

@@ -30,7 +30,7 @@ from prefect.client.schemas.filters import (
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from o9.store import queries
-from o9.store.optimizations.prefect_runs import ForgetRuns
+from o9.store.optimizations.prefect_runs import DeletePrunedRuns
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ async def remove_flow_runs(store: Store) -> int:
             while run_ids := await store.read_async(queries.pruned_runs, limit=PAGE):
                 pruned = FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids])
                 removed += await _delete(client, FlowRunFilter(id=pruned, **_filters(TAG)))
-                await store.write_async(ForgetRuns(tuple(run_ids)))
+                await store.write_async(DeletePrunedRuns(tuple(run_ids)))
     except (httpx.HTTPError, PrefectException) as error:
         logger.warning("flow runs of what is pruned are left in Prefect, until the next time: %s", error)
     return removed

@@ -23,7 +23,7 @@ from o9.monitor.figures import metrics_of, snapshots
 from o9.monitor.findings import Finding, find_problems, stalled
 from o9.monitor.window import Window, read_window
 from o9.store import queries
-from o9.store.core.component import StoreComponent, every
+from o9.store.core.component import StoreComponent, all_optimizations
 from o9.store.store import Store
 from o9.strategies.factory import search_space_of
 
@@ -130,7 +130,7 @@ class OptimizationMonitor(StoreComponent):
     async def check(self) -> None:
         """Look once at all that runs and at what was asked for: what the started monitor does all the time."""
         wanted = queries.Filter(status=OptimizationStatus.RUNNING)
-        states = await asyncio.to_thread(lambda: list(every(self.store, wanted)))
+        states = await asyncio.to_thread(lambda: list(all_optimizations(self.store, wanted)))
         running = {state.optimization_id for state in states}
         self._unwanted &= running
         for optimization_id in (self._watches.keys() | self._wanted) - running:

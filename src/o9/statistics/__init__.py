@@ -1,1 +1,1 @@
-"""Counts, trends and rankings over all optimizations."""
+"""Counts, trends, rankings and frames of all optimizations."""

@@ -1,9 +1,9 @@
-"""The record as pandas frames, with stable columns and dtypes, and as CSV and Parquet files.
+"""The record as pandas frames with stable columns and dtypes, and as CSV and Parquet files.
 
-Moments are datetime64[us, UTC], figures float64 with NaN where unknown, counts Int64, texts pandas' "string" with <NA>
-where there is none; lists and mappings are JSON texts. An empty frame has the same columns and dtypes. Each parameter
-and metric of trials has a column, `parameter.NAME` and `metric.NAME`, behind the fixed ones: float64 where all are
-numbers, else "string". Parquet needs `pip install 'prefect-o9[parquet]'`.
+Times are datetime64[us, UTC], figures float64 with NaN if unknown, counts Int64, texts pandas' "string" with <NA> if
+missing; lists and mappings are JSON texts. An empty frame has the same columns and dtypes. In frames of trials, each
+parameter and metric has a column, `parameter.NAME` or `metric.NAME`, after the fixed ones: float64 if all its values
+are numbers, else "string". Parquet needs `pip install 'prefect-o9[parquet]'`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ TRIALS: dict[str, str] = {
 COLUMNS: dict[str, dict[str, str]] = {
     "optimizations": OPTIMIZATIONS,
     "trials": TRIALS,
-    # `series` is returns, hold_out, baseline or baseline_hold_out; a baseline is no trial's, and has no number.
+    # `series` is returns, hold_out, baseline or baseline_hold_out. A baseline has no number.
     "returns": {
         "optimization_id": "string", "number": "Int64", "series": "string", "period": "Int64", "value": "float64",
     },
-    # Of figures that were recorded from outside `step` is <NA>.
+    # `step` is <NA> for figures recorded from outside.
     "metrics": {"optimization_id": "string", "step": "Int64", "name": "string", "value": "float64", "at": MOMENT},
     "transitions": {
         "optimization_id": "string", "from_status": "string", "to_status": "string", "at": MOMENT, "cause": "string",
@@ -90,23 +90,23 @@ _NEEDED = {
 
 
 def check(kind: str, choice: Mapping[str, Any]) -> None:
-    """Raise OptimizationValidationError where there is no such frame, or it takes or needs another choice."""
+    """Raise OptimizationValidationError for an unknown frame, or arguments that it does not take or lacks."""
     if kind not in KINDS:
         raise OptimizationValidationError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
     given = [name for name, value in choice.items() if value is not None]
     for name in given:
         if name not in _TAKEN[kind]:
             taken = " and ".join(_TAKEN[kind]) or "nothing"
-            raise OptimizationValidationError(name, f"a frame of {kind} takes {taken}; leave it out")
+            raise OptimizationValidationError(name, f"a frame of {kind} takes {taken}; omit it")
     needed = _NEEDED.get(kind)
     if needed is not None and needed not in given:
-        raise OptimizationValidationError(needed, f"a frame of {kind} needs it: which one?")
+        raise OptimizationValidationError(needed, f"a frame of {kind} requires it")
     if choice.get("limit") is not None:
         validate_whole("limit", choice["limit"])
 
 
 def frame_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line a row, in the order given."""
+    """Return a frame with these rows, in order."""
     own = {
         name: None for row in rows for name in row if kind == "trials" and name.startswith(("parameter.", "metric."))
     }
@@ -115,7 +115,7 @@ def frame_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def returns_frame(optimization_id: str, series: Iterable[tuple[int | None, str, Sequence[float]]]) -> pd.DataFrame:
-    """From the number of the trial, the name of the series and its values. There are millions of these."""
+    """Return a frame from trial numbers, names of series and their values, built column by column for millions."""
     import pandas as pd
 
     found = [*series]
@@ -131,9 +131,9 @@ def returns_frame(optimization_id: str, series: Iterable[tuple[int | None, str, 
 
 
 def write(frame: pd.DataFrame, path: str | Path) -> Path:
-    """Write a frame as CSV or Parquet, as the path ends: in `.csv` or `.parquet`.
+    """Write a frame as CSV or Parquet, depending on the suffix of the path.
 
-    Raises OptimizationValidationError for another ending, OptimizationStatisticsError where Parquet needs pyarrow.
+    Raises OptimizationValidationError for another suffix, OptimizationStatisticsError if pyarrow is not installed.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -146,7 +146,7 @@ def write(frame: pd.DataFrame, path: str | Path) -> Path:
             content = frame.to_parquet(engine="pyarrow", index=False)
         except ImportError as error:
             raise OptimizationStatisticsError(
-                "Parquet needs pyarrow: pip install 'prefect-o9[parquet]'; CSV needs nothing more"
+                "Parquet needs pyarrow: pip install 'prefect-o9[parquet]', or write CSV"
             ) from error
         with open(target, "wb", opener=private) as binary:
             binary.write(content)

@@ -1,15 +1,15 @@
-"""Which parameters mattered, and which pairs did so together: from the ledger alone. Pure and deterministic.
+"""The importance of parameters and of their pairs, from the ledger alone. Pure and deterministic.
 
-The first-order Sobol index of a parameter, Var(E[y | x]) / Var(y), estimated from the given trials by partition of x
-(E. Plischke, E. Borgonovo, C. L. Smith, "Global sensitivity measures from given data", EJOR 226, 2013), with y the
-ranks of the values: an outlier then weighs no more than its rank, and maximizing and minimizing come to the same. The
-share that chance alone would explain with as many cells is taken off, as Kelley's epsilon squared does (T. L. Kelley,
-"An unbiased correlation ratio measure", PNAS 21, 1935): ε² = 1 - (1 - η²)·(n - 1)/(n - k) for k cells. The p-value is
-that of the F test of one-way analysis of variance on the ranks. The interaction of a pair is ε² of the cells of both
-less ε² of each alone: negative where the two merely say the same, as they do when a sampler moves them together.
+The importance of a parameter is its first-order Sobol index Var(E[y | x]) / Var(y), estimated from the given trials by
+partition of x (E. Plischke, E. Borgonovo, C. L. Smith, "Global sensitivity measures from given data", EJOR 226, 2013).
+y is the rank of a value, so that outliers weigh no more than their rank, and maximizing and minimizing give the same
+result. The share that as many cells would explain by chance is subtracted, as in Kelley's epsilon squared (T. L.
+Kelley, "An unbiased correlation ratio measure", PNAS 21, 1935): ε² = 1 - (1 - η²)·(n - 1)/(n - k) for k cells. The
+p-value is that of the F test of a one-way analysis of variance on the ranks. The interaction of a pair is ε² of their
+joint cells minus ε² of each parameter; it is negative if both explain the same, as when a sampler moves them together.
 
-No forest is fitted, so there is no seed, and the same ledger gives the same answer. A search that soon settled in one
-region says little about the others, as `note` says.
+No forest is fitted, so no seed is needed. A search that soon settles in one region says little about the others, as
+`note` says.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ FEWEST_FOR_PAIRS = 60
 MOST_TRIALS = 20_000
 MOST_BINS, PAIR_BINS = 8, 3
 MOST_PARAMETERS_FOR_PAIRS = 20
-_ABSENT = object()  # the value of a parameter that a trial does not have, because others switch it off
+_ABSENT = object()  # the value of a conditional parameter in trials that do not have it
 METHOD = "first-order Sobol indices of the values' ranks from given data, corrected for chance (epsilon squared)"
 NOTE = (
-    "of the trials that were made: a sampler that settles leaves the rest of the space unknown, and parameters that it "
+    "based on the trials made: a sampler that settles in one region leaves the rest unknown, and parameters that it "
     "moved together share what they explain"
 )
 
 
 def importance(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Importance (share of the variance, most important first) of each parameter, and of each pair's interaction.
+    """Return the importance (share of variance) of each parameter, highest first, and the interaction of each pair.
 
-    Only completed trials count. A figure that cannot be known is None, with its `reason`.
+    Only completed trials count. An unknown figure is None, with a `reason`.
     """
     usable = [trial for trial in trials if trial.state is TrialState.COMPLETED and trial.value is not None]
     result: dict[str, Any] = {"trials": len(usable), "method": METHOD, "note": NOTE, "parameters": None, "pairs": None}
     if len(usable) < FEWEST_TRIALS:
-        return result | {"reason": f"{len(usable)} trials have completed with a value; {FEWEST_TRIALS} are needed"}
+        return result | {"reason": f"{len(usable)} completed trials have a value; {FEWEST_TRIALS} are needed"}
     if len({trial.value for trial in usable}) == 1:
-        return result | {"reason": "all trials have the same value: nothing made a difference"}
+        return result | {"reason": "all trials have the same value"}
     import numpy as np
     from scipy.stats import rankdata
 
@@ -70,9 +70,9 @@ def importance(trials: Sequence[Trial]) -> dict[str, Any]:
 def _one(cells: Cells | None, ranks: Ranks) -> dict[str, Any]:
     unknown = {"importance": None, "p_value": None}
     if cells is None:
-        return unknown | {"reason": "almost every trial has another value, and the values have no order"}
+        return unknown | {"reason": "its values have no order and hardly repeat"}
     if int(cells.max()) == 0:
-        return unknown | {"reason": "it had one value in all trials"}
+        return unknown | {"reason": "it had the same value in all trials"}
     share, p_value = _explained(cells, ranks)
     return {"importance": max(0.0, share), "p_value": p_value, "cells": int(cells.max()) + 1}
 
@@ -86,7 +86,7 @@ def _pairs(names: Sequence[str], columns: Mapping[str, Sequence[Any]], ranks: Ra
     for one, other in combinations(cells, 2):
         both = _renumbered(cells[one] * (int(cells[other].max()) + 1) + cells[other])
         if 2 * (int(both.max()) + 1) > len(ranks):
-            continue  # of choices with too many values, no cell holds enough
+            continue  # too many choices, with too few trials in each cell
         together = _explained(both, ranks)[0]
         pairs.append({"parameters": sorted((one, other)), "interaction": together - alone[one] - alone[other]})
     pairs.sort(key=lambda pair: (-pair["interaction"], pair["parameters"]))
@@ -94,7 +94,7 @@ def _pairs(names: Sequence[str], columns: Mapping[str, Sequence[Any]], ranks: Ra
 
 
 def _explained(cells: Cells, ranks: Ranks) -> tuple[float, float]:
-    """Epsilon squared of the ranks by cells, and the p-value of the F test."""
+    """Return epsilon squared of the ranks by cells, and the p-value of the F test."""
     import numpy as np
     from scipy.special import fdtrc
 
@@ -114,7 +114,7 @@ def _explained(cells: Cells, ranks: Ranks) -> tuple[float, float]:
 
 
 def _cells(values: Sequence[Any], bins: int) -> Cells | None:
-    """The cell of each value: quantiles of numbers, each choice by itself; None where choices hardly ever recur."""
+    """Return the cell of each value: quantiles of numbers, or the choices; None if choices hardly repeat."""
     import numpy as np
 
     given = [value for value in values if value is not _ABSENT]
@@ -132,7 +132,7 @@ def _cells(values: Sequence[Any], bins: int) -> Cells | None:
 
 
 def _renumbered(marks: Cells) -> Cells:
-    """The same cells, numbered from 0 without a gap."""
+    """Return the cells numbered from 0 without gaps."""
     import numpy as np
 
     return np.unique(marks, return_inverse=True)[1].reshape(-1)

@@ -1,7 +1,6 @@
-"""What each frame holds, as rows of plain values read from the store; each in a thread.
+"""The rows of each frame, as plain values read from the store. Call these functions in a thread.
 
-`limit` None: all. Of trials, returns and metrics the first or last ones are kept as the store's own queries keep them,
-of all else the newest.
+`limit` None means all; otherwise the newest rows, but the first ones of trials and returns.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from o9.model.trial import Trial
 from o9.statistics.frames import TRIALS
 from o9.store import queries
 from o9.store.core.column_types import moment, unpack_returns
-from o9.store.core.component import every, every_report
+from o9.store.core.component import all_optimizations, latest_health_reports
 from o9.store.core.reading import PAGE_LIMIT, paged
 from o9.store.core.unit import Row
 from o9.store.store import Store
@@ -27,13 +26,15 @@ from o9.store.store import Store
 def optimizations(
     store: Store, status: OptimizationStatus | None, kind: OptimizationType | None, limit: int | None
 ) -> list[Row]:
-    """Newest first."""
-    states = every(store, queries.Filter(status=status, optimization_type=kind), min(PAGE_LIMIT, limit or PAGE_LIMIT))
+    """Return optimizations, newest first."""
+    states = all_optimizations(
+        store, queries.Filter(status=status, optimization_type=kind), min(PAGE_LIMIT, limit or PAGE_LIMIT)
+    )
     return [state.to_dict() | {"strategy": strategy_of(state.metadata)} for state in islice(states, limit)]
 
 
 def trials(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
-    """The ledger, from its beginning."""
+    """Return the ledger, in order."""
     return [trial(optimization_id, each) for each in store.read(queries.trials, optimization_id, limit=limit)]
 
 
@@ -47,7 +48,7 @@ def trial(optimization_id: str, one: Trial) -> Row:
 
 
 def returns(store: Store, optimization_id: str, limit: int | None) -> Iterable[tuple[int | None, str, Sequence[float]]]:
-    """Those of the first `limit` completed trials, and what they are measured over."""
+    """Yield the returns of the baseline, and of the first `limit` completed trials."""
     baseline = store.read(queries.baseline, optimization_id)
     if baseline is not None:
         yield None, "baseline", unpack_returns(baseline.returns)
@@ -63,7 +64,7 @@ def returns(store: Store, optimization_id: str, limit: int | None) -> Iterable[t
 
 
 def metrics(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
-    """The last `limit` values, oldest first; `step` is None where one was recorded from outside."""
+    """Return the last `limit` values, oldest first; `step` is None for one recorded from outside."""
     outside = store.read(queries.recordings, optimization_id, limit=limit)
     rows = [*store.read(queries.metrics, optimization_id, limit=limit), *({**row, "step": None} for row in outside)]
     rows = [{**row, "optimization_id": optimization_id} for row in rows]
@@ -72,23 +73,22 @@ def metrics(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
 
 
 def transitions(store: Store, optimization_id: str, limit: int | None) -> list[Row]:
-    """The last `limit`, oldest first."""
+    """Return the last `limit` transitions, oldest first."""
     rows = store.read(queries.transitions, optimization_id)
     return list(rows if limit is None else rows[-limit:])
 
 
 def health(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
-    """The newest report of each, or all of one, newest first."""
-
+    """Return the newest report of each optimization, or all reports of one, newest first."""
     if optimization_id is None:
-        found = every_report(store)
+        found = latest_health_reports(store)
     else:
         found = paged(partial(store.read, queries.health_history, optimization_id, PAGE_LIMIT), itemgetter("id"))
     return [{**row, **row["report"], **_verdict(row["verdict"])} for row in islice(found, limit)]
 
 
 def _verdict(found: Mapping[str, Any] | None) -> Row:
-    """The columns of a verdict, as a report keeps it."""
+    """Return the columns of a report's verdict."""
     if found is None:
         return {}
     forecast = found["forecast"] or {}
@@ -99,7 +99,7 @@ def _verdict(found: Mapping[str, Any] | None) -> Row:
 
 
 def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list[Row]:
-    """Newest first."""
+    """Return alerts, newest first."""
     now = moment(utc_now())
     found = paged(
         lambda before: store.read(queries.alerts, optimization_id=optimization_id, limit=PAGE_LIMIT, before=before),
@@ -114,7 +114,10 @@ def alerts(store: Store, optimization_id: str | None, limit: int | None) -> list
 
 
 def statistics(summary: Mapping[str, Any]) -> list[Row]:
-    """`get_global_statistics()`: what has ended, all together, and by type, strategy, priority and status."""
+    """Return the figures of ended optimizations, in total and by type, strategy, priority and status.
+
+    summary: that of `get_global_statistics()`.
+    """
     ended = sum(each["count"] for each in summary["ended"]["status"].values())
     groups = [("all", "", {**summary, "count": ended})]
     groups += [(by, str(name), each) for by, found in summary["ended"].items() for name, each in found.items()]

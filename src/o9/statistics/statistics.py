@@ -1,9 +1,8 @@
-"""Figures over all optimizations, read from aggregates that are kept current: they cost the same at any size.
+"""Statistics over all optimizations, read from aggregates, so that they cost the same at any size.
 
-Contract. What is unknown is None, with the reason beside it. Nothing here writes, but `record_optimization_metric`.
-Unknown ids raise OptimizationError, unknown metrics and bad arguments OptimizationValidationError, naming the field.
-`get_parameter_importance` and the frames read what they are asked about, and cost what that is. Events follow the
-record, whichever process wrote it.
+Contract. An unknown figure is None, with a reason. Only `record_optimization_metric` writes. Unknown ids raise
+OptimizationNotFoundError; unknown metrics and invalid arguments raise OptimizationValidationError, naming the field.
+The cost of `get_parameter_importance` and of frames grows with what they read. Events cover what any process wrote.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from o9.statistics.trends import trends, windows_of
 from o9.store import queries
 from o9.store.core.column_types import moment
 from o9.store.core.component import StoreComponent
-from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, within
+from o9.store.statistics.rankings import MAXIMIZE, MINIMIZE, STATE_FIGURES, RecordMetrics, families_of, family_metric
 from o9.store.store import Store
 from o9.text.suggest import suggestion
 
@@ -35,22 +34,22 @@ if TYPE_CHECKING:
 
 DAYS_SHOWN = 30
 DEFAULT_RANGE = timedelta(days=7)
-LOOKED_AT = 50  # of those in one status now, to say how long they have been in it
+LOOKED_AT = 50  # how many optimizations in a status are read for the longest time in it
 HISTORY_LIMIT = 100_000
 MOST_RANKED = 1_000
-LOOK_SECONDS = 1.0  # for an hour that is over
-SETTLED = timedelta(seconds=10)  # after its end, a node whose clock is slow may still write to an hour
+CHECK_SECONDS = 1.0  # how often the end of an hour is looked for
+SETTLED = timedelta(seconds=10)  # after the end of an hour, so that nodes with slow clocks have written to it
 _NOW = ("created", "initializing", "running", "paused", "suspended")
 
 
 class OptimizationStatistics(StoreComponent):
-    """Durations are seconds of running; improvements are shares of the baseline (see `o9.lifecycle.effect`).
+    """Statistics of the record. Durations are seconds of running; improvements are shares of the baseline.
 
-    By itself, `async with OptimizationStatistics("optimization_state.db") as statistics:` opens a store and closes it.
+    Used alone, `async with OptimizationStatistics("optimization_state.db") as statistics:` opens a store and closes it.
 
-    Event, while it is started: `window(window)` for each hour, ten seconds after its end, also where nothing ended in
-    it. Keys: `window` ("hour"), `starts` (YYYY-MM-DDTHH, in UTC), and those of `get_performance_trends`' windows.
-    clock: says what time it is.
+    While it is started, it emits the event `window` for each hour, ten seconds after its end, even if nothing ended in
+    it. Its keys are `window` ("hour"), `starts` (YYYY-MM-DDTHH, in UTC), and those of a window of
+    `get_performance_trends`.
     """
 
     events = ("window",)
@@ -64,7 +63,7 @@ class OptimizationStatistics(StoreComponent):
     ) -> None:
         super().__init__(store, storage_path)
         self._clock = clock
-        self._hour = datetime.min  # the next one to report
+        self._hour = datetime.min  # the next hour to report
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -74,32 +73,33 @@ class OptimizationStatistics(StoreComponent):
         await self.cleanup()
 
     async def get_global_statistics(self) -> dict[str, Any]:
-        """Counts, rates, durations, improvements and waits, also by type, strategy, priority, status and day.
+        """Return counts, rates, durations, improvements and waits, in total and by several keys.
 
-        `ended` has them by each; `by_day` the last 30 days; `now` for how long those that have not ended are what they
-        are. Quantiles are read from histograms: `quantiles` has their relative error. See `summary`.
+        `ended` has them by type, strategy, priority and status, `by_day` for the last 30 days. `now` has, for each
+        status that is no end, the longest time that an optimization has been in it. `quantiles` has the relative error
+        of quantiles, which are read from histograms. See `o9.statistics.summary`.
         """
         return await asyncio.to_thread(_global, self.store)
 
     async def get_optimization_statistics(self, optimization_id: str) -> dict[str, Any]:
-        """Trials by state, steps, timing and effect of one optimization; seconds."""
+        """Return the trials by state, steps, times in seconds and performance of one optimization."""
         state = await self.existing(optimization_id)
         return await asyncio.to_thread(_of_one, self.store, state)
 
     async def get_optimization_history(self, optimization_id: str, limit: int = 1000) -> list[dict[str, Any]]:
-        """The last `limit` metric values, oldest first: step (None: recorded from outside), name, value, at."""
+        """Return the last `limit` metric values, oldest first: step (None if from outside), name, value, at."""
         validate_whole("limit", limit, HISTORY_LIMIT)
         await self.existing(optimization_id)
         return await asyncio.to_thread(rows.metrics, self.store, optimization_id, limit)
 
     async def record_optimization_metric(self, optimization_id: str, metrics: OptimizationMetrics) -> None:
-        """Keep what was measured from outside; fields that are None are left out.
+        """Record metrics from outside; fields that are None are skipped.
 
-        It enters the history, and the rankings but for what O9 measures itself (`execution_time`, `cpu_usage`,
-        `memory_usage`). Raises OptimizationValidationError where nothing was measured, or another id is meant.
+        They enter the history and the rankings, except that O9's own `execution_time`, `cpu_usage` and `memory_usage`
+        are ranked. Raises OptimizationValidationError if all fields are None, or for another optimization's metrics.
         """
         if not isinstance(metrics, OptimizationMetrics):
-            raise OptimizationValidationError("metrics", f"an OptimizationMetrics is needed, not {metrics!r:.80}")
+            raise OptimizationValidationError("metrics", f"expected an OptimizationMetrics, got {metrics!r:.80}")
         if metrics.optimization_id != optimization_id:
             raise OptimizationValidationError(
                 "metrics.optimization_id", f"{metrics.optimization_id!r} is not {optimization_id!r}"
@@ -111,26 +111,26 @@ class OptimizationStatistics(StoreComponent):
         await self.store.write_async(RecordMetrics(optimization_id, values, moment(metrics.timestamp)))
 
     async def get_performance_trends(self, time_range: timedelta = DEFAULT_RANGE) -> dict[str, Any]:
-        """By hour (up to 2 days), day (up to 400) or month: count, success rate, means; each with a slope.
+        """Return count, success rate and means by hour (up to 2 days), day (up to 400) or month, with their slopes.
 
         Raises OptimizationValidationError for a range of zero or less. See `o9.statistics.trends`.
         """
         return await asyncio.to_thread(_trends, self.store, time_range)
 
     async def get_optimization_rankings(self, metric_name: str, limit: int = 10) -> list[dict[str, Any]]:
-        """The best `limit` by a metric: rank, optimization_id, value, direction, name, type, strategy, status.
+        """Return the best `limit` by a metric: rank, optimization_id, value, direction, name, type, strategy, status.
 
-        A figure of the state (`o9.store.statistics.rankings.STATE_FIGURES`) or any recorded metric. What its objective
-        gives is ranked by each optimization's own direction; less is better for times and resources, more for all else.
-        Those that run are ranked as `compute_statistics` last found them. Ties share a rank.
+        The metric is a figure of the state (`o9.store.statistics.rankings.STATE_FIGURES`) or any recorded metric.
+        Values of the objective are ranked by each optimization's own direction; for times and resources less is better,
+        for all else more. Running optimizations have the values of the last `compute_statistics`. Ties share a rank.
 
-        What objectives measured themselves (`Evaluation.metrics`, of the best trial) is ranked within each family: the
-        best `limit` of one, then those of the next; `family` says which.
+        Metrics of objectives (`Evaluation.metrics` of the best trial) are ranked within each family: the best `limit`
+        of each family in turn, with its name as `family`.
         """
         return await asyncio.to_thread(_rankings, self.store, metric_name, limit)
 
     async def get_parameter_importance(self, optimization_id: str) -> dict[str, Any]:
-        """Which parameters and pairs explain the values of one optimization's trials (the first 20,000)."""
+        """Return how much each parameter and pair explains of the values of the first 20,000 trials."""
         await self.existing(optimization_id)
         trials = await self.store.read_async(queries.trials, optimization_id, limit=MOST_TRIALS)
         return {"optimization_id": optimization_id, **await asyncio.to_thread(importance, trials)}
@@ -146,12 +146,13 @@ class OptimizationStatistics(StoreComponent):
         time_range: timedelta | None = None,
         limit: int | None = None,
     ) -> pd.DataFrame:
-        """A part of the record as a pandas frame, whole unless `limit`; its columns: see `o9.statistics.frames`.
+        """Return a part of the record as a pandas frame; `o9.statistics.frames` has its columns.
 
-        Of one optimization: `trials`, `returns` (of its trials, one value a row; `limit` counts trials), `metrics` and
-        `transitions`. Of all, or one: `health` and `alerts`. Of all: `optimizations`, also by `status` and
-        `optimization_type`; `rankings` by `metric_name`, 1,000 at most; `trends` over `time_range`, 7 days unless
-        given; `statistics`. Raises OptimizationValidationError for what a kind does not take, naming it.
+        Kinds for one optimization: `trials`, `returns` (one value in a row; `limit` counts trials), `metrics` and
+        `transitions`. For one or all: `health` and `alerts`. For all: `optimizations`, filtered by `status` and
+        `optimization_type`; `rankings` by `metric_name`, 1,000 at most; `trends` over `time_range` (default: 7 days);
+        `statistics`. Without `limit`, all rows are returned. Raises OptimizationValidationError for an argument that
+        the kind does not take.
 
         >>> async def best(store_path, optimization_id):
         ...     async with OptimizationStatistics(store_path) as statistics:
@@ -163,7 +164,7 @@ class OptimizationStatistics(StoreComponent):
             "metric_name": metric_name, "time_range": time_range, "limit": limit,
         }  # fmt: skip
         frames.check(kind, choice)
-        if optimization_id is not None and kind != "alerts":  # which may be about what is no optimization
+        if optimization_id is not None and kind != "alerts":  # an alert's id need not be an optimization's
             await self.existing(optimization_id)
         wanted = (
             _member("status", status, OptimizationStatus),
@@ -190,13 +191,13 @@ class OptimizationStatistics(StoreComponent):
         return await asyncio.to_thread(made)
 
     async def export(self, path: str | Path, kind: str, optimization_id: str | None = None, **choice: Any) -> Path:
-        """Write a `frame` to `….csv` or `….parquet`; returns the path. Parquet needs the extra [parquet]."""
+        """Write a `frame` to a `.csv` or `.parquet` file, and return its path. Parquet needs the extra [parquet]."""
         made = await self.frame(kind, optimization_id, **choice)
         return await asyncio.to_thread(frames.write, made, path)
 
     async def _begin(self) -> None:
         self._hour = _hour(self._clock())
-        self._repeat(self._emit_windows, LOOK_SECONDS, "reporting the hour that is over")
+        self._repeat(self._emit_windows, CHECK_SECONDS, "reporting the last hour's statistics")
 
     async def _emit_windows(self) -> None:
         while self._hour < _hour(self._clock() - SETTLED):
@@ -219,7 +220,7 @@ def _global(store: Store) -> dict[str, Any]:
     now, counts = utc_now(), store.read(queries.counts)
     result = summary.global_summary(counts, store.read(queries.priorities), store.read(queries.totals))
     since = (now - timedelta(days=DAYS_SHOWN - 1)).strftime("%Y-%m-%d")
-    by_status = Counter(summary.summed(counts, "status"))  # with placebo runs, which take their turn in the queue
+    by_status = Counter(summary.summed(counts, "status"))  # includes placebo runs, which also wait in the queue
     return result | {
         "by_day": summary.by_window(store.read(queries.windows, "day", since, "9999")),
         "now": {status: _in_status(store, status, by_status[status], now) for status in _NOW},
@@ -227,7 +228,7 @@ def _global(store: Store) -> dict[str, Any]:
 
 
 def _in_status(store: Store, status: str, count: int, now: datetime) -> dict[str, Any]:
-    """`looked_at`: of how many, those that were created first, `longest_seconds` is known; None where of none."""
+    """Return the count, and the longest time in this status among the `looked_at` oldest optimizations in it."""
     since = store.read(queries.in_status_since, status, LOOKED_AT) if count else []
     longest = max(0.0, (now - datetime.fromisoformat(min(since))).total_seconds()) if since else None
     return {"count": count, "looked_at": len(since), "longest_seconds": longest}
@@ -266,16 +267,15 @@ def _rankings(store: Store, metric: str, limit: int) -> list[dict[str, Any]]:
     recorded = store.read(queries.ranked_metrics)
     if not (families := families_of(metric, recorded)):
         near = suggestion(metric, sorted({*STATE_FIGURES, *recorded}), n=3, cutoff=0.5)
-        raise OptimizationValidationError("metric_name", f"nothing was ranked by {metric!r}{near}")
-    of_each = [(family, _rankings(store, within(metric, family), limit)) for family in families]
+        raise OptimizationValidationError("metric_name", f"no optimization has the metric {metric!r}{near}")
+    of_each = [(family, _rankings(store, family_metric(metric, family), limit)) for family in families]
     return [row | {"family": family} for family, ranked in of_each for row in ranked]
 
 
 def _ranked(rows: Sequence[Mapping[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """The best `limit` of `rows`, which are the first `limit` of each direction. Ties share a rank: 1, 1, 3.
+    """Return the best `limit` of `rows`, which are the best of each direction. Ties share a rank: 1, 1, 3.
 
-    Each is ranked by its own direction: a smaller value of what is minimized is better, and those of different
-    directions are put in one order by the value with its sign turned.
+    To put both directions in one order, values that are minimized are compared with the opposite sign.
     """
 
     def score(row: Mapping[str, Any]) -> float:
@@ -289,7 +289,7 @@ def _ranked(rows: Sequence[Mapping[str, Any]], limit: int) -> list[dict[str, Any
 
 
 def ranks_shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rank of each; `=` behind one that several of them share."""
+    """Return the rank of each row as text, with `=` after a rank that several rows share."""
     ranks = [(row.get("family"), row["rank"]) for row in rows]
     return [f"{rank[1]}{'=' if ranks.count(rank) > 1 else ''}" for rank in ranks]
 

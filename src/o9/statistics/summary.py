@@ -1,7 +1,7 @@
-"""Figures from rollups. Pure: rollups in, plain JSON-ready data out.
+"""Global figures from rollups, as JSON-ready data. Pure.
 
-Shares are 0 to 1, durations and waits seconds, improvements shares of the baseline (`o9.lifecycle.effect`). An unknown
-figure is None, and `reason` says why.
+Shares are 0 to 1, durations and waits are in seconds, improvements are shares of the baseline (`o9.lifecycle.effect`).
+An unknown figure is None, with a `reason`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUANTILES_ARE = {
     "source": "histogram buckets, a twelfth of a decade wide",
     "relative_error": round(RELATIVE_ERROR, 4),
 }
-BY = {"type": 2, "strategy": 3, "priority": 4, "status": 5}  # where a rollup's key has it
+BY = {"type": 2, "strategy": 3, "priority": 4, "status": 5}  # positions in a rollup's key
 
 
 def global_summary(
@@ -32,14 +32,13 @@ def global_summary(
     priorities: Sequence[Mapping[str, Any]],
     totals: Sequence[tuple[Key, Sums]],
 ) -> dict[str, Any]:
-    """Counts of all that there are, and figures of what has ended, all together and by each of `BY`.
+    """Return counts of all optimizations, and figures of ended ones in total and by each of `BY`.
 
-    Placebo runs are counted apart, as `placebo_runs`, and nowhere else but by priority.
-    What was pruned is among what has ended, in rates, means and quantiles too, and no more among what there is:
-    `pruned_optimizations` of it.
+    `success_rate` is the share of completed optimizations in ended ones, `failure_rate` that of failed and timed out
+    ones; the rest was cancelled. Placebo runs are counted only in `placebo_runs` and by priority. Pruned optimizations
+    are included in the figures of ended ones but not in the counts; `pruned_optimizations` is their number.
 
-    counts, priorities, totals: of the queries of these names. `success_rate` is completed
-    over ended, `failure_rate` failed or timed out over ended; those that people cancelled are the rest.
+    counts, priorities, totals: the results of the queries of these names.
     """
     placebo_runs = sum(row["count"] for row in counts if row["strategy"] == PLACEBO)
     counts = [row for row in counts if row["strategy"] != PLACEBO]
@@ -65,7 +64,7 @@ def global_summary(
 
 
 def rates(by_status: Mapping[str, int]) -> dict[str, float | None]:
-    """Shares of what has ended; None where nothing has."""
+    """Return shares of ended optimizations; None if there are none."""
     ended = sum(by_status.get(status, 0) for status in ENDED)
     if not ended:
         return dict.fromkeys(("success_rate", "failure_rate", "cancelled_rate"))
@@ -77,14 +76,16 @@ def rates(by_status: Mapping[str, int]) -> dict[str, float | None]:
 
 
 def spread(sums: Sums) -> dict[str, dict[str, Any]]:
-    """Mean and quantiles of durations, improvements and waits."""
+    """Return mean and quantiles of durations, improvements and waits."""
     return {
-        "duration_seconds": _distribution(sums.ran, sums.duration_sum, sums.durations, "nothing that ran has ended"),
+        "duration_seconds": _distribution(
+            sums.ran, sums.duration_sum, sums.durations, "no optimization that ran has ended"
+        ),
         "performance_improvement": _distribution(
-            sums.improved, sums.improvement_sum, sums.improvements, "nothing that measured a performance has ended"
+            sums.improved, sums.improvement_sum, sums.improvements, "no ended optimization has an improvement"
         ),
         "waiting_seconds": _distribution(
-            sums.waited, sums.wait_sum, sums.waits, "of nothing that has ended the time in the queue is known"
+            sums.waited, sums.wait_sum, sums.waits, "no ended optimization has a waiting time"
         ),
     }
 
@@ -97,7 +98,7 @@ def merged(many: Iterable[Sums]) -> Sums:
 
 
 def by_window(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows of `queries.windows`, by the beginning of the window: counts by status, rates and means."""
+    """Return the figures of each window by its start, from rows of `queries.windows`."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row["starts"], []).append(row)
@@ -105,7 +106,7 @@ def by_window(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def window_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What ended in one window, from its rows by status."""
+    """Return the figures of one window, from its rows by status."""
     by_status = {row["status"]: int(row["count"]) for row in rows}
     ran, improved = (sum(int(row[name]) for row in rows) for name in ("ran", "improved"))
     return {
@@ -122,7 +123,7 @@ def priority_name(level: int) -> str:
 
 
 def _grouped(totals: Sequence[tuple[Key, Sums]]) -> dict[str, dict[Any, Sums]]:
-    """The rollups added up by each of `BY`. Histograms are added as rows of one length, which is cheap."""
+    """Add up the rollups by each of `BY`. Histograms are first made lists of equal length, which are cheap to add."""
     dense = {name: _dense([getattr(sums, name) for _, sums in totals]) for name in HISTOGRAMS}
     found: dict[str, dict[Any, Sums]] = {}
     for by, place in BY.items():
@@ -173,7 +174,7 @@ def summed(counts: Sequence[Mapping[str, Any]], key: str) -> dict[str, int]:
 
 def _distribution(count: int, total: float, histogram: Mapping[str, int], reason: str) -> dict[str, Any]:
     result: dict[str, Any] = {"count": count, "mean": total / count if count else None}
-    if count and sum(map(bool, histogram.values())) == 1:  # as near as its bucket, and exact where all are alike
+    if count and sum(map(bool, histogram.values())) == 1:  # in a single bucket, the mean is at least as accurate
         return result | dict.fromkeys(QUANTILES, result["mean"])
     result |= zip(QUANTILES, quantiles(histogram, tuple(QUANTILES.values())), strict=True)
     return result if count else result | {"reason": reason}

@@ -1,11 +1,11 @@
-"""Trends: slopes over windows, with their confidence intervals. Pure.
+"""Trends: slopes over windows, with confidence intervals. Pure.
 
-The slope is Theil and Sen's: the median of the slopes between all pairs of windows, with Sen's interval at 95%
+The slope is the Theil-Sen estimator, the median of the slopes between all pairs of windows, with Sen's interval at 95%
 (P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63, 1968; `scipy.stats.theilslopes`).
-Up to 29 % of the windows may be outliers without turning it; one turns a least-squares line. Fewer than five windows
-give no interval at 95%: four values rise or fall throughout by chance once in twelve.
+Up to 29% of the windows may be outliers without turning it; one can turn a least-squares line. Fewer than five windows
+give no interval at 95%, since four values rise or fall throughout by chance once in twelve.
 
-The current window is shown, but is not over, and counts for no slope.
+The current window is shown, but it is not over and counts for no slope.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ _MONTH_DAYS = 365.2425 / 12
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a range, oldest first; the last one is the one that the present is in."""
+    """The windows of a range, oldest first. The last one is the current one."""
 
     span: str
     starts: tuple[str, ...]
 
 
 def windows_of(time_range: timedelta, now: datetime, first_of: Callable[[str], str | None]) -> Windows:
-    """The whole windows that `time_range` reaches into, by the hour, the day or the month as it is short or long.
+    """Return the whole windows that `time_range` overlaps: hours, days or months, depending on its length.
 
-    first_of: the earliest window of this span that anything is recorded of, None where nothing is; what was before that
-    is unknown, and left out. Raises OptimizationValidationError for a range of zero or less.
+    first_of: returns the earliest recorded window of a span, before which nothing is known; None if there is none.
+
+    Raises OptimizationValidationError for a range of zero or less.
     """
     if not isinstance(time_range, timedelta):
         raise OptimizationValidationError("time_range", f"{time_range!r} is not a timedelta such as timedelta(days=7)")
     if time_range <= timedelta(0):
-        raise OptimizationValidationError("time_range", f"{time_range} is not above zero; give timedelta(days=7), say")
+        raise OptimizationValidationError("time_range", f"{time_range} is not above zero; give e.g. timedelta(days=7)")
     span = "hour" if time_range <= HOURLY_UP_TO else "day" if time_range <= DAILY_UP_TO else "month"
     try:
         begin = max(EARLIEST, now - time_range)
@@ -62,9 +63,9 @@ def windows_of(time_range: timedelta, now: datetime, first_of: Callable[[str], s
 
 
 def trends(windows: Windows, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The windows with their figures (`summary.by_window`), and a slope for each of `FIGURES`.
+    """Return the windows with their figures (`summary.by_window`), and the slope of each of `FIGURES`.
 
-    A window in which nothing ended has the count 0, and no rate and no mean. Slopes are per hour, or per day.
+    A window in which nothing ended has a count of 0, and no rate or means. Slopes are per hour or per day.
     """
     last = windows.starts[-1] if windows.starts else None
     shown: list[dict[str, Any]] = [
@@ -85,14 +86,14 @@ def trends(windows: Windows, found: Mapping[str, Mapping[str, Any]]) -> dict[str
 
 
 def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float, float] | None:
-    """Theil and Sen's slope with the ends of its interval; None for fewer than FEWEST_WINDOWS points."""
+    """Return the Theil-Sen slope and the bounds of its interval; None for fewer than FEWEST_WINDOWS points."""
     if len(points) < FEWEST_WINDOWS:
         return None
     from numpy import errstate
-    from scipy.stats import theilslopes  # a second, which only a trend has to pay
+    from scipy.stats import theilslopes  # here, because the import takes a second
 
     where, values = zip(*points, strict=True)
-    with errstate(over="ignore", invalid="ignore"):  # the caller looks whether it is finite
+    with errstate(over="ignore", invalid="ignore"):  # the caller checks that the result is finite
         found = theilslopes(values, where, alpha=CONFIDENCE)
     return float(found.slope), float(found.low_slope), float(found.high_slope)
 
@@ -107,11 +108,11 @@ def _slope_of(points: Sequence[tuple[float, float]], per: str) -> dict[str, Any]
     found = slope(points)
     if found is None:
         return result | {
-            "reason": f"{len(points)} windows that are over have a value; a slope with a confidence interval of 95% "
+            "reason": f"{len(points)} complete windows have a value; a slope with a 95% confidence interval "
             f"needs {FEWEST_WINDOWS}"
         }
     if not all(map(math.isfinite, found)):
-        return result | {"reason": "the values differ by more than a number can hold"}
+        return result | {"reason": "the values differ by more than a float can represent"}
     best, low, high = found
     direction = "rising" if low > 0 else "falling" if high < 0 else "no clear direction"
     return result | {"slope": best, "low": low, "high": high, "direction": direction}

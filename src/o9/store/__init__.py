@@ -1,1 +1,1 @@
-"""The record: tables, the one transition, the ledger, leases and migrations. Imports only `o9.model`."""
+"""The record: tables, transitions, the ledger, leases and migrations. Imports only `o9.model`."""

@@ -1,4 +1,4 @@
-"""The questions that a store answers, each with what it costs: `store.read(queries.trials, optimization_id)`."""
+"""All queries of the store: `store.read(queries.trials, optimization_id)`."""
 
 # ruff: noqa: F401
 # mypy: implicit-reexport
@@ -14,12 +14,12 @@ from o9.store.alerts.pruning import prunable_alerts
 from o9.store.alerts.queries import (
     alert,
     alert_counts,
-    alert_words,
+    alert_titles,
     alerts,
     episodes,
     firing_alerts,
-    last_notices,
     next_end,
+    notices,
     notices_about,
     notifications,
     open_episodes,
@@ -54,7 +54,7 @@ from o9.store.optimizations.queries import (
     changes,
     checkpoint,
     counts,
-    fruitless_steps,
+    failed_steps,
     get,
     has_open_alert,
     holding,
@@ -82,7 +82,6 @@ from o9.store.queue.claims import leases, waiting
 from o9.store.queue.leader_election import leader, seconds_left
 from o9.store.queue.policies import policies
 from o9.store.statistics.families import family_trials
-from o9.store.statistics.mending import differences, first_ended, hours_ended_in
 from o9.store.statistics.queries import (
     ended_since,
     first_window,
@@ -95,4 +94,5 @@ from o9.store.statistics.queries import (
     totals,
     windows,
 )
-from o9.store.synchronization import gathering, published
+from o9.store.statistics.repair import differences, first_ended, hours_ended_in
+from o9.store.synchronization import cluster_nodes, published

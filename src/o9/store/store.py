@@ -2,17 +2,16 @@
 
 Contract, tested by `tests/store_contract` on every database:
 
-- Thread-safe. One `Store` for a process and URL; any thread may read and write. Writing blocks until durable
-  (`write`), or does so without blocking the event loop (`write_async`).
-- What was acknowledged survives `kill -9` of any process at any instant. A power cut may take the last moments
-  from SQLite unless it was opened with durability "power".
-- A status changes only through `move` in `o9.store.optimizations.transitions`, which every operation that moves one
-  goes through.
-- An operation that raises has changed nothing, and does not disturb those it shared a transaction with.
-- Readers never wait for writers. What is read is plain data; changing it changes nothing here.
+- It is thread-safe: a process has one `Store` for a URL, and any thread may read and write. `write` blocks until the
+  write is durable; `write_async` does not block the event loop.
+- What was acknowledged survives `kill -9` of any process at any instant. A power failure may lose the last moments in
+  SQLite, unless it was opened with durability "power".
+- A status changes only through `move` in `o9.store.optimizations.transitions`.
+- An operation that raises has changed nothing, and does not affect those that share its transaction.
+- Readers never wait for writers. What they get is plain data, a copy of the record.
 - `get`, a page and the global counts cost the same at a thousand and at a million optimizations.
 
-A question is a function of `o9.store.queries`, an operation a data class beside the tables that it changes
+Queries are the functions of `o9.store.queries`. Operations are data classes in the packages of their areas
 (`o9.store.optimizations`, `queue`, `statistics`, `alerts`, `synchronization`).
 """
 
@@ -41,10 +40,10 @@ R = TypeVar("R")
 
 
 class Store:
-    """See the module's contract. Opening creates or upgrades the schema; raises OptimizationStoreError."""
+    """The record. Opening it creates or upgrades the schema. Raises OptimizationStoreError."""
 
     def __init__(self, url: str | None = None, *, durability: Durability | None = None) -> None:
-        """`url` is a path, sqlite:///… or postgresql://…; None takes both from the settings."""
+        """`url` is a path, sqlite:///… or postgresql://…. The defaults come from the settings."""
         self._engine = open_engine(url or settings().store_url, durability or settings().store_durability)
         self._commits = GroupCommit(self._engine, (mark_changed, write_rollups))
 
@@ -59,56 +58,57 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The path or URL, without a password."""
+        """The path or URL, without the password."""
         return describe(self._engine.url)
 
     @property
     def url(self) -> str:
-        """What opens this store again in another process; holds the password, if there is one."""
+        """The URL or absolute path that opens this store in another process, including the password."""
         if self._engine.dialect.name == "sqlite":
             return str(Path(str(self._engine.url.database)).absolute())
         return self._engine.url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Commit what waits and let go of the database. A second call does nothing."""
+        """Commit waiting writes and close all connections. A second call does nothing."""
         self._commits.close()
         self._engine.dispose()
 
     def write(self, operation: Operation[R]) -> R:
+        """Apply an operation, block until it is durable, and return its answer."""
         return self._commits.write(operation)
 
     def write_async(self, operation: Operation[R]) -> asyncio.Future[R]:
-        """To be awaited in the event loop that runs."""
+        """Do the same without blocking the running event loop, in which the result is awaited."""
         return self._commits.write_async(operation)
 
     def read(self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The answer to one of the questions in `o9.store.queries`: `store.read(queries.get, optimization_id)`."""
+        """Return the answer of a query in `o9.store.queries`: `store.read(queries.get, optimization_id)`."""
         try:
             with self._engine.connect() as connection:
                 try:
                     return query(connection, *args, **kwargs)
                 except Exception:
                     if connection.dialect.name == "sqlite":
-                        connection.invalidate()  # as long as rows are left unread, it shows the past
+                        connection.invalidate()  # unread rows would pin it to an old snapshot
                     raise
         except (DBAPIError, PoolTimeoutError) as error:
             raise store_error(error, self._engine.url) from error
         except UnicodeEncodeError as error:
-            raise OptimizationValidationError("text", f"{error.object!r:.80} holds a character that is none") from error
+            raise OptimizationValidationError("text", f"{error.object!r:.80} has an invalid character") from error
 
     async def read_async(self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same without blocking the event loop."""
+        """Do the same without blocking the event loop."""
         return await asyncio.to_thread(lambda: self.read(query, *args, **kwargs))
 
     def schema(self) -> str | None:
         return self.read(schema_revision)
 
     def check(self) -> list[str]:
-        """What is wrong with the database; empty where all is well."""
+        """Return the problems of the database; empty if there are none."""
         return self.read(_check)
 
     def backup(self, path: str) -> None:
-        """Copy a SQLite store, while it is in use, into a new file at `path`."""
+        """Copy a SQLite store into a new file at `path`. It may be in use."""
         if self._engine.dialect.name != "sqlite":
             raise OptimizationStoreError("back up PostgreSQL with pg_dump; `o9 db backup` copies SQLite files")
         if Path(path).exists():
@@ -126,9 +126,9 @@ class Store:
                 target.close()
 
     def vacuum(self) -> None:
-        """Write a SQLite store anew without what is free in it. Writers wait as long as that takes."""
+        """Rewrite a SQLite store without its free space. Writers wait as long as that takes."""
         if self._engine.dialect.name != "sqlite":
-            raise OptimizationStoreError("PostgreSQL gives free space back by itself (autovacuum); SQLite does not")
+            raise OptimizationStoreError("PostgreSQL reclaims free space by itself (autovacuum)")
         self.read(_vacuum)
 
 

@@ -1,7 +1,7 @@
-"""What nodes tell each other through the change feed, how far each has read it, and nodes that are expected.
+"""Messages that nodes publish in the change feed, each node's position in it, and nodes registered by hand.
 
-Contract. A published change has its place among all changes, so every node receives the same in the same order. A node
-reads what lies between two looks, however long the feed is; what was published before it joined it does not receive.
+Contract. Published messages are ordered with all other changes, so every node receives the same ones in the same order.
+A read costs what was published since the last one. A node receives nothing that was published before it joined.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ STATE, UPDATE = "state", "update"  # kinds of change
 
 @dataclass(frozen=True)
 class Publish(OnOptimization[int]):
-    """Tell all nodes of an optimization: of its state as it is, or of `update`, which JSON can hold.
+    """Send all nodes an optimization's present state, or `update`, a mapping that JSON can represent.
 
-    Answers with the change's id. Raises OptimizationError where there is no such optimization.
+    Returns the change's id. Raises OptimizationNotFoundError.
     """
 
     optimization_id: str
@@ -39,7 +39,7 @@ class Publish(OnOptimization[int]):
 
     def apply(self, unit: UnitOfWork) -> int:
         unit.existing(self.optimization_id)
-        unit.flush()  # what this unit has changed so far comes before it
+        unit.flush()  # this unit's earlier changes come first in the feed
         change = {
             "optimization_id": self.optimization_id,
             "kind": STATE if self.update is None else UPDATE,
@@ -51,8 +51,8 @@ class Publish(OnOptimization[int]):
 
 
 @dataclass(frozen=True)
-class ReadNext(Operation[None]):
-    """`node` has read all before the change `cursor`; 0: it reads no more."""
+class SetReadCursor(Operation[None]):
+    """Record that `node` has read all changes before `cursor`; 0 means that it no longer reads."""
 
     node: str
     cursor: int
@@ -62,8 +62,8 @@ class ReadNext(Operation[None]):
 
 
 @dataclass(frozen=True)
-class ExpectNode(Operation[None]):
-    """Keep a node by hand, with what is known of it; again: with what is known now."""
+class RegisterNode(Operation[None]):
+    """Register a node by hand, or replace its `info`."""
 
     node: str
     info: Mapping[str, Any]
@@ -73,10 +73,10 @@ class ExpectNode(Operation[None]):
 
 
 @dataclass(frozen=True)
-class ForgetNode(Operation[bool]):
-    """Expect it no more, and drop what it announced. Answers whether there was anything.
+class UnregisterNode(Operation[bool]):
+    """Delete a node's registration and what it announced. Returns whether there was either.
 
-    Leases that it still holds run out. One that lives announces itself anew.
+    Leases that it still holds expire. A node that is alive announces itself again.
     """
 
     node: str
@@ -92,14 +92,14 @@ class ForgetNode(Operation[bool]):
 
 @dataclass(frozen=True)
 class Published:
-    """A page of what was published, in order, and up to which change that is all there is."""
+    """A page of published messages in order; `read_to` is the last change that it covers."""
 
     changes: list[Row]
     read_to: int
 
 
 def published(connection: Connection, after: int) -> Published:
-    """What was published behind the change `after`. `update` is None where the state is meant."""
+    """Return what was published after the change `after`. `update` is None for a message about the state."""
     last = max(after, last_change(connection))
     wanted = (
         select(CHANGE)
@@ -112,17 +112,17 @@ def published(connection: Connection, after: int) -> Published:
     return Published(changes, found[-1]["id"] if len(found) == PAGE else last)
 
 
-def gathering(connection: Connection) -> list[Row]:
-    """All nodes by id, those too that were registered by hand: see `AsyncStateSynchronizer.get_nodes`.
+def cluster_nodes(connection: Connection) -> list[Row]:
+    """Return all nodes by id, including those registered by hand; see `AsyncStateSynchronizer.get_nodes`.
 
-    `living`: by its lease and the database's time. `info`: what it announced of itself.
+    `living` compares the node's lease with the database's time. `info` is what the node announced.
     """
     at, last, now = database_time(connection), last_change(connection), utc_now()
     expected = {row["node_id"]: json.loads(row["info"]) for row in rows(connection, select(EXPECTED))}
     unknown: Row = dict.fromkeys(("host", "pid", "heartbeat_at", "read_to", "lag", "lag_seconds"))
     found: dict[str, Row] = {name: {"node_id": name, "living": False, "info": {}, **unknown} for name in expected}
     for row in nodes(connection):
-        cursor = row["cursor"]  # the change that it reads next; 0: it reads none
+        cursor = row["cursor"]
         ends = row["heartbeat_at"] + float(row["info"].get("lease_seconds") or 0.0)
         shown = {name: row[name] for name in ("node_id", "host", "pid", "heartbeat_at", "info")}
         found[row["node_id"]] = unknown | shown | {"living": at < ends}

@@ -28,7 +28,7 @@ from o9.store import queries
 from o9.store.core.component import StoreComponent
 from o9.store.core.unit import Row
 from o9.store.store import Store
-from o9.store.synchronization import PAGE, ExpectNode, ForgetNode, Publish, ReadNext
+from o9.store.synchronization import PAGE, Publish, RegisterNode, SetReadCursor, UnregisterNode
 
 logger = logging.getLogger(__name__)
 CONFIRM_SECONDS = 0.5  # between two polls while a caller waits for other nodes
@@ -89,7 +89,7 @@ class AsyncStateSynchronizer(StoreComponent):
         validate_node_id("node_id", node_id)
         info = dict(node_info) if isinstance(node_info, Mapping) else node_info
         validate_json("node_info", info)
-        await self.store.write_async(ExpectNode(node_id, info))
+        await self.store.write_async(RegisterNode(node_id, info))
         return True
 
     async def unregister_node(self, node_id: str) -> bool:
@@ -101,7 +101,7 @@ class AsyncStateSynchronizer(StoreComponent):
         validate_node_id("node_id", node_id)
         if any(node["node_id"] == node_id and node["living"] for node in await self.get_nodes()):
             raise OptimizationSyncError(f"node {node_id!r} is running; it leaves when it is stopped")
-        return await self.store.write_async(ForgetNode(node_id))
+        return await self.store.write_async(UnregisterNode(node_id))
 
     async def sync_optimization_state(self, optimization_id: str, target_nodes: Iterable[str] | None = None) -> bool:
         """Publish the state, and wait until the target nodes (None: all living ones) have read it.
@@ -204,7 +204,7 @@ class AsyncStateSynchronizer(StoreComponent):
     async def _end(self) -> None:
         try:
             if self._heartbeat is None:
-                await self.store.write_async(ReadNext(self.node_id, 0))
+                await self.store.write_async(SetReadCursor(self.node_id, 0))
             await self._leave()
         except OptimizationStoreError as error:
             logger.warning(
@@ -260,7 +260,7 @@ class AsyncStateSynchronizer(StoreComponent):
         nodes = await self.get_nodes()
         for node in nodes:
             if node["node_id"] == self.node_id and node["read_to"] != self._cursor:
-                await self.store.write_async(ReadNext(self.node_id, self._cursor + 1))
+                await self.store.write_async(SetReadCursor(self.node_id, self._cursor + 1))
                 node["read_to"] = self._cursor
         return _readers(nodes)
 
@@ -284,7 +284,7 @@ def _targets(names: Iterable[str] | None) -> frozenset[str] | None:
 
 def _nodes(store: Store) -> list[Node]:
     """Read all nodes. Blocks. A node whose process on this machine has ended is dead, whatever its lease says."""
-    found = store.read(queries.gathering)
+    found = store.read(queries.cluster_nodes)
     for node in found:
         node["living"] = node["living"] and lives(node) is not False
         del node["info"]

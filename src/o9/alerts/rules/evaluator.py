@@ -35,7 +35,7 @@ from o9.model.states import ENDED, OptimizationStatus
 from o9.monitor.monitor import OptimizationMonitor
 from o9.statistics.statistics import OptimizationStatistics
 from o9.store import queries
-from o9.store.alerts.rule_state import KeepRuleStates
+from o9.store.alerts.rule_state import SaveRuleStates
 from o9.store.core.column_types import moment
 from o9.store.core.unit import Row
 from o9.store.store import Store
@@ -144,7 +144,7 @@ class RuleEvaluator:
         changed = board.drain()
         if changed or self._positions != self._written:
             assert self._leadership.fence is not None
-            await self._store.write_async(KeepRuleStates(RULES, self._leadership.fence, changed, self._positions))
+            await self._store.write_async(SaveRuleStates(RULES, self._leadership.fence, changed, self._positions))
             self._written = dict(self._positions)
         return behind
 

@@ -28,7 +28,7 @@ from o9.model.errors import OptimizationError, OptimizationStoreError, StoreUnav
 from o9.model.loops import Backoff, with_retries
 from o9.model.optimization import utc_now
 from o9.store import queries
-from o9.store.alerts.outbox import BeginTry, EndTry, KeepChannels, LeaveChannels
+from o9.store.alerts.outbox import AnnounceChannels, BeginTry, EndTry, WithdrawChannels
 from o9.store.core.unit import Row
 from o9.store.store import Store
 from o9.text.format import duration
@@ -66,7 +66,7 @@ class Delivery:
     async def keep(self) -> None:
         """Renew this node's claims. Raises OptimizationStoreError where the store is away."""
         sending = list(self._sending)
-        await self.store.write_async(KeepChannels(self.node, self._announced, self.lease_seconds, sending))
+        await self.store.write_async(AnnounceChannels(self.node, self._announced, self.lease_seconds, sending))
 
     async def look(self) -> None:
         """Begin to send what is due and not being sent. Raises OptimizationStoreError where the store is away."""
@@ -106,7 +106,7 @@ class Delivery:
             _, left = await asyncio.wait(left, timeout=CUT_OFF_SECONDS)
         if left:
             logger.error("%d channels cannot be stopped; what they were sending is sent again", len(left))
-        await self.store.write_async(LeaveChannels(self.node))
+        await self.store.write_async(WithdrawChannels(self.node))
 
     def _due(self, channels: list[str]) -> list[str]:
         """In a thread."""
@@ -172,7 +172,7 @@ class Delivery:
         begins, read = len(row["firing"]) - row["known"], self.store.read
         names = [*row["firing"][:begins], *row["resolved"], *row["firing"][begins:]]
         if counts and len(names) > SHOWN and len(shown := read(queries.episodes, names[:SHOWN])) == SHOWN:
-            return notice_in(row, shown, read(queries.alert_words, names[SHOWN:]))
+            return notice_in(row, shown, read(queries.alert_titles, names[SHOWN:]))
         return notice_in(row, read(queries.episodes, names))
 
     async def _end(self, row: Row, end: EndTry) -> None:

@@ -28,8 +28,8 @@ from o9.lifecycle.leadership import Leadership
 from o9.model.errors import StaleAttemptError
 from o9.model.optimization import utc_now
 from o9.store import queries
-from o9.store.alerts.episodes import LapseAlerts
-from o9.store.alerts.outbox import CommitDecisions, GiveUp, RecordSuppressed, Suppressed
+from o9.store.alerts.episodes import ExpireAlerts
+from o9.store.alerts.outbox import CommitDecisions, FailOldNotifications, RecordSuppressed, Suppressed
 from o9.store.alerts.queries import Episode
 from o9.store.core.column_types import moment, to_json
 from o9.store.queue.leader_election import AcquireLeadership
@@ -163,7 +163,7 @@ class Leader:
             self._engine = Engine.restored(self._file.configuration, self._engine.snapshot(), now)
         self._ends_at = self._ends_next()
         lapses = self._ends_at is not None and self._ends_at <= utc_now()
-        ended = tuple(self._store.write(LapseAlerts())) if lapses else ()
+        ended = tuple(self._store.write(ExpireAlerts())) if lapses else ()
         self._give_up(now)
         for row in self._store.read(queries.changed_silences, self._silence_change):
             self._silence_change = row["changed"]
@@ -215,7 +215,7 @@ class Leader:
         self._gave_up_at = now
         why = f"no node could send through it for {duration(TRIED_FOR)}"
         before = moment(now - TRIED_FOR - GIVES_UP_EVERY)  # a node that has the channel has tried it for the last time
-        for channel, count in self._store.write(GiveUp(before, why)).items():
+        for channel, count in self._store.write(FailOldNotifications(before, why)).items():
             logger.error("%d messages to the channel %r were given up: %s", count, channel, why)
 
     def _take_alerts(self, engine: Engine, now: datetime) -> bool:

@@ -29,7 +29,7 @@ if not help_only:
     from o9.model.settings import settings
     from o9.store import queries
     from o9.store.alerts.pruning import PrunedAlerts
-    from o9.store.optimizations.pruning import Outlook
+    from o9.store.optimizations.pruning import PrunePreview
     from o9.store.store import Store
     from o9.text.format import count, local_moment, percent
 
@@ -135,7 +135,7 @@ _ALERTS = {
 }  # fmt: skip
 
 
-def _plan(outlook: Outlook, alerts: PrunedAlerts, before: str) -> Iterator[str]:
+def _plan(outlook: PrunePreview, alerts: PrunedAlerts, before: str) -> Iterator[str]:
     """What would be deleted and what is kept, and why."""
     when = f"ended before {local_moment(before)}"
     if outlook.optimizations:

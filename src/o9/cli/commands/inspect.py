@@ -36,7 +36,7 @@ if not help_only:
     from o9.statistics import frames, rows
     from o9.store import queries
     from o9.store.core.column_types import moment
-    from o9.store.core.component import every
+    from o9.store.core.component import all_optimizations
     from o9.store.core.reading import paged
     from o9.store.core.unit import Row
     from o9.store.optimizations.outputs import OF_NO_TRIAL
@@ -235,7 +235,7 @@ def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
 
 def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[SeriesRun]:
     """Each with its verdict, which is read with its page; one that failed has no result to judge."""
-    states = every(store, wanted, page_size)
+    states = all_optimizations(store, wanted, page_size)
     while page := list(islice(states, page_size)):
         verdicts = kept_verdicts(store, [each for each in page if each.status is not OptimizationStatus.FAILED])
         yield from (SeriesRun(each, verdicts.get(each.optimization_id)) for each in page)

@@ -27,7 +27,7 @@ if not help_only:
     from o9.model.optimization import utc_now
     from o9.statistics.statistics import OptimizationStatistics
     from o9.store import queries
-    from o9.store.statistics.rankings import STATE_FIGURES, within
+    from o9.store.statistics.rankings import STATE_FIGURES, family_metric
     from o9.store.store import Store
 
 
@@ -97,7 +97,7 @@ def rankings(
         say(f"nothing has a {metric} yet")
     else:
         for number, (family, of_one) in enumerate(groupby(rows, lambda row: row.get("family"))):
-            title = metric if family is None else within(metric, family)
+            title = metric if family is None else family_metric(metric, family)
             page = rankings_view(title, list(of_one), page_width())
             show(*([""] if number else []), *page, width=page_width())
 

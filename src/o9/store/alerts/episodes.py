@@ -1,12 +1,11 @@
-"""Alerts as they were received, and the episodes that they make.
+"""Alerts as received, and the episodes that they form.
 
-Contract. Each id under which an alert was received is kept, with its content, once: the same id with other content
-is refused, and sent again it is the same alert. Alerts with equal labels (one fingerprint) that overlap in time are one
-episode, which fires until it is resolved, by whichever of its ids, or until its end. Each write that changes episodes
-is one change in the feed, of the kind `alert`, and they carry that change's id: the leader reads what is
-behind its cursor, by an index. Moments are kept as they were given, also those in the past and in the future. How often
-and when the store was notified of an alert are `notifications`, `notified_at` and `last_notified_at`. A batch costs the
-same number of statements at any size.
+Contract. An alert is stored once under its id: sent again with the same content it is the same alert; with other
+content it is refused. Alerts with equal labels (one fingerprint) that overlap in time form one episode, which fires
+until it is resolved under any of its ids, or until its end. Each write that changes episodes adds one change of the
+kind `alert` to the feed, and the episodes carry its id, so that the leader reads what is new from an index. Times are
+stored as given, including those in the past or future. `notifications`, `notified_at` and `last_notified_at` say how
+often and when the store received an alert. A batch of any size takes the same number of statements.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ CONTENT = ("optimization_id", "level", "title", "message", "metadata")
 
 
 class EndedBy(str, Enum):
-    """Who ended an episode where no person did: what `resolved_by` holds then."""
+    """Values of `resolved_by` for an episode that no person resolved."""
 
     NOT_REPEATED = "o9:not_repeated"
     END_REACHED = "o9:end_reached"
@@ -58,10 +57,10 @@ _STATE = (
 
 
 class NewAlert(NamedTuple):
-    """One alert as it is received: texts as they are stored, `labels` and `metadata` as JSON.
+    """An alert as received, with `labels` and `metadata` as JSON.
 
-    `ends_at`: when it is over, in the past or in the future; None: until it is resolved. `expected_end`: 1 where
-    it is over then only if it is not repeated, as of a source that repeats its alerts.
+    ends_at: when it ends, in the past or the future; None means when it is resolved.
+    expected_end: 1 if `ends_at` is a timeout, at which it ends unless it is repeated.
     """
 
     alert_id: str
@@ -78,7 +77,7 @@ class NewAlert(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What became of an alert as it was received: the episode that it belongs to, and whether it began or ended it."""
+    """The episode of a received alert, and whether the alert began or ended it."""
 
     episode: str
     began: bool
@@ -87,7 +86,7 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True)
 class RaiseAlerts(Operation[list[Recorded | OptimizationConflictError]]):
-    """Record a batch, in its order. Answers for each: what became of it, or why it was refused alone."""
+    """Record a batch of alerts in order. Returns for each how it was recorded, or the error if it was refused."""
 
     new_alerts: Sequence[NewAlert]
 
@@ -100,10 +99,7 @@ class RaiseAlerts(Operation[list[Recorded | OptimizationConflictError]]):
 
 @dataclass(frozen=True)
 class ResolveAlert(Operation[bool]):
-    """End the episode that this alert belongs to. Answers whether it was still firing.
-
-    Raises OptimizationNotFoundError for an unknown alert.
-    """
+    """Resolve the episode of this alert. Returns whether it was firing. Raises OptimizationNotFoundError."""
 
     alert_id: str
     by: str
@@ -122,33 +118,33 @@ class ResolveAlert(Operation[bool]):
 
 @dataclass(frozen=True)
 class AcknowledgeAlert(ResolveAlert):
-    """Acknowledge the episode that this alert belongs to. Answers whether it was firing and not acknowledged before.
+    """Acknowledge the episode of this alert. Returns whether it was firing and not yet acknowledged.
 
-    Raises OptimizationNotFoundError for an unknown alert.
+    Raises OptimizationNotFoundError.
     """
 
     what: ClassVar[str] = "acknowledged"
 
 
 @dataclass(frozen=True)
-class LapseAlerts(Operation[list[str]]):
-    """End the episodes whose end has come. Answers with their ids."""
+class ExpireAlerts(Operation[list[str]]):
+    """Resolve the episodes that have reached their end. Returns their ids."""
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         unit.flush()
-        wanted = _STATES.where(literally(ENDING), ALERT.c.ends_at <= unit.now)
+        wanted = _STATES.where(verbatim(ENDING), ALERT.c.ends_at <= unit.now)
         over = rows(unit.connection, wanted)
         if over:
             change = write_change(unit, "alert")
             for row in over:
-                row |= {"resolved_at": row["ends_at"], "resolved_by": _ender(row), "changed": change, "is_open": 1}
+                row |= {"resolved_at": row["ends_at"], "resolved_by": _ended_by(row), "changed": change, "is_open": 1}
             _write_states(unit, over)
             count_events(unit, Counter(("resolved", row["level"]) for row in over))
         return [row["alert_id"] for row in over]
 
 
 class _Batch:
-    """The alerts of one batch against what is known: read by three statements, changed in memory, then written."""
+    """One batch of alerts: the rows that it touches are read at once, changed in memory, then written."""
 
     def __init__(self, unit: UnitOfWork, new_alerts: Sequence[NewAlert]) -> None:
         unit.flush()
@@ -158,7 +154,7 @@ class _Batch:
         known = connection.execute(_KNOWN.where(wanted), values).mappings()
         self._known: dict[str, Mapping[Any, Any]] = {row["alert_id"]: row for row in known}
         wanted, values = among(ALERT.c.fingerprint, {new.fingerprint for new in new_alerts}, connection)
-        firing = connection.execute(_STATES.where(wanted, literally(FIRING)), values).mappings()
+        firing = connection.execute(_STATES.where(wanted, verbatim(FIRING)), values).mappings()
         self._firing: dict[str, Row] = {row["fingerprint"]: dict(row) for row in firing}
         self._new: dict[str, Row] = {}
         self._touched: dict[str, Row] = {}
@@ -168,10 +164,10 @@ class _Batch:
         known = self._known.get(given.alert_id)
         firing = self._firing.get(given.fingerprint)
         if firing is not None and firing["ends_at"] is not None and firing["ends_at"] <= max(given.at, self._unit.now):
-            self._end(firing, firing["ends_at"], _ender(firing))
+            self._end(firing, firing["ends_at"], _ended_by(firing))
             firing = None
         if known is not None:
-            return self._again(known, firing, given)
+            return self._repeat(known, firing, given)
         row = _row(given, self._unit.now)
         if firing is None:
             row |= {
@@ -182,13 +178,13 @@ class _Batch:
             self._add("begun", given.level)
         else:
             row |= {"episode": firing["alert_id"], "labels": "{}", "ends_at": None, "expected_end": 0}
-            self._goes_on(firing, given, given.alert_id)
+            self._extend(firing, given, given.alert_id)
         self._add("received", given.level)
         self._new[given.alert_id] = self._known[given.alert_id] = row
         return Recorded(row["episode"], began=row is firing, ended=self._ended(firing, given))
 
     def write(self) -> None:
-        """One change in the feed for the whole batch, where it changed anything."""
+        """Write the batch, with one change in the feed if there is anything to write."""
         if not self._new and not self._touched:
             return
         change = write_change(self._unit, "alert")
@@ -200,21 +196,21 @@ class _Batch:
         _write_states(self._unit, self._touched.values())
         count_events(self._unit, self._counts)
 
-    def _again(
+    def _repeat(
         self, known: Mapping[Any, Any], firing: Row | None, given: NewAlert
     ) -> Recorded | OptimizationConflictError:
-        """Of a known id: the same once more, or refused."""
+        """Record an alert whose id is known, or refuse it."""
         for name in CONTENT:
             if known[name] != getattr(given, name):
                 return OptimizationConflictError(
                     "alert_id",
-                    f"{given.alert_id!r} was sent before with another {name}; give this one an id of its own",
+                    f"{given.alert_id!r} was sent before with another {name}; give this alert a new id",
                 )
         is_over = given.ends_at is not None and given.ends_at <= self._unit.now
         if firing is not None and firing["alert_id"] == known["episode"]:
-            known_so_far = firing["starts_at"] <= given.at <= firing["last_notified_at"]
-            if not known_so_far or given.ends_at is not None:
-                self._goes_on(firing, given, firing["latest"])
+            is_covered = firing["starts_at"] <= given.at <= firing["last_notified_at"]
+            if not is_covered or given.ends_at is not None:
+                self._extend(firing, given, firing["latest"])
             return Recorded(firing["alert_id"], began=False, ended=self._ended(firing, given))
         over = self._new.get(known["episode"]) or known
         if firing is None and not is_over and over["resolved_by"] == EndedBy.NOT_REPEATED.value:
@@ -222,20 +218,20 @@ class _Batch:
         elif not is_over and over["resolved_at"] is not None and given.at > max(over["resolved_at"], known["at"]):
             return OptimizationConflictError(
                 "alert_id",
-                f"{given.alert_id!r} was resolved at {over['resolved_at']}; a new alert needs an id of its own",
+                f"{given.alert_id!r} was resolved at {over['resolved_at']}; give a new alert a new id",
             )
         return Recorded(known["episode"], began=False, ended=False)
 
     def _revive(self, episode: str, given: NewAlert) -> None:
-        """It was believed to be over, as it had not been repeated."""
+        """Reopen an episode that was resolved because its alert had not been repeated."""
         found = self._unit.connection.execute(_STATES.where(ALERT.c.alert_id == episode)).mappings().one()
         firing = self._touched.get(episode) or dict(found)
         firing["resolved_at"] = firing["resolved_by"] = None
         self._firing[given.fingerprint] = firing
-        self._goes_on(firing, given, firing["latest"])
+        self._extend(firing, given, firing["latest"])
         self._add("begun", given.level)
 
-    def _goes_on(self, firing: Row, given: NewAlert, latest: str) -> None:
+    def _extend(self, firing: Row, given: NewAlert, latest: str) -> None:
         firing["notifications"] += 1
         firing["latest"] = latest
         firing["starts_at"] = min(firing["starts_at"], given.at)
@@ -244,7 +240,7 @@ class _Batch:
         self._touch(firing)
 
     def _ended(self, firing: Row, given: NewAlert) -> bool:
-        """End the episode where the alert says that it is over by now."""
+        """End the episode if the alert says that it is over, and return whether it did."""
         if given.ends_at is None or given.ends_at > self._unit.now or firing["resolved_at"] is not None:
             return False
         self._end(firing, given.ends_at, EndedBy.SOURCE.value)
@@ -266,8 +262,8 @@ class _Batch:
         self._counts[key] = self._counts.get(key, 0) + 1
 
 
-def close(unit: UnitOfWork, episodes: Sequence[str], cursor: int) -> None:
-    """There is no more to say of these, unless they changed behind `cursor`."""
+def close_episodes(unit: UnitOfWork, episodes: Sequence[str], cursor: int) -> None:
+    """Close resolved episodes that the leader is done with, unless they changed after `cursor`."""
     if not episodes:
         return
     these, values = among(ALERT.c.alert_id, episodes, unit.connection)
@@ -276,7 +272,7 @@ def close(unit: UnitOfWork, episodes: Sequence[str], cursor: int) -> None:
 
 
 def write_change(unit: UnitOfWork, kind: str) -> int:
-    """Write a change, and answer with its id: it is larger than all ids that readers have seen."""
+    """Write a change and return its id, which is larger than every id that readers have seen."""
     written = insert(CHANGE).values(optimization_id="", kind=kind, at=unit.now)
     key = unit.connection.execute(written).inserted_primary_key
     assert key is not None
@@ -289,15 +285,15 @@ def count_events(unit: UnitOfWork, counts: Mapping[tuple[str, str], int]) -> Non
         unit.upsert_counts(ALERT_COUNTER, rows)
 
 
-def literally(condition: str, table: str = "alert") -> TextClause:
-    """What a condition of a partial index says must be there word for word."""
+def verbatim(condition: str, table: str = "alert") -> TextClause:
+    """Return the condition of a partial index as SQL text: only a verbatim repetition makes use of the index."""
     return text(" AND ".join(f"{table}.{part}" for part in condition.split(" AND ")))
 
 
 def among(
     column: ColumnElement[str], values: Iterable[str], connection: Connection
 ) -> tuple[ColumnElement[bool], dict[str, Any]]:
-    """A condition and its one parameter, however many values: one statement for batches of all sizes."""
+    """Return the condition that `column` is one of `values`, with a single parameter for any number of values."""
     wanted = list(values)
     if connection.dialect.name == "sqlite":
         listed = select(func.json_each(bindparam("values")).table_valued("value").c.value)
@@ -306,7 +302,7 @@ def among(
 
 
 def _row(given: NewAlert, now: str) -> Row:
-    """Of one that belongs to an episode; written out, because a storm makes very many."""
+    """Return the row of an alert that belongs to another's episode. It is spelled out because alert storms are hot."""
     return {
         "alert_id": given.alert_id, "episode": given.alert_id, "fingerprint": given.fingerprint, "labels": given.labels,
         "optimization_id": given.optimization_id, "level": given.level, "title": given.title, "message": given.message,
@@ -334,7 +330,7 @@ def _write_states(unit: UnitOfWork, rows: Iterable[Row]) -> None:
         unit.update_all(ALERT, changes)
 
 
-def _ender(row: Mapping[Any, Any]) -> str:
+def _ended_by(row: Mapping[Any, Any]) -> str:
     return str((EndedBy.NOT_REPEATED if row["expected_end"] else EndedBy.END_REACHED).value)
 
 

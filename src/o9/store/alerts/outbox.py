@@ -1,11 +1,11 @@
-"""Notifications: decided with what the engine knows in one transaction, then sent by a node that has the channel.
+"""Notifications: written in one transaction with the engine's state, then sent by a node that has the channel.
 
-Contract. A notice is written once for each of its channels, however often the same decision is written. Of one group
-and channel the oldest is sent first, and the next only once it was sent or has failed for good. A try is written before
-it begins, and claims its notification for a while that its node renews; a node that finds an expired claim sends again.
-A try without an end, or which may have arrived all the same, is UNKNOWN; sent again, it is a POSSIBLE_DOUBLE, which
-is counted by channel. Claims and due times are measured by the database's clock.
-What a notice says was known is only so for a channel through which the group's last message was sent.
+Contract. A notice is written once for each of its channels, even if the same decision is written again. The
+notifications of a group through a channel are sent in order, each after the one before was sent or failed for good. A
+try is written before it begins, and claims the notification with a lease that its node renews; a node that finds the
+lease expired sends it again. A try without a known end, or which may have arrived all the same, is UNKNOWN; if it is
+sent again, it is a POSSIBLE_DOUBLE, which is counted by channel. Claims and due times are measured by the database's
+clock. What a notice marks as known before holds only for channels through which the group's last message was sent.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
 
-from o9.store.alerts.episodes import close, count_events, literally
+from o9.store.alerts.episodes import close_episodes, count_events, verbatim
 from o9.store.core.column_types import free_text, to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.queue.claims import database_time
-from o9.store.queue.leader_election import held
+from o9.store.queue.leader_election import require_lease
 from o9.store.schema.alerts import CHANNEL, CHANNEL_NODE, DECISION, GROUP, LEASE, NOTICE, NOTIFICATION, PENDING, TRY
 
 UNKNOWN, POSSIBLE_DOUBLE = "unknown", "possible_double"
 SHOWN = 10  # alerts of a notice that stay in the log once it is sent
-KNOWN = ""  # no alert's id: in `firing`, the alerts behind it were known before
+KNOWN = ""  # separates new alerts in `firing` from those that the receiver knew before
 _REPEAT = "repeat"
-_ABOUT_ALL = ("firing", _REPEAT)  # kinds of notices about all that fires in their group
+_ABOUT_ALL = ("firing", _REPEAT)  # kinds of notices that list all that fires in their group
 
 
 class NewNotice(NamedTuple):
-    """What is sent to a receiver, through `channels`; `firing` and `resolved` are episodes, `labels` JSON.
+    """What is sent to a receiver through `channels`; `firing` and `resolved` are ids of episodes, `labels` is JSON.
 
-    known: how many at the end of `firing` were known to it before.
+    known: how many episodes at the end of `firing` the receiver knew before.
     """
 
     group_key: str
@@ -54,7 +54,7 @@ class NewNotice(NamedTuple):
 
 
 class Suppressed(NamedTuple):
-    """Why a receiver was not notified of an alert, and by what: a silence's id, another alert's, an interval's name."""
+    """Why a receiver was not notified of an alert; `by` is the id of a silence or alert, or an interval's name."""
 
     alert_id: str
     receiver: str
@@ -65,11 +65,12 @@ class Suppressed(NamedTuple):
 
 @dataclass(frozen=True)
 class CommitDecisions(Operation[None]):
-    """What the engine decided, whole or not at all. Raises StaleAttemptError if another node holds the lease.
+    """Write the engine's decisions in one transaction. Raises StaleAttemptError if another node holds the lease.
 
-    cursor: the change up to which it had read. groups: by key, when each is looked at next, and its state as JSON; None
-    where it is gone. due: when the others are, where only that has changed. closed: episodes of which there is no more
-    to say.
+    cursor: the change up to which the engine has read.
+    groups: by key, when the group is evaluated next, and its state as JSON; None deletes the group.
+    due: by key, when other groups are evaluated next, whose state is unchanged.
+    closed: episodes that the engine is done with.
     """
 
     lease: str
@@ -83,12 +84,12 @@ class CommitDecisions(Operation[None]):
 
     def apply(self, unit: UnitOfWork) -> None:
         unit.flush()
-        held(unit, self.lease, self.fence)
+        require_lease(unit, self.lease, self.fence)
         unit.connection.execute(update(LEASE).where(LEASE.c.name == self.lease).values(cursor=self.cursor))
         self._write_groups(unit)
         self._write_notices(unit)
         record_suppressed(unit, self.suppressed)
-        close(unit, self.closed, self.cursor)
+        close_episodes(unit, self.closed, self.cursor)
 
     def _write_groups(self, unit: UnitOfWork) -> None:
         kept = [
@@ -120,17 +121,17 @@ class CommitDecisions(Operation[None]):
                 unit.insert(NOTIFICATION, send, ignore_known=True)
 
     def _waiting(self, unit: UnitOfWork) -> set[tuple[str, str]]:
-        """Channels and groups that have a message to be sent: a repeat would arrive together with it."""
+        """Return channels and groups with a pending message, together with which a repeat would arrive."""
         groups = {notice.group_key for notice in self.notices if notice.kind == _REPEAT}
         waits = select(NOTIFICATION.c.channel, NOTIFICATION.c.group_key).where(
-            literally(PENDING, "notification"), NOTIFICATION.c.group_key.in_(groups)
+            verbatim(PENDING, "notification"), NOTIFICATION.c.group_key.in_(groups)
         )
         return {(channel, key) for channel, key in unit.connection.execute(waits)} if groups else set()
 
 
 @dataclass(frozen=True)
 class RecordSuppressed(Operation[None]):
-    """Why alerts that were not even recorded are not sent."""
+    """Record why alerts were suppressed that are not recorded themselves."""
 
     suppressed: Sequence[Suppressed]
 
@@ -140,11 +141,13 @@ class RecordSuppressed(Operation[None]):
 
 @dataclass(frozen=True)
 class BeginTry(Operation[Row | float | None]):
-    """Claim what is to be sent next through `channel`.
+    """Claim the notification that is to be sent next through `channel`.
 
-    Answers with it, its notice and `may_be_double`; with None where there is nothing; with the number of seconds to
-    wait where the throttle holds it back. throttles: by receiver, at most that many tries in that many seconds through
-    this channel. dead_nodes: those of which it is known without waiting that they send nothing any more.
+    Returns it with its notice and `may_be_double`; None if there is none; or, if the throttle delays it, the number of
+    seconds to wait.
+
+    dead_nodes: nodes whose claims are void before they expire.
+    throttles: by receiver, the maximum number of tries through this channel, and in how many seconds.
     """
 
     channel: str
@@ -180,13 +183,12 @@ class BeginTry(Operation[Row | float | None]):
         return said | row | claim | {"may_be_double": may_be_double}
 
     def _may_be_double(self, unit: UnitOfWork, row: Row) -> bool:
-        """Whether a try before this one may have arrived; the last one is marked where it is so."""
+        """Whether an earlier try may have arrived. The last one is marked if so."""
         of_it = TRY.c.notification_id == row["id"]
         last = of_it & (TRY.c.number == row["tries"])
-        if row["claimed_by"] is not None:
-            # Its node died, or hung, between the beginning of this try and its end.
-            lost_in = f"its node {row['claimed_by']} did not say how it ended"
-            unit.connection.execute(update(TRY).where(last).values(outcome=UNKNOWN, error=lost_in))
+        if row["claimed_by"] is not None:  # its node died or hung during that try
+            lost = f"node {row['claimed_by']} did not report how it ended"
+            unit.connection.execute(update(TRY).where(last).values(outcome=UNKNOWN, error=lost))
         doubt = update(TRY).where(last, TRY.c.outcome == UNKNOWN).values(outcome=POSSIBLE_DOUBLE)
         if unit.connection.execute(doubt).rowcount:
             count_events(unit, {(POSSIBLE_DOUBLE, self.channel): 1})
@@ -195,7 +197,7 @@ class BeginTry(Operation[Row | float | None]):
         return unit.connection.execute(before).first() is not None
 
     def _throttled(self, unit: UnitOfWork, receiver: str) -> float:
-        """How many seconds are left until there may be one more."""
+        """Return the seconds until the throttle allows one more try."""
         if receiver not in self.throttles:
             return 0.0
         messages, every = self.throttles[receiver]
@@ -209,10 +211,12 @@ class BeginTry(Operation[Row | float | None]):
 
 @dataclass(frozen=True)
 class EndTry(Operation[bool]):
-    """How a try ended. Answers False where it had been taken over meanwhile: then only the try itself is written.
+    """Record how a try ended. If another node has taken it over, only the try is written, and False is returned.
 
-    error: None where it was sent. in_doubt: it may have arrived all the same. retry_in: seconds until it is tried
-    again; None: it has failed for good. pause: seconds for which nothing is to be sent through this channel.
+    error: None if it was sent.
+    in_doubt: it may have arrived despite the error.
+    retry_in: seconds until the next try; None means that it has failed for good.
+    pause: seconds for which nothing is sent through this channel.
     """
 
     notification_id: int
@@ -241,10 +245,10 @@ class EndTry(Operation[bool]):
             count_events(unit, {(outcome, row["channel"]): 1})
             _shorten(unit, row)
         else:
-            # Those behind it wait with it, so that they are not read in vain.
+            # Later ones of the group cannot be sent before it, so they are not due either.
             behind = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
             due_at = now + self.retry_in
-            later = update(NOTIFICATION).where(literally(PENDING, "notification"), behind)
+            later = update(NOTIFICATION).where(verbatim(PENDING, "notification"), behind)
             unit.connection.execute(later.where(NOTIFICATION.c.due_at < due_at).values(due_at=due_at))
         unit.connection.execute(update(NOTIFICATION).where(mine).values(**values))
         _note_channel(unit, row["channel"], error, paused_until=now + self.pause if self.pause else None)
@@ -252,8 +256,8 @@ class EndTry(Operation[bool]):
 
 
 @dataclass(frozen=True)
-class GiveUp(Operation[dict[str, int]]):
-    """What was decided before `before` (ISO) and is not being sent has failed. Answers how many, by channel."""
+class FailOldNotifications(Operation[dict[str, int]]):
+    """Fail the notifications from before the ISO moment `before` that are not being sent. Returns counts by channel."""
 
     before: str
     why: str
@@ -265,7 +269,7 @@ class GiveUp(Operation[dict[str, int]]):
             NOTIFICATION.c.claim_expires_at <= database_time(unit.connection),
         )
         old = NOTIFICATION.c.created_at < self.before
-        found = rows(unit.connection, select(NOTIFICATION).where(literally(PENDING, "notification"), old, free))
+        found = rows(unit.connection, select(NOTIFICATION).where(verbatim(PENDING, "notification"), old, free))
         ended = {"status": "failed", "ended_at": unit.now, "error": self.why}
         for row in found:
             unit.connection.execute(update(NOTIFICATION).where(NOTIFICATION.c.id == row["id"]).values(**ended))
@@ -276,8 +280,8 @@ class GiveUp(Operation[dict[str, int]]):
 
 
 @dataclass(frozen=True)
-class KeepChannels(Operation[None]):
-    """Say through which channels a living node can send, and keep what it is sending just now."""
+class AnnounceChannels(Operation[None]):
+    """Announce through which channels a node can send, and renew its claims on what it is sending."""
 
     node: str
     channels: Sequence[str]
@@ -299,8 +303,8 @@ class KeepChannels(Operation[None]):
 
 
 @dataclass(frozen=True)
-class LeaveChannels(Operation[None]):
-    """A node sends nothing any more."""
+class WithdrawChannels(Operation[None]):
+    """Record that a node no longer sends."""
 
     node: str
 
@@ -315,31 +319,31 @@ def record_suppressed(unit: UnitOfWork, suppressed: Sequence[Suppressed]) -> Non
 
 
 def due_channels(connection: Connection, channels: Iterable[str], dead_nodes: Sequence[str] = ()) -> list[str]:
-    """Those of `channels` through which something is due that is not being sent."""
+    """Return those of `channels` that have a notification due which is not being sent."""
     now = database_time(connection)
     return [name for name in channels if connection.execute(_due(name, now, dead_nodes)).first()]
 
 
 def has_pending_notifications(connection: Connection) -> bool:
-    """Whether anything waits to be sent."""
-    waits = select(NOTIFICATION.c.id).where(literally(PENDING, "notification")).limit(1)
+    """Whether any notification is still to be sent."""
+    waits = select(NOTIFICATION.c.id).where(verbatim(PENDING, "notification")).limit(1)
     return connection.execute(waits).first() is not None
 
 
 def sending_channels(connection: Connection) -> list[str]:
-    """Through which channels some living node can send."""
+    """Return the channels through which a living node can send."""
     living = CHANNEL_NODE.c.expires_at > database_time(connection)
     found = select(CHANNEL_NODE.c.channel).distinct().where(living).order_by(CHANNEL_NODE.c.channel)
     return list(connection.execute(found).scalars())
 
 
 def alert_channels(connection: Connection) -> list[Row]:
-    """How each channel does."""
+    """Return how sending through each channel goes."""
     return rows(connection, select(CHANNEL).order_by(CHANNEL.c.channel))
 
 
 def alert_groups(connection: Connection) -> dict[str, tuple[str, str]]:
-    """What the engine knew of each group when it decided last: when it is looked at next, and its state."""
+    """Return by key when each group is evaluated next, and its state, as last written by the engine."""
     return {key: (due_at, state) for key, due_at, state in connection.execute(select(GROUP))}
 
 
@@ -353,7 +357,7 @@ def new_row(notice: NewNotice) -> Row:
 
 
 def notice_row(row: Mapping[Any, Any]) -> Row:
-    """A row of NOTICE as it is read: its JSON decoded, and how many of `firing` at its end were `known`."""
+    """Return a row of NOTICE with its JSON decoded; `known` counts those at the end of `firing` that were known."""
     said = dict(row) | {name: json.loads(row[name]) for name in ("labels", "firing", "resolved")}
     firing, known = said["firing"], 0
     if KNOWN in firing:
@@ -369,7 +373,7 @@ def _written(firing: Sequence[str], known: int) -> str:
 
 
 def _was_notified(unit: UnitOfWork, row: Row, receiver: str) -> bool:
-    """Whether the last message before this one of all that fires in its group went through its channel."""
+    """Whether the group's last notice of all that fires was sent through this channel."""
     before = (NOTIFICATION.c.channel == row["channel"]) & (NOTIFICATION.c.group_key == row["group_key"])
     about_all = (NOTICE.c.receiver == receiver) & NOTICE.c.kind.in_(_ABOUT_ALL)
     same = (NOTICE.c.group_key == NOTIFICATION.c.group_key) & (NOTICE.c.number == NOTIFICATION.c.number)
@@ -379,7 +383,7 @@ def _was_notified(unit: UnitOfWork, row: Row, receiver: str) -> bool:
 
 
 def _note_channel(unit: UnitOfWork, channel: str, error: str | None, *, paused_until: float | None = None) -> None:
-    """How a try through it ended. paused_until: nothing is to be sent through it before."""
+    """Record how a try through a channel ended, and until when nothing is sent through it."""
     mine = CHANNEL.c.channel == channel
     known = unit.connection.execute(select(CHANNEL).where(mine)).mappings().first()
     if error is None:
@@ -396,7 +400,7 @@ def _note_channel(unit: UnitOfWork, channel: str, error: str | None, *, paused_u
 
 
 def _shorten(unit: UnitOfWork, row: Row) -> None:
-    """Of what is sent the first alerts stay in the log, and how many there were."""
+    """Cut a notice that is sent through all its channels to its first alerts; the counts stay."""
     whole = (NOTICE.c.group_key == row["group_key"]) & (NOTICE.c.number == row["number"])
     long = or_(NOTICE.c.firing_count > SHOWN, NOTICE.c.resolved_count > SHOWN)
     found = unit.connection.execute(select(NOTICE.c.firing, NOTICE.c.resolved).where(whole, long)).first()
@@ -413,7 +417,7 @@ def _shorten(unit: UnitOfWork, row: Row) -> None:
 def _due(channel: str, now: float, dead_nodes: Sequence[str]) -> Select[Any]:
     earlier = NOTIFICATION.alias("earlier")
     waits = exists().where(
-        literally(PENDING, "earlier"),
+        verbatim(PENDING, "earlier"),
         earlier.c.channel == NOTIFICATION.c.channel,
         earlier.c.group_key == NOTIFICATION.c.group_key,
         earlier.c.id < NOTIFICATION.c.id,
@@ -425,5 +429,5 @@ def _due(channel: str, now: float, dead_nodes: Sequence[str]) -> Select[Any]:
         NOTIFICATION.c.claimed_by.in_(list(dead_nodes)),
     )
     mine = (NOTIFICATION.c.channel == channel) & (NOTIFICATION.c.due_at <= now)
-    wanted = select(NOTIFICATION).where(literally(PENDING, "notification"), mine, free, ~waits, ~paused)
+    wanted = select(NOTIFICATION).where(verbatim(PENDING, "notification"), mine, free, ~waits, ~paused)
     return wanted.order_by(NOTIFICATION.c.due_at, NOTIFICATION.c.id).limit(1)

@@ -1,9 +1,9 @@
-"""Deleting old alerts, notices and decisions; the counts of it stay.
+"""Deleting old alerts, notices and decisions. The counts stay.
 
-Contract. Each operation is one short transaction that stops behind the piece with which its time is over; the next one
-goes on, in whichever process. What fires stays, with its first and its newest words, and so does what is over and
-still to be reported, what waits to be sent, and an active silence. An alert is old by its own time and by when it was
-received, so one with a future time stays until then.
+Contract. Each operation is one short transaction that stops at the end of the piece with which its time is up; the next
+one continues, in any process. Kept are: the first and newest alert of a firing episode, resolved episodes still to be
+notified, notices still to be sent, and silences in force. An alert is old if both its own time and the time at which it
+was received are, so one dated in the future stays until then.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, delete, exists, func, literal, or_, select, tuple_
 
-from o9.store.alerts.episodes import STATE_OF, among, literally
+from o9.store.alerts.episodes import STATE_OF, among, verbatim
 from o9.store.core.unit import Operation, UnitOfWork
 from o9.store.queue.claims import database_time
 from o9.store.schema.alerts import ALERT, CHANNEL_NODE, DECISION, NOTICE, NOTIFICATION, PENDING, SILENCE, TRY
 
-SECONDS = 0.05  # of one transaction; writers of all processes wait for it
-PIECE = 200  # rows deleted between two looks at the clock
+SECONDS = 0.05  # of one transaction, during which all writers wait
+PIECE = 200  # rows deleted between two checks of the time
 
 
 @dataclass
 class PrunedAlerts:
-    """What one transaction deleted, or what all of them would. `cursor` is where the next one goes on; None: nothing is
-    left.
-    """
+    """What was deleted, or would be. `cursor` is where the next transaction continues; None means that it is done."""
 
     alerts: int = 0
     notices: int = 0
@@ -37,7 +35,7 @@ class PrunedAlerts:
 
 @dataclass(frozen=True)
 class PruneAlerts(Operation[PrunedAlerts]):
-    """Delete of what is older than the ISO moment `before`, behind `cursor`, as much as `seconds` allow."""
+    """Delete what is older than the ISO moment `before`, from `cursor` on, for up to `seconds`."""
 
     before: str
     cursor: tuple[str, str] = ("", "")
@@ -56,7 +54,7 @@ class PruneAlerts(Operation[PrunedAlerts]):
         return done
 
     def _alerts(self, unit: UnitOfWork, done: PrunedAlerts) -> bool:
-        """Delete the next ones; whether these were the last."""
+        """Delete the next piece, and return whether it was the last."""
         assert done.cursor is not None
         connection, place = unit.connection, (ALERT.c.at, ALERT.c.alert_id)
         looked_at = (
@@ -105,7 +103,7 @@ class PruneAlerts(Operation[PrunedAlerts]):
 
 
 def prunable_alerts(connection: Connection, before: str) -> PrunedAlerts:
-    """What pruning would delete now; looks at each that is older."""
+    """Return what pruning would delete now. The cost grows with what is older than `before`."""
 
     def count(condition: ColumnElement[bool], table: FromClause) -> int:
         return int(connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
@@ -121,7 +119,7 @@ def prunable_alerts(connection: Connection, before: str) -> PrunedAlerts:
 
 
 def _is_old(before: str) -> ColumnElement[bool]:
-    """Of an episode that is over, or not the first nor the newest of one that fires; or left over from a prune."""
+    """The alert's episode is resolved or was pruned, or the alert is neither its first nor its newest one."""
     state, given = STATE_OF.c, ALERT.c.notified_at < before
     over = and_(state.resolved_at < before, state.last_notified_at < before, state.is_open == 0, given)
     more = and_(ALERT.c.is_first == 0, ALERT.c.alert_id != state.latest, given)
@@ -129,9 +127,9 @@ def _is_old(before: str) -> ColumnElement[bool]:
 
 
 def _is_old_notice(before: str) -> ColumnElement[bool]:
-    """Of a notice of which nothing waits to be sent."""
+    """The notice is old, and none of its notifications is pending."""
     name = (NOTIFICATION.c.group_key == NOTICE.c.group_key) & (NOTIFICATION.c.number == NOTICE.c.number)
-    return and_(NOTICE.c.at < before, ~exists().where(literally(PENDING, "notification"), name))
+    return and_(NOTICE.c.at < before, ~exists().where(verbatim(PENDING, "notification"), name))
 
 
 def _was_over(before: str) -> ColumnElement[bool]:

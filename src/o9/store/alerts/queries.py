@@ -1,4 +1,4 @@
-"""Reading alerts. A query costs the same however many there were; some cost what fires, or what was sent since."""
+"""Queries of alerts. Their cost does not grow with history; some grow with what fires, or what was sent since."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, func, literal, or_, select, tuple_
 
 from o9.model.states import AlertLevel
-from o9.store.alerts.episodes import CONTENT, STATE_OF, among, literally
+from o9.store.alerts.episodes import CONTENT, STATE_OF, among, verbatim
 from o9.store.alerts.outbox import SHOWN, notice_row
 from o9.store.core.column_types import to_json
 from o9.store.core.reading import page_size, rows
@@ -21,7 +21,7 @@ _WORDS = ALERT.alias("words")
 
 
 class Episode(NamedTuple):
-    """The state of an episode and its newest words, as they are stored: labels as JSON, without the metadata."""
+    """The state of an episode with the texts of its newest alert, as stored; `labels` is JSON."""
 
     alert_id: str
     fingerprint: str
@@ -43,7 +43,7 @@ class Episode(NamedTuple):
 
 
 def alert(connection: Connection, alert_id: str) -> Row | None:
-    """One, as `alerts` has them."""
+    """Return one alert as `alerts` does; None if there is none."""
     found = connection.execute(_page().where(ALERT.c.alert_id == alert_id)).mappings().first()
     return _decoded(found) if found else None
 
@@ -55,9 +55,9 @@ def alerts(
     limit: int = 100,
     before: tuple[str, str] | None = None,
 ) -> list[Row]:
-    """Alerts as they were received, newest first, with the state of the episode that each belongs to.
+    """Return alerts as received, newest first, each with the state of its episode.
 
-    `before`: only what comes behind this (`at`, `alert_id`).
+    before: `at` and `alert_id` of the last alert of the page before.
     """
     statement = _page().order_by(ALERT.c.at.desc(), ALERT.c.alert_id.desc()).limit(page_size(limit))
     if optimization_id is not None:
@@ -70,12 +70,12 @@ def alerts(
 
 
 def open_episodes(connection: Connection, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[Episode]:
-    """Those behind `after` (`changed`, `alert_id`), in the order of their last change.
+    """Return the episodes that fire, or whose resolution the leader has yet to process, in the order of last change.
 
-    From the beginning, (0, ""), these are all that fire and those whose end was not dealt with yet.
+    after: `changed` and `alert_id` of the last episode of the page before.
     """
     statement = (
-        _EPISODES.where(literally(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*map(literal, after)))
+        _EPISODES.where(verbatim(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*map(literal, after)))
         .order_by(ALERT.c.changed, ALERT.c.alert_id)
         .limit(limit)
     )
@@ -83,14 +83,14 @@ def open_episodes(connection: Connection, after: tuple[int, str] = (0, ""), limi
 
 
 def episodes(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Episode, dict[str, Any]]]:
-    """These, by id, each with its newest metadata; what is pruned is left out."""
+    """Return episodes by id, each with its newest metadata. Pruned ones are left out."""
     wanted, values = among(ALERT.c.alert_id, ids, connection)
     found = connection.execute(_EPISODES.add_columns(_WORDS.c.metadata).where(wanted), values).all()
     return {row[0]: (Episode._make(row[:-1]), json.loads(row[-1])) for row in found}
 
 
-def alert_words(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Of these episodes, by id, the newest level and title; what is pruned is left out."""
+def alert_titles(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the newest level and title of episodes, by id. Pruned ones are left out."""
     wanted, values = among(ALERT.c.alert_id, ids, connection)
     statement = select(ALERT.c.alert_id, _WORDS.c.level, _WORDS.c.title).join_from(
         ALERT, _WORDS, _WORDS.c.alert_id == ALERT.c.latest
@@ -99,27 +99,30 @@ def alert_words(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[s
 
 
 def next_end(connection: Connection) -> str | None:
-    """When the next episode expires, unless it is repeated before."""
-    statement = select(ALERT.c.ends_at).where(literally(ENDING)).order_by(ALERT.c.ends_at).limit(1)
+    """Return when the next episode reaches its end; None if none has one."""
+    statement = select(ALERT.c.ends_at).where(verbatim(ENDING)).order_by(ALERT.c.ends_at).limit(1)
     return connection.execute(statement).scalar()
 
 
 def alert_counts(connection: Connection) -> list[Row]:
-    """How often what happened, ever: `what`, `name` (a level, a channel or a reason), `count`."""
+    """Return the lifetime counts of events: `what`, `name` (a level, a channel or a reason), `count`."""
     return rows(connection, select(ALERT_COUNTER))
 
 
 def firing_alerts(connection: Connection) -> dict[str, int]:
-    """How many episodes fire now, by level; costs what fires."""
+    """Return the number of firing episodes by level. The cost grows with what fires."""
     levels = [level.value for level in AlertLevel]
     each = [func.count().filter(ALERT.c.level == level) for level in levels]
-    # By the index of what fires; grouped by level, SQLite goes through all alerts there were.
-    counted = connection.execute(select(*each).where(literally(FIRING), ALERT.c.fingerprint > "")).one()
+    # This uses the index of firing episodes; grouped by level, SQLite would read every alert.
+    counted = connection.execute(select(*each).where(verbatim(FIRING), ALERT.c.fingerprint > "")).one()
     return {level: int(count) for level, count in zip(levels, counted, strict=True) if count}
 
 
 def notifications(connection: Connection, limit: int = 100, before: int | None = None) -> list[Row]:
-    """Notifications with what they say, newest first, each with its `tries`; `before`: only those behind this id."""
+    """Return notifications with their notice and `tries`, newest first.
+
+    before: the id of the last notification of the page before.
+    """
     statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(page_size(limit))
     if before is not None:
         statement = statement.where(NOTIFICATION.c.id < before)
@@ -131,15 +134,15 @@ def notifications(connection: Connection, limit: int = 100, before: int | None =
 
 
 def suppressed(connection: Connection, limit: int = 100, alert_id: str | None = None) -> list[Row]:
-    """Why receivers were not notified, newest first: of one alert, or of all."""
+    """Return the reasons why receivers were not notified, newest first, of one alert or of all."""
     statement = select(DECISION).order_by(DECISION.c.id.desc()).limit(page_size(limit))
     if alert_id is not None:
         statement = statement.where(DECISION.c.alert_id == alert_id)
     return rows(connection, statement)
 
 
-def last_notices(connection: Connection, names: Iterable[tuple[str, int]]) -> list[Row]:
-    """Those of these names (group and number) that there are, the newest first, each with its `sends`."""
+def notices(connection: Connection, names: Iterable[tuple[str, int]]) -> list[Row]:
+    """Return the notices of these names (group and number), newest first, each with its notifications as `sends`."""
     wanted = sorted(set(names))
     found: list[Row] = []
     for start in range(0, len(wanted), NOTICES_LIMIT):
@@ -151,10 +154,10 @@ def last_notices(connection: Connection, names: Iterable[tuple[str, int]]) -> li
 def notices_about(
     connection: Connection, alert_id: str, labels: Mapping[str, str], since: str, limit: int = NOTICES_LIMIT
 ) -> list[Row]:
-    """The newest `limit` notices about an episode which began at `since`, newest first, with their `sends`.
+    """Return the newest `limit` notices about an episode that began at `since`, newest first, with their `sends`.
 
-    Of a large group only the first alerts stay in the log: one in whose group this alert would be is among them, with
-    `by_name` False.
+    The log of a large group names only its first alerts. A notice that does not name the alert, but whose group's
+    labels fit it, is returned with `by_name` False.
     """
     name = to_json([alert_id])[1:-1]
     many = or_(NOTICE.c.firing_count > SHOWN, NOTICE.c.resolved_count > SHOWN)
@@ -170,7 +173,7 @@ def notices_about(
 
 
 def suppressed_of(connection: Connection, alert_ids: Sequence[str]) -> dict[str, dict[str, Row]]:
-    """By alert and receiver, the newest reason why it was suppressed."""
+    """Return the newest reason for suppression by alert and receiver."""
     wanted, values = among(DECISION.c.alert_id, alert_ids, connection)
     found: dict[str, dict[str, Row]] = {}
     for row in connection.execute(select(DECISION).where(wanted).order_by(DECISION.c.id), values).mappings():
@@ -191,7 +194,7 @@ def _with_sends(connection: Connection, statement: Select[Any]) -> list[Row]:
 
 
 def _with_tries(connection: Connection, sends: list[Row]) -> list[Row]:
-    """These notifications, each with its `tries`."""
+    """Return the notifications, each with its `tries`."""
     by_id = {row["id"]: row | {"tries": []} for row in sends}
     tries = select(TRY).where(TRY.c.notification_id.in_(list(by_id))).order_by(TRY.c.notification_id, TRY.c.number)
     for begun in rows(connection, tries):

@@ -1,7 +1,7 @@
-"""How alert rules stand to what they look at, written down by the one node that judges.
+"""The states of alert rules, written by the node that evaluates them.
 
-Contract. States and positions are kept in one transaction, under a fence: what an old holder of the lease believes
-changes nothing. Nothing is kept of what neither is pending nor fires.
+Contract. States and read positions are written in one transaction under a fence, so that a former leader changes
+nothing. A state exists only while its rule is pending or fires.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from sqlalchemy import Connection, delete, select
 
 from o9.store.core.column_types import free_text
 from o9.store.core.unit import Operation, Row, UnitOfWork
-from o9.store.queue.leader_election import held
+from o9.store.queue.leader_election import require_lease
 from o9.store.schema.alerts import POSITION, RULE_STATE
 
 
 @dataclass(frozen=True)
-class KeepRuleStates(Operation[None]):
-    """Keep these, by rule and subject; None: forget it. Raises StaleAttemptError where the lease is lost."""
+class SaveRuleStates(Operation[None]):
+    """Write states by rule and subject; None deletes one. Raises StaleAttemptError if the lease is lost."""
 
     lease: str
     fence: int
@@ -27,7 +27,7 @@ class KeepRuleStates(Operation[None]):
     positions: Mapping[str, int] = field(default_factory=dict)
 
     def apply(self, unit: UnitOfWork) -> None:
-        held(unit, self.lease, self.fence)
+        require_lease(unit, self.lease, self.fence)
         kept: list[Row] = []
         for (rule, subject), state in self.states.items():
             key = {"rule": free_text(rule), "subject": free_text(subject)}
@@ -43,10 +43,10 @@ class KeepRuleStates(Operation[None]):
 
 
 def rule_states(connection: Connection) -> dict[tuple[str, str], str]:
-    """By rule and subject; costs what is pending or fires."""
+    """Return the states by rule and subject. The cost grows with what is pending or fires."""
     return {(rule, subject): text for rule, subject, text in connection.execute(select(RULE_STATE))}
 
 
 def rule_positions(connection: Connection) -> dict[str, int]:
-    """How far the rules have read, by table."""
+    """Return the id up to which the rules have read each table."""
     return {name: int(position) for name, position in connection.execute(select(POSITION))}

@@ -1,6 +1,6 @@
-"""A person's mutes of alerts, from one moment to another.
+"""Silences, which mute matching alerts for a time.
 
-What adds or lifts one is a change in the feed, of the kind `silence`, whose id it carries.
+Adding or ending one adds a change of the kind `silence` to the feed; the silence carries its id.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select, update
 
 from o9.model.errors import OptimizationError
-from o9.store.alerts.episodes import literally, write_change
+from o9.store.alerts.episodes import verbatim, write_change
 from o9.store.core.column_types import free_text, moment, now_text
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
@@ -20,7 +20,7 @@ from o9.store.schema.alerts import ACTIVE, SILENCE
 
 @dataclass(frozen=True)
 class AddSilence(Operation[None]):
-    """Mute what fits `matchers` (a text in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
+    """Mute alerts that match `matchers` (in Alertmanager's syntax) or `pattern`, from `starts_at` to `ends_at`."""
 
     silence_id: str
     starts_at: datetime
@@ -42,7 +42,7 @@ class AddSilence(Operation[None]):
 
 @dataclass(frozen=True)
 class EndSilence(Operation[bool]):
-    """Lift a silence before its end. Answers whether it still stood; raises OptimizationError where there is none."""
+    """End a silence early. Returns whether it was in force or still to begin. Raises OptimizationError if unknown."""
 
     silence_id: str
     by: str
@@ -60,14 +60,14 @@ class EndSilence(Operation[bool]):
 
 
 def silences(connection: Connection) -> list[Row]:
-    """Those that stand, or will, with the one that ends first first."""
+    """Return the silences in force or still to begin, in the order of their ends."""
     statement = (
-        select(SILENCE).where(literally(ACTIVE, "silence"), SILENCE.c.ends_at > now_text()).order_by(SILENCE.c.ends_at)
+        select(SILENCE).where(verbatim(ACTIVE, "silence"), SILENCE.c.ends_at > now_text()).order_by(SILENCE.c.ends_at)
     )
     return rows(connection, statement)
 
 
 def changed_silences(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
-    """Those that were added or lifted behind the change `after`, in that order; a lifted one has `ended_at`."""
+    """Return the silences that were added or ended after the change `after`, in order; those ended have `ended_at`."""
     statement = select(SILENCE).where(SILENCE.c.changed > after).order_by(SILENCE.c.changed).limit(limit)
     return rows(connection, statement)

@@ -1,4 +1,4 @@
-"""What all tables of the record have in common."""
+"""The base class, types and indexes of all tables."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import AutoString, SQLModel
 
-# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
+# SQLite numbers rows only in a column whose type is exactly INTEGER.
 SERIAL = BigInteger().with_variant(Integer, "sqlite")
-WHERE = "where"  # in the info of a partial index: its condition
+WHERE = "where"  # key of a partial index's condition in its info
 
 
 class Record(SQLModel, registry=registry()):
-    """The base of all tables; a registry of our own, because users have SQLModel tables called `trial` too."""
+    """The base of all tables. It has its own registry, because users may have SQLModel tables called `trial` too."""
 
-    model_config = {"defer_build": True}  # rows are written by statements: nothing validates with them
+    model_config = {"defer_build": True}  # rows are written by statements, so nothing is validated
 
 
 metadata: MetaData = Record.metadata
 
 
 def table_of(model: type[SQLModel]) -> Table:
-    """The SQLAlchemy table behind `model`."""
+    """Return the SQLAlchemy table of `model`."""
     table = model.__table__  # type: ignore[attr-defined]
     assert isinstance(table, Table)
     return table
 
 
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """An index of the rows for which `where` holds, used by statements that have `where` word for word."""
+    """Return an index of the rows that match `where`. Only statements that repeat `where` verbatim use it."""
     return Index(name, *columns, unique=unique, info={WHERE: where})
 
 
 def apply_conditions(dialect: str) -> None:
-    """Give the partial indexes their conditions. Only where tables are made: it loads all of this dialect."""
+    """Set the conditions of the partial indexes, before tables are created. This imports the whole dialect."""
     for table in metadata.tables.values():
         for index in table.indexes:
             if WHERE in index.info:
@@ -41,7 +41,7 @@ def apply_conditions(dialect: str) -> None:
 
 
 def unbounded_texts() -> None:
-    """Give the texts of all tables declared so far no limit, unlike SQLModel's VARCHAR."""
+    """Make the text columns of all tables declared so far TEXT instead of SQLModel's VARCHAR."""
     for table in metadata.tables.values():
         for column in table.columns:
             if isinstance(column.type, AutoString):

@@ -1,4 +1,4 @@
-"""Between data classes and rows: the only place that knows how JSON, enums, moments and returns are stored."""
+"""Conversion between data classes and rows: how JSON, enums, times and returns are stored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from o9.model.optimization import OptimizationState, as_utc, utc_now
 from o9.model.states import OptimizationStatus, TrialState
 from o9.model.trial import Trial
 
-STATE_FIELDS = get_type_hints(OptimizationState)  # the columns that hold a state, and what each holds
+STATE_FIELDS = get_type_hints(OptimizationState)  # the columns of a state, and their types
 JSON_FIELDS = tuple(name for name, kind in STATE_FIELDS.items() if get_origin(kind) in (dict, list))
 REAL_FIELDS = tuple(name for name, kind in STATE_FIELDS.items() if kind is float)
 _ENUMS = tuple(name for name, kind in STATE_FIELDS.items() if isinstance(kind, type) and issubclass(kind, Enum))
 _MOMENTS = tuple(name for name, kind in STATE_FIELDS.items() if kind in (datetime, datetime | None))
-# What a second submission may differ in and still be the same: what O9 itself changes, and when it was typed.
+# Fields that O9 itself changes, and the time of submission: they do not make two submissions differ.
 _NOT_CONTENT = {
     "status", "created_at", "updated_at", "started_at", "completed_at", "progress", "current_step", "completed_steps",
     "current_performance", "performance_improvement", "optimized_parameters", "results", "metrics", "issues",
@@ -31,7 +31,7 @@ _CONTENT = tuple(name for name in STATE_FIELDS if name not in _NOT_CONTENT)
 
 
 def moment(at: datetime) -> str:
-    """ISO 8601 in UTC, always with microseconds, so that text order is time order."""
+    """Return ISO 8601 in UTC, always with microseconds, so that texts sort by time."""
     return as_utc(at).isoformat(timespec="microseconds")
 
 
@@ -40,18 +40,18 @@ def now_text() -> str:
 
 
 def real(value: float) -> float:
-    """A number for a REAL column. SQLite keeps no sign of zero there; so no database gets one, and all agree."""
+    """Return the value for a REAL column, never -0.0: SQLite does not keep the sign of zero, and databases agree."""
     return float(value) + 0.0
 
 
 def free_text(text: str) -> str:
-    """Words that others wrote, errors and messages: what a database cannot hold is replaced, not refused."""
+    """Return an error or message of others with characters replaced that a database cannot store."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-# Most of an optimization's JSON is empty while it is new, and an encoder takes a while to begin.
+# Most JSON of a new optimization is empty, and the encoder is slow to start.
 def to_json(value: Any) -> str:
     return "{}" if value == {} else "[]" if value == [] else _JSON.encode(value)
 
@@ -60,16 +60,16 @@ def from_json(text: str) -> Any:
     return {} if text == "{}" else [] if text == "[]" else json.loads(text)
 
 
-# Made once: json.dumps makes one for each call.
+# json.dumps would make an encoder for each call.
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _SORTED_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def content_hash(state: OptimizationState) -> str:
-    """Equal for two submissions that ask for the same thing."""
+    """Return a hash that is equal for two submissions of the same content."""
     content = {name: getattr(state, name) for name in _CONTENT}
     for name in ("baseline_performance", "target_performance"):
-        content[name] = real(content[name])  # 1 and 1.0 ask for the same
+        content[name] = real(content[name])  # 1 and 1.0 are the same content
     return hashlib.blake2b(_SORTED_JSON.encode(content).encode(), digest_size=16).hexdigest()
 
 
@@ -87,7 +87,7 @@ def state_to_row(state: OptimizationState) -> dict[str, Any]:
 
 
 def row_to_state(row: Mapping[Any, Any]) -> OptimizationState:
-    """The state; while it runs, `execution_time` includes the time since it started to run."""
+    """Return the state. While it runs, `execution_time` includes the time since it started to run."""
     data = {name: row[name] for name in STATE_FIELDS}
     for name in JSON_FIELDS:
         data[name] = from_json(data[name])
@@ -119,7 +119,7 @@ def row_to_trial(
     returns: Mapping[Any, Any] | None = None,
     calendars: tuple[bytes | None, bytes | None] = (None, None),
 ) -> Trial:
-    """`calendars`: packed dates of the returns, and of the hold-out's."""
+    """Return the trial. `calendars` are the packed dates of the returns and of the held-out returns."""
     dates, hold_out_dates = (None if data is None else unpack_returns(data) for data in calendars)
     return Trial(
         number=row["number"],

@@ -1,4 +1,4 @@
-"""A component that reads and writes a store: one that it is given, or one of its own."""
+"""The base of components that use a store, and iteration over all optimizations and reports."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from o9.store.core.unit import Row
 from o9.store.store import Store
 
 
-def every(
+def all_optimizations(
     store: Store, wanted: queries.Filter = queries.EVERYTHING, page_size: int = PAGE_LIMIT
 ) -> Iterator[OptimizationState]:
-    """All optimizations that fit, newest first, read a page at a time: in a thread."""
+    """Yield all optimizations that match, newest first, reading page by page. Call it in a thread."""
     cursor: str | None = None
     while True:
         page = store.read(queries.page, wanted, page_size, cursor)
@@ -30,13 +30,14 @@ def every(
             return
 
 
-def every_report(store: Store) -> Iterator[Row]:
-    """The last health report of each optimization that has one, newest first, read a page at a time: in a thread."""
+def latest_health_reports(store: Store) -> Iterator[Row]:
+    """Yield each optimization's newest health report, newest first, reading page by page. Call it in a thread."""
     return paged(partial(store.read, queries.health_reports, PAGE_LIMIT), itemgetter("last_at", "optimization_id"))
 
 
 class StoreComponent(Component):
-    """Given no store, `initialize` opens the one at `storage_path` (or the settings' one), and `cleanup` closes it."""
+    """A component with a store. Without `store`, `initialize` opens the one at `storage_path`, or that of the settings,
+    and `cleanup` closes it."""
 
     def __init__(self, store: Store | None = None, storage_path: str | None = None) -> None:
         super().__init__()
@@ -45,27 +46,25 @@ class StoreComponent(Component):
         self._store = store
 
     def use(self, store: Store) -> None:
-        """Work on `store`, which the caller opens and closes."""
+        """Use `store`, which the caller opens and closes."""
         self._given = self._store = store
 
     @property
     def store(self) -> Store:
-        """Raises OptimizationError before `initialize`."""
+        """The store in use. Raises OptimizationError before `initialize`."""
         if self._store is None:
             raise OptimizationError(f"{type(self).__name__} is not open: call initialize() first")
         return self._store
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
-        """The present state, also after the end; None where there is no such optimization."""
+        """Return the present state, also of an ended optimization; None if there is none."""
         return await self.store.read_async(queries.get, optimization_id)
 
     async def existing(self, optimization_id: str) -> OptimizationState:
-        """The present state; raises OptimizationNotFoundError where there is none."""
+        """Return the present state. Raises OptimizationNotFoundError."""
         state = await self.get_optimization_status(optimization_id)
         if state is None:
-            raise OptimizationNotFoundError(
-                f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
-            )
+            raise OptimizationNotFoundError(f"there is no optimization {optimization_id!r}; `o9 list` lists them")
         return state
 
     async def _open(self) -> None:

@@ -1,6 +1,6 @@
-"""Opening a store: from a path or URL to a SQLAlchemy engine whose schema is current.
+"""Opening a store: from a path or URL to a SQLAlchemy engine with the current schema.
 
-What cannot be opened raises OptimizationStoreError and is left exactly as it was.
+What cannot be opened raises OptimizationStoreError and is not changed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from o9.store.migrations import HEAD, REVISIONS, VERSION_TABLE
 from o9.store.migrations.run import create_tables, run_migrations
 
 Durability = Literal["process", "power"]
-# Writers of one SQLite file take turns; a turn is milliseconds, and waiting this long means that one hangs.
-SQLITE_BUSY_SECONDS = 60
-BEGIN = "BEGIN IMMEDIATE"  # a transaction that reads first and then writes could not wait its turn
+SQLITE_BUSY_SECONDS = 60  # writers take turns of milliseconds, so after this long one of them hangs
+BEGIN = "BEGIN IMMEDIATE"  # a transaction that reads before it writes would fail instead of waiting for its turn
 WRITER_CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 8_192  # of 4 KiB
-STATEMENTS_KEPT = 512  # prepared: each hot one has a form for 2 rows, 4, 8, …
-MIGRATION_SECONDS = 600.0  # how long a second process waits for the first one's
+STATEMENTS_KEPT = 512  # prepared statements; each hot one has a form for 2 rows, 4, 8, …
+MIGRATION_SECONDS = 600.0  # how long a process waits for another one's migration
 
 
 def open_engine(url: str, durability: Durability = "process") -> Engine:
-    """An engine on `url` (a path, sqlite:///… or postgresql://…) at the current schema, created or upgraded."""
+    """Return an engine on `url` (a path, sqlite:///… or postgresql://…); the schema is created or upgraded."""
     parsed = parse_url(url)
     engine = _sqlite_engine(parsed, durability) if parsed.get_backend_name() == "sqlite" else _postgres_engine(parsed)
     try:
@@ -52,10 +51,10 @@ def open_engine(url: str, durability: Durability = "process") -> Engine:
 
 
 def parse_url(url: str) -> URL:
-    """A path becomes a SQLite URL; `postgresql://` gets the driver that O9 uses."""
+    """Parse a URL. A path becomes a SQLite URL; `postgresql://` gets the driver that O9 uses."""
     if url.startswith(STORE_BLOCK):
         raise OptimizationStoreError(
-            f"the store {url} is a Prefect block, which commands, aggregators and flows open: give the URL itself here"
+            f"the store {url} is a Prefect block, which only commands, aggregators and flows resolve: give its URL"
         )
     if "://" not in url and not _MISTYPED.match(url):
         return URL.create("sqlite", database=str(Path(url).expanduser()))
@@ -65,52 +64,52 @@ def parse_url(url: str) -> URL:
         raise _unreadable(url) from None  # its text may hold the password
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        if "@" in f"{parsed.host}{parsed.database}":  # part of a password, which drivers would show in errors
+        if "@" in f"{parsed.host}{parsed.database}":  # part of a password, which drivers would print in errors
             raise _unreadable(url)
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise OptimizationStoreError(f"a store is a path, sqlite:///… or postgresql://…, not {backend}://")
+        raise OptimizationStoreError(f"a store's URL is a path, sqlite:///… or postgresql://…, not {backend}://")
     if parsed.host and parsed.database:
         raise _unreadable(url)
     return parsed.set(drivername="sqlite")
 
 
 def describe(url: URL) -> str:
-    """The store's name for messages, without its password."""
+    """Return the store's path or URL for messages, without the password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return public_url(url.render_as_string(hide_password=False))
 
 
-# PostgreSQL's, as people mistype it or as its other programs write it; as a file's name it would show the password.
+# Mistyped PostgreSQL URLs and libpq strings. Taken as the name of a file, they would show the password.
 _MISTYPED = re.compile(r"postgres(ql)?(\+\w+)?(:|//)|(.*\s)?password\s*=")
 
 
 def _unreadable(url: str) -> OptimizationStoreError:
     named = f" {public_url(url)!r}" if "://" in url else ""
     return OptimizationStoreError(
-        f"the store's URL{named} cannot be read: it is sqlite:///PATH, or postgresql://… with a user's name and "
-        "password in which @ is written %40, : %3A and / %2F"
+        f"the store's URL{named} cannot be parsed: give sqlite:///PATH or postgresql://…; in a user name or password, "
+        "write @ as %40, : as %3A and / as %2F"
     )
 
 
 def schema_revision(connection: Connection, tables: list[str] | None = None) -> str | None:
-    """The revision that the database is at; None where it holds no store yet."""
+    """Return the database's schema revision; None if it holds no store."""
     if VERSION_TABLE not in (inspect(connection).get_table_names() if tables is None else tables):
         return None
     revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
     return revision
 
 
-_one_migration = threading.Lock()  # Alembic keeps what it works on for the whole process
+_one_migration = threading.Lock()  # Alembic's context is global to the process
 
 
 def upgrade(engine: Engine) -> None:
-    """Make the tables of a new store, or bring those of an earlier revision up to date; two processes take turns."""
+    """Create the tables of a new store, or upgrade those of an earlier revision. Processes take turns."""
     with engine.connect() as connection:
         revision = _checked_revision(connection)
         if engine.dialect.name == "sqlite":
-            _write_ahead(connection)  # the mode stays in the file: so not before it is known to be ours
+            _write_ahead(connection)  # persists in the file, so only once the file is known to be a store
         if revision == HEAD:
             return
         driver: Any = connection.connection.driver_connection
@@ -137,7 +136,7 @@ def upgrade(engine: Engine) -> None:
 
 
 def _write_ahead(connection: Connection) -> None:
-    """SQLite does not wait for a lock while it changes the mode of a new file: it is asked again until it has it."""
+    """Turn on write-ahead logging. SQLite does not wait for the lock that this needs, so it is retried."""
     until = time.monotonic() + SQLITE_BUSY_SECONDS
     while True:
         try:
@@ -149,28 +148,28 @@ def _write_ahead(connection: Connection) -> None:
             continue
         if mode != "wal":
             raise OptimizationStoreError(
-                f"the store {describe(connection.engine.url)} lies on a drive without memory that processes share, "
-                "such as a network drive: put it on a local disk, or use PostgreSQL"
+                f"the store {describe(connection.engine.url)} is on a file system without shared memory, such as a "
+                "network drive: put it on a local disk, or use PostgreSQL"
             )
         return
 
 
 def writer_cursor(engine: Engine, driver: Any) -> Any:
-    """A cursor of the driver's connection, for a writer of large groups."""
+    """Return a cursor of the driver's connection, tuned for large transactions."""
     cursor = driver.cursor()
     if engine.dialect.name == "sqlite":
-        # SQLite's own 2 MiB overflow in a large group: its pages are then written and read over and over. And what it
-        # copies into the file after each 4 MiB is for the most part what the next group changes again.
+        # A large group overflows SQLite's default cache of 2 MiB, whose pages are then written and read repeatedly; and
+        # most pages that its default checkpoint copies after each 4 MiB are changed again by the next group.
         cursor.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
         cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     return cursor
 
 
 def store_error(error: BaseException, url: URL) -> OptimizationStoreError:
-    """The error for what a database driver or SQLAlchemy raised, with a remedy."""
+    """Return the error, with a remedy, for what a database driver or SQLAlchemy raised."""
     where = describe(url)
     if isinstance(error, PoolTimeoutError):
-        return StoreUnavailableError(f"the store {where}: all connections of this process are in use ({error})")
+        return StoreUnavailableError(f"the store {where}: all of this process's connections are in use ({error})")
     raised = error.orig if isinstance(error, DBAPIError) else error
     cause = str(raised).strip()
     if "disk I/O error" in cause and _is_full(url):
@@ -181,7 +180,7 @@ def store_error(error: BaseException, url: URL) -> OptimizationStoreError:
             return kind(f"the store {where}: {remedy} ({cause})")
     if url.get_backend_name() == "postgresql":
         state = str(getattr(raised, "sqlstate", None))
-        kinds = {kind.__name__ for kind in type(raised).__mro__}  # the driver itself need not be installed
+        kinds = {kind.__name__ for kind in type(raised).__mro__}  # by name: the driver may not be installed
         is_too_large = state.startswith("54")
         if state in _PASSING_STATES or (kinds & {"OperationalError", "InterfaceError"} and not is_too_large):
             remedy = _PASSING_STATES.get(state, "is PostgreSQL running, and are the host and user right?")
@@ -190,7 +189,7 @@ def store_error(error: BaseException, url: URL) -> OptimizationStoreError:
 
 
 def _is_full(url: URL) -> bool:
-    """SQLite reports no more where not even the shared memory beside the file can grow."""
+    """Whether the disk is full; SQLite reports only an I/O error if its shared-memory file cannot grow."""
     try:
         return shutil.disk_usage(Path(str(url.database)).absolute().parent).free < LEAST_FREE_BYTES
     except OSError:
@@ -198,35 +197,35 @@ def _is_full(url: URL) -> bool:
 
 
 LEAST_FREE_BYTES = 65_536
-_DISK_FULL = "the disk is full; free some space, nothing that was recorded before is lost"
-# By what the driver says: does it pass, and what can be done about it?
+_DISK_FULL = "the disk is full; free some space: nothing that was recorded is lost"
+# By a part of the driver's message: whether the error may pass, and the remedy.
 _REMEDIES = {
     "unable to open database file": (True, "its folder must exist and be writable"),
     "not a database": (False, "it is not a SQLite file; give another path"),
     "readonly": (True, "it is read-only; make the file and its folder writable"),
     "disk is full": (True, _DISK_FULL),
     "No space left on device": (True, _DISK_FULL),
-    "disk I/O error": (True, "the disk does not answer, or the file was taken away"),
-    "database is locked": (True, f"another program has held it for over {SQLITE_BUSY_SECONDS} seconds"),
+    "disk I/O error": (True, "the disk does not respond, or the file was removed"),
+    "database is locked": (True, f"another program has locked it for over {SQLITE_BUSY_SECONDS} seconds"),
     "malformed": (False, "the file is damaged; restore a backup (`o9 db backup` makes them)"),
 }
 
-# PostgreSQL's, by SQLSTATE: its texts are in the server's language.
+# Errors of PostgreSQL that may pass, by SQLSTATE, since its messages are in the server's language.
 _PASSING_STATES = {
-    "25006": "it takes no writes for now, as after a failover or where its disk is full",
-    "25P03": "this process was stopped in the middle of a transaction, which is undone",
+    "25006": "it is read-only for now, as after a failover or with a full disk",
+    "25P03": "this process was stopped during a transaction, which was rolled back",
     "53100": _DISK_FULL,
     "55P03": "another process has held the writers' lock for too long",
 }
 
 
 def _checked_revision(connection: Connection) -> str | None:
-    tables = inspect(connection).get_table_names()  # once: another process may make them all between two questions
+    tables = inspect(connection).get_table_names()  # once, because another process may create them meanwhile
     revision = schema_revision(connection, tables)
     if revision is not None and revision not in REVISIONS:
         raise OptimizationStoreError(
-            f"the store is at schema {revision}, which this release of O9 (schema {HEAD}) does not know: "
-            "it was written by a newer one; install that, or give another store"
+            f"the store has schema {revision}, which this release of O9 (schema {HEAD}) does not know: "
+            "a newer release wrote it; install that, or give another store"
         )
     if revision is None:
         foreign = tables if connection.dialect.name == "sqlite" else {"optimization", "trial"} & set(tables)
@@ -239,7 +238,7 @@ def _checked_revision(connection: Connection) -> str | None:
 
 def _sqlite_engine(url: URL, durability: Durability) -> Engine:
     if url.database in (None, "", ":memory:") or "memory" in (str(url.database), url.query.get("mode")):
-        raise OptimizationStoreError("a store outlives its process: give a file, not an in-memory database")
+        raise OptimizationStoreError("a store cannot be an in-memory database: give the path of a file")
     if url.query or str(url.database).startswith("file:"):
         raise OptimizationStoreError("a SQLite store takes a plain path, without options: sqlite:///path/to/store.db")
     path = Path(str(url.database))
@@ -266,14 +265,14 @@ def _sqlite_engine(url: URL, durability: Durability) -> Engine:
         # FULL flushes the disk at each commit, NORMAL at each checkpoint of the write-ahead log.
         cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
         cursor.close()
-        # SQLite's own knows but the letters of ASCII; PostgreSQL's knows all.
+        # SQLite's own function handles only ASCII letters, PostgreSQL's handles all.
         connection.create_function("lower", 1, lambda text: text and str(text).lower(), deterministic=True)
 
     return engine
 
 
 def _create_private(path: Path) -> None:
-    """SQLite would create it for all to read; what it puts beside a file has the file's mode and owner."""
+    """Create the file for its owner alone: SQLite would make it readable by all. Its WAL files inherit the mode."""
     if path.exists():
         return
     try:
@@ -285,7 +284,7 @@ def _create_private(path: Path) -> None:
 
 
 def _is_sqlite(path: Path) -> bool:
-    """SQLite itself takes a file shorter than its own header for an empty database, and writes over it."""
+    """Whether it is a SQLite file or empty. SQLite itself would overwrite any file shorter than its header."""
     try:
         with path.open("rb") as file:
             beginning = file.read(16)

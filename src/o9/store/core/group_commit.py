@@ -1,13 +1,12 @@
 """Group commit: writes that arrive together share one transaction.
 
-Contract. A write is an `Operation`: it names the optimizations it touches, and its `apply` decides first and
-changes afterwards, so that an operation that raises has changed nothing and its neighbours in the group are
-committed without it. A caller is answered only after COMMIT returned: what was acknowledged is durable. When
-the database itself refuses a group, the group is rolled back and each operation tried alone, so that one bad
-row fails one caller. When the store is away, all who wait are refused at once. When it is lost during COMMIT,
-the callers wait until the server knows what became of the transaction: nothing is written twice. Thread-safe;
-any thread may submit; the one that gets the lock commits for all that wait. Writers of all processes take turns
-(SQLite's write lock, PostgreSQL's advisory lock), so the change feed is in commit order on both.
+Contract. A write is an `Operation`. Its `apply` decides first and changes afterwards, so that an operation that raises
+has changed nothing, and the rest of its group is committed without it. A caller gets its answer after COMMIT has
+returned, so what was acknowledged is durable. If the database rejects a group, it is rolled back and each operation is
+tried alone, so that one bad row fails one caller. If the store is unavailable, all waiting callers get an error at
+once. If the connection is lost during COMMIT, the callers wait until the server can say whether that succeeded, so
+nothing is written twice. Any thread may write; the one that gets the lock commits for all that wait. Writers of all
+processes take turns (SQLite's write lock, PostgreSQL's advisory lock), so the change feed is in commit order on both.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 GROUP_LIMIT = 500
-_INTERRUPTED = "the write was interrupted; read what became of it"
+_INTERRUPTED = "the write was interrupted; read the record to see whether it took effect"
 ASK_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 R = TypeVar("R")
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A write whose caller waits: in an event loop, where there is a `future`, else in a thread."""
+    """A write whose caller waits: in an event loop if there is a `future`, else in a thread."""
 
     operation: Operation[Any]
     future: asyncio.Future[Any] | None = None
@@ -75,7 +74,7 @@ class GroupCommit:
         self._closed = False
 
     def write(self, operation: Operation[R]) -> R:
-        """Apply durably and return the operation's answer; blocks until committed."""
+        """Apply the operation, block until it is committed, and return its answer."""
         waiting = self._enqueue(_Waiting(operation))
         while not waiting.done:
             self._commit_waiting()
@@ -85,22 +84,22 @@ class GroupCommit:
         try:
             raise waiting.error
         finally:
-            del waiting  # the error's traceback would keep it, and it the error
+            del waiting  # breaks the reference cycle with the error's traceback
 
     def write_async(self, operation: Operation[R]) -> asyncio.Future[R]:
-        """The same without blocking the event loop. Cancelling the caller does not undo the write."""
+        """Do the same without blocking the event loop. Cancelling the caller does not undo the write."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._enqueue(_Waiting(operation, future))
         if self._called_by is not loop:
-            # Once all that can run now has run: a loop's simultaneous writes make one group, and its own work does
-            # not hold up a writer who needs the interpreter after each statement.
+            # Wait until the loop's ready callbacks have run: its simultaneous writes then make one group, and the loop
+            # does not compete with the writer, which needs the interpreter lock after each statement.
             self._called_by = loop
             loop.call_soon(self._call_writer)
         return future
 
     def close(self) -> None:
-        """Commit what is waiting and let go of the connection."""
+        """Commit waiting writes and close the connection."""
         self._closed = True
         with self._writer_start:
             if self._writer is not None:
@@ -131,8 +130,8 @@ class GroupCommit:
             try:
                 while self._queue:
                     self._commit_waiting()
-            except BaseException:  # those who waited have the error; the next ones need this thread
-                logger.critical("the store's writer was interrupted; it goes on", exc_info=True)
+            except BaseException:  # the waiting callers have the error; later ones need this thread
+                logger.critical("the store's writer was interrupted; it continues", exc_info=True)
 
     def _commit_waiting(self) -> None:
         with self._turn:
@@ -145,7 +144,7 @@ class GroupCommit:
     def _commit(self, group: list[_Waiting]) -> None:
         try:
             self._commit_or_refuse(group)
-        except BaseException:  # Ctrl-C hits one thread; the others in the group must not wait for ever
+        except BaseException:  # Ctrl-C interrupts this thread; the other callers must not wait for ever
             _refuse([waiting for waiting in group if not waiting.done], lambda: OptimizationStoreError(_INTERRUPTED))
             raise
 
@@ -156,12 +155,12 @@ class GroupCommit:
             rest = chain.from_iterable(parts)
             try:
                 begun = self._begun()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
+            except Exception as error:  # noqa: BLE001 - the callers get it
                 self._refuse_all([*part, *rest], error)
                 return
             try:
                 answers = self._transaction(*begun, [waiting.operation for waiting in part])
-            except Exception as error:  # noqa: BLE001 - the same
+            except Exception as error:  # noqa: BLE001 - the callers get it
                 if len(part) > 1:
                     parts.extend([waiting] for waiting in part)
                 elif isinstance(self._explained(error), StoreUnavailableError):
@@ -173,7 +172,7 @@ class GroupCommit:
                 _answer(part, answers)
 
     def _refuse_all(self, group: list[_Waiting], error: Exception) -> None:
-        """Those who wait behind the group would find the same, each after as long a wait."""
+        """Fail the group and all that wait behind it, which would get the same error after as long a wait."""
         behind = [self._queue.popleft() for _ in range(len(self._queue))]
         _refuse([*group, *behind], partial(self._explained, error))
 
@@ -203,13 +202,13 @@ class GroupCommit:
         return answers
 
     def _is_committed(self, token: Token) -> bool:
-        """What became of a transaction whose COMMIT got no answer: its callers wait until the server knows.
+        """Whether a transaction whose COMMIT got no answer was committed; waits until the server can say.
 
-        SQLite is never asked: a COMMIT of its that fails has done nothing.
+        This is for PostgreSQL; with SQLite, a COMMIT that fails has done nothing.
         """
         from o9.store.core import postgres
 
-        logger.warning("the store was lost during COMMIT; asking it what became of that")
+        logger.warning("the connection was lost during COMMIT; checking whether the transaction was committed")
         for delay in chain(ASK_SECONDS, repeat(ASK_SECONDS[-1])):
             try:
                 _, cursor = self._connected()
@@ -221,23 +220,24 @@ class GroupCommit:
                 self._refuse_all([], error)
             else:
                 if committed is not None:
-                    logger.warning("it was %s", "committed" if committed else "undone")
+                    logger.warning("the transaction was %s", "committed" if committed else "rolled back")
                     return committed
             if self._closed:
-                raise OptimizationStoreError("the store was lost during COMMIT; read what became of the last writes")
+                raise OptimizationStoreError(
+                    "the connection was lost during COMMIT; read the record to see whether the last writes took effect"
+                )
             time.sleep(delay)
         raise AssertionError("unreachable")
 
     def _begun(self) -> tuple[Connection, Any, Token | None]:
-        """A transaction with its token, on a new connection where the old one was lost meanwhile: nothing was written
-        on it yet."""
+        """Begin a transaction, on a new connection if the old one was lost meanwhile."""
         known = self._connection is not None
         connection, cursor = self._connected()
         if self._file is not None and self._file != _identity(self._engine):
             raise StoreUnavailableError(
-                f"the store {describe(self._engine.url)} was moved or deleted while in use: put it back, or stop"
+                f"the store {describe(self._engine.url)} was moved or deleted while in use: put it back, or restart"
             )
-        driver = connection.connection.driver_connection  # whether it is lost, psycopg's error alone does not say
+        driver = connection.connection.driver_connection  # psycopg's error alone does not tell whether it was lost
         try:
             token = self._begin(cursor, known)
         except BaseException as error:
@@ -249,7 +249,7 @@ class GroupCommit:
         return connection, cursor, token
 
     def _begin(self, cursor: Any, known: bool) -> Token | None:
-        """The token shows later whether it was committed; None on SQLite, whose COMMIT always answers."""
+        """Begin, and return the token that tells later whether it was committed; None on SQLite, which needs none."""
         if self._engine.dialect.name != "postgresql":
             cursor.execute(BEGIN)
             return None
@@ -272,20 +272,20 @@ class GroupCommit:
             driver = connection.connection.driver_connection
             assert driver is not None
             self._connection = connection, writer_cursor(self._engine, driver)
-            # What is written into a file that has no name any more is lost. The first file is the one meant.
+            # Writes to a file that was deleted or moved would be lost; this remembers the file that was opened first.
             self._file = self._file or _identity(self._engine)
         return self._connection
 
     def _undo(self) -> None:
-        """Roll back, and give the connection up, whatever state it is in."""
+        """Roll back and close the connection, whatever state it is in."""
         if self._connection is not None:
             connection, cursor = self._connection
             try:
-                # Closing alone is not enough: SQLite keeps the lock while the error's traceback keeps the cursor.
+                # Closing the connection is not enough: SQLite holds the lock as long as a traceback holds the cursor.
                 cursor.close()
                 connection.connection.rollback()
             except self._engine.dialect.loaded_dbapi.Error:
-                pass  # it was lost, and its transaction with it
+                pass  # the connection was lost, and its transaction with it
             finally:
                 self._disconnect()
 
@@ -304,7 +304,7 @@ class GroupCommit:
 
 
 def _identity(engine: Engine) -> tuple[int, int] | None:
-    """Which file is at the path of a SQLite store now; None where there is none, or no such store."""
+    """Return device and inode of the file at a SQLite store's path; None if there is none, or for PostgreSQL."""
     if engine.dialect.name != "sqlite":
         return None
     try:
@@ -315,12 +315,12 @@ def _identity(engine: Engine) -> tuple[int, int] | None:
 
 
 def _refuse(group: list[_Waiting], error: Callable[[], Exception]) -> None:
-    """Each gets an error of its own, since raising one writes on it."""
+    """Fail each write with an error object of its own, since raising one changes it."""
     _answer(group, [error() for _ in group], failed=True)
 
 
 def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) -> None:
-    """Give each its answer; those of one event loop by one call, because waking a loop is dear."""
+    """Give each write its answer, with one call for all of an event loop, because waking a loop is expensive."""
     loops: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
     for waiting, answer in zip(group, answers, strict=True):
         if failed or isinstance(answer, OptimizationError):
@@ -334,7 +334,7 @@ def _answer(group: list[_Waiting], answers: list[Any], *, failed: bool = False) 
         try:
             loop.call_soon_threadsafe(_deliver, there)
         except RuntimeError:
-            continue  # it is closed, and no caller waits there any more
+            continue  # the loop is closed, so its callers are gone
 
 
 def _deliver(group: list[_Waiting]) -> None:

@@ -1,8 +1,8 @@
-"""PostgreSQL, connected to so that nothing waits for ever, and its transactions.
+"""PostgreSQL connections on which nothing waits for ever, and transactions.
 
-A server that is stopped, or a network that swallows packets, ends in an error after ANSWER_SECONDS. A process that is
-stopped in the middle of a transaction loses it after IDLE_SECONDS, and with it the writers' lock, so that it cannot
-commit later. Raises ModuleNotFoundError at import where there is no driver.
+If the server hangs or the network drops packets, a statement fails after ANSWER_SECONDS. A process that is stopped in
+a transaction loses it after IDLE_SECONDS, and with it the writers' lock, so that it cannot commit later. Importing this
+module raises ModuleNotFoundError if the driver is not installed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 CONNECT_SECONDS = 10
-LOCK_SECONDS = 20.0  # a writer's turn is milliseconds
-IDLE_SECONDS = 10.0  # in a transaction, between two statements
-ANSWER_SECONDS = 60.0  # of the server to one statement; longer than the longest that it is made to wait
+LOCK_SECONDS = 20.0  # a writer's turn takes milliseconds
+IDLE_SECONDS = 10.0  # between two statements of a transaction
+ANSWER_SECONDS = 60.0  # for one statement; longer than any lock that it may wait for
 DAY_SECONDS = 86_400
-WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one for each database
+WRITER_LOCK = 0x6F39  # the advisory lock by which writers take turns, one in each database
 
 
 class Connection(psycopg.Connection[Any]):
-    """Closed where the server leaves a statement unanswered for `answer_seconds`; None waits as long as it takes."""
+    """A connection that closes if a statement gets no answer within `answer_seconds`; None means no limit."""
 
     answer_seconds: float | None = None
 
@@ -44,20 +44,20 @@ class _Unanswered(psycopg.OperationalError):
 
 
 def _until(gen: Generator[Any, Any, Any], deadline: float) -> Generator[Any, Any, Any]:
-    """The same exchange with the server, which psycopg looks at ten times a second while nothing comes."""
+    """Wrap psycopg's exchange with the server, which is polled ten times a second, in a deadline."""
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
             if not ready and time.monotonic() > deadline:
-                raise _Unanswered("the server does not answer; is the network whole?")
+                raise _Unanswered("the server does not respond; is the network up?")
             wanted = gen.send(ready)
     except StopIteration as end:
         return end.value
 
 
 def make_engine(url: URL) -> Engine:
-    """Where the URL has connection options of its own, these count."""
+    """Create an engine. Connection options in the URL take precedence over the ones here."""
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "tcp_user_timeout": int(LOCK_SECONDS * 1000),
@@ -79,9 +79,9 @@ def make_engine(url: URL) -> Engine:
 
 @dataclass(frozen=True)
 class Token:
-    """What a transaction leaves behind if it was committed: `number` in the row of its writer.
+    """The mark that a committed transaction leaves: `number` in the row of its writer.
 
-    Its id says less: after a crash of the server, another transaction may be given the id of one that was lost.
+    A transaction id would not do: after a crash, the server may give the id of a lost transaction to another one.
     """
 
     writer: str
@@ -89,9 +89,9 @@ class Token:
 
 
 def begin(cursor: psycopg.Cursor[Any], lock_seconds: float = LOCK_SECONDS, token: Token | None = None) -> None:
-    """Begin a transaction, take the writers' turn, and write the token, in one exchange.
+    """Begin a transaction, take the writers' lock, and write the token, in one exchange.
 
-    READ COMMITTED, whatever the server's default: by a snapshot older than the turn, it would decide on what was.
+    It is READ COMMITTED whatever the server's default: a snapshot from before the lock would be out of date.
     """
     cursor.execute(
         "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -111,16 +111,16 @@ _WRITE_TOKEN = (
 
 
 def is_committed(cursor: psycopg.Cursor[Any], token: Token) -> bool | None:
-    """What became of its transaction; None while this server cannot know, as it still takes over from another."""
-    begin(cursor)  # it has ended: it had the turn until then
+    """Return whether the transaction was committed; None while the server is in recovery, as during a failover."""
+    begin(cursor)  # waits for the writers' lock, so the transaction has ended
     cursor.execute(
         "SELECT pg_is_in_recovery(), (SELECT number FROM writer WHERE id = %s)", (token.writer,), prepare=False
     )
-    takes_over, number = cursor.fetchone() or (True, None)
+    in_recovery, number = cursor.fetchone() or (True, None)
     cursor.execute("ROLLBACK")
-    return None if takes_over else bool(number == token.number)
+    return None if in_recovery else bool(number == token.number)
 
 
 def forget_writers(cursor: psycopg.Cursor[Any]) -> None:
-    """Those who have written nothing for a day have nothing to ask."""
+    """Delete the marks of writers that have written nothing for a day."""
     cursor.execute(f"DELETE FROM writer WHERE at < extract(epoch FROM now()) - {DAY_SECONDS}", prepare=False)

@@ -1,4 +1,4 @@
-"""Reading: rows as plain dicts, and pages, whose `next_cursor` is text that a URL can carry."""
+"""Reading rows as plain dicts, and pages with a `next_cursor` that a URL can carry."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PAGE_LIMIT = 1_000
 
 
 def rows(connection: Connection, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Row]:
-    """What `statement` finds, with `values` for its parameters."""
+    """Execute `statement` with the parameters `values`, and return its rows."""
     return [dict(row) for row in connection.execute(statement, values).mappings()]
 
 
 def paged(read: Callable[[Any], Sequence[Item]], place: Callable[[Item], Any], start: Any = None) -> Iterator[Item]:
-    """All that a query answers page by page: `read(start)`, then what is behind the `place` of the last one."""
+    """Yield the items of all pages: `read(start)`, then what follows the `place` of each page's last item."""
     while page := read(start):
         yield from page
         start = place(page[-1])
 
 
 def page_size(limit: int) -> int:
-    """`limit`, if a page may have that many rows. Raises OptimizationValidationError."""
+    """Return `limit` if a page may have that many rows. Raises OptimizationValidationError."""
     return validate_whole("limit", limit, PAGE_LIMIT)
 
 
@@ -42,18 +42,18 @@ def write_cursor(*place: str | int) -> str:
 
 
 def read_cursor(cursor: str, kind: type[Place], parts: int) -> tuple[Place, ...]:
-    """What `write_cursor` was given: that many parts, all of one kind. Raises OptimizationValidationError."""
+    """Return what `write_cursor` was given: that many parts of one kind. Raises OptimizationValidationError."""
     try:
         place: Any = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (ValueError, binascii.Error, RecursionError):
         place = None
     if not isinstance(place, list) or len(place) != parts or not all(_fits(part, kind) for part in place):
-        raise OptimizationValidationError("cursor", "not one that a page of this list gave as next_cursor")
+        raise OptimizationValidationError("cursor", "not a next_cursor of this list")
     return tuple(place)
 
 
 def _fits(part: Any, kind: type[Place]) -> bool:
-    """Whether every database can be asked for it."""
+    """Whether `part` is of this kind, and every database can represent it."""
     if type(part) is not kind:
         return False
     if isinstance(part, str):

@@ -1,8 +1,8 @@
-"""Hot statements: compiled by SQLAlchemy once, then executed by the driver alone.
+"""Hot statements: compiled once by SQLAlchemy, then executed by the driver.
 
-Measured on SQLite: SQLAlchemy's execution costs 60 to 150 µs a statement, the driver's 5 to 20. Many rows go to SQLite
-in few statements, for its driver lets go of the interpreter at each of them: beside a thread that is busy in Python,
-a row of `executemany` waits 5 ms to have it back.
+Measured on SQLite, SQLAlchemy takes 60 to 150 µs to execute a statement, the driver 5 to 20. Rows are combined into few
+statements for SQLite, because its driver releases the interpreter lock for each one: beside a busy Python thread, each
+row of `executemany` waits 5 ms to get it back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import Engine, Executable, Table, bindparam, insert, select, upd
 from o9.store.core.column_types import to_json
 from o9.store.schema.optimizations import OPTIMIZATION
 
-# What decisions need; the large texts stay on disk.
+# The columns that decisions need, without the large texts.
 _WORKING = [
     OPTIMIZATION.c[name]
     for name in (
@@ -32,19 +32,19 @@ _WORKING = [
 ]  # fmt: skip
 WORKING_NAMES = tuple(column.name for column in _WORKING)
 ROWS_AT_ONCE = (256, 128, 64, 32, 16, 8, 4, 2)
-MANY_SINCE = (3, 33)  # SQLite's UPDATE … FROM, and 32,766 parameters in a statement
+MANY_SINCE = (3, 33)  # the SQLite release that has UPDATE … FROM and allows 32,766 parameters
 
 
 @dataclass(slots=True, eq=False)
 class Statement:
-    """SQL for the driver; `bind` makes its parameters of a row. `several`: SQL for several rows, by their number."""
+    """SQL for the driver. `bind` makes parameters from a row; `several` has SQL for several rows, by their number."""
 
     sql: str
     bind: Callable[[dict[str, Any]], Any]
     several: Sequence[tuple[int, str]] = ()
 
     def run(self, cursor: Any, rows: Sequence[dict[str, Any]]) -> None:
-        """For each row, in their order."""
+        """Execute the statement for all rows, in order."""
         if len(rows) == 1:
             cursor.execute(self.sql, self.bind(rows[0]))
             return
@@ -67,7 +67,7 @@ class Statements:
         working, mine = select(*_WORKING), OPTIMIZATION.c.optimization_id == bindparam("target")
         self.select_one = self._compile(working.where(mine))
         sqlite = engine.dialect.name == "sqlite"
-        # One text or one array, however many ids: one statement for groups of all sizes.
+        # A single parameter for any number of ids.
         some = "IN (SELECT value FROM json_each(?))" if sqlite else "= ANY(%s)"
         self.select_some = f"{self._compile(working).sql} WHERE optimization.optimization_id {some}"
         self.as_list: Callable[[list[str]], Any] = to_json if sqlite else list
@@ -86,13 +86,16 @@ class Statements:
         return self._insert(table, columns, f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}")
 
     def update(self, table: Table, columns: tuple[str, ...]) -> Statement:
-        """Sets `columns` of the row whose one key is in `target`, which is among them. No two rows of one target."""
+        """Return the statement that sets `columns` of the row whose key is `target`, which is among them.
+
+        No two rows may have the same target.
+        """
         key = (table.name, "update", columns)
         if key not in self._kept:
             (mine,) = table.primary_key
             changed = [name for name in columns if name != "target"]
             one = self._compile(update(table).where(mine == bindparam("target")), changed)
-            # SQLAlchemy sets in the order of the table.
+            # SQLAlchemy sets columns in the order of the table.
             ordered = [column.name for column in table.columns if column.name in changed]
             settings = ", ".join(f"{name} = v.column{number}" for number, name in enumerate(ordered, 1))
             row, target = ", ".join("?" * (len(ordered) + 1)), f"{table.name}.{mine.name} = v.column{len(ordered) + 1}"
@@ -102,7 +105,7 @@ class Statements:
         return self._kept[key]
 
     def compiled(self, statement: Executable) -> Statement:
-        """One that the caller made, and keeps."""
+        """Return a statement compiled; it is kept under the caller's object, which must be made once."""
         if statement not in self._others:
             self._others[statement] = self._compile(statement)
         return self._others[statement]
@@ -118,7 +121,7 @@ class Statements:
         return self._kept[key]
 
     def _for_many(self, one: Statement, before: str, row: str, after: str) -> Statement:
-        """With the SQL for many rows, where the database gains by it."""
+        """Add the SQL for several rows if the database benefits from it."""
         if self._dialect.name != "sqlite" or sqlite3.sqlite_version_info < MANY_SINCE:
             return one
         several = [(size, before + ", ".join([row] * size) + after) for size in ROWS_AT_ONCE]

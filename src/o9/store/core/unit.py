@@ -1,6 +1,6 @@
-"""The unit of work: one transaction's rows, read once, changed in memory, and written by a few statements at its end.
+"""The unit of work: rows of one transaction, read once, changed in memory, and written by a few statements at its end.
 
-A write is an `Operation`: its `apply` decides first and changes afterwards; one that raises has changed nothing.
+A write is an `Operation`. Its `apply` decides first and changes afterwards, so that one that raises changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from o9.store.schema.optimizations import CHANGE, OPTIMIZATION
 Row = dict[str, Any]
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-# Called before columns of an optimization change, which may add some; and before COMMIT, to write a unit's parts.
+# Called before an optimization's columns change, and may add changes; called before COMMIT, and writes a unit's parts.
 Hooks = tuple[Callable[["UnitOfWork", Row, Row], None], Callable[["UnitOfWork"], None]]
 
 
@@ -30,11 +30,11 @@ class Operation(Protocol[R_co]):
         return ()
 
     def apply(self, unit: UnitOfWork) -> R_co:
-        """Decide, then change through `unit`; raise before the first change or not at all."""
+        """Decide, then change through `unit`. Raise only before the first change."""
 
 
 class OnOptimization(Operation[R_co], Protocol[R_co]):
-    """A write that concerns one optimization."""
+    """A write to one optimization."""
 
     optimization_id: str
 
@@ -44,10 +44,10 @@ class OnOptimization(Operation[R_co], Protocol[R_co]):
 
 
 class UnitOfWork:
-    """One transaction's rows: read once, changed in memory, written by a few statements at the end."""
+    """One transaction. `now` is its time; `connection` runs statements of an operation's own."""
 
     def __init__(self, connection: Connection, cursor: Any, statements: Statements, hooks: Hooks) -> None:
-        """`connection` and `cursor` are of one database connection: the cursor is for the hot statements."""
+        """`cursor` is the driver's cursor of `connection`, for hot statements."""
         self._changing, self._finishing = hooks
         self.connection = connection
         self._cursor = cursor
@@ -59,14 +59,14 @@ class UnitOfWork:
         self._parts: dict[type, Any] = {}
 
     def read_ahead(self, optimization_ids: set[str]) -> None:
-        """Read the rows that will be asked for, in one statement."""
+        """Read the rows that operations will ask for, in one statement."""
         self._cursor.execute(self._statements.select_some, (self._statements.as_list(sorted(optimization_ids)),))
         self._rows = dict.fromkeys(optimization_ids)
         for found in self._cursor.fetchall():
             self._rows[found[0]] = dict(zip(WORKING_NAMES, found, strict=False))
 
     def row(self, optimization_id: str) -> Row | None:
-        """The optimization's working columns as they will be after this unit's changes; None if there is none."""
+        """Return an optimization's working columns, with this unit's changes so far; None if there is none."""
         if optimization_id not in self._rows:
             self._statements.select_one.run(self._cursor, [{"target": optimization_id}])
             found = self._cursor.fetchone()
@@ -74,23 +74,21 @@ class UnitOfWork:
         return self._rows[optimization_id]
 
     def existing(self, optimization_id: str) -> Row:
-        """The same; raises OptimizationNotFoundError if there is none."""
+        """Return the same as `row`. Raises OptimizationNotFoundError."""
         row = self.row(optimization_id)
         if row is None:
-            raise OptimizationNotFoundError(
-                f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are"
-            )
+            raise OptimizationNotFoundError(f"there is no optimization {optimization_id!r}; `o9 list` lists them")
         return row
 
     def part(self, kind: type[T]) -> T:
-        """What an area keeps of this unit until its end: made when it is first asked for."""
+        """Return this unit's instance of `kind`, in which an area collects what it writes at the end."""
         if kind not in self._parts:
             self._parts[kind] = kind()
         found: T = self._parts[kind]
         return found
 
     def update(self, row: Row, **changes: Any) -> None:
-        """Change columns of the optimization that `row` stands for; its version moves by one for each unit."""
+        """Change columns of an optimization. Its version rises by one in each unit that changes it."""
         target = row["optimization_id"]
         self._changing(self, row, changes)
         changed = self._changed.get(target)
@@ -106,17 +104,17 @@ class UnitOfWork:
         self._inserts.setdefault((table.name, ignore_known), (table, []))[1].append(row)
 
     def create(self, row: Row) -> None:
-        """A new optimization, which what follows in the unit may change."""
+        """Insert an optimization, which later operations of the unit may change."""
         self.insert(OPTIMIZATION, row)
         self._rows[row["optimization_id"]] = {name: row[name] for name in WORKING_NAMES}
 
     def forget(self, optimization_id: str) -> None:
-        """It was deleted: for what follows in the unit there is no such optimization."""
+        """Treat an optimization as deleted for the rest of the unit."""
         self._rows[optimization_id] = None
         self._changed.pop(optimization_id, None)
 
     def run(self, statement: Executable, parameters: Row) -> Any:
-        """Run a statement of one's own, made once for all units, at the driver's speed. Answers with its cursor."""
+        """Run a statement that is built once for all units, at the driver's speed. Returns the cursor."""
         self._statements.compiled(statement).run(self._cursor, [parameters])
         return self._cursor
 
@@ -124,12 +122,12 @@ class UnitOfWork:
         self.insert(CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
 
     def finish(self) -> None:
-        """Write all that is left to write, before COMMIT."""
+        """Write all that is pending, before COMMIT."""
         self.flush()
         self._finishing(self)
 
     def flush(self) -> None:
-        """Write what is pending; needed before a statement of one's own reads the tables."""
+        """Write pending rows; needed before an operation's own statement reads the tables."""
         self._write_inserts()
         by_columns: dict[tuple[str, ...], list[Row]] = {}
         for changes in self._changed.values():
@@ -139,15 +137,15 @@ class UnitOfWork:
             self._statements.update(OPTIMIZATION, columns).run(self._cursor, rows)
 
     def upsert_counts(self, table: Table, rows: list[Row]) -> None:
-        """Insert rows that have a `count`, or add their count to the row of the same key."""
+        """Insert rows, or add their `count` to the rows of the same key."""
         self._statements.upsert_counts(table, tuple(rows[0])).run(self._cursor, rows)
 
     def upsert(self, table: Table, rows: list[Row]) -> None:
-        """Insert rows at once, or put them in the place of those of the same key."""
+        """Insert rows, or update the rows of the same key, at once."""
         self._statements.upsert(table, tuple(rows[0])).run(self._cursor, rows)
 
     def update_all(self, table: Table, rows: list[Row]) -> None:
-        """Change columns of the rows whose one key is in `target`, each once."""
+        """Change columns of the rows whose key is `target`; no two rows may have the same one."""
         self._statements.update(table, tuple(rows[0])).run(self._cursor, rows)
 
     def _write_inserts(self) -> None:

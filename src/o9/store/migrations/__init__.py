@@ -1,4 +1,4 @@
-"""The schema's revisions. A new store is made from the tables; one at an earlier revision is upgraded by Alembic."""
+"""The schema's revisions. A new store is created from the tables; Alembic upgrades one at an earlier revision."""
 
 VERSION_TABLE = "o9_schema"
 REVISIONS = ("0001",)  # oldest first

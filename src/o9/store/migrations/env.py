@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection was configured by `run.run_migrations`, which also owns the transaction."""
+"""Alembic's entry point. `run.run_migrations` configures the connection and owns the transaction."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Bring an existing store to the newest revision, or make the tables of a new one."""
+"""Upgrading a store to the newest revision, and creating the tables of a new one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), pr
 
 
 def create_tables(connection: Connection) -> None:
-    """Make a new store; the caller, whose transaction it is, commits or rolls back the whole."""
+    """Create a new store in the caller's transaction."""
     apply_conditions(connection.dialect.name)
     metadata.create_all(connection, checkfirst=False)
     _VERSION.create(connection, checkfirst=False)
@@ -23,8 +23,8 @@ def create_tables(connection: Connection) -> None:
 
 
 def run_migrations(connection: Connection) -> None:
-    """Run what leads from the store's revision to the newest one; the caller commits or rolls back the whole."""
-    from alembic.config import Config  # Alembic's import costs 0.2 s, and is paid only by who upgrades
+    """Run the migrations from the store's revision to the newest one, in the caller's transaction."""
+    from alembic.config import Config  # here, because importing Alembic takes 0.2 s
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 

@@ -1,6 +1,6 @@
-"""What an attempt writes while it works: a step whole, in one transaction, or an amendment of the state.
+"""What an attempt writes while it runs: a whole step in one transaction, or changes of the state.
 
-Both check the fence, and both answer with the present intent, so that control costs no query of its own.
+Each operation checks the fence, and its answer has the present intent, so that control needs no query of its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from o9.model.trial import Output, Trial
 from o9.model.validation import validate_changes
 from o9.store.core.column_types import JSON_FIELDS, REAL_FIELDS, free_text, pack_returns, real, to_json, trial_to_row
 from o9.store.core.unit import OnOptimization, Row, UnitOfWork
-from o9.store.optimizations.outputs import keep_output
-from o9.store.optimizations.provenance import keep_baseline, keep_calendar
+from o9.store.optimizations.outputs import write_output
+from o9.store.optimizations.provenance import write_baseline, write_calendar
 from o9.store.schema.optimizations import CHECKPOINT, METRIC, RETURNS, TRIAL
 from o9.store.statistics.families import INHERITED, join_family, origin_of, recognize_repeats
 
-# A status is not among them: that has its own door.
+# Without `status`, which only `transitions.move` writes.
 AMENDABLE = frozenset({
     "progress", "current_step", "total_steps", "completed_steps", "current_performance", "performance_improvement",
     "parameters", "optimized_parameters", "results", "metrics", "issues", "warnings", "cpu_usage", "memory_usage",
@@ -31,7 +31,7 @@ AMENDABLE = frozenset({
 })  # fmt: skip
 
 
-# Figures of a step, and the columns that they go to.
+# Figures of a step, and their columns.
 _FIGURES = {
     "performance": "current_performance", "improvement": "performance_improvement",
     "cpu_usage": "cpu_usage", "memory_usage": "memory_usage",
@@ -40,7 +40,7 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """The answer to an attempt's write: it is durable; `intent` is what people want now."""
+    """The answer to an attempt's write, which is durable, with the optimization's present intent."""
 
     intent: Intent
     completed_steps: int
@@ -48,12 +48,14 @@ class Acknowledged:
 
 @dataclass(frozen=True)
 class CommitStep(OnOptimization[Acknowledged]):
-    """All of one step: trials, metrics, progress, the best so far and the next checkpoint.
+    """Write one step: trials, metrics, progress, the best so far and the next checkpoint.
 
-    `performance`, `improvement` and `optimized_parameters` are None while nothing succeeded yet. `cpu_usage` (percent
-    of one core) and `memory_usage` (MiB) are None where they were not measured: the state keeps its values.
-    `output` is what the strategy printed outside of its trials; `retry_of` names the origin of a retry, else "".
-    A step that the same attempt commits again, because the answer was lost, is acknowledged and written once.
+    If the attempt commits a step again because the answer was lost, it is acknowledged and not written twice.
+
+    performance, improvement, optimized_parameters: of the best so far; None if no trial has succeeded.
+    cpu_usage (percent of one core), memory_usage (MiB): None if not measured, which keeps the state's values.
+    output: what the strategy printed outside its trials.
+    retry_of: the origin of a retry, else "".
     """
 
     optimization_id: str
@@ -72,15 +74,15 @@ class CommitStep(OnOptimization[Acknowledged]):
     retry_of: str = ""
 
     def apply(self, unit: UnitOfWork) -> Acknowledged:
-        row = held(unit, self.optimization_id, self.fence)
+        row = require_held(unit, self.optimization_id, self.fence)
         if self.step == row["completed_steps"] - 1 and self._is_written(unit):
             return Acknowledged(Intent(row["intent"]), row["completed_steps"])
         if self.step != row["completed_steps"]:
             raise OptimizationStateError(
-                f"optimization {self.optimization_id!r}: step {self.step} cannot be committed, "
-                f"{row['completed_steps']} is the next one"
+                f"optimization {self.optimization_id!r}: step {self.step} cannot be committed; "
+                f"the next one is {row['completed_steps']}"
             )
-        # Encoding may raise; nothing is handed to the unit before all of it succeeded.
+        # Encoding may raise, so all of it comes before the unit's first change.
         trials = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in self.trials]
         checkpoint = to_json(dict(self.checkpoint))
         changes: Row = {"completed_steps": self.step + 1, "current_step": free_text(self.current_step)}
@@ -100,7 +102,7 @@ class CommitStep(OnOptimization[Acknowledged]):
         recognize_repeats(unit, self.retry_of, trials)
         join_family(unit, row, trials)
         _write_trials(unit, self.optimization_id, self.trials, trials)
-        keep_output(unit, self.optimization_id, self.step, self.trials, self.output)
+        write_output(unit, self.optimization_id, self.step, self.trials, self.output)
         key = {"optimization_id": self.optimization_id, "step": self.step}
         for name, value in metrics.items():
             unit.insert(METRIC, {**key, "name": name, "value": real(value), "at": unit.now})
@@ -110,14 +112,14 @@ class CommitStep(OnOptimization[Acknowledged]):
         return Acknowledged(Intent(row["intent"]), row["completed_steps"])
 
     def _is_written(self, unit: UnitOfWork) -> bool:
-        """Whether this step was committed before, and only the answer was lost."""
+        """Whether this very step is already committed, and only the answer was lost."""
         unit.flush()
         mine = (CHECKPOINT.c.optimization_id == self.optimization_id) & (CHECKPOINT.c.step == self.step)
         found = unit.connection.execute(select(CHECKPOINT.c.data).where(mine)).scalar()
         columns = [TRIAL.c[name] for name in ("number", "state", "parameters", "value")]
         kept = select(*columns).where(TRIAL.c.optimization_id == self.optimization_id, TRIAL.c.step == self.step)
         origin = origin_of(unit, self.optimization_id)
-        if origin is None or self.step < origin[1]:  # behind it, inherited ones are those that the retry repeats
+        if origin is None or self.step < origin[1]:  # later ones marked as inherited are the retry's own repeats
             kept = kept.where(TRIAL.c.attempt != INHERITED)
         sent = [trial_to_row(self.optimization_id, 0, trial) for trial in self.trials]
         written = {tuple(row) for row in unit.connection.execute(kept)}
@@ -128,9 +130,10 @@ class CommitStep(OnOptimization[Acknowledged]):
 
 @dataclass(frozen=True)
 class Amend(OnOptimization[Acknowledged]):
-    """Change fields of the state outside a step; never the status. `fence` None: not an attempt, but its owner.
+    """Change fields of the state outside a step, but never the status.
 
-    `ending`: an attempt's final changes, accepted also when its end has just come from outside.
+    fence: that of the attempt; None if the change does not come from an attempt.
+    ending: these are the attempt's final changes, accepted even if it was ended from outside.
     """
 
     optimization_id: str
@@ -142,9 +145,9 @@ class Amend(OnOptimization[Acknowledged]):
         if self.fence is None:
             row = unit.existing(self.optimization_id)
         else:
-            row = held(unit, self.optimization_id, self.fence, ending=self.ending)
+            row = require_held(unit, self.optimization_id, self.fence, ending=self.ending)
         if unknown := self.changes.keys() - AMENDABLE:
-            raise OptimizationStateError(f"{sorted(unknown)[0]} cannot be amended; a status has its own operations")
+            raise OptimizationStateError(f"{min(unknown)} cannot be amended; pause, resume and cancel change a status")
         validate_changes(self.changes)
         values = dict(self.changes)
         for name in values:
@@ -158,10 +161,10 @@ class Amend(OnOptimization[Acknowledged]):
 
 
 @dataclass(frozen=True)
-class CutOff(OnOptimization[None]):
-    """The trials of a step that was cut off for good: the ledger holds every trial ever begun.
+class RecordCutOff(OnOptimization[None]):
+    """Record the trials of a step that was cut off, so that the ledger has every trial ever begun.
 
-    `performance`, `improvement` and `optimized_parameters` are given where one of them had finished, and is the best.
+    `performance`, `improvement` and `optimized_parameters` are given if one of these trials finished as the best.
     """
 
     optimization_id: str
@@ -172,12 +175,12 @@ class CutOff(OnOptimization[None]):
     optimized_parameters: Mapping[str, Any] | None = None
 
     def apply(self, unit: UnitOfWork) -> None:
-        row = held(unit, self.optimization_id, self.fence, ending=True)
+        row = require_held(unit, self.optimization_id, self.fence, ending=True)
         unit.flush()
         numbers = [trial.number for trial in self.trials]
         mine = TRIAL.c.optimization_id == self.optimization_id
         written = unit.connection.execute(select(TRIAL.c.number).where(mine, TRIAL.c.number.in_(numbers)))
-        known = set(written.scalars())  # written before, where the answer was lost on its way
+        known = set(written.scalars())  # by an earlier commit whose answer was lost
         trials = [trial for trial in self.trials if trial.number not in known]
         added = [trial_to_row(self.optimization_id, row["attempt"], trial) for trial in trials]
         origin = origin_of(unit, self.optimization_id)
@@ -185,7 +188,7 @@ class CutOff(OnOptimization[None]):
         join_family(unit, row, added)
         _write_trials(unit, self.optimization_id, trials, added)
         if trials:
-            keep_output(unit, self.optimization_id, trials[0].step, trials)
+            write_output(unit, self.optimization_id, trials[0].step, trials)
         if self.performance is not None and self.optimized_parameters is not None:
             unit.update(
                 row,
@@ -206,15 +209,18 @@ def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial
                 "periods_per_year": trial.periods_per_year,
                 "data": pack_returns(trial.returns),
                 "hold_out": None if trial.hold_out_returns is None else pack_returns(trial.hold_out_returns),
-                "calendar": keep_calendar(unit, optimization_id, trial.dates),
-                "hold_out_calendar": keep_calendar(unit, optimization_id, trial.hold_out_dates),
+                "calendar": write_calendar(unit, optimization_id, trial.dates),
+                "hold_out_calendar": write_calendar(unit, optimization_id, trial.hold_out_dates),
             }
             unit.insert(RETURNS, returns)
-    keep_baseline(unit, optimization_id, trials)
+    write_baseline(unit, optimization_id, trials)
 
 
-def held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
-    """The row, if the attempt with this fence still holds it and it is active, or with `ending` has just ended."""
+def require_held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
+    """Return the row if it is active, or with `ending` has ended, and still has this fence.
+
+    Raises StaleAttemptError.
+    """
     row = unit.existing(optimization_id)
     status = OptimizationStatus(row["status"])
     if row["fence"] != fence or not (status in ACTIVE or (ending and status in INTENDED_END.values())):

@@ -1,8 +1,8 @@
 """Health reports over time.
 
-Contract. A report with the same content as the newest one adds no row: it updates that row's time and checks. An
-optimization is due for a check from its end, and from each change after it, until a report of its present state is
-kept. Reads cost the same at any size, but for `health_under_way`, which looks at all that run or rest.
+Contract. A report with the same content as the newest one adds no row but updates that row's time and checks. An ended
+optimization is due for a check until a report of its present state is recorded. Reads cost the same at any size, except
+`health_under_way`, which reads all that are running, paused or suspended.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.optimizations.placebos import is_placebo
 from o9.store.schema.optimizations import OPTIMIZATION, REPORT
 
-VERDICT_CHECK = "validity.verdict"  # the check whose evidence holds the verdict, as `o9.health.grades` writes it
-_RUNS = OptimizationStatus.RUNNING.value
-_UNDER_WAY = (_RUNS, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)
+VERDICT_CHECK = "validity.verdict"  # the check whose evidence is the verdict, written by `o9.health.grades`
+_RUNNING = OptimizationStatus.RUNNING.value
+_UNDER_WAY = (_RUNNING, OptimizationStatus.PAUSED.value, OptimizationStatus.SUSPENDED.value)
 _NEWEST_FIRST = (REPORT.c.last_at.desc(), REPORT.c.optimization_id.desc())
-# A partial index is used only by a statement that has its condition word for word.
+# A partial index is used only by a statement that repeats its condition verbatim.
 _IS_LATEST = REPORT.c.is_latest == literal_column("1")
 _IS_DUE = OPTIMIZATION.c.health_due == literal_column("1")
 
 
 @dataclass(frozen=True)
-class KeepReport(Operation[None]):
-    """Keep `report` and the `checks` behind it. `of` is the state that was checked, `judged_by` says by which measure.
+class RecordHealthReport(Operation[None]):
+    """Record `report` and the `checks` behind it.
 
-    Raises OptimizationError where there is no such optimization any more.
+    of: the state that was checked.
+    judged_by: a digest of the thresholds and rules that were applied.
+
+    Raises OptimizationNotFoundError.
     """
 
     report: OptimizationHealthReport
@@ -70,14 +73,14 @@ class KeepReport(Operation[None]):
             new = values | {"optimization_id": name, "first_at": at, "times": 1, "is_latest": 1, "report": content}
             unit.connection.execute(insert(REPORT).values(**new))
         if OptimizationStatus(row["status"]) in ENDED:
-            # Not through the unit: a report changes nothing of its optimization.
+            # Not through the unit, which would raise the optimization's version and mark it as changed.
             due = int(row["updated_at"] != as_of)
             where = OPTIMIZATION.c.optimization_id == name
             unit.connection.execute(update(OPTIMIZATION).where(where).values(health_due=due))
 
 
 def health_report(connection: Connection, optimization_id: str) -> Row | None:
-    """The newest of one, with its checks; None where there is none yet."""
+    """Return the newest report of an optimization with its checks; None if there is none."""
     found = health_history(connection, optimization_id, limit=1)
     return found[0] if found else None
 
@@ -85,9 +88,9 @@ def health_report(connection: Connection, optimization_id: str) -> Row | None:
 def health_history(
     connection: Connection, optimization_id: str, limit: int = 100, before: int | None = None
 ) -> list[Row]:
-    """The reports of one, newest first: the table's columns and `verdict`; `report` and `checks` as JSON has them.
+    """Return the reports of an optimization, newest first: the table's columns, decoded, and `verdict`.
 
-    before: only what comes behind the report with this id.
+    before: the id of the last report of the page before.
     """
     mine = REPORT.c.optimization_id == optimization_id
     statement = select(REPORT).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
@@ -95,7 +98,10 @@ def health_history(
 
 
 def health_reports(connection: Connection, limit: int = 100, before: tuple[str, str] | None = None) -> list[Row]:
-    """The newest of each, newest first. `before`: only what comes behind this (`last_at`, `optimization_id`)."""
+    """Return the newest report of each optimization, newest first.
+
+    before: `last_at` and `optimization_id` of the last report of the page before.
+    """
     statement = select(REPORT).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
     if before is not None:
         statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
@@ -103,15 +109,15 @@ def health_reports(connection: Connection, limit: int = 100, before: tuple[str, 
 
 
 def health_reports_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
-    """New reports behind the id `after`, of all optimizations, in that order, with the checks."""
+    """Return the reports of all optimizations after the id `after`, by id."""
     wanted = select(REPORT).where(REPORT.c.id > after).order_by(REPORT.c.id).limit(page_size(limit))
     return _rows(connection, wanted)
 
 
 def health_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> dict[str, Row]:
-    """Of those that have a report: `verdict` in the newest (JSON; None where it has none), and the `status` judged.
+    """Return, by id, the `verdict` in the newest report (None if it has none) and the `status` that was judged.
 
-    One query for each PAGE_LIMIT ids.
+    Optimizations without a report are left out. It takes one query for each PAGE_LIMIT ids.
     """
     found: dict[str, Row] = {}
     columns = (REPORT.c.optimization_id, REPORT.c.status, REPORT.c.checks)
@@ -124,18 +130,18 @@ def health_verdicts(connection: Connection, optimization_ids: Sequence[str]) -> 
 
 
 def verdict_in(checks: Sequence[Mapping[str, Any]]) -> Any:
-    """The verdict among the checks of a report, as JSON; None where it has none."""
+    """Return the verdict among the checks of a report; None if there is none."""
     return next((check["evidence"].get("verdict") for check in checks if check["name"] == VERDICT_CHECK), None)
 
 
 def last_health_report(connection: Connection, before: str = "9999") -> int:
-    """The number of the last one before that moment; 0 where there is none."""
+    """Return the id of the last report before the ISO moment `before`; 0 if there is none."""
     statement = select(REPORT.c.id).where(REPORT.c.last_at < before).order_by(REPORT.c.id.desc()).limit(1)
     return int(connection.execute(statement).scalar() or 0)
 
 
 def health_due(connection: Connection, limit: int = 100) -> list[str]:
-    """Those that are due for a check, by their ends."""
+    """Return the ended optimizations that are due for a check, in the order in which they ended."""
     order = (OPTIMIZATION.c.completed_at, OPTIMIZATION.c.optimization_id)
     found = (
         select(OPTIMIZATION.c.optimization_id).where(_IS_DUE, ~is_placebo()).order_by(*order).limit(page_size(limit))
@@ -144,11 +150,14 @@ def health_due(connection: Connection, limit: int = 100) -> list[str]:
 
 
 def health_under_way(connection: Connection, limit: int = 100) -> list[str]:
-    """Those that run, and those that rest and have changed since they were checked: the oldest report comes first."""
+    """Return those that are running, or are paused or suspended and have changed since their last report.
+
+    Those without a report come first, then those with the oldest one.
+    """
     mine = REPORT.c.optimization_id == OPTIMIZATION.c.optimization_id
     newest = select(func.max(REPORT.c.id)).where(mine).correlate(OPTIMIZATION).scalar_subquery()
     joined = OPTIMIZATION.outerjoin(REPORT, REPORT.c.id == newest)
-    changed = or_(OPTIMIZATION.c.status == _RUNS, REPORT.c.id.is_(None), REPORT.c.as_of != OPTIMIZATION.c.updated_at)
+    changed = or_(OPTIMIZATION.c.status == _RUNNING, REPORT.c.id.is_(None), REPORT.c.as_of != OPTIMIZATION.c.updated_at)
     found = (
         select(OPTIMIZATION.c.optimization_id)
         .select_from(joined)
@@ -160,7 +169,7 @@ def health_under_way(connection: Connection, limit: int = 100) -> list[str]:
 
 
 def _rows(connection: Connection, statement: Select[Any]) -> list[Row]:
-    """`report` as OptimizationHealthReport.from_dict takes it, with the newest moment at which it held."""
+    """Return the rows with their JSON decoded; `report` is what OptimizationHealthReport.from_dict takes."""
     found = rows(connection, statement)
     for row in found:
         row["report"] = json.loads(row["report"]) | {"timestamp": row["last_at"]}

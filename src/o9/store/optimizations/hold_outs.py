@@ -1,10 +1,10 @@
-"""Held-out data: what the best of an optimization earned on them, and how often such data were looked at.
+"""Held-out data: the returns of an optimization's best trial on them, and how often such data were looked at.
 
-Contract. A look is a series of returns on held-out data that was not seen before. It is counted before it is shown,
-over all optimizations of the same objective on the same data, whatever family their trials name, and pruning keeps it.
-Looks count together where their periods overlap, or one's dates or data fingerprint are unknown. The same series again
-(a retry, another report, a search with the same best) is no new look. Looks of a strategy without an objective count by
-the family, without one by the optimization.
+Contract. A look is a new series of returns on held-out data. It is counted before it is shown, over all optimizations
+of the same objective on the same data, whatever their families, and pruning keeps it. Looks are counted together if
+their periods overlap, or if the dates or the data fingerprint of either is unknown. The same series again (from a
+retry, another report, or a search with the same best) is no new look. Looks of a strategy without an objective are
+counted by family, and without a family by optimization.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from o9.store.core.column_types import pack_returns, unpack_returns
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
-from o9.store.optimizations.commit_step import held
-from o9.store.optimizations.provenance import keep_calendar
+from o9.store.optimizations.commit_step import require_held
+from o9.store.optimizations.provenance import write_calendar
 from o9.store.schema.optimizations import BASELINE, CALENDAR, OPTIMIZATION, PROVENANCE, RETURNS, TRIAL
 from o9.store.schema.statistics import LOOK
 
@@ -28,9 +28,11 @@ REAL_BYTES = 8  # of one date in a calendar
 
 
 @dataclass(frozen=True)
-class KeepHoldOut(OnOptimization[None]):
-    """By the attempt that holds the optimization: `returns` of trial `number`, its baseline's if it has one, and the
-    dates of both. It is a look."""
+class RecordHoldOut(OnOptimization[None]):
+    """Record the held-out `returns` of trial `number`, those of the baseline if there is one, and the dates of both.
+
+    This counts as a look. Raises StaleAttemptError if another attempt holds the optimization.
+    """
 
     optimization_id: str
     fence: int
@@ -40,10 +42,10 @@ class KeepHoldOut(OnOptimization[None]):
     dates: Sequence[float] | None = None
 
     def apply(self, unit: UnitOfWork) -> None:
-        held(unit, self.optimization_id, self.fence)
+        require_held(unit, self.optimization_id, self.fence)
         kept = {
             "hold_out": pack_returns(self.returns),
-            "hold_out_calendar": keep_calendar(unit, self.optimization_id, self.dates),
+            "hold_out_calendar": write_calendar(unit, self.optimization_id, self.dates),
         }
         unit.flush()
         mine = RETURNS.c.optimization_id == self.optimization_id, RETURNS.c.number == self.number
@@ -57,7 +59,7 @@ class KeepHoldOut(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class CountLook(Operation["Look | None"]):
-    """Trial `number` is judged by its hold-out, which came with it."""
+    """Count the look at the held-out returns that trial `number` brought along."""
 
     optimization_id: str
     number: int
@@ -71,14 +73,14 @@ class CountLook(Operation["Look | None"]):
 
 @dataclass(frozen=True)
 class Look:
-    """`at`: when the series was first seen. `count`: all looks at these data in such periods, with this one."""
+    """When a series was first seen, and the number of looks that are counted together with it, including it."""
 
     at: str
     count: int
 
 
 def look(connection: Connection, optimization_id: str, number: int) -> Look | None:
-    """The look at the hold-out of this trial; None where it has none, or was not looked at yet."""
+    """Return the look at the held-out returns of this trial; None if it has none, or nobody has looked yet."""
     seen = _seen(connection, optimization_id, number)
     if seen is None:
         return None
@@ -96,12 +98,12 @@ def look(connection: Connection, optimization_id: str, number: int) -> Look | No
 
 @dataclass(frozen=True)
 class _Seen:
-    """The objective, the fingerprint of its data ("": unknown), a digest of the returns, their first and last date."""
+    """What identifies a series of held-out returns."""
 
     objective: str
-    data: str
+    data: str  # fingerprint of the objective's data; "" if unknown
     digest: str
-    period: tuple[float, float] | None
+    period: tuple[float, float] | None  # first and last date
 
 
 def _count_look(unit: UnitOfWork, optimization_id: str, number: int) -> None:
@@ -124,7 +126,8 @@ def _seen(connection: Connection, optimization_id: str, number: int) -> _Seen | 
     objective = metadata.get("objective")
     if not isinstance(objective, str):
         return _Seen(row.family or f"optimization {optimization_id}", "", digest, _period(row))
-    name, _, given = (row.family or "").rpartition("@")  # the evaluation's own fingerprint, unless the family was named
+    # A family that the user did not name is the objective and the evaluation's own data fingerprint.
+    name, _, given = (row.family or "").rpartition("@")
     data = given if name == objective and "family" not in metadata else row.data or ""
     return _Seen(objective, data, digest, _period(row))
 

@@ -1,6 +1,6 @@
-"""Intents: recorded, and carried out at once where the optimization is at rest, else with its next commit.
+"""Recording intents. An intent takes effect at once if no attempt is running, else with the attempt's next commit.
 
-O9's own intents take the same way: `Suspend` stops what runs, `GoOn` queues it again, and `Requeue` ends an attempt.
+O9's own intents work the same way: `Suspend` stops an attempt, `EndSuspension` queues the optimization again.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from o9.store.optimizations.transitions import Cause, Transition, append_issue, 
 from o9.store.queue.order import queue_key
 from o9.store.schema.optimizations import INTENT, OPTIMIZATION
 
-HANDED_OVER = "prefect:"  # before the id of the flow run that holds a claim, and has not begun
+HANDED_OVER = "prefect:"  # prefix of a lease's holder: a flow run that has not begun, by its id
 
 
 @dataclass(frozen=True)
 class SetIntent(OnOptimization[OptimizationStatus]):
-    """Record an intent. What is at rest is moved at once; a running attempt gets it with its next commit.
+    """Record an intent, and carry it out at once if no attempt is running.
 
-    The present intent again changes nothing, and neither does asking again for the end that came.
+    Repeating the present intent changes nothing, nor does asking for an end that has already come.
     """
 
     optimization_id: str
@@ -45,7 +45,7 @@ class SetIntent(OnOptimization[OptimizationStatus]):
     by: str
 
     def apply(self, unit: UnitOfWork) -> OptimizationStatus:
-        """The status afterwards. Raises OptimizationStateError once it has ended otherwise, or is about to."""
+        """Return the status afterwards. Raises OptimizationStateError if it ended, or is to end, in another way."""
         row = unit.existing(self.optimization_id)
         status, held = OptimizationStatus(row["status"]), Intent(row["intent"])
         decision = decide_intent(status, held, self.intent)
@@ -69,7 +69,8 @@ class SetIntent(OnOptimization[OptimizationStatus]):
 
 @dataclass(frozen=True)
 class Suspend(OnOptimization[bool]):
-    """O9 takes off what runs on `node`: its attempt is cut off, and it rests until `GoOn`. `issues` says `why`."""
+    """Suspend an optimization that runs on `node` until `EndSuspension`: its attempt is cut off, and `issues` gets
+    `why`."""
 
     optimization_id: str
     reason: SuspendedFor
@@ -77,7 +78,7 @@ class Suspend(OnOptimization[bool]):
     node: str
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it did: not where it no longer runs there, or has another intent."""
+        """Return False, and do nothing, if it no longer runs on `node` or has another intent."""
         row = unit.existing(self.optimization_id)
         runs = OptimizationStatus(row["status"]) in ACTIVE and row["lease_node"] == self.node
         if not runs or row["intent"] != Intent.RUN.value:
@@ -88,8 +89,8 @@ class Suspend(OnOptimization[bool]):
 
 
 @dataclass(frozen=True)
-class GoOn(OnOptimization[bool]):
-    """What O9 suspended is queued again: its `reason` is over; or it comes to the end that was asked for meanwhile."""
+class EndSuspension(OnOptimization[bool]):
+    """Queue an optimization that O9 suspended, since `reason` no longer holds; or end it if that was requested."""
 
     optimization_id: str
     reason: SuspendedFor | None
@@ -97,7 +98,7 @@ class GoOn(OnOptimization[bool]):
     node: str
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it was: not where it is no longer suspended, or is to stay paused or held."""
+        """Return False, and do nothing, if it is no longer suspended or was paused or held meanwhile."""
         row = unit.existing(self.optimization_id)
         wanted = Intent(row["intent"])
         if row["status"] != OptimizationStatus.SUSPENDED.value or wanted in (Intent.PAUSE, Intent.HOLD):
@@ -111,9 +112,9 @@ class GoOn(OnOptimization[bool]):
 
 @dataclass(frozen=True)
 class Requeue(OnOptimization[None]):
-    """An attempt ends unfinished: its optimization is queued again, or comes to the end that was asked for meanwhile.
+    """End an attempt that is unfinished, and queue the optimization again; or carry out a pending pause or end.
 
-    Else an optimization that waits and is not to run would wait for ever.
+    If it were queued with such an intent, it would wait for ever.
     """
 
     optimization_id: str
@@ -123,7 +124,7 @@ class Requeue(OnOptimization[None]):
     prefect_run_id: str
 
     def apply(self, unit: UnitOfWork) -> None:
-        """Raises StaleAttemptError where another attempt holds it."""
+        """Raises StaleAttemptError if another attempt holds it."""
         row = unit.existing(self.optimization_id)
         wanted = Intent(row["intent"])
         to = (INTENDED_END | RESTS).get(wanted, OptimizationStatus.CREATED)
@@ -136,16 +137,16 @@ class Requeue(OnOptimization[None]):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An optimization, and who wants what of it."""
+class StateWithIntent:
+    """An optimization with its intent, and who set that."""
 
     state: OptimizationState
     intent: Intent
     by: str
 
 
-def suspended(connection: Connection) -> list[Asked]:
-    """All that are suspended, but for those that are to stay paused or held."""
+def suspended(connection: Connection) -> list[StateWithIntent]:
+    """Return all suspended optimizations except those with an intent to pause or hold."""
     columns = [OPTIMIZATION.c[name] for name in (*STATE_FIELDS, "intent", "intent_by")]
     stay = [Intent.PAUSE.value, Intent.HOLD.value]
     found = connection.execute(
@@ -153,11 +154,11 @@ def suspended(connection: Connection) -> list[Asked]:
             OPTIMIZATION.c.status == OptimizationStatus.SUSPENDED.value, OPTIMIZATION.c.intent.not_in(stay)
         )
     )
-    return [Asked(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
+    return [StateWithIntent(row_to_state(row), Intent(row["intent"]), row["intent_by"]) for row in found.mappings()]
 
 
 def _set_intent(unit: UnitOfWork, row: Row, intent: Intent, by: str) -> None:
-    """Keep the intent, its author and its time; the change feed carries it to the node that runs it."""
+    """Write the intent with its author and time, and announce it in the change feed to the node that runs it."""
     asked = {"intent": intent.value, "by": free_text(by), "at": unit.now}
     unit.update(row, intent=asked["intent"], intent_by=asked["by"], intent_at=asked["at"])
     unit.insert(INTENT, {"optimization_id": row["optimization_id"], **asked})

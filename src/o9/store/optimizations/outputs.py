@@ -1,7 +1,7 @@
-"""What users' code printed and logged, by trial; or by step, where it belongs to none of its trials.
+"""What users' code printed and logged, by trial, or by step if it belongs to no trial.
 
-Contract. Written in the transaction of its step. At most TOTAL_BYTES are kept of an optimization, the first ones; what
-is over is counted in `cut`, and never disturbs the step. What a retry took over from another ledger brings none along.
+Contract. Output is written in the transaction of its step. The first TOTAL_BYTES of an optimization are kept; bytes
+beyond that are counted in `cut`. A retry does not inherit output.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ TOTAL_BYTES = 16 << 20
 OF_NO_TRIAL = -1
 
 
-def keep_output(
+def write_output(
     unit: UnitOfWork, optimization_id: str, step: int, trials: Sequence[Trial], own: Output | None = None
 ) -> None:
-    """`own` is what was printed in the step and belongs to none of its trials."""
+    """Write the output of `trials`, and `own`, which was printed in the step outside its trials."""
     printed = [(OF_NO_TRIAL, own), *((trial.number, trial.output) for trial in trials)]
     if all(output is None for _, output in printed):
         return
@@ -45,9 +45,10 @@ def outputs(
     after: tuple[int, int] = (-1, -1),
     limit: int = 1000,
 ) -> list[Row]:
-    """What users' code printed, by step and number, those behind `after` (step, number); `number`: of that trial alone.
+    """Return output ordered by step and trial; `trial` is None for a text that belongs to no trial.
 
-    `trial` is None where the text belongs to no trial.
+    number: only output of this trial.
+    after: step and number of the last text of the page before.
     """
     columns = [OUTPUT.c[name] for name in ("step", "number", "text", "cut")]
     place = (OUTPUT.c.step, OUTPUT.c.number)

@@ -1,8 +1,8 @@
-"""Placebo runs: the same search as another's, on data whose edge was destroyed.
+"""Placebo runs: an optimization's search repeated on data whose edge was destroyed.
 
-Contract. Which run is whose is recorded in the transaction that creates it, so that none is run twice. What its best
-reached is kept when it has ended, and stays when the run is pruned, as long as its optimization is there. A run whose
-optimization is pruned stays a placebo run until it is pruned, too.
+Contract. A placebo run is linked to its optimization in the transaction that creates it, so that none is run twice. Its
+best value is recorded when it ends, and outlives the run itself if that is pruned first. If the optimization is pruned,
+the run stays a placebo run until it is pruned too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CreatePlacebo(Operation[tuple[OptimizationState, bool]]):
         return (*self.create.targets, self.origin_id)
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
-        """The state as recorded, and whether it is new."""
+        """Return the state as recorded, and whether it is new."""
         recorded, is_new = self.create.apply(unit)
         if is_new and (origin := unit.row(self.origin_id)) is not None:
             unit.update(unit.existing(recorded.optimization_id), deployment_id=origin["deployment_id"])
@@ -45,8 +45,8 @@ class CreatePlacebo(Operation[tuple[OptimizationState, bool]]):
 
 
 @dataclass(frozen=True)
-class KeepPlacebo(Operation[None]):
-    """What the best of the placebo run `run_id` has reached. Its optimization is to be judged anew."""
+class RecordPlaceboValue(Operation[None]):
+    """Record the best value of the placebo run `run_id`, and mark its optimization for a new health check."""
 
     run_id: str
     value: float
@@ -63,18 +63,15 @@ class KeepPlacebo(Operation[None]):
 
 @dataclass(frozen=True)
 class PlaceboRuns:
-    """By number: the runs' ids, and what each reached; None for one that has not ended, or without a best.
-
-    requests: how often more of them were asked for, as far as the runs are not pruned; 1 at least where there are any.
-    """
+    """The placebo runs of an optimization, by number."""
 
     run_ids: dict[int, str]
-    values: dict[int, float | None]
-    requests: int = 0
+    values: dict[int, float | None]  # None if the run has not ended, or has no best
+    requests: int = 0  # how many requests made them, without those whose runs are pruned; at least 1 if there are runs
 
     @property
     def finished(self) -> list[float]:
-        """What those that have ended reached, by number."""
+        """The known values, by number."""
         return [value for _, value in sorted(self.values.items()) if value is not None]
 
 
@@ -84,7 +81,7 @@ def placebos(connection: Connection, optimization_id: str) -> PlaceboRuns:
     rows = connection.execute(
         runs.where(PLACEBO.c.optimization_id == optimization_id, PLACEBO.c.run_id != optimization_id)
     ).all()
-    requests = len({row.created_at for row in rows if row.created_at is not None})  # those of one request share it
+    requests = len({row.created_at for row in rows if row.created_at is not None})  # one moment for each request
     return PlaceboRuns(
         {row.number: row.run_id for row in rows},
         {row.number: row.value for row in rows},
@@ -93,16 +90,16 @@ def placebos(connection: Connection, optimization_id: str) -> PlaceboRuns:
 
 
 def release_placebos(unit: UnitOfWork, optimization_id: str) -> None:
-    """Before an optimization is pruned: its runs stay placebo runs, without an origin, until they are pruned."""
+    """Detach the placebo runs of an optimization that is about to be pruned; they stay placebo runs."""
     unit.run(_RELEASE, {"target": optimization_id})
 
 
 def is_placebo() -> ColumnElement[bool]:
-    """Whether a row of `optimization` is a placebo run."""
+    """Return the condition that a row of `optimization` is a placebo run."""
     return select(literal_column("1")).where(PLACEBO.c.run_id == OPTIMIZATION.c.optimization_id).exists()
 
 
-# A row without an origin has its own run for its optimization, so that the id of the pruned one is free again.
+# A row without an origin refers to its own run as the optimization, so that the pruned one's id is free again.
 _RELEASE = (
     update(PLACEBO)
     .where(

@@ -1,9 +1,9 @@
-"""Whose attempt a flow run of Prefect's is; runs that O9 only watches; runs that wait in Prefect for their turn.
+"""Prefect flow runs: which attempt each one is, mirrored runs, and deployment runs that wait for their turn.
 
-Such a run is one of a deployment: Suspended, or created there for an optimization that waits. It holds no worker. Who
-claims its optimization hands the lease over to it (`HandOver`), and the run takes it up where it starts (`Begin`). If
-its worker cannot run it, the optimization is queued again (`RejectRun`); should the run never start, the lease runs
-out like any other.
+A run that waits is suspended in Prefect, or was created there for a waiting optimization; it occupies no worker. The
+node that claims the optimization hands the lease over to the run (`HandOver`), and the run takes it when it starts
+(`BeginRun`). If the worker cannot run it, the optimization is queued again (`RejectRun`). If the run never starts, the
+lease expires like any other.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from o9.model.states import ACTIVE, ENDED, FINAL_INTENTS, Intent, OptimizationSt
 from o9.store.core.unit import OnOptimization, Operation, UnitOfWork
 from o9.store.optimizations.intents import HANDED_OVER, SetIntent
 from o9.store.optimizations.transitions import Cause, Create, Transition, append_issue
-from o9.store.queue.claims import MIRRORED, Claim, Claimed, database_now, free
+from o9.store.queue.claims import MIRRORED, Claim, Claimed, database_now, free_leases
 from o9.store.queue.order import queue_key
 from o9.store.schema.optimizations import OPTIMIZATION, PREFECT_RUN
 
 ATTEMPT = "attempt"
-# A worker looks for work every 15 s and starts a process or a container for it; the slot waits that long.
-RESERVED_SECONDS = 300.0
+RESERVED_SECONDS = 300.0  # a worker polls every 15 s, and then starts a process or a container
 MAX_REJECTIONS = 10
 NO_ATTEMPT = 0
-PRUNED = ""  # the optimization of a run whose own is pruned; the run is still to be deleted in Prefect
+PRUNED = ""  # the optimization id of runs whose optimization was pruned, until they are deleted in Prefect
 
 
 @dataclass(frozen=True)
 class RegisterRun(Operation[None]):
-    """A flow run of Prefect's is an attempt at an optimization; a resumed run is one more attempt."""
+    """Record which attempt a Prefect flow run is. A resumed run is a new attempt."""
 
     run_id: str
     optimization_id: str
@@ -46,7 +45,7 @@ class RegisterRun(Operation[None]):
 
 @dataclass(frozen=True)
 class CloseRun(Operation[None]):
-    """Everything that Prefect reports of this run is recorded."""
+    """Record that all states of this run are recorded, so that it is no longer polled."""
 
     run_id: str
 
@@ -56,8 +55,8 @@ class CloseRun(Operation[None]):
 
 
 @dataclass(frozen=True)
-class ForgetRuns(Operation[None]):
-    """These runs of pruned optimizations are gone in Prefect, or were never ours to delete there."""
+class DeletePrunedRuns(Operation[None]):
+    """Delete the records of pruned optimizations' runs, once the runs are deleted in Prefect or are not ours to."""
 
     run_ids: tuple[str, ...]
 
@@ -69,10 +68,10 @@ class ForgetRuns(Operation[None]):
 
 @dataclass(frozen=True)
 class Adopt(Operation[Claimed]):
-    """Record a flow run that O9 does not run as an optimization, held by `node` from the start.
+    """Record a mirrored flow run as an optimization that `node` holds from the start.
 
-    Adopting the same run again gives the same answer, and takes the lease again where the run had rested. A mirrored
-    run never waits in the queue, takes no slot, and fails when its holder is lost.
+    Adopting a run again gives the same answer; it renews the lease of a run that was paused. A mirrored run never
+    waits in the queue, uses no slot, and fails if its holder is lost.
     """
 
     state: OptimizationState
@@ -89,7 +88,9 @@ class Adopt(Operation[Claimed]):
         row = unit.row(name)
         if row is not None:
             if row["strategy"] != MIRRORED:
-                raise OptimizationConflictError("optimization_id", f"{name!r} is no mirrored flow; choose another id")
+                raise OptimizationConflictError(
+                    "optimization_id", f"{name!r} is not a mirrored flow; choose another id"
+                )
             if row["lease_node"] is None and OptimizationStatus(row["status"]) not in ENDED:
                 unit.update(row, lease_node=self.node, lease_expires_at=database_now(unit) + self.lease_seconds)
             return Claimed(name, row["attempt"], row["fence"])
@@ -109,7 +110,7 @@ class Adopt(Operation[Claimed]):
 
 @dataclass(frozen=True)
 class CreateRefused(Operation[None]):
-    """Record what a flow run was to submit, and what was refused for the reason `why`, as a failure."""
+    """Record a refused submission of a flow run as a failed optimization; `why` is the reason."""
 
     state: OptimizationState
     why: str
@@ -131,8 +132,8 @@ class CreateRefused(Operation[None]):
 
 
 @dataclass(frozen=True)
-class LostRun(OnOptimization[bool]):
-    """The process of a flow run is gone, according to Prefect; nothing happens where it is no longer the attempt."""
+class RecordLostRun(OnOptimization[bool]):
+    """Free the lease of a flow run whose process is gone according to Prefect, if it is still the attempt."""
 
     run_id: str
     optimization_id: str
@@ -141,17 +142,17 @@ class LostRun(OnOptimization[bool]):
     evidence: str
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it was the attempt, and its lease is free now."""
+        """Return whether it was the attempt and held a lease."""
         row = unit.existing(self.optimization_id)
         if row["attempt"] != self.attempt or row["lease_node"] is None:
             return False
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
-        return bool(free(unit, mine, self.node, died=True, evidence=self.evidence))
+        return bool(free_leases(unit, mine, self.node, died=True, evidence=self.evidence))
 
 
 @dataclass(frozen=True)
 class SetSuspendedRun(OnOptimization[None]):
-    """The next attempt is this run of Prefect's, once it is resumed; None: it is a new run again."""
+    """Set the Prefect run that is resumed for the next attempt; None means a new run."""
 
     optimization_id: str
     run_id: str | None
@@ -162,7 +163,10 @@ class SetSuspendedRun(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class HandOver(OnOptimization[bool]):
-    """Give a claim to a run that waits in Prefect; it has `seconds` to take it up. is_new: it was created for that."""
+    """Hand a claim over to a run that waits in Prefect, which has `seconds` to take it.
+
+    is_new: the run was created for this attempt.
+    """
 
     optimization_id: str
     fence: int
@@ -171,7 +175,7 @@ class HandOver(OnOptimization[bool]):
     is_new: bool = False
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether the claim was still there to give."""
+        """Return whether the claim was still held."""
         row = unit.existing(self.optimization_id)
         if row["fence"] != self.fence or row["lease_node"] is None:
             return False
@@ -184,7 +188,7 @@ class HandOver(OnOptimization[bool]):
 
 @dataclass(frozen=True)
 class RenewHandOver(OnOptimization[None]):
-    """No worker has started the run yet: it keeps the claim that was handed over to it."""
+    """Renew the lease of a run that no worker has started yet."""
 
     optimization_id: str
     run_id: str
@@ -197,10 +201,12 @@ class RenewHandOver(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class RejectRun(OnOptimization[bool]):
-    """The run that was to be the next attempt cannot be: its optimization waits for another run, behind the others.
+    """Reject a run that cannot be the next attempt, and move its optimization to the end of the queue.
 
-    After MAX_REJECTIONS that count it is paused. `issues` says why, the first time and the last. fence: of the run's
-    own claim; None: it has not begun. counts: False where its worker is not at fault.
+    After MAX_REJECTIONS that count, the optimization is paused. `issues` gets `why` at the first and the last of them.
+
+    fence: that of the run's claim; None if the run has not begun.
+    counts: False if the worker is not at fault.
     """
 
     optimization_id: str
@@ -211,7 +217,7 @@ class RejectRun(OnOptimization[bool]):
     counts: bool = True
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it had the claim; a run that only waited is not waited for any more."""
+        """Return whether the run held the claim. If it did not, it only loses its place as the next attempt."""
         row = unit.existing(self.optimization_id)
         if row["suspended_run_id"] == self.run_id:
             unit.update(row, suspended_run_id=None)
@@ -227,12 +233,12 @@ class RejectRun(OnOptimization[bool]):
             append_issue(unit, self.optimization_id, f"paused: {self.why}" if last else self.why)
         RegisterRun(self.run_id, self.optimization_id, NO_ATTEMPT).apply(unit)  # so its states move nothing
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
-        free(unit, mine, self.node, died=False, evidence=self.why)
+        free_leases(unit, mine, self.node, died=False, evidence=self.why)
         return True
 
 
 class Admission(str, Enum):
-    """Why a run that has started may go on, or may not."""
+    """Whether a run that has started may continue, and why not."""
 
     TAKEN = "it is this run's turn"
     NO_ROOM = "all slots are taken"
@@ -243,12 +249,12 @@ class Admission(str, Enum):
 
 
 @dataclass(frozen=True)
-class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
-    """A flow run that Prefect started wants to be the next attempt: take up what was handed over to it, or claim.
+class BeginRun(OnOptimization[tuple[Admission, Claimed | None]]):
+    """Make a flow run that Prefect started the next attempt: it takes the claim handed over to it, or claims.
 
-    Starting it is asking for it: what was held back or paused is queued again, by `by`. Where it is not its turn yet,
-    the run is suspended: it becomes the attempt when its turn comes, and no other run does. From then on the
-    optimization's attempts are runs of the run's deployment.
+    Starting the run sets the intent to run, with `by` as its author, so a paused or held optimization is queued again.
+    If it cannot be claimed yet, the run is recorded as the one to resume when its turn comes. From then on, the
+    optimization's attempts are runs of `deployment_id`.
     """
 
     optimization_id: str
@@ -276,7 +282,7 @@ class Begin(OnOptimization[tuple[Admission, Claimed | None]]):
         if status in ACTIVE:
             return Admission.HELD, None
         if holder is not None:
-            # Who has just claimed it may be about to hand it over to this run, which it has created for that.
+            # The node that has just claimed it may have created this run, and be about to hand the claim over.
             is_new = not holder.startswith(HANDED_OVER) and not self._is_registered(unit)
             is_called = is_new or row["suspended_run_id"] == self.run_id
             return Admission.CALLED if is_called else Admission.HELD, None

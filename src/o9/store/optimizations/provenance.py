@@ -1,7 +1,7 @@
-"""What a result is checked against: the baseline, the dates, what each attempt ran, and its second evaluation.
+"""What a result is checked against: the baseline, the dates, what each attempt ran, and the best's second evaluation.
 
-Contract. A baseline is written once for an optimization, a provenance once for an attempt; neither is ever changed. A
-repetition is replaced by the next one.
+Contract. A baseline is written once for an optimization, and a provenance once for an attempt. A repetition is replaced
+by the next one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from o9.store.schema.optimizations import BASELINE, CALENDAR, PROVENANCE, REPETI
 
 @dataclass(frozen=True)
 class Baseline:
-    """Packed returns (`unpack_returns`): over the periods of the trials', and over those of their hold-outs."""
+    """Packed returns of the baseline (`unpack_returns`), over the trials' periods and over those of their hold-outs."""
 
     returns: bytes
     hold_out: bytes | None
@@ -28,7 +28,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Trial `number` evaluated again: the resulting `checks` as JSON, and the `code` that it ran."""
+    """A second evaluation of trial `number`: the resulting `checks` as JSON, and the fingerprint of the `code`."""
 
     number: int
     code: str
@@ -38,7 +38,7 @@ class Repetition:
 
 @dataclass(frozen=True)
 class RecordProvenance(OnOptimization[None]):
-    """What the attempt that holds the optimization runs; recorded again, it changes nothing."""
+    """Record what an attempt runs; a second record of the same attempt changes nothing."""
 
     optimization_id: str
     ran: Ran
@@ -51,7 +51,7 @@ class RecordProvenance(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class RecordRepetition(OnOptimization[None]):
-    """In the place of the one before it."""
+    """Record a second evaluation in place of the last one."""
 
     optimization_id: str
     number: int
@@ -63,8 +63,8 @@ class RecordRepetition(OnOptimization[None]):
         unit.upsert(REPETITION, [row | {"at": unit.now, "checks": self.checks}])
 
 
-def keep_baseline(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial]) -> None:
-    """That of the first trial which has one, unless one is kept already."""
+def write_baseline(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial]) -> None:
+    """Write the baseline of the first trial that has one, unless one is already recorded."""
     first = next((trial for trial in trials if trial.baseline_returns is not None), None)
     if first is not None and first.baseline_returns is not None:
         hold_out = first.baseline_hold_out_returns
@@ -83,7 +83,7 @@ def baseline(connection: Connection, optimization_id: str) -> Baseline | None:
 
 
 def provenance(connection: Connection, optimization_id: str) -> list[Ran]:
-    """By attempt."""
+    """Return what each attempt ran, by attempt."""
     columns = [PROVENANCE.c[name] for name in Ran.__dataclass_fields__]
     where = PROVENANCE.c.optimization_id == optimization_id
     return [Ran(**row._mapping) for row in connection.execute(select(*columns).where(where).order_by(columns[0]))]
@@ -95,8 +95,8 @@ def repetition(connection: Connection, optimization_id: str) -> Repetition | Non
     return None if row is None else Repetition(**row._mapping)
 
 
-def keep_calendar(unit: UnitOfWork, optimization_id: str, dates: Sequence[float] | None) -> str | None:
-    """The digest under which `dates` are kept, equal ones once for each optimization; None where there are none."""
+def write_calendar(unit: UnitOfWork, optimization_id: str, dates: Sequence[float] | None) -> str | None:
+    """Write `dates` once for each optimization, and return their digest; None if there are none."""
     if dates is None:
         return None
     data = pack_returns(dates)
@@ -107,7 +107,7 @@ def keep_calendar(unit: UnitOfWork, optimization_id: str, dates: Sequence[float]
 
 
 def calendar(connection: Connection, optimization_id: str, digest: str | None) -> bytes | None:
-    """Packed, as `unpack_returns` reads it."""
+    """Return the dates of a digest, packed (`unpack_returns`)."""
     if digest is None:
         return None
     mine = (CALENDAR.c.optimization_id == optimization_id, CALENDAR.c.digest == digest)

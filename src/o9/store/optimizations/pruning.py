@@ -1,15 +1,15 @@
-"""Deleting optimizations that ended long ago, with all rows of theirs; counts keep them.
+"""Deleting optimizations that ended long ago, with all their rows. They stay in the counts.
 
-Contract. Each operation here is one short transaction, however much there is to delete: it stops behind the piece with
-which its time is over, and the next one goes on, in whichever process. Killed at any instant, what it had committed is
-deleted and counted, and the rest is there. An optimization that is too large for one transaction loses its checkpoints
-first and its row last; until then `warnings` say so, and nothing can be run again from a step of it. Two at once delete
-everything once.
+Contract. Each operation is one short transaction, however much there is to delete: it stops at the end of the piece
+with which its time is up, and the next operation continues, in any process. If it is killed, what it committed is
+deleted and counted, and the rest is intact. An optimization that is too large for one transaction loses its checkpoints
+first and its row last; meanwhile `warnings` says so, and it cannot be retried from a step. Concurrent operations delete
+each row once.
 
-Ids are never given twice, and no reader's cursor is ever ahead of what comes: the newest change stays, and the newest
-transition too, as one of no optimization. What was pruned stays counted, in a family (`families.count_pruned_trials`)
-and in the rollups (`rollups.count_pruned`). Which flow runs in Prefect were attempts at what is gone is kept until they
-are gone there, too (`prefect_runs.ForgetRuns`).
+No id is ever reused, and no reader's cursor is ever ahead of the next id: the newest change and the newest transition
+stay, the latter with the optimization id PRUNED. Pruned trials stay counted in their family
+(`families.count_pruned_trials`), and pruned optimizations in the rollups (`rollups.count_pruned`). The ids of their
+Prefect flow runs are kept until those are deleted too (`prefect_runs.DeletePrunedRuns`).
 """
 
 from __future__ import annotations
@@ -61,30 +61,30 @@ from o9.store.statistics.families import SharpeRatios, count_pruned_trials
 from o9.store.statistics.rankings import COUNTED
 from o9.store.statistics.rollups import ENDED_STATUSES, count_pruned, write_rollups
 
-SECONDS = 0.05  # of one transaction; writers of all processes wait for it
-PIECE = 100  # rows deleted between two looks at the clock
+SECONDS = 0.05  # of one transaction, during which all writers wait
+PIECE = 100  # rows deleted between two checks of the time
 CANDIDATES = 50
 CHANGES = 5_000
-BEING_PRUNED = "it is being pruned: its record is not whole any more, and the next prune deletes the rest"
+BEING_PRUNED = "it is being pruned: its record is incomplete, and the next prune deletes the rest"
 
 
-class Because(str, Enum):
-    """Why an optimization is pruned, or kept."""
+class PruneReason(str, Enum):
+    """Why an optimization is pruned or kept."""
 
     LONG_AGO = "it ended long enough ago"
     NOT_ENDED = "it has not ended"
-    TOO_YOUNG = "it ended too short a time ago"
-    AWAITED = "one that has not ended was to run after it"
-    OPEN_RUN = "Prefect may have more to say of its flow run; the flow reconcile_states asks it"
-    OPEN_ALERT = "an alert of it fires, or its end was not notified yet; `o9 alerts resolve` ends it"
+    TOO_YOUNG = "it ended too recently"
+    AWAITED = "another optimization waits for it"
+    OPEN_RUN = "its flow run may still change in Prefect; the flow reconcile_states checks it"
+    OPEN_ALERT = "it has an alert that fires or whose resolution was not notified; `o9 alerts resolve` resolves it"
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What pruning would delete: how many by status, the first and the last end of them; and how many it keeps."""
+class PrunePreview:
+    """What pruning would delete, by status, with the first and last end of these; and what it would keep, by reason."""
 
     by_status: dict[str, int]
-    kept: dict[Because, int]
+    kept: dict[PruneReason, int]
     first_ended: str | None
     last_ended: str | None
 
@@ -95,32 +95,32 @@ class Outlook:
 
 @dataclass
 class Pruned:
-    """What one transaction deleted. `cursor` is where the next one goes on; None: it has come to the end."""
+    """What one transaction deleted. `cursor` is where the next one continues; None means that nothing is left."""
 
     optimizations: int = 0
     rows: int = 0
-    kept: Counter[Because] = field(default_factory=Counter)
+    kept: Counter[PruneReason] = field(default_factory=Counter)
     cursor: tuple[str, str] | None = None
 
 
-def decide(row: Mapping[Any, Any], before: str) -> Because:
-    """`row`: of `_candidates`. `before`: an ISO moment; what ended earlier is pruned."""
+def decide(row: Mapping[Any, Any], before: str) -> PruneReason:
+    """Decide on a row of `_candidates`: what ended before the ISO moment `before` is pruned."""
     if row["status"] not in ENDED_STATUSES or row["completed_at"] is None:
-        return Because.NOT_ENDED
+        return PruneReason.NOT_ENDED
     if row["completed_at"] >= before:
-        return Because.TOO_YOUNG
+        return PruneReason.TOO_YOUNG
     if row["awaited"]:
-        return Because.AWAITED
+        return PruneReason.AWAITED
     if row["open_run"]:
-        return Because.OPEN_RUN
-    return Because.OPEN_ALERT if row["open_alert"] else Because.LONG_AGO
+        return PruneReason.OPEN_RUN
+    return PruneReason.OPEN_ALERT if row["open_alert"] else PruneReason.LONG_AGO
 
 
 @dataclass(frozen=True)
 class Prune(Operation[Pruned]):
-    """Delete of what ended before the ISO moment `before`, behind `cursor`, as much as `seconds` allow.
+    """Delete what ended before the ISO moment `before`, from `cursor` on, for up to `seconds`.
 
-    `sharpe_ratios` computes what is left behind of the trials' returns.
+    sharpe_ratios: computes the figures of the trials' returns that stay in the counts.
     """
 
     before: str
@@ -136,7 +136,7 @@ class Prune(Operation[Pruned]):
         late = False
         for row in found:
             why = decide(row, self.before)
-            if why is Because.LONG_AGO:
+            if why is PruneReason.LONG_AGO:
                 if not self.empty(unit, row["optimization_id"], done, deadline):
                     late = True
                     break
@@ -155,7 +155,10 @@ class Prune(Operation[Pruned]):
         return done
 
     def empty(self, unit: UnitOfWork, name: str, done: Pruned, deadline: float) -> bool:
-        """Delete what belongs to it, a piece at a time; whether all of it is gone. Marks it where something is left."""
+        """Delete all that belongs to an optimization, piece by piece, until the deadline.
+
+        Return whether all of it is deleted; if not, a warning is added to the optimization.
+        """
         dialect = unit.connection.dialect.name
         unit.run(_DECISIONS, {"target": name})
         release_placebos(unit, name)
@@ -176,7 +179,7 @@ class Prune(Operation[Pruned]):
         return True
 
     def _trials(self, unit: UnitOfWork, name: str) -> int:
-        """Delete its first trials with their returns, and count them as pruned. How many."""
+        """Delete the first piece of trials with their returns, and count them as pruned. Return how many."""
         found = unit.run(_FIRST_TRIALS, {"target": name}).fetchall()
         if found:
             count_pruned_trials(unit, name, [row[1:] for row in found], self.sharpe_ratios)
@@ -187,18 +190,17 @@ class Prune(Operation[Pruned]):
 
 
 @dataclass(frozen=True)
-class PruneOne(OnOptimization[Because | None]):
-    """Delete of one that has ended, whenever that was, as much as `seconds` allow.
+class PruneOne(OnOptimization[PruneReason | None]):
+    """Delete one ended optimization, whenever it ended, for up to `seconds`.
 
-    Answers with LONG_AGO once it is gone, with None where something is left for the next such operation, else with why
-    it has to stay.
+    Returns LONG_AGO once it is deleted, None if the next operation must continue, else the reason why it is kept.
     """
 
     optimization_id: str
     sharpe_ratios: SharpeRatios
     seconds: float = SECONDS
 
-    def apply(self, unit: UnitOfWork) -> Because | None:
+    def apply(self, unit: UnitOfWork) -> PruneReason | None:
         deadline = time.monotonic() + self.seconds
         unit.existing(self.optimization_id)
         write_rollups(unit)
@@ -206,9 +208,9 @@ class PruneOne(OnOptimization[Because | None]):
         mine = OPTIMIZATION.c.optimization_id == self.optimization_id
         row = unit.connection.execute(_candidates(_NEVER).where(mine)).mappings().first()
         if row is None:
-            return Because.NOT_ENDED
+            return PruneReason.NOT_ENDED
         why = decide(row, _NEVER)
-        if why is not Because.LONG_AGO:
+        if why is not PruneReason.LONG_AGO:
             return why
         if not Prune(_NEVER, self.sharpe_ratios).empty(unit, self.optimization_id, Pruned(), deadline):
             return None
@@ -218,10 +220,10 @@ class PruneOne(OnOptimization[Because | None]):
 
 
 @dataclass(frozen=True)
-class ForgetChanges(Operation[int]):
-    """Delete the oldest changes of the feed, if older than `before`; never the newest. Answers how many.
+class PruneChanges(Operation[int]):
+    """Delete the oldest changes of the feed that are older than `before`, but never the newest. Returns how many.
 
-    Readers of the feed have long read them; one that was away for longer reads the record itself.
+    A node that was away for longer than that reads the record itself.
     """
 
     before: str
@@ -239,29 +241,29 @@ class ForgetChanges(Operation[int]):
         return int(unit.connection.execute(old).rowcount)
 
 
-def prunable(connection: Connection, before: str) -> Outlook:
-    """What pruning would do now; looks at each that ended before."""
+def prunable(connection: Connection, before: str) -> PrunePreview:
+    """Return what pruning would do now; this reads every optimization that ended before `before`."""
     each = _candidates(before).order_by(None).subquery()
     by = [each.c[name] for name in ("status", "awaited", "open_run", "open_alert")]
     ends = (func.min(each.c.completed_at).label("first"), func.max(each.c.completed_at).label("last"))
     counted = func.count().label("count")
     groups = connection.execute(select(*by, counted, *ends).group_by(*by).order_by(*by)).mappings().all()
     by_status: Counter[str] = Counter()
-    kept: Counter[Because] = Counter()
+    kept: Counter[PruneReason] = Counter()
     ended: list[str] = []
     for group in groups:
         why = decide(dict(group) | {"completed_at": group["first"]}, before)
-        if why is Because.LONG_AGO:
+        if why is PruneReason.LONG_AGO:
             by_status[group["status"]] += group["count"]
             ended += [group["first"], group["last"]]
         else:
             kept[why] += group["count"]
-    return Outlook(dict(by_status), dict(kept), min(ended, default=None), max(ended, default=None))
+    return PrunePreview(dict(by_status), dict(kept), min(ended, default=None), max(ended, default=None))
 
 
 @cache
 def owned() -> tuple[Table, ...]:
-    """The tables of what is deleted with an optimization, in that order."""
+    """Return the tables whose rows are deleted with their optimization, in that order."""
     apart = {OPTIMIZATION, CHANGE, CHECKPOINT, TRIAL, PREFECT_RUN}
     others = [table for table in metadata.sorted_tables if "optimization_id" in table.c and table not in apart]
     return (CHECKPOINT, TRIAL, *others)
@@ -300,7 +302,7 @@ def _rows(unit: UnitOfWork, table: Table, name: str, dialect: str) -> int:
 
 @cache
 def _delete_piece(table: Table, dialect: str) -> Executable:
-    """By the place of the rows in the file, whatever the table's key is."""
+    """Make the statement that deletes a piece of a table by row id, whatever the table's key is."""
     place = "rowid" if dialect == "sqlite" else "ctid"
     some = f"SELECT {place} FROM {table.name} WHERE optimization_id = :target LIMIT {PIECE}"
     which = f"IN ({some})" if dialect == "sqlite" else f"= ANY (ARRAY ({some}))"
@@ -322,7 +324,7 @@ def _delete(unit: UnitOfWork, row: Mapping[Any, Any]) -> None:
     unit.change(name, "pruned")
 
 
-_NEVER = "9999"  # every end was before that
+_NEVER = "9999"  # later than any end
 
 
 def _of(table: Table) -> ColumnElement[bool]:

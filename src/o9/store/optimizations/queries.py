@@ -1,5 +1,7 @@
-"""Reading the record. Every query here costs the same however many optimizations there are, but for one: a page that
-is filtered by what has no index (priority, strategy, family, text) reads on until it is full.
+"""Queries of optimizations and what belongs to them.
+
+Each costs the same however many optimizations there are, except a page filtered by what has no index (priority,
+strategy, family, text), which reads on until it is full.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ from o9.store.schema.optimizations import (
 from o9.store.schema.statistics import STATUS_COUNTER
 from o9.store.statistics.rollups import ENDED_STATUSES
 
-MOST_AMONG = 1000  # ids that one statement names
+MOST_AMONG = 1000  # ids in one statement
 
 
 @dataclass(frozen=True)
 class StatePage:
-    """One page of optimizations, newest first; `next_cursor` is None on the last one."""
+    """A page of optimizations, newest first; `next_cursor` is None on the last one."""
 
     items: list[OptimizationState]
     next_cursor: str | None
@@ -52,10 +54,13 @@ class StatePage:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which optimizations a page has: those that fit all that is given. `text` is part of a name or an id, in any case.
+    """Conditions on optimizations, all of which must hold.
 
-    `family` is what an optimization's trials count in, from its first trial on. `created_after` is an ISO moment.
-    `placebos`: placebo runs too. `series`: the runs of one recurring optimization.
+    family: that in which an optimization's trials count, which is known from its first trial on.
+    text: part of a name or id, in any case.
+    created_after: an ISO moment.
+    placebos: include placebo runs.
+    series: the series of a recurring optimization.
     """
 
     status: OptimizationStatus | None = None
@@ -74,11 +79,11 @@ EVERYTHING = Filter()
 
 @dataclass(frozen=True)
 class Holding:
-    """What the store knows of an optimization beside its state: what is wanted, its attempt, and who holds it.
+    """What the record has of an optimization besides its state: its intent, attempt, lease and place in a schedule.
 
-    `unmet` of those that it is to run after have not completed yet. `waited_seconds`: in the queue, over all
-    its attempts; None before the first. `series` and `scheduled_at` (ISO 8601, UTC), from
-    the metadata, are reserved for recurring optimizations.
+    unmet: how many optimizations in its `metadata.after` have not completed yet.
+    waited_seconds: in the queue, over all attempts; None before the first.
+    series, scheduled_at (ISO 8601, UTC): of a recurring optimization, from the metadata.
     """
 
     status: str
@@ -116,7 +121,7 @@ def holding(connection: Connection, optimization_id: str) -> Holding | None:
 
 
 def page(connection: Connection, wanted: Filter = EVERYTHING, limit: int = 100, cursor: str | None = None) -> StatePage:
-    """One page, newest first; `cursor` is the `next_cursor` of the page before."""
+    """Return a page; `cursor` is the `next_cursor` of the page before."""
     created, name = OPTIMIZATION.c.created_at, OPTIMIZATION.c.optimization_id
     statement = select(*_STATE_COLUMNS).order_by(created.desc(), name.desc()).limit(page_size(limit) + 1)
     for column in ("status", "optimization_type", "priority", "strategy", "family", "series"):
@@ -140,7 +145,7 @@ def page(connection: Connection, wanted: Filter = EVERYTHING, limit: int = 100, 
 
 
 def last_best(connection: Connection, series: str) -> Row | None:
-    """Of the newest run of the series that has completed with a best: its id, family and the best's parameters."""
+    """Return `optimization_id`, `family` and `optimized_parameters` of a series' newest completed run with a best."""
     columns = OPTIMIZATION.c.optimization_id, OPTIMIZATION.c.family, OPTIMIZATION.c.optimized_parameters
     statement = select(*columns).where(
         OPTIMIZATION.c.series == series, OPTIMIZATION.c.status == OptimizationStatus.COMPLETED.value,
@@ -152,7 +157,7 @@ def last_best(connection: Connection, series: str) -> Row | None:
 
 
 def counts(connection: Connection) -> list[Row]:
-    """How many optimizations there are now, by type, strategy and status."""
+    """Return the number of optimizations by type, strategy and status."""
     return rows(connection, select(STATUS_COUNTER).where(STATUS_COUNTER.c.count != 0))
 
 
@@ -163,7 +168,7 @@ def trials(
     limit: int | None = None,
     state: TrialState | None = None,
 ) -> list[Trial]:
-    """The ledger in the order of numbers, from the one behind `after`; without returns. `state`: only trials in it."""
+    """Return the ledger after the trial number `after`, by number, without returns; `state` filters it."""
     statement = select(TRIAL).where(TRIAL.c.optimization_id == optimization_id, TRIAL.c.number > after)
     if state is not None:
         statement = statement.where(TRIAL.c.state == state.value)
@@ -171,7 +176,7 @@ def trials(
 
 
 def best_trials(connection: Connection, optimization_id: str, direction: str, limit: int) -> list[Trial]:
-    """The best first, of equals the first one; without returns."""
+    """Return the best completed trials without returns, best first; of equal ones the earlier comes first."""
     mine = TRIAL.c.optimization_id == optimization_id, TRIAL.c.state == TrialState.COMPLETED.value
     value = TRIAL.c.value.asc() if direction == "minimize" else TRIAL.c.value.desc()
     statement = select(TRIAL).where(*mine, TRIAL.c.value.is_not(None)).order_by(value, TRIAL.c.number).limit(limit)
@@ -179,7 +184,7 @@ def best_trials(connection: Connection, optimization_id: str, direction: str, li
 
 
 def trial(connection: Connection, optimization_id: str, number: int) -> Trial | None:
-    """One trial with its returns."""
+    """Return one trial with its returns."""
 
     def one(table: Table) -> Mapping[Any, Any] | None:
         key = (table.c.optimization_id == optimization_id) & (table.c.number == number)
@@ -194,40 +199,40 @@ def trial(connection: Connection, optimization_id: str, number: int) -> Trial | 
 
 
 def trial_counts(connection: Connection, optimization_id: str) -> dict[str, int]:
-    """The number of trials of one optimization by state."""
+    """Return the number of an optimization's trials by state."""
     statement = (
         select(TRIAL.c.state, func.count()).where(TRIAL.c.optimization_id == optimization_id).group_by(TRIAL.c.state)
     )
     return {str(state): int(count) for state, count in connection.execute(statement)}
 
 
-def fruitless_steps(connection: Connection, optimization_id: str) -> set[int]:
-    """The steps of one optimization of which every trial has failed."""
-    brought = func.sum(case((TRIAL.c.state == TrialState.FAILED.value, 0), else_=1))
+def failed_steps(connection: Connection, optimization_id: str) -> set[int]:
+    """Return the steps of an optimization in which every trial failed."""
+    others = func.sum(case((TRIAL.c.state == TrialState.FAILED.value, 0), else_=1))
     mine = select(TRIAL.c.step).where(TRIAL.c.optimization_id == optimization_id)
-    return set(connection.scalars(mine.group_by(TRIAL.c.step).having(brought == 0)))
+    return set(connection.scalars(mine.group_by(TRIAL.c.step).having(others == 0)))
 
 
 def transitions(connection: Connection, optimization_id: str, after: int = 0, limit: int | None = None) -> list[Row]:
-    """In their order, those behind the id `after`."""
+    """Return an optimization's transitions after the id `after`, in order."""
     where = (TRANSITION.c.optimization_id == optimization_id, TRANSITION.c.id > after)
     return rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
 def transitions_since(connection: Connection, after: int, limit: int = 1000) -> list[Row]:
-    """Of all optimizations, in commit order, behind the transition with the id `after`."""
+    """Return the transitions of all optimizations after the id `after`, in commit order."""
     where = (TRANSITION.c.id > after, TRANSITION.c.optimization_id != PRUNED)
     return rows(connection, select(TRANSITION).where(*where).order_by(TRANSITION.c.id).limit(limit))
 
 
 def last_transition(connection: Connection, before: str = "9999") -> int:
-    """The number of the last one before that moment; 0 where there is none."""
+    """Return the id of the last transition before the ISO moment `before`; 0 if there is none."""
     statement = select(TRANSITION.c.id).where(TRANSITION.c.at < before).order_by(TRANSITION.c.id.desc()).limit(1)
     return int(connection.execute(statement).scalar() or 0)
 
 
 def awaiting(connection: Connection, optimization_id: str) -> list[str]:
-    """The ids of those that have not ended and are to run after it."""
+    """Return the ids of the optimizations that wait for this one to complete."""
     statement = (
         select(DEPENDENCY.c.optimization_id)
         .join(OPTIMIZATION, OPTIMIZATION.c.optimization_id == DEPENDENCY.c.optimization_id)
@@ -238,14 +243,14 @@ def awaiting(connection: Connection, optimization_id: str) -> list[str]:
 
 
 def has_open_alert(connection: Connection, optimization_id: str) -> bool:
-    """Whether an alert of it fires, or its end was not notified yet."""
+    """Whether an alert of this optimization fires, or still has its resolution to be notified."""
     mine = (ALERT.c.optimization_id == optimization_id, STATE_OF.c.is_open == literal_column("1"))
     found = select(ALERT.c.alert_id).join(STATE_OF, STATE_OF.c.alert_id == ALERT.c.episode).where(*mine).limit(1)
     return connection.execute(found).first() is not None
 
 
 def intents(connection: Connection, optimization_id: str) -> list[Row]:
-    """What was asked for, by whom and when, oldest first."""
+    """Return the intents of an optimization with author and time, oldest first."""
     where = INTENT.c.optimization_id == optimization_id
     return rows(connection, select(INTENT).where(where).order_by(INTENT.c.id))
 
@@ -257,18 +262,18 @@ def prefect_run(connection: Connection, run_id: str) -> Row | None:
 
 
 def known_runs(connection: Connection, run_ids: Sequence[str]) -> set[str]:
-    """Those of the flow runs that are in the record, or were before their optimization was pruned."""
+    """Return those of `run_ids` that are recorded, including runs of pruned optimizations."""
     return set(connection.execute(select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.run_id.in_(run_ids))).scalars())
 
 
 def pruned_runs(connection: Connection, limit: int = 500) -> list[str]:
-    """Ids of flow runs that were attempts at what is pruned, and that Prefect may still have."""
+    """Return ids of flow runs whose optimization was pruned and that Prefect may still have."""
     statement = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.optimization_id == PRUNED).limit(limit)
     return list(connection.execute(statement).scalars())
 
 
 def open_runs(connection: Connection, after: str = "", limit: int = 500) -> list[Row]:
-    """Runs that Prefect may have more to say of, by id behind `after`, each with what became of its optimization."""
+    """Return runs of which Prefect may report more states, by id after `after`, with their optimization's status."""
     run, optimization = PREFECT_RUN.c, OPTIMIZATION.c
     statement = (
         select(
@@ -284,7 +289,7 @@ def open_runs(connection: Connection, after: str = "", limit: int = 500) -> list
 
 
 def known_states(connection: Connection, optimization_id: str, among: Collection[str] | None = None) -> set[str]:
-    """The ids of Prefect's states that are recorded of its runs; with `among`, of those alone."""
+    """Return the ids of the recorded Prefect states of an optimization's runs, limited to those in `among`."""
     query = select(PREFECT_STATE.c.state_id).where(PREFECT_STATE.c.optimization_id == optimization_id)
     if among is None or len(among) > MOST_AMONG:
         found = set(connection.execute(query).scalars())
@@ -293,7 +298,7 @@ def known_states(connection: Connection, optimization_id: str, among: Collection
 
 
 def last_state_at(connection: Connection, optimization_id: str, run_id: str) -> str | None:
-    """When the newest recorded state of this run of Prefect's was set."""
+    """Return when the newest recorded state of this Prefect run was set."""
     mine = (PREFECT_STATE.c.optimization_id == optimization_id) & (PREFECT_STATE.c.run_id == run_id)
     found: str | None = connection.execute(select(func.max(PREFECT_STATE.c.at)).where(mine)).scalar()
     return found
@@ -305,14 +310,14 @@ def prefect_states(connection: Connection, optimization_id: str) -> list[Row]:
 
 
 def metrics(connection: Connection, optimization_id: str, limit: int | None = None) -> list[Row]:
-    """The newest `limit` steps' metrics, oldest first."""
+    """Return the newest `limit` metric values, oldest first."""
     where = METRIC.c.optimization_id == optimization_id
     statement = select(METRIC).where(where).order_by(METRIC.c.step.desc(), METRIC.c.name).limit(limit)
     return rows(connection, statement)[::-1]
 
 
 def checkpoint(connection: Connection, optimization_id: str, step: int | None = None) -> dict[str, Any] | None:
-    """The checkpoint that step `step` left; None: the last one's."""
+    """Return the checkpoint of `step`, by default the last one; None if there is none."""
     statement = select(CHECKPOINT.c.data).where(CHECKPOINT.c.optimization_id == optimization_id)
     if step is not None:
         statement = statement.where(CHECKPOINT.c.step == step)

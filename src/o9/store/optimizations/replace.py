@@ -1,4 +1,4 @@
-"""Changing what was asked for: all of it before the first attempt, later only what no trial depends on."""
+"""Changing a specification: all of it before the first attempt, afterwards only what no trial depends on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from o9.store.optimizations.transitions import STATUSES, metadata_columns
 from o9.store.queue.order import AGING_SECONDS_PER_PRIORITY
 from o9.store.statistics.rollups import count_changed
 
-# Fields by their names; of the metadata its keys, `metadata.seed`.
+# Names of fields and, as `metadata.seed`, of metadata keys: those that may always change, and those until the end.
 WORDS = frozenset({"name", "description", *(f"metadata.{key}" for key in keys_of(Role.WORDS))})
-LATER = WORDS | {"priority", *(f"metadata.{key}" for key in keys_of(Role.LATER))}  # until the end
+LATER = WORDS | {"priority", *(f"metadata.{key}" for key in keys_of(Role.LATER))}
 SEARCH = frozenset({
     "optimization_type", "total_steps", "parameters", "baseline_performance", "target_performance", "metadata",
 })  # fmt: skip
@@ -25,11 +25,13 @@ REPLACEABLE = SEARCH | {"name", "description", "priority"}
 
 @dataclass(frozen=True)
 class Replace(Operation[None]):
-    """Give the fields `changed` of an optimization the values that `state` has; the others stay, metadata as a whole.
+    """Set the fields `changed` of an optimization to their values in `state`; metadata is replaced as a whole.
 
-    `content`: the `content_hash` of what was asked for. `version`: the one that `state` was made of. Raises
-    OptimizationStateError where it has another, for a field that may not change any more, naming it, and while an
-    attempt is at work on it.
+    content: the `content_hash` of the new specification.
+    version: the version that `state` is based on.
+
+    Raises OptimizationStateError if the version has changed, if an attempt is running, or for a field that may no
+    longer change, naming it.
     """
 
     state: OptimizationState
@@ -68,12 +70,12 @@ class Replace(Operation[None]):
 
 
 def fields_of(changed: frozenset[str]) -> frozenset[str]:
-    """The fields to which these names belong."""
+    """Return the fields to which these names belong: `metadata` for `metadata.seed`."""
     return frozenset(name.partition(".")[0] for name in changed)
 
 
 def check_version(optimization_id: str, expected: int | None, version: int) -> None:
-    """Raises OptimizationStateError where it has changed since it was read; `expected` None: whatever it is."""
+    """Raise OptimizationStateError if the version is not `expected`; None accepts any."""
     if expected is not None and expected != version:
         raise OptimizationStateError(
             f"optimization {optimization_id!r} was read at version {expected} and is at {version}: read it again"
@@ -81,10 +83,10 @@ def check_version(optimization_id: str, expected: int | None, version: int) -> N
 
 
 def check_changeable(changed: frozenset[str], status: OptimizationStatus, attempt: int) -> None:
-    """Raises OptimizationStateError for a field that may not change any more after that many attempts, naming it."""
+    """Raise OptimizationStateError, naming the field, if one of `changed` may no longer change."""
     if status in ENDED and (fixed := changed - WORDS):
-        why = f"the optimization has ended ({status.value}); submit another one with it, under another id"
+        why = f"the optimization has ended ({status.value}); submit a new one with this change, under another id"
         raise OptimizationStateError(f"{min(fixed)}: {why}")
     if attempt and (fixed := changed - LATER):
-        why = "the optimization has begun, and its trials depend on it; cancel it, and submit another one with it"
+        why = "the optimization has begun, and its trials depend on this; cancel it, and submit a new one"
         raise OptimizationStateError(f"{min(fixed)}: {why}")

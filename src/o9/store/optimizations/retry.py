@@ -1,7 +1,7 @@
-"""Running a finished optimization again from one of its checkpoints, as a new one.
+"""Running an ended optimization again from one of its checkpoints, as a new optimization.
 
-The new ledger begins with the old one's trials up to that step, marked as inherited (attempt 0), so that the strategy
-goes on exactly as the old one did, and no trial is counted twice.
+The new ledger begins with the origin's trials up to that step, marked as inherited (attempt 0), so that the strategy
+continues as it did there and no trial is counted twice.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from o9.store.statistics.families import INHERITED
 
 @dataclass(frozen=True)
 class Retry(Operation[tuple[OptimizationState, bool]]):
-    """Record `create.state`, with what `origin_id` had committed in its first `steps` steps.
+    """Record `create.state` with what `origin_id` committed in its first `steps` steps.
 
-    Raises OptimizationStateError where that has not ended, OptimizationValidationError where it has no such step.
+    Raises OptimizationStateError if the origin has not ended, OptimizationValidationError if it has no such step.
     """
 
     create: Create
@@ -36,11 +36,11 @@ class Retry(Operation[tuple[OptimizationState, bool]]):
         return (*self.create.targets, self.origin_id)
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
-        """The state as recorded, and whether it is new."""
+        """Return the state as recorded, and whether it is new."""
         origin = unit.existing(self.origin_id)
         if OptimizationStatus(origin["status"]) not in ENDED:
             raise OptimizationStateError(
-                f"optimization {self.origin_id!r} is {origin['status']}; only one that has ended can be run again"
+                f"optimization {self.origin_id!r} is {origin['status']}; it can be run again only after it has ended"
             )
         name = self.create.state.optimization_id
         unit.flush()

@@ -1,7 +1,7 @@
-"""The one door of a status: creating an optimization, moving it, wanting something of it, hearing from Prefect.
+"""Creating optimizations and changing their status, by an operation or by a state that Prefect reports.
 
-`o9.model.states.decide_transition` decides; `move` here is the only code that writes a status. It writes the
-transition, the change and the counts in the same transaction.
+`o9.model.states.decide_transition` decides; `move` is the only code that writes a status, and it writes the transition,
+the change and the counts in the same transaction.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from o9.store.schema.optimizations import DEPENDENCY, OPTIMIZATION, PREFECT_STAT
 from o9.store.statistics.rollups import count_new, count_transition
 
 DEFAULT_MAX_ATTEMPTS = 3
-# For the hot path: looking a member up, and asking it for its `.value`, cost a microsecond each in Python 3.11.
+# On the hot path: in Python 3.11 an enum's lookup by value, and its `.value`, take a microsecond each.
 STATUSES = {status.value: status for status in OptimizationStatus}
 
 
 class Cause(str, Enum):
-    """Who or what made a transition happen."""
+    """What caused a transition."""
 
     SUBMISSION = "submission"
     CLAIM = "claim"
@@ -55,14 +55,14 @@ class Cause(str, Enum):
     PERSON = "person"
     SWEEPER = "sweeper"
     SHUTDOWN = "shutdown"
-    """Its node shut down in good order: what it ran did not die."""
+    """The node shut down cleanly; this is no death."""
     STRATEGY = "strategy"
     NODE = "node"
     DEPENDENCY = "dependency"
 
 
 def was_refused(transition: Mapping[str, Any]) -> bool:
-    """Whether it is the one by which what a flow run was to submit was refused: there is nothing to run again."""
+    """Whether this transition records a refused submission of a flow run, which left nothing to run again."""
     return bool(
         transition["to_status"] == OptimizationStatus.FAILED.value and transition["cause"] == Cause.SUBMISSION.value
     )
@@ -70,11 +70,13 @@ def was_refused(transition: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Create(Operation[tuple[OptimizationState, bool]]):
-    """Record a new optimization. The same id with the same content answers with the first one, and writes nothing.
+    """Record a new optimization, which waits for those in `metadata["after"]`.
 
-    `content` is the `content_hash` of what was asked for, where `state` has had defaults filled in since. With
-    `hold` it is not queued before it is started. It waits for those that `metadata["after"]` names. `policies`: those
-    that its defaults are of; where there are others by now, PoliciesChangedError says so, and nothing is recorded.
+    If the id exists with the same content, the recorded one is returned and nothing is written.
+
+    content: the `content_hash` of the submission, if defaults were filled into `state` since.
+    hold: do not queue it until it is started.
+    policies: those whose defaults were filled in. If they have changed, PoliciesChangedError is raised.
     """
 
     state: OptimizationState
@@ -92,7 +94,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
         return tuple(dict.fromkeys(self.state.metadata.get("after", ())))
 
     def apply(self, unit: UnitOfWork) -> tuple[OptimizationState, bool]:
-        """The state as recorded, and whether it is new."""
+        """Return the state as recorded, and whether it is new."""
         state = self.state
         if state.status is not OptimizationStatus.CREATED:
             raise OptimizationValidationError("status", f"a new optimization is created, not {state.status.value}")
@@ -136,17 +138,20 @@ class Create(Operation[tuple[OptimizationState, bool]]):
         row = unit.row(name)
         if row is None:
             raise OptimizationValidationError(
-                "metadata.after", f"there is no optimization {name!r}; submit it first, it may wait as well"
+                "metadata.after", f"there is no optimization {name!r}; submit that one first"
             )
         return row
 
 
 @dataclass(frozen=True)
 class Transition(OnOptimization[TransitionReason]):
-    """Move an optimization to another status. Raises OptimizationStateError where the table forbids it.
+    """Move an optimization to another status. Raises OptimizationStateError if the table of transitions forbids it.
 
-    fence: given by an attempt, None by all others. issue: what went wrong, kept in `issues`. Moving to
-    where it already is changes nothing and answers with TransitionReason.ALREADY_THERE.
+    A move to the present status changes nothing and returns TransitionReason.ALREADY_THERE.
+
+    fence: the caller's, if it is an attempt.
+    issue: what went wrong, added to `issues`.
+    ran_until: when it stopped running, if that was before now.
     """
 
     optimization_id: str
@@ -180,10 +185,10 @@ class Transition(OnOptimization[TransitionReason]):
 
 @dataclass(frozen=True)
 class RecordPrefectState(OnOptimization[Decision | None]):
-    """Take a state that Prefect reported, once; `to` is what it means for the optimization (None: nothing).
+    """Record a state that Prefect reported, once, and move the optimization to `to`, the status that it implies.
 
-    Without a lease there is no work: states of a run that waits for its turn move nothing. Neither does one older than
-    the newest one taken of a flow run; but an end that the run's own node has seen counts, whatever its clock showed.
+    A state moves nothing if the run holds no lease, because it waits for its turn, or if it is older than the newest
+    recorded state of the run. An end observed by the run's own node always counts, whatever its clock showed.
     """
 
     optimization_id: str
@@ -202,8 +207,8 @@ class RecordPrefectState(OnOptimization[Decision | None]):
     node: str = ""
 
     def apply(self, unit: UnitOfWork) -> Decision | None:
-        """What was decided about the transition; None where the state was known or means no transition."""
-        row = unit.existing(self.optimization_id)  # before the state counts as known in this unit
+        """Return the decision on the transition; None if the state was known or implies no transition."""
+        row = unit.existing(self.optimization_id)  # raises before `_is_known` marks the state as known
         seen_end = self.source is Cause.NODE and self.to in ENDED and STATUSES[row["status"]] in ACTIVE
         if _is_known(unit, self.state_id) and not seen_end:
             return None
@@ -221,7 +226,7 @@ class RecordPrefectState(OnOptimization[Decision | None]):
             return Decision(False, TransitionReason.STALE_VERSION, "a newer state of this run is already recorded")
         decision = decide_transition(STATUSES[row["status"]], self.to)
         if decision.allowed and self.to in ACTIVE and row["lease_node"] is None and row["strategy"] != "mirrored":
-            return Decision(False, TransitionReason.NOT_HELD, "its run waits for its turn, or has lost it")
+            return Decision(False, TransitionReason.NOT_HELD, "its run holds no lease")
         if seen_end and decision.reason is TransitionReason.NOT_IN_TABLE:
             self._catch_up(unit, row)
             decision = decide_transition(STATUSES[row["status"]], self.to)
@@ -235,7 +240,7 @@ class RecordPrefectState(OnOptimization[Decision | None]):
         return decision
 
     def _catch_up(self, unit: UnitOfWork, row: Row) -> None:
-        """It has run, though that state is not recorded yet: while the store was away, it went to the spool."""
+        """Record that it ran: that state is still in the spool, since the store was unavailable."""
         unit.flush()
         mine = (TRANSITION.c.optimization_id == self.optimization_id) & (TRANSITION.c.attempt == self.attempt)
         began = unit.connection.execute(select(func.min(TRANSITION.c.at)).where(mine)).scalar_one()
@@ -244,7 +249,7 @@ class RecordPrefectState(OnOptimization[Decision | None]):
 
 
 def metadata_columns(metadata: Mapping[str, Any]) -> Row:
-    """The columns that hold a key of the metadata, for queries."""
+    """Return the columns that copy metadata keys, for queries."""
     scheduled_at = metadata.get("scheduled_at")
     return {
         "strategy": strategy_of(metadata),
@@ -255,11 +260,11 @@ def metadata_columns(metadata: Mapping[str, Any]) -> Row:
 
 
 class _KnownStates(set[str]):
-    """Ids of the Prefect states that are recorded, as far as this unit has asked."""
+    """Ids of the Prefect states that this unit has found recorded, or has recorded."""
 
 
 def _is_known(unit: UnitOfWork, state_id: str) -> bool:
-    """Whether a Prefect state was recorded before, in this unit or earlier."""
+    """Whether a Prefect state was recorded before; from now on it counts as recorded."""
     known = unit.part(_KnownStates)
     if state_id in known:
         return True
@@ -268,16 +273,16 @@ def _is_known(unit: UnitOfWork, state_id: str) -> bool:
 
 
 def refusal(optimization_id: str, to: OptimizationStatus, decision: Decision) -> OptimizationError:
-    """The error for a decision that was not allowed."""
+    """Return the error for a decision that does not allow the transition."""
     text = f"optimization {optimization_id!r} cannot become {to.value}: {decision.message}"
     return StaleAttemptError(text) if decision.reason is TransitionReason.STALE_FENCE else OptimizationStateError(text)
 
 
 def move(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
-    """Write a transition that was decided. Leaving the active statuses frees the slot; starting again needs a claim."""
+    """Write an allowed transition. Leaving the active statuses frees the slot; starting again needs a claim."""
     _move_one(unit, row, wanted)
     ended = [row] if wanted.to in ENDED else []
-    while ended:  # not by recursion: those that wait for each other may make a long chain
+    while ended:  # a chain of dependents may be too long for recursion
         ended += _release_dependents(unit, ended.pop(0))
 
 
@@ -309,7 +314,7 @@ def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
 
 
 def _release_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
-    """Those that wait for what has just ended have one less to wait for, or end themselves: which these are."""
+    """Release the optimizations that wait for `row`, which has ended; cancel and return them if it did not complete."""
     if not row["dependents"]:
         return []
     ended: list[Row] = []
@@ -332,7 +337,7 @@ def _release_dependents(unit: UnitOfWork, row: Row) -> list[Row]:
 
 
 def _dependency_failed(name: str, awaited: Row) -> Transition:
-    message = f"it was to run after {awaited['optimization_id']}, which ended as {awaited['status']}"
+    message = f"it depends on {awaited['optimization_id']}, which ended as {awaited['status']}"
     return Transition(name, OptimizationStatus.CANCELLED, Cause.DEPENDENCY, message, issue=message)
 
 
@@ -359,7 +364,7 @@ def _record(
 
 
 def append_issue(unit: UnitOfWork, optimization_id: str, issue: str) -> None:
-    unit.flush()  # an amendment of the issues may be waiting in this unit
+    unit.flush()  # this unit may already have changed the issues
     where = OPTIMIZATION.c.optimization_id == optimization_id
     issues = json.loads(unit.connection.execute(select(OPTIMIZATION.c.issues).where(where)).scalar_one())
     unit.connection.execute(update(OPTIMIZATION).where(where).values(issues=to_json([*issues, free_text(issue)])))

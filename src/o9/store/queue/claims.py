@@ -1,7 +1,7 @@
-"""Who may work on what: nodes, claims, leases, and the sweep that frees what the dead held.
+"""Nodes, claims and leases, and the sweep that frees the leases of dead nodes.
 
-A lease is written by the database's clock, in seconds, and judged by the monotonic one of the node that looks for the
-dead (`o9.lifecycle.lease_expiry`). A claim raises the fence, so that a former holder can write no more.
+A lease's expiry is written in seconds of the database's clock; the node that looks for dead ones waits by its own
+monotonic clock (`o9.lifecycle.lease_expiry`). A claim raises the fence, so that a former holder can no longer write.
 At most `limit` leases are held at once, counted over all nodes.
 """
 
@@ -44,13 +44,13 @@ from o9.store.core.reading import rows
 from o9.store.core.unit import OnOptimization, Operation, Row, UnitOfWork
 from o9.store.optimizations.intents import SetIntent
 from o9.store.optimizations.transitions import Cause, Transition, move, refusal
-from o9.store.queue.policies import policies, room
+from o9.store.queue.policies import has_room, policies
 from o9.store.schema import optimizations as tables
 from o9.store.schema.optimizations import NODE, OPTIMIZATION
 from o9.store.statistics.rollups import write_rollups
 
-MIRRORED = "mirrored"  # the strategy of a flow that O9 does not run, only watches
-DEFAULT_LIMIT = 10  # where no node has announced one
+MIRRORED = "mirrored"  # the strategy of a flow that O9 watches but does not run
+DEFAULT_LIMIT = 10  # if no node has announced one
 _CLOCK = {
     "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
     "postgresql": text("SELECT extract(epoch FROM clock_timestamp())"),
@@ -59,20 +59,18 @@ _CLOCK = {
 
 @dataclass(frozen=True)
 class Claimed:
-    """The right to run one attempt, until the lease runs out."""
+    """The right to run one attempt until the lease expires."""
 
     optimization_id: str
     attempt: int
     fence: int
-    # A suspended flow run of Prefect's that is to be this attempt, instead of a new one.
-    suspended_run_id: str | None = None
-    # Of Prefect's; its workers run this attempt.
-    deployment_id: str | None = None
+    suspended_run_id: str | None = None  # a suspended flow run to resume for this attempt, instead of creating one
+    deployment_id: str | None = None  # the Prefect deployment whose workers run this attempt
 
 
 @dataclass(frozen=True)
 class HeldLease:
-    """A lease as it was read. Once it is renewed it is another one."""
+    """A lease as it was read; renewing it changes `expires_at`."""
 
     optimization_id: str
     node: str
@@ -82,28 +80,28 @@ class HeldLease:
 
 @dataclass(frozen=True)
 class Leases:
-    """All that are held, and the database's time when they were read."""
+    """All leases in force, and the database's time at which they were read."""
 
     at: float
     held: tuple[HeldLease, ...]
 
     @property
     def run_out(self) -> tuple[HeldLease, ...]:
-        """By the database's clock, which may have jumped: who wants to be sure sees whether they are renewed."""
+        """Those that have expired by the database's clock. It may have jumped: check that they are not renewed."""
         return tuple(lease for lease in self.held if lease.expires_at <= self.at)
 
 
 @dataclass(frozen=True)
 class Claim(Operation[Claimed | None]):
-    """Take the first of the queue, or the one named, while the limits leave room.
+    """Claim the first optimization in the queue, or `optimization_id`, if the limits allow it; else return None.
 
-    `limit` is how many may be held at once, over all nodes; None: what the living nodes have announced. The limits of
-    policies hold beside it. A slot counts as taken until its lease was given back or swept, so that a holder who was
-    away for a while takes no slot that another holder has.
+    limit: how many claims may be held at once over all nodes, in addition to the policies' limits; None takes the
+        limit that the living nodes announced. A slot stays in use until its lease is released or swept, so that a
+        holder that was unreachable for a while does not come back to a slot that another holder has taken.
+    only: consider only these ids.
+    elsewhere: skip optimizations of these deployments.
 
-    `only`: the others of the queue are left alone. `elsewhere`: deployments whose optimizations are left alone. Answers
-    None where nothing waits or there is no room. Raises OptimizationCoordinationError where the one named does not
-    wait.
+    Raises OptimizationCoordinationError if `optimization_id` is not waiting.
     """
 
     node: str
@@ -114,7 +112,7 @@ class Claim(Operation[Claimed | None]):
     elsewhere: Collection[str] = ()
 
     def apply(self, unit: UnitOfWork) -> Claimed | None:
-        write_rollups(unit)  # the queue is found by the counts
+        write_rollups(unit)  # the query of the queue reads the counts
         unit.flush()
         now = database_now(unit)
         if self.optimization_id is not None:
@@ -126,9 +124,9 @@ class Claim(Operation[Claimed | None]):
         if not waiting:
             return None
         limit = announced_limit(unit, now) if self.limit is None else self.limit
-        has_room = room(policies(unit.connection), _held_now(unit), limit)
+        limits, held = policies(unit.connection), _held_slots(unit)
         for _, name, kind, strategy in waiting:
-            if has_room(kind, strategy):
+            if has_room(limits, held, limit, kind, strategy):
                 return self._take(unit, unit.existing(name), now)
         return None
 
@@ -154,14 +152,14 @@ class Claim(Operation[Claimed | None]):
 
 
 def _waiting_of(only: Collection[str]) -> Select[tuple[str, float, str, str]]:
-    """Those of them that wait."""
+    """Select those of `only` that wait."""
     columns = (OPTIMIZATION.c[name] for name in ("optimization_id", "queue_key", "optimization_type", "strategy"))
     mine = OPTIMIZATION.c.optimization_id.in_(only), OPTIMIZATION.c.strategy != MIRRORED
     return select(*columns).where(text(tables.WAITING), *mine)
 
 
 def _checked(row: Row, now: float) -> Row:
-    """The row of one that is claimed by name; raises where it does not wait."""
+    """Return the row, or raise OptimizationCoordinationError if it is not waiting to be claimed."""
     name = row["optimization_id"]
     if row["status"] != OptimizationStatus.CREATED.value or row["lease_node"] is not None:
         raise OptimizationCoordinationError(
@@ -169,25 +167,25 @@ def _checked(row: Row, now: float) -> Row:
             + (f", held by {row['lease_node']}" if row["lease_node"] else "")
         )
     if row["strategy"] == MIRRORED:
-        raise OptimizationCoordinationError(f"optimization {name!r} is a flow that O9 only watches: run it in Prefect")
+        raise OptimizationCoordinationError(f"optimization {name!r} is a mirrored flow: run it in Prefect")
     if row["unmet"]:
         raise OptimizationCoordinationError(f"optimization {name!r} waits for {row['unmet']} others to complete first")
     if row["intent"] != Intent.RUN.value:
         raise OptimizationCoordinationError(
-            f"optimization {name!r} is not to run: {Intent(row['intent']).verb} was asked for; `o9 start` starts it"
+            f"optimization {name!r} cannot start: {Intent(row['intent']).verb} was requested; `o9 start` starts it"
         )
     return row
 
 
 def announced_limit(unit: UnitOfWork, now: float) -> int:
-    """The smallest limit that a living node has announced."""
+    """Return the smallest limit that a living node has announced."""
     found = unit.connection.execute(select(NODE.c.info, NODE.c.heartbeat_at)).all()
     living = [info for text, at in found if at + (info := json.loads(text)).get("lease_seconds", 0.0) > now]
     return min((limit for info in living if isinstance(limit := info.get("limit"), int)), default=DEFAULT_LIMIT)
 
 
-def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
-    """How many slots are taken, by type and strategy. Flows that O9 only mirrors take none."""
+def _held_slots(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
+    """Count the slots in use by type and strategy. Mirrored flows use none."""
     columns = OPTIMIZATION.c.optimization_type, OPTIMIZATION.c.strategy
     taken = select(*columns).where(OPTIMIZATION.c.lease_expires_at.is_not(None), OPTIMIZATION.c.strategy != MIRRORED)
     return Counter((kind, strategy) for kind, strategy in unit.connection.execute(taken))
@@ -195,9 +193,9 @@ def _held_now(unit: UnitOfWork) -> Mapping[tuple[str, str], int]:
 
 @dataclass(frozen=True)
 class AbandonClaim(OnOptimization[bool]):
-    """A claim of this node's came to nothing (no flow run, or one that died): as if the node had, for this one only.
+    """Give up one of this node's claims, because its flow run died or was never created.
 
-    died: whether that costs the optimization a life.
+    The optimization is swept as if its node had died. With `died` False, that does not count as a death.
     """
 
     optimization_id: str
@@ -206,14 +204,14 @@ class AbandonClaim(OnOptimization[bool]):
     died: bool = True
 
     def apply(self, unit: UnitOfWork) -> bool:
-        """Whether it still held the optimization."""
+        """Return whether the claim was still held."""
         mine = (OPTIMIZATION.c.optimization_id == self.optimization_id) & (OPTIMIZATION.c.fence == self.fence)
-        return bool(free(unit, mine, self.node, died=self.died))
+        return bool(free_leases(unit, mine, self.node, died=self.died))
 
 
 @dataclass(frozen=True)
 class RejectClaim(OnOptimization[None]):
-    """What was claimed is not to start: it is paused, and `issues` has the reason. A resume tries again."""
+    """Pause a claimed optimization that cannot start, and add the reason to `issues`. A resume tries again."""
 
     optimization_id: str
     fence: int
@@ -233,22 +231,21 @@ class RejectClaim(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class ReleaseClaims(Operation[list[str]]):
-    """Free what `node` holds beside `kept`: claims whose answer never arrived. Answers with their ids."""
+    """Free all that `node` holds except `kept`: claims whose answer never arrived. Returns the freed ids."""
 
     node: str
     kept: Sequence[str]
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         strays = (OPTIMIZATION.c.lease_node == self.node) & OPTIMIZATION.c.optimization_id.not_in(self.kept)
-        return free(unit, strays, self.node, died=True)
+        return free_leases(unit, strays, self.node, died=True)
 
 
 @dataclass(frozen=True)
 class Heartbeat(Operation[float]):
-    """Say that a node lives, and renew all its leases.
+    """Record that a node is alive, and renew all its leases.
 
-    Those that ran out, too, unless they were swept: a node that could not reach the store for a while has lost
-    nothing where no node could.
+    Expired leases are renewed too unless they were swept, so that an outage of the store costs no node its work.
     """
 
     node: str
@@ -259,7 +256,7 @@ class Heartbeat(Operation[float]):
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, unit: UnitOfWork) -> float:
-        """The database's time of this heartbeat."""
+        """Return the database's time of this heartbeat."""
         unit.flush()
         now = database_now(unit)
         values: Row = {
@@ -275,26 +272,26 @@ class Heartbeat(Operation[float]):
 
 @dataclass(frozen=True)
 class Leave(Operation[list[str]]):
-    """A node ends in good order; what it still held is swept as if its lease had run out.
+    """Remove a node that shuts down cleanly, and free what it still held. Returns the freed ids.
 
-    But for flows that it only watched: Prefect reports their ends, or their leases run out.
+    Mirrored flows stay held: Prefect reports how they end, or their leases expire.
     """
 
     node: str
 
     def apply(self, unit: UnitOfWork) -> list[str]:
         mine = (OPTIMIZATION.c.lease_node == self.node) & (OPTIMIZATION.c.strategy != MIRRORED)
-        swept = free(unit, mine, self.node, died=False)
+        swept = free_leases(unit, mine, self.node, died=False)
         unit.connection.execute(delete(NODE).where(NODE.c.node_id == self.node))
         return swept
 
 
 @dataclass(frozen=True)
 class Sweep(Operation[list[str]]):
-    """Free what the dead held: all leases of nodes known to be dead, and of `run_out` those not renewed since.
+    """Free all leases of `dead_nodes`, and those of `run_out` that were not renewed since. Returns the freed ids.
 
-    What was at work is queued for its next attempt, or has failed where it had its last one; an intent to cancel or
-    pause that came too late for the attempt is carried out. Answers with the ids that were freed.
+    An optimization that was running is queued for its next attempt, or fails after its last one. A pause or
+    cancellation that the attempt did not carry out takes effect now.
     """
 
     node: str
@@ -302,29 +299,28 @@ class Sweep(Operation[list[str]]):
     run_out: Sequence[HeldLease] = ()
 
     def apply(self, unit: UnitOfWork) -> list[str]:
-        found = free(unit, OPTIMIZATION.c.lease_node.in_(self.dead_nodes), self.node, died=True)
+        found = free_leases(unit, OPTIMIZATION.c.lease_node.in_(self.dead_nodes), self.node, died=True)
         for lease in self.run_out:
             unrenewed = and_(
                 OPTIMIZATION.c.optimization_id == lease.optimization_id,
                 OPTIMIZATION.c.fence == lease.fence,
                 OPTIMIZATION.c.lease_expires_at == lease.expires_at,
             )
-            found += free(unit, unrenewed, self.node, died=True)
+            found += free_leases(unit, unrenewed, self.node, died=True)
         for node_id in self.dead_nodes:
             unit.connection.execute(delete(NODE).where(NODE.c.node_id == node_id))
         return found
 
 
 def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: str = "") -> Transition | None:
-    """What becomes of an optimization whose holder is gone; None where it had not begun and may wait again.
+    """Return the transition of an optimization that lost its holder; None if it had not begun and may wait again.
 
-    `row` counts this death already. A node that left in good order did not die, and costs no attempt.
+    `row` already counts this death. A clean shutdown is no death and costs no attempt.
     """
     status, intent = OptimizationStatus(row["status"]), Intent(row["intent"])
     cause = Cause.SWEEPER if died else Cause.SHUTDOWN
     if row["strategy"] == MIRRORED:
-        # The process of that flow is gone; O9 cannot run it again.
-        to = INTENDED_END.get(intent, OptimizationStatus.FAILED)
+        to = INTENDED_END.get(intent, OptimizationStatus.FAILED)  # O9 cannot run the flow again
         message = evidence or f"its process is gone ({holder})"
         return None if status in ENDED else Transition(
             row["optimization_id"], to, cause, message, swept_by, issue=message
@@ -339,7 +335,7 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
         to = to_rest
         message = f"{evidence}; it was asked to {intent.verb}"
     elif died and row["deaths"] >= row["max_attempts"]:
-        to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} lives"
+        to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} attempts"
         issue = message
     else:
         to, message = OptimizationStatus.CREATED, f"{evidence}; queued for the next attempt"
@@ -347,8 +343,10 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
     return Transition(row["optimization_id"], to, cause, message, swept_by, issue=issue, ran_until=ran_until)
 
 
-def free(unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool, evidence: str = "") -> list[str]:
-    """Take the leases `which` away from their holders, and let what was held go on, or end."""
+def free_leases(
+    unit: UnitOfWork, which: ColumnElement[bool], node: str, *, died: bool, evidence: str = ""
+) -> list[str]:
+    """Revoke the leases that match `which`, and move each optimization as `after_loss` says. Returns their ids."""
     unit.flush()
     held = OPTIMIZATION.c.lease_expires_at.is_not(None) & which
     found = unit.connection.execute(select(OPTIMIZATION.c.optimization_id).where(held)).scalars().all()
@@ -370,25 +368,25 @@ def leases(connection: Connection) -> Leases:
 
 
 def waiting(connection: Connection, limit: int = 1_000) -> list[Row]:
-    """The first that wait for a slot, each with its deployment."""
+    """Return the first `limit` optimizations that wait for a slot, each with its deployment."""
     columns = OPTIMIZATION.c.optimization_id, OPTIMIZATION.c.deployment_id
     queued = select(*columns).where(text(tables.WAITING), OPTIMIZATION.c.strategy != MIRRORED)
     return rows(connection, queued.order_by(OPTIMIZATION.c.queue_key).limit(limit))
 
 
 def database_now(unit: UnitOfWork) -> float:
-    """Seconds since 1970 by the database's own clock, so that nodes whose clocks differ agree."""
+    """Return the seconds since 1970 by the database's clock, on which nodes with different clocks agree."""
     return database_time(unit.connection)
 
 
 def database_time(connection: Connection) -> float:
-    """The same for a reader."""
+    """Return the same as `database_now`, outside a unit of work."""
     return float(connection.execute(_CLOCK[connection.dialect.name]).scalar_one())
 
 
 def _first_waiting(dialect: str, more: str = "") -> TextClause:
-    """The first of each type and strategy; how many there are of those decides what this costs, not how many wait."""
-    # Left alone, SQLite reads all that are created by the index of statuses, and sorts them.
+    """Select the first of each type and strategy. The cost depends on the number of these, not on how many wait."""
+    # Without the hint, SQLite reads everything that is created by the index of statuses, and sorts it.
     hint = "INDEXED BY ix_optimization_queue" if dialect == "sqlite" else ""
     return text(f"""
         SELECT first.optimization_id, first.queue_key, first.optimization_type, first.strategy

@@ -1,7 +1,7 @@
-"""What only one node may do at a time, by a name: a lease that expires, with a fence.
+"""Leader election: a named lease that only one node holds at a time, with a fence.
 
-Measured by the database's clock, in seconds. A node that takes a lease from another raises its fence, so that the old
-holder's writes fail (`held`).
+Expiry is measured in seconds of the database's clock. A node that takes over a lease raises its fence, so that writes
+of the former holder fail (`require_lease`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from o9.store.schema.alerts import LEASE
 
 @dataclass(frozen=True)
 class AcquireLeadership(Operation[int | None]):
-    """Take the lease called `name`, or keep it; answers with the fence, or None while another node holds it.
+    """Acquire or renew the lease `name`. Returns the fence, or None while another node holds the lease.
 
-    `dead_nodes`: those of which it is known without waiting that they hold nothing any more.
+    A lease of one of `dead_nodes` is free before it expires.
     """
 
     name: str
@@ -46,7 +46,7 @@ class AcquireLeadership(Operation[int | None]):
 
 @dataclass(frozen=True)
 class ReleaseLeadership(Operation[None]):
-    """Give the lease back, where it is still held with this fence."""
+    """Release the lease if it still has this fence."""
 
     name: str
     fence: int
@@ -57,18 +57,18 @@ class ReleaseLeadership(Operation[None]):
 
 
 def leader(connection: Connection, name: str) -> Row | None:
-    """Who holds the lease: `node` (None: no node), `fence`, `expires_at`, `cursor`; None where it was never held."""
+    """Return the lease: `node` (None if it is free), `fence`, `expires_at`, `cursor`; None if it was never held."""
     found = connection.execute(select(LEASE).where(LEASE.c.name == name)).mappings().first()
     return dict(found) if found else None
 
 
 def seconds_left(connection: Connection, expires_at: float) -> float:
-    """Until a lease expires, by the database's clock."""
+    """Return the seconds until a lease expires, by the database's clock."""
     return expires_at - database_time(connection)
 
 
-def held(unit: UnitOfWork, name: str, fence: int) -> None:
-    """Raise StaleAttemptError unless the lease still has this fence."""
+def require_lease(unit: UnitOfWork, name: str, fence: int) -> None:
+    """Raise StaleAttemptError unless the lease is held with this fence."""
     found = leader(unit.connection, name)
     if found is None or found["fence"] != fence or found["node"] is None:
         raise StaleAttemptError(

@@ -1,7 +1,7 @@
-"""The order in which optimizations wait for a slot: one number for each, the smallest first.
+"""The order of the queue: each optimization has a key, and the smallest key is claimed first. Pure.
 
-Queued earlier or of higher priority is smaller: a level of priority is worth ten minutes of waiting. As all
-waiting times grow alike, the order of two never changes, and an index can hold it. Pure.
+A level of priority is worth ten minutes of waiting. All waiting times grow at the same rate, so the order of two
+optimizations never changes, and an index can hold it.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ def queue_key(queued_at: str, priority: int) -> float:
 
 
 def queued_at(key: Any, priority: Any) -> Any:
-    """The seconds since 1970 at which it was queued; of two columns, the expression for them."""
+    """Return when it was queued, in seconds since 1970; given two columns, the SQL expression for that."""
     return key + AGING_SECONDS_PER_PRIORITY * priority

@@ -1,17 +1,18 @@
-"""What the operator has set: limits, and defaults for what is submitted, for all, for a type, or for a strategy.
+"""Policies: the operator's limits and submission defaults for all optimizations, for a type, or for a strategy.
 
-A policy has a name: `all`, a type's value, or a strategy's name. Its config may hold
+A policy's name is `all`, the value of a type, or the name of a strategy. Its config may hold
 
-- `max_concurrent_optimizations`: how many of these may run at once, counted once over all nodes;
-- `timeout_seconds`, `max_attempts`: for what is submitted without its own.
+- `max_concurrent_optimizations`: how many of these may run at once, counted over all nodes;
+- `timeout_seconds`, `max_attempts`: defaults for submissions that set none.
 
-Of several that apply, each limit holds; of defaults the strategy's counts before the type's, that before `all`.
+If several policies apply, every limit holds. A strategy's default takes precedence over a type's, and that over `all`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,26 +31,23 @@ Policies = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class SetPolicy(Operation[None]):
-    """Put a policy in the place of the one that has its name; an empty config lifts it.
-
-    Raises OptimizationValidationError, naming the key.
-    """
+    """Set or replace the policy of this name; an empty config removes it. Raises OptimizationValidationError."""
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, unit: UnitOfWork) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise OptimizationValidationError("name", f"a policy is for {ALL!r}, a type or a strategy, by its name")
-        config = checked(self.config)
+            raise OptimizationValidationError("name", f"give {ALL!r}, the name of a type, or that of a strategy")
+        config = validate_policy(self.config)
         if not config:
             unit.connection.execute(delete(POLICY).where(POLICY.c.name == self.name))
             return
         unit.upsert(POLICY, [{"name": self.name, "config": to_json(config), "at": unit.now}])
 
 
-def checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without what is None. Raises OptimizationValidationError, naming the key."""
+def validate_policy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config without keys that are None. Raises OptimizationValidationError, naming the key."""
     if not isinstance(config, Mapping):
         raise OptimizationValidationError("config", f"expected keys and values, got {type(config).__name__}")
     for key, value in config.items():
@@ -59,12 +57,12 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
         whole = number and (key == "timeout_seconds" or isinstance(value, int))
         if value is not None and not (whole and 0 < value < float("inf")):
             kind = "a number of seconds above 0" if key == "timeout_seconds" else "a whole number of 1 or more"
-            raise OptimizationValidationError(f"config.{key}", f"{value!r} is not {kind}; leave it out to lift it")
+            raise OptimizationValidationError(f"config.{key}", f"{value!r} is not {kind}; omit the key to remove it")
     return {key: value for key, value in config.items() if value is not None}
 
 
 class PoliciesChangedError(OptimizationError):
-    """There are other policies now than those that a submission went by: `current`."""
+    """The policies changed after a submission had read them; `current` has the new ones."""
 
     def __init__(self, current: Policies) -> None:
         super().__init__("the policies have changed; submit it again")
@@ -72,13 +70,13 @@ class PoliciesChangedError(OptimizationError):
 
 
 class CurrentPolicies:
-    """Of one unit of work, which reads them once."""
+    """The policies as one unit of work sees them, read once."""
 
     def __init__(self) -> None:
         self._found: Policies | None = None
 
     def check(self, unit: UnitOfWork, assumed: Policies) -> None:
-        """Raises PoliciesChangedError where they are others."""
+        """Raises PoliciesChangedError if they differ from `assumed`."""
         if self._found is None:
             self._found = policies(unit.connection)
         if self._found != assumed:
@@ -90,24 +88,19 @@ def policies(connection: Connection) -> dict[str, dict[str, Any]]:
     return {name: json.loads(config) for name, config in connection.execute(select(POLICY.c.name, POLICY.c.config))}
 
 
-def room(policies: Policies, held: Mapping[tuple[str, str], int], limit: int) -> Callable[[str, str], bool]:
-    """Is there room for one more of a type and strategy, when `held` are taken, by type and strategy?"""
+def has_room(policies: Policies, held: Mapping[tuple[str, str], int], limit: int, kind: str, strategy: str) -> bool:
+    """Whether the limits allow one more; `held` counts the slots in use by type and strategy."""
     total = sum(held.values())
-
-    def below(name: str, taken: int) -> bool:
-        most = policies.get(name, {}).get(LIMIT)
-        return most is None or taken < most
-
-    def has_room(kind: str, strategy: str) -> bool:
-        of_kind = sum(count for (other, _), count in held.items() if other == kind)
-        of_strategy = sum(count for (_, other), count in held.items() if other == strategy)
-        return total < limit and below(ALL, total) and below(kind, of_kind) and below(strategy, of_strategy)
-
-    return has_room
+    taken = (
+        (ALL, total),
+        (kind, sum(count for (other, _), count in held.items() if other == kind)),
+        (strategy, sum(count for (_, other), count in held.items() if other == strategy)),
+    )
+    return total < limit and all(count < policies.get(name, {}).get(LIMIT, math.inf) for name, count in taken)
 
 
 def with_defaults(policies: Policies, kind: str, strategy: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """`metadata`, with the policies' defaults where it has none of its own."""
+    """Return `metadata`, completed with the policies' defaults."""
     filled = dict(metadata)
     for name in (strategy, kind, ALL):
         for key in DEFAULTS:

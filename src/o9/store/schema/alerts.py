@@ -1,4 +1,4 @@
-"""The tables of alerts: episodes, notifications, why others were suppressed, who sends, and how the rules stand."""
+"""The tables of alerts: episodes, silences, notifications, suppressions, channels, leases and the state of rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlmodel import Field
 
 from o9.store.core.base import SERIAL, Record, partial_index, table_of, unbounded_texts
 
-# What conditions of partial indexes say, statements must say in the same words.
+# Conditions of partial indexes. Statements must repeat them verbatim.
 FIRING = "is_first = 1 AND resolved_at IS NULL"
 ENDING = f"{FIRING} AND ends_at IS NOT NULL"
 OPEN = "is_open = 1"
@@ -18,11 +18,10 @@ ACTIVE = "ended_at IS NULL"
 class AlertRow(Record, table=True):
     """One row for each id under which an alert was received.
 
-    Those with equal labels that overlap in time are one episode, which has the id of the one that began it. That first
-    row holds the episode's state, in the columns from `is_first` on; they mean nothing in the others. `latest` is the
-    one whose words count; `began` and `changed` are the changes in the feed at which it was first and last written; an
-    end is expected where it only holds unless the alert is repeated; an episode is open until the leader has
-    no more to say of it.
+    Alerts with equal labels that overlap in time form an episode, whose id is that of its first alert. That row has the
+    episode's state in the columns from `is_first` on, which are unused in the others. `latest` is the alert whose texts
+    are shown. `began` and `changed` are the changes in the feed with which the episode was first and last written. With
+    `expected_end`, the end is a timeout, which a repetition extends. An episode is open until the leader closes it.
     """
 
     __tablename__ = "alert"
@@ -63,9 +62,9 @@ class AlertRow(Record, table=True):
 
 
 class SilenceRow(Record, table=True):
-    """A person's mute. Either `matchers`, as text, or a `pattern`; it stands from its start to its end.
+    """A silence, by `matchers` (as text) or by a `pattern`.
 
-    `changed` is the change in the feed at which it was added or lifted.
+    `changed` is the change in the feed with which it was added or ended.
     """
 
     __tablename__ = "silence"
@@ -88,7 +87,7 @@ class SilenceRow(Record, table=True):
 
 
 class AlertCounter(Record, table=True):
-    """How often what happened, ever: `what` by level, channel or reason; what is pruned stays counted."""
+    """The lifetime count of an event `what` by level, channel or reason (`name`), including what is pruned."""
 
     __tablename__ = "alert_counter"
 
@@ -98,7 +97,7 @@ class AlertCounter(Record, table=True):
 
 
 class AlertGroup(Record, table=True):
-    """What the engine of alerts knows of a group, as JSON; written with the notices that follow from it."""
+    """The alert engine's state of a group (JSON), written together with the notices that follow from it."""
 
     __tablename__ = "alert_group"
 
@@ -108,9 +107,9 @@ class AlertGroup(Record, table=True):
 
 
 class NoticeRow(Record, table=True):
-    """What is to be sent to a receiver, of which episodes; once it is sent, the first of these stay.
+    """A message to a receiver, with the ids of its episodes; once it is sent, only the first of these are kept.
 
-    An empty id in `firing` parts what is new to the receiver from what it knew before; without one, all is new.
+    In `firing`, an empty id separates episodes that are new to the receiver from those that it knew before.
     """
 
     __tablename__ = "notice"
@@ -132,7 +131,7 @@ class NoticeRow(Record, table=True):
 class Notification(Record, table=True):
     """The outbox, and the log of what was sent: one row for each notice and channel.
 
-    `due_at` and `claim_expires_at` are seconds of the database's clock; `tries` have rows of their own.
+    `due_at` and `claim_expires_at` are in seconds of the database's clock; `tries` counts rows of NotificationTry.
     """
 
     __tablename__ = "notification"
@@ -157,7 +156,7 @@ class Notification(Record, table=True):
 
 
 class NotificationTry(Record, table=True):
-    """Each try to send one: written before, and its outcome behind it. Without one it may have been sent, or not."""
+    """A try to send a notification, written before it begins. Until it has an outcome, it may or may not be sent."""
 
     __tablename__ = "notification_try"
     __table_args__ = (Index("ix_notification_try_channel", "channel", "started_at"),)
@@ -173,7 +172,7 @@ class NotificationTry(Record, table=True):
 
 
 class AlertDecision(Record, table=True):
-    """Append-only: why a receiver was not notified of an alert, once for each change of the reason."""
+    """Append-only: why a receiver was not notified of an alert, with a row for each change of the reason."""
 
     __tablename__ = "alert_decision"
     __table_args__ = (Index("ix_alert_decision_alert", "alert_id", "id"),)
@@ -187,7 +186,7 @@ class AlertDecision(Record, table=True):
 
 
 class ChannelRow(Record, table=True):
-    """How a channel does: until when it is left in peace (seconds of the database's clock), since when it fails."""
+    """A channel's condition: until when it pauses (seconds of the database's clock), and since when it fails."""
 
     __tablename__ = "alert_channel"
 
@@ -199,7 +198,7 @@ class ChannelRow(Record, table=True):
 
 
 class ChannelNode(Record, table=True):
-    """Which living nodes can send through a channel."""
+    """Which nodes can send through a channel, until when."""
 
     __tablename__ = "channel_node"
 
@@ -209,9 +208,9 @@ class ChannelNode(Record, table=True):
 
 
 class Lease(Record, table=True):
-    """Who does what only one node may do, by the name of that; the fence makes an old holder's write fail.
+    """A named lease for work that only one node does. The fence makes writes of a former holder fail.
 
-    `cursor` is the change up to which what the holders wrote is true.
+    `cursor` is the change up to which the holders have processed the feed.
     """
 
     __tablename__ = "lease"
@@ -224,7 +223,7 @@ class Lease(Record, table=True):
 
 
 class RuleStateRow(Record, table=True):
-    """A rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.RuleState`)."""
+    """The state of a rule that is pending or fires for a subject, as JSON (`o9.alerts.rules.rules.RuleState`)."""
 
     __tablename__ = "rule_state"
 
@@ -234,7 +233,7 @@ class RuleStateRow(Record, table=True):
 
 
 class ReadUpTo(Record, table=True):
-    """The id up to which the rules have read each table, by its name."""
+    """The id up to which the rules have read a table."""
 
     __tablename__ = "read_up_to"
 

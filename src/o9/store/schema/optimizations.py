@@ -1,8 +1,8 @@
-"""The tables of the record, as SQLModel classes.
+"""The tables of optimizations, nodes and changes, as SQLModel classes.
 
-Every column is plain text, integer, real or bytes: JSON, enums and moments are encoded in one place,
-`o9.store.core.column_types`, so that a row reads the same in SQLite, in PostgreSQL and in a person's SQL shell. Moments
-are ISO 8601 in UTC with microseconds, which sort as text; leases are seconds of the database's own clock.
+Every column is plain text, integer, real or bytes. `o9.store.core.column_types` encodes JSON, enums and times, so that
+a row reads the same in SQLite, in PostgreSQL and in an SQL shell. Times are ISO 8601 in UTC with microseconds, which
+sort as text; leases are in seconds of the database's clock.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from sqlmodel import Field
 
 from o9.store.core.base import SERIAL, Record, partial_index, table_of, unbounded_texts
 
-# What waits for a slot: word for word the condition of the queue's index.
+# The condition of the queue's index. Statements must repeat it verbatim.
 WAITING = "status = 'created' AND intent = 'run' AND unmet = 0 AND lease_expires_at IS NULL"
 
 
 class Optimization(Record, table=True):
-    """The current state of each optimization, its intent, and who holds it."""
+    """The current state of each optimization, its intent and its lease."""
 
     __tablename__ = "optimization"
     __table_args__ = (
@@ -79,19 +79,21 @@ class Optimization(Record, table=True):
     unmet: int = 0
     dependents: int = 0
     suspended_run_id: str | None = None
-    deployment_id: str | None = None  # of Prefect's, whose runs are its attempts; None: nodes run it themselves
+    deployment_id: str | None = (
+        None  # the Prefect deployment whose runs are its attempts; None: nodes run it themselves
+    )
     rejections: int = 0
     prefect_run_id: str | None = None
     prefect_state_at: str | None = None
     waited_seconds: float | None = None
     family: str = ""
     health_due: int = 0
-    series: str | None = None  # reserved for recurring optimizations: whose run it is, and for when it was scheduled
+    series: str | None = None  # of a recurring optimization
     scheduled_at: str | None = None
 
 
 class TransitionRow(Record, table=True):
-    """Append-only: every move between two statuses, and what caused it."""
+    """Append-only: every change of a status, and its cause."""
 
     __tablename__ = "transition"
     __table_args__ = (Index("ix_transition_optimization", "optimization_id", "id"),)
@@ -130,9 +132,9 @@ class TrialRow(Record, table=True):
 
 
 class TrialReturns(Record, table=True):
-    """A trial's returns, little-endian float64; apart from the ledger, which stays quick to read.
+    """A trial's returns as little-endian float64, apart from the ledger to keep that fast to read.
 
-    `hold_out` are those on data that had no part in the choice. `calendar` and `hold_out_calendar` are digests.
+    `hold_out` has the returns on held-out data. `calendar` and `hold_out_calendar` are digests of their dates.
     """
 
     __tablename__ = "trial_returns"
@@ -147,7 +149,7 @@ class TrialReturns(Record, table=True):
 
 
 class Calendar(Record, table=True):
-    """The dates of returns, in seconds since 1970 as little-endian float64: equal ones once for each optimization."""
+    """The dates of returns in seconds since 1970, as little-endian float64. Equal ones are stored once."""
 
     __tablename__ = "calendar"
 
@@ -157,9 +159,9 @@ class Calendar(Record, table=True):
 
 
 class TrialOutput(Record, table=True):
-    """What users' code printed and logged in a trial, or, with number -1, in a step outside of its trials.
+    """What users' code printed and logged in a trial or, with number -1, in a step outside its trials.
 
-    `cut` bytes of it are not kept. `total` bytes are kept of the optimization's up to here.
+    `cut` is how many bytes were dropped, `total` how many of the optimization are kept up to this row.
     """
 
     __tablename__ = "trial_output"
@@ -173,7 +175,7 @@ class TrialOutput(Record, table=True):
 
 
 class BaselineReturns(Record, table=True):
-    """What an optimization's trials are measured over: the baseline's returns over the same periods."""
+    """The baseline's returns over the trials' periods, and over those of the held-out data."""
 
     __tablename__ = "baseline_returns"
 
@@ -183,9 +185,9 @@ class BaselineReturns(Record, table=True):
 
 
 class Provenance(Record, table=True):
-    """What each attempt ran: fingerprints of the objective's code and of its data, and what was searched (JSON).
+    """What each attempt ran: the fingerprints of the objective's code and data, and the search space (JSON).
 
-    Empty where not known.
+    Unknown ones are empty.
     """
 
     __tablename__ = "provenance"
@@ -199,7 +201,7 @@ class Provenance(Record, table=True):
 
 
 class RepetitionRow(Record, table=True):
-    """The best trial evaluated once more: the checks that came of it, as JSON, and with which code."""
+    """The second evaluation of the best trial: the resulting checks (JSON), and the fingerprint of the code."""
 
     __tablename__ = "repetition"
 
@@ -211,9 +213,9 @@ class RepetitionRow(Record, table=True):
 
 
 class HealthReportRow(Record, table=True):
-    """Append-only but for its newest row: a report with the same content updates all but `first_at` and `report`.
+    """Append-only, except that a report with the same content as the newest row updates that row.
 
-    `status` and `as_of` (its `updated_at`) are the optimization's when it was checked.
+    `status` and `as_of` are the optimization's status and `updated_at` when it was checked.
     """
 
     __tablename__ = "health_report"
@@ -236,7 +238,7 @@ class HealthReportRow(Record, table=True):
 
 
 class Metric(Record, table=True):
-    """Time series by optimization, name and step."""
+    """Metrics by optimization, name and step."""
 
     __tablename__ = "metric"
 
@@ -248,7 +250,7 @@ class Metric(Record, table=True):
 
 
 class Checkpoint(Record, table=True):
-    """What a strategy needs to go on after this step; every step's is kept."""
+    """What a strategy needs to continue after this step. Every step's is kept."""
 
     __tablename__ = "checkpoint"
 
@@ -258,7 +260,7 @@ class Checkpoint(Record, table=True):
 
 
 class PrefectState(Record, table=True):
-    """Each state that Prefect reported of a flow or task run, once."""
+    """Every state that Prefect reported of a flow or task run, once."""
 
     __tablename__ = "prefect_state"
     __table_args__ = (Index("ix_prefect_state_optimization", "optimization_id", "at"),)
@@ -277,7 +279,7 @@ class PrefectState(Record, table=True):
 
 
 class PrefectRun(Record, table=True):
-    """Whose attempt a flow run of Prefect's is; open until all that Prefect has to say of it is recorded."""
+    """Which attempt a Prefect flow run is. It is open until all its states are recorded."""
 
     __tablename__ = "prefect_run"
     __table_args__ = (
@@ -293,7 +295,7 @@ class PrefectRun(Record, table=True):
 
 
 class IntentRow(Record, table=True):
-    """Append-only: what was wanted of an optimization, by whom and when."""
+    """Append-only: every intent, its author and time."""
 
     __tablename__ = "intent"
     __table_args__ = (Index("ix_intent_optimization", "optimization_id", "id"),)
@@ -306,7 +308,7 @@ class IntentRow(Record, table=True):
 
 
 class Dependency(Record, table=True):
-    """`optimization_id` runs once `after_id` has completed, which it may have before."""
+    """`optimization_id` runs after `after_id` has completed."""
 
     __tablename__ = "dependency"
     __table_args__ = (Index("ix_dependency_optimization", "optimization_id"),)
@@ -316,7 +318,7 @@ class Dependency(Record, table=True):
 
 
 class Policy(Record, table=True):
-    """What the operator has set for all optimizations, for a type, or for a strategy."""
+    """The operator's limits and defaults for all optimizations, for a type, or for a strategy."""
 
     __tablename__ = "policy"
 
@@ -326,7 +328,7 @@ class Policy(Record, table=True):
 
 
 class RecordedMetric(Record, table=True):
-    """Append-only: what was measured from outside of an optimization's steps."""
+    """Append-only: metrics recorded from outside an optimization's steps."""
 
     __tablename__ = "recorded_metric"
     __table_args__ = (Index("ix_recorded_metric_optimization", "optimization_id", "id"),)
@@ -339,9 +341,9 @@ class RecordedMetric(Record, table=True):
 
 
 class NodeRow(Record, table=True):
-    """Running processes. `pid` and `process_started` tell a neighbour on `host` that one died.
+    """Running nodes. `pid` and `process_started` show other nodes on `host` that one died.
 
-    `cursor` is the change that it reads next (see `o9.store.synchronization`); 0: it reads none.
+    `cursor` is the change that the node reads next (`o9.store.synchronization`); 0 means that it reads none.
     """
 
     __tablename__ = "node"
@@ -356,7 +358,7 @@ class NodeRow(Record, table=True):
 
 
 class Writer(Record, table=True):
-    """PostgreSQL only: the number of each writer's last transaction, which tells what became of a COMMIT."""
+    """On PostgreSQL: the number of each writer's last transaction, which shows whether a COMMIT succeeded."""
 
     __tablename__ = "writer"
 
@@ -366,7 +368,7 @@ class Writer(Record, table=True):
 
 
 class ExpectedNode(Record, table=True):
-    """Nodes that were registered by hand, whether they run or not."""
+    """Nodes registered by hand, running or not."""
 
     __tablename__ = "expected_node"
 
@@ -376,9 +378,9 @@ class ExpectedNode(Record, table=True):
 
 
 class Change(Record, table=True):
-    """The change feed, in commit order: writers take turns, so an id that is seen is followed only by larger ones.
+    """The change feed, in commit order: writers take turns, so a reader that has seen an id misses no smaller one.
 
-    `data` is what the nodes' callbacks receive (JSON); None: nothing.
+    `data` is what the nodes' callbacks receive (JSON), if anything.
     """
 
     __tablename__ = "change"

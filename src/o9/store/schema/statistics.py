@@ -1,5 +1,6 @@
-"""The tables that are kept current from what is recorded: counts, sums and orders, so that figures cost the same at any
-size. Written as those of `o9.store.schema.optimizations` are.
+"""Tables of counts, sums and rankings, updated with the record so that statistics cost the same at any size.
+
+Columns are encoded as in `o9.store.schema.optimizations`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from o9.store.core.base import Record, table_of, unbounded_texts
 
 
 class StatusCounter(Record, table=True):
-    """How many optimizations are in each status now; moved by every transition in its own transaction."""
+    """The number of optimizations in each status, updated in the transaction that changes one."""
 
     __tablename__ = "status_counter"
 
@@ -22,7 +23,7 @@ class StatusCounter(Record, table=True):
 
 
 class PriorityCounter(Record, table=True):
-    """How many optimizations of each priority there are, whatever their status; it moves when one is created."""
+    """The number of optimizations of each priority, in any status."""
 
     __tablename__ = "priority_counter"
 
@@ -31,14 +32,14 @@ class PriorityCounter(Record, table=True):
 
 
 class Rollup(Record, table=True):
-    """Sums and histograms over the optimizations that ended, by window, type, strategy, priority and status.
+    """Sums and histograms of ended optimizations, by window, type, strategy, priority and status.
 
-    `starts` is the beginning of an ISO moment: an hour, a day, a month, or empty for all time. `ran`, `improved`
-    and `waited` of the `count` have a duration, an improvement, a time of waiting.
+    `starts` is a prefix of an ISO time: an hour, a day, a month, or empty for all time. `ran`, `improved` and `waited`
+    count those that have a duration, an improvement and a waiting time.
     """
 
     __tablename__ = "rollup"
-    # Has all that a trend reads, in its order; the rows themselves are long.
+    # Covers the query of trends, since the rows themselves are long.
     __table_args__ = (
         Index(
             "ix_rollup_window",
@@ -66,7 +67,7 @@ class Rollup(Record, table=True):
 
 
 class RankingRow(Record, table=True):
-    """The last value of each metric of an optimization, so that the first of a ranking are a page of an index."""
+    """The last value of each metric of an optimization; the index makes a ranking's first page one range."""
 
     __tablename__ = "ranking"
     __table_args__ = (Index("ix_ranking_value", "metric", "direction", "value", "optimization_id"),)
@@ -78,10 +79,10 @@ class RankingRow(Record, table=True):
 
 
 class FamilyCounter(Record, table=True):
-    """How many trials were ever tried in a family, by state; what is pruned stays counted.
+    """The number of trials ever made in a family, by state, including pruned ones.
 
-    `pruned` of the `count` are gone from the ledger; `sharpes` of these had returns: the sum of their Sharpe ratios a
-    period, and of the squares.
+    `pruned` trials of the `count` are no longer in the ledger. `sharpes` of these had returns; of their Sharpe ratios
+    per period, the sum and the sum of squares are kept.
     """
 
     __tablename__ = "family_counter"
@@ -98,8 +99,8 @@ class FamilyCounter(Record, table=True):
 class HoldOutLook(Record, table=True):
     """Append-only: each series of returns on held-out data that was looked at, by its hash.
 
-    `data` is the fingerprint of the objective's data, "" where it is not known; `o9.store.optimizations.hold_outs` says
-    which looks count together. What is pruned stays counted, so `seen_by` may be an optimization that is gone.
+    `data` is the fingerprint of the objective's data, "" if unknown. `seen_by` may be a pruned optimization. See
+    `o9.store.optimizations.hold_outs` for which looks are counted together.
     """
 
     __tablename__ = "hold_out_look"
@@ -113,9 +114,9 @@ class HoldOutLook(Record, table=True):
 
 
 class PlaceboRun(Record, table=True):
-    """`run_id` is the same search as `optimization_id` on data without an edge, its `number`-th, from 1 on.
+    """`run_id` is placebo run `number` of `optimization_id`, from 1 on: the same search on data without an edge.
 
-    `value`: of its best trial, once it has ended. It is kept when the run is pruned.
+    `value` is that of its best trial, once it has ended; it is kept when the run is pruned.
     """
 
     __tablename__ = "placebo_run"

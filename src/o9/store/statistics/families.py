@@ -1,9 +1,9 @@
-"""What was ever tried in a family of trials: N, which no pruning makes smaller.
+"""The number of trials ever made in a family, which pruning does not reduce.
 
-Contract. `family_counter` moves in the transaction that writes the trials, so that counting costs the same at any size.
-A failed or cancelled trial may not name its family, which may be known only once another one succeeded. It belongs to
-the family that its optimization had then, or to the first one that it gets. What a retry took over or repeats is not
-counted twice. Pruned trials leave moments of their Sharpe ratios behind.
+Contract. `family_counter` is updated in the transaction that writes the trials, so that counting costs the same at any
+size. A failed or cancelled trial may not name its family, which may be known only after another one succeeds. It counts
+in the family that its optimization has then, or else in the first one that it gets. Trials that a retry inherits or
+repeats are not counted twice. Pruned trials leave the moments of their Sharpe ratios.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from o9.store.core.unit import Row, UnitOfWork
 from o9.store.schema.optimizations import BASELINE, OPTIMIZATION, RETURNS, TRIAL
 from o9.store.schema.statistics import FAMILY_COUNTER
 
-INHERITED = 0  # the attempt of trials that a retry took over from its origin, or that it only repeats
-FAMILY_SERIES = 2_000  # judged in under 10 s of processor time, and 450 MiB, at 2,500 periods
+INHERITED = 0  # the attempt of trials that a retry copied from its origin or repeats
+FAMILY_SERIES = 2_000  # judging these takes under 10 s of processor time and 450 MiB, at 2,500 periods
 FAMILY_BYTES = 100_000_000
 FAMILY_LOOKED_AT = 10_000
-# Of packed returns of trials, and their baseline's: a Sharpe ratio a period of each that can be judged.
+# Given packed returns of trials and of their baseline: the Sharpe ratio per period of each trial that has one.
 SharpeRatios = Callable[[Sequence[bytes], bytes | None], Sequence[float]]
 _SAME = ("number", "state", "parameters", "value")
 _COMPLETED = TrialState.COMPLETED.value
-_NO_TRY = TrialState.INFEASIBLE.value  # what cannot be was never a try
+_INFEASIBLE = TrialState.INFEASIBLE.value  # never counts as a trial of a family
 
 
 @dataclass(frozen=True)
 class PrunedTrials:
-    """How many are gone from the ledger. `sharpes` of them had returns: their Sharpe ratios a period as moments."""
+    """The number of trials that were pruned. `sharpes` of them had returns, whose Sharpe ratios are kept as moments."""
 
     count: int = 0
     sharpes: int = 0
@@ -47,15 +47,14 @@ NOTHING_PRUNED = PrunedTrials()
 
 @dataclass(frozen=True)
 class FamilyTrials:
-    """All trials of a family, by state, and the packed returns of completed ones (`unpack_returns`).
+    """The trials of a family.
 
-    `returns` maps (optimization_id, number) to packed returns. Above `FAMILY_SERIES` series, or `FAMILY_BYTES`, or
-    `FAMILY_LOOKED_AT` trials, it is not `complete`: it has the first ones by optimization and number, chosen without a
-    look at their values; `counts` has them all, those too that are pruned.
-
-    started: when each trial of `returns` began, ISO 8601 in UTC; None where that is not known.
-    searches: by id, strategy and sampler, as their metadata name them ("" for none), of the optimizations that
-        `returns` has.
+    counts: by state, including pruned trials.
+    returns: packed returns of completed trials (`unpack_returns`), by optimization id and trial number.
+    complete: whether `returns` has all of them. If there are more than `FAMILY_SERIES` series, `FAMILY_BYTES` or
+        `FAMILY_LOOKED_AT` trials, it has the first ones by key, so that their values play no part in the choice.
+    started: when each trial of `returns` began, ISO 8601 in UTC; None if unknown.
+    searches: strategy and sampler of the optimizations in `returns`, as named in their metadata ("" if none).
     cut: those of these optimizations whose returns end where `metadata.hold_out` begins.
     """
 
@@ -69,19 +68,19 @@ class FamilyTrials:
 
 
 class _Tried(Counter[tuple[str, str]]):
-    """How many trials the unit adds, by family and state."""
+    """The number of trials that the unit adds, by family and state."""
 
 
 def origin_of(unit: UnitOfWork, optimization_id: str) -> tuple[str, int] | None:
-    """What it is a retry of, and behind how many of its steps it began; None where it is none."""
+    """Return the id of a retry's origin and the number of steps copied from it; None if it is no retry."""
     metadata = json.loads(unit.run(_METADATA, {"target": optimization_id}).fetchone()[0])
     return (metadata["retry_of"], metadata.get("retry_from_step", 0)) if "retry_of" in metadata else None
 
 
 def recognize_repeats(unit: UnitOfWork, origin_id: str, trials: Sequence[Row]) -> None:
-    """Mark trials of a retry as inherited where its origin has the same number, state, parameters and value.
+    """Mark those trials of a retry as inherited whose number, state, parameters and value its origin has too.
 
-    They are no new tries. origin_id: "" where it is no retry.
+    `origin_id` is "" if it is no retry.
     """
     if not (origin_id and trials):
         return
@@ -96,9 +95,9 @@ def recognize_repeats(unit: UnitOfWork, origin_id: str, trials: Sequence[Row]) -
 
 
 def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
-    """Count new trials of the optimization `row`; those that do not say whose they are get its family."""
-    said = [trial["family"] for trial in trials if trial["family"]]
-    family = row["family"] or (said[0] if said else "")
+    """Count new trials of the optimization `row`. Trials without a family get the optimization's."""
+    named = [trial["family"] for trial in trials if trial["family"]]
+    family = row["family"] or (named[0] if named else "")
     if family and not row["family"] and row["completed_steps"]:
         _adopt_earlier(unit, row["optimization_id"], family)
     for trial in trials:
@@ -114,7 +113,7 @@ def join_family(unit: UnitOfWork, row: Row, trials: list[Row]) -> None:
 
 
 def write_families(unit: UnitOfWork) -> None:
-    """Write what the unit has counted: just before COMMIT."""
+    """Write what the unit has counted, just before COMMIT."""
     if tried := unit.part(_Tried):
         rows = [
             {"family": family, "state": state, "count": count, **_NO_COUNTS} for (family, state), count in tried.items()
@@ -124,32 +123,29 @@ def write_families(unit: UnitOfWork) -> None:
 
 
 def family_trials(connection: Connection, family: str, optimization_id: str) -> FamilyTrials:
-    """What was ever tried in `family`, across optimizations; without a name, in `optimization_id` alone.
-
-    Infeasible trials were not.
-    """
+    """Return all trials ever made in `family`, except infeasible ones; without a family, those of `optimization_id`."""
     pruned = NOTHING_PRUNED
     if family:
         mine = TRIAL.c.family == family
-        tried = FAMILY_COUNTER.c.family == family, FAMILY_COUNTER.c.state != _NO_TRY
+        tried = FAMILY_COUNTER.c.family == family, FAMILY_COUNTER.c.state != _INFEASIBLE
         by_state = connection.execute(select(FAMILY_COUNTER).where(*tried)).mappings().all()
         counts = {str(row["state"]): int(row["count"]) for row in by_state}
         pruned = PrunedTrials(*(sum(row[name] for row in by_state) for name in _NO_COUNTS))
     else:
         mine = (TRIAL.c.family == "") & (TRIAL.c.optimization_id == optimization_id)
-        # Not by the index of families: all trials that have none are one family there.
+        # `coalesce` keeps the database from the index of families, in which all trials without one are together.
         nameless = (TRIAL.c.optimization_id == optimization_id) & (func.coalesce(TRIAL.c.family, "") == "")
-        tries = nameless, TRIAL.c.attempt != INHERITED, TRIAL.c.state != _NO_TRY
-        states = select(TRIAL.c.state, func.count()).where(*tries)
+        counted = nameless, TRIAL.c.attempt != INHERITED, TRIAL.c.state != _INFEASIBLE
+        states = select(TRIAL.c.state, func.count()).where(*counted)
         counts = {state: int(count) for state, count in connection.execute(states.group_by(TRIAL.c.state))}
     completed = (mine, TRIAL.c.state == _COMPLETED)
     key = (TRIAL.c.optimization_id, TRIAL.c.number)
-    # Most of a large family may have no returns: those are not looked for without an end.
+    # Most trials of a large family may have no returns, so the search for these is bounded.
     edge = connection.execute(select(*key).where(*completed).order_by(*key).offset(FAMILY_LOOKED_AT).limit(1)).first()
     near = true() if edge is None else tuple_(*key) < tuple_(*edge)
     own = (*completed, TRIAL.c.attempt != INHERITED)
     joined = TRIAL.join(RETURNS, (RETURNS.c.optimization_id == key[0]) & (RETURNS.c.number == key[1]))
-    # Sizes first, so that no more is ever read than the bound allows.
+    # Sizes are read first, so that no more data is read than the bound allows.
     sizes = select(*key, TRIAL.c.started_at, func.length(RETURNS.c.data)).select_from(joined).where(*own, near)
     wanted: dict[tuple[str, int], str | None] = {}
     size, last, complete = 0, ("", -1), edge is None
@@ -173,7 +169,7 @@ def count_pruned_trials(
     trials: Sequence[tuple[str, str, int, bytes | None]],
     sharpe_ratios: SharpeRatios,
 ) -> None:
-    """Trials of one optimization that are about to be deleted: family, state, attempt and packed returns of each."""
+    """Count trials of an optimization as pruned: family, state, attempt and packed returns of each."""
     sums: dict[tuple[str, str], Row] = {}
     judged: dict[tuple[str, str], list[bytes]] = {}
     for family, state, attempt, returns in trials:
@@ -198,7 +194,7 @@ def _searches(connection: Connection, optimization_ids: set[str]) -> tuple[dict[
     rows = connection.execute(asked).all() if optimization_ids else []
     found = {str(row.optimization_id): json.loads(row.metadata) for row in rows}
     searches = {
-        # What a warm start begins with was chosen by results, whatever the sampler looks at.
+        # A warm start begins with parameters that were chosen by results, whatever the sampler is.
         name: (str(each.get("strategy", "")), "" if "warm_start_from" in each else str(each.get("sampler", "")))
         for name, each in found.items()
     }

@@ -1,4 +1,4 @@
-"""Reading what statistics are made of: rollups, what is going on now, and rankings. Costs the same at any size."""
+"""Queries of rollups, of what is running or waiting now, and of rankings. They cost the same at any size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ _SHOWN = ("optimization_id", "name", "optimization_type", "strategy", "status")
 
 
 def totals(connection: Connection) -> list[tuple[Key, Sums]]:
-    """What ended over all time, by type, strategy, priority and status."""
+    """Return the rollups over all time."""
     return rollups(connection, ROLLUP.c.span == "all")
 
 
 def windows(connection: Connection, span: str, since: str, before: str) -> list[Row]:
-    """Counts and sums of what ended in each window of `span` from `since` to before `before`, by status.
-
-    Without placebo runs, which say nothing of any strategy.
-    """
+    """Return counts and sums of each window of `span` from `since` up to `before`, by status, without placebo runs."""
     summed = [
         func.sum(ROLLUP.c[name]).label(name) for name in ("count", "ran", "improved", "duration_sum", "improvement_sum")
     ]
@@ -42,20 +39,20 @@ def windows(connection: Connection, span: str, since: str, before: str) -> list[
 
 
 def first_window(connection: Connection, span: str) -> str | None:
-    """The earliest window of `span` that anything ended in."""
+    """Return the earliest window of `span` in which anything ended; None if nothing has."""
     found: str | None = connection.execute(select(func.min(ROLLUP.c.starts)).where(ROLLUP.c.span == span)).scalar()
     return found
 
 
 def priorities(connection: Connection) -> list[Row]:
-    """How many optimizations there are, by priority."""
+    """Return the number of optimizations by priority."""
     return rows(
         connection, select(PRIORITY_COUNTER).where(PRIORITY_COUNTER.c.count != 0).order_by(PRIORITY_COUNTER.c.priority)
     )
 
 
 def in_status_since(connection: Connection, status: str, limit: int) -> list[str]:
-    """Since when each of the `limit` is in `status` that were created first."""
+    """Return since when the `limit` oldest optimizations in `status` have been in it."""
     since = (
         select(TRANSITION.c.at)
         .where(TRANSITION.c.optimization_id == OPTIMIZATION.c.optimization_id)
@@ -69,7 +66,7 @@ def in_status_since(connection: Connection, status: str, limit: int) -> list[str
 
 
 def queue(connection: Connection, limit: int) -> tuple[int, float | None]:
-    """How many wait for a slot, counted no further than `limit`, and since when the first of these does."""
+    """Return how many wait for a slot, up to `limit`, and since when the first of these does (seconds since 1970)."""
     at = queued_at(OPTIMIZATION.c.queue_key, OPTIMIZATION.c.priority)
     waiting = select(at.label("at")).where(literal_column(WAITING), OPTIMIZATION.c.strategy != MIRRORED)
     found = connection.execute(select(func.count(), func.min(text("at"))).select_from(waiting.limit(limit).subquery()))
@@ -78,14 +75,14 @@ def queue(connection: Connection, limit: int) -> tuple[int, float | None]:
 
 
 def ended_since(connection: Connection, hour: str) -> list[Row]:
-    """What ended in this hour or later, by hour, type, strategy and status."""
+    """Return how many ended in this hour or later, by hour, type, strategy and status."""
     by = [ROLLUP.c[name] for name in ("starts", "optimization_type", "strategy", "status")]
     inside = (ROLLUP.c.span == "hour") & (ROLLUP.c.starts >= hour) & (ROLLUP.c.count != 0)
     return rows(connection, select(*by, func.sum(ROLLUP.c["count"]).label("count")).where(inside).group_by(*by))
 
 
 def ranked(connection: Connection, metric: str, direction: str, limit: int) -> list[Row]:
-    """The first `limit` of those whose metric has this direction of its own, with their values."""
+    """Return the best `limit` of the optimizations that rank a metric in this direction, with their values."""
     largest_first = direction == MAXIMIZE
     order = (RANKING.c.value, RANKING.c.optimization_id)
     head = (
@@ -102,12 +99,12 @@ def ranked(connection: Connection, metric: str, direction: str, limit: int) -> l
 
 
 def ranked_metrics(connection: Connection) -> list[str]:
-    """The names of the metrics that anything was ranked by; one look at an index for each name."""
+    """Return the names of all ranked metrics. It costs one index lookup for each name."""
     return list(connection.execute(_METRICS, {"limit": METRICS_LIMIT}).scalars())
 
 
 def recordings(connection: Connection, optimization_id: str, limit: int | None = None) -> list[Row]:
-    """The newest `limit` metrics that were recorded from outside, oldest first: name, value, at."""
+    """Return the newest `limit` metrics recorded from outside, oldest first: name, value, at."""
     where = RECORDED.c.optimization_id == optimization_id
     columns = (RECORDED.c.name, RECORDED.c.value, RECORDED.c.at)
     return rows(connection, select(*columns).where(where).order_by(RECORDED.c.id.desc()).limit(limit))[::-1]

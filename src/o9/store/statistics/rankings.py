@@ -1,8 +1,8 @@
-"""Rankings: the last value of each metric of an optimization, kept in an index that a page is read from.
+"""Rankings: the last value of each metric of an optimization, in an index from which pages are read.
 
-`rank` writes them in the transaction in which an optimization rests, or ends; `RefreshRankings` for those that
-run; `RecordMetrics` for what was measured from outside. `figures` decides, purely, what of a state may be ranked: what
-was never measured is not among it, though the state has a 0.0 for it.
+`rank` writes them in the transaction in which an optimization pauses or ends, `RefreshRankings` while it runs, and
+`RecordMetrics` for metrics from outside. `ranked_figures` decides, purely, which figures of a state are ranked; those
+that were never measured are not, though the state has 0.0 for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from o9.store.schema.optimizations import OPTIMIZATION, RECORDED
 from o9.store.schema.statistics import RANKING
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
-# The figures of a state that can be ranked, and whether more or less is better; None: as its optimization has it.
+# The figures of a state that are ranked, and their direction; None means the optimization's own.
 STATE_FIGURES: dict[str, str | None] = {
     "current_performance": None,
     "performance_improvement": MAXIMIZE,
@@ -33,10 +33,10 @@ STATE_FIGURES: dict[str, str | None] = {
     "cpu_usage": MINIMIZE,
     "memory_usage": MINIMIZE,
 }
-BEST_METRICS = "best_metrics"  # of an optimization's results: what its best trial's objective measured
+BEST_METRICS = "best_metrics"  # key of an optimization's results: the metrics of its best trial
 _OF = " of "
-_OF_THE_OBJECTIVE = frozenset({"best_value"})  # metrics of steps that are values of the objective
-# What the rollups count of an optimization, and what is ranked of it beside that.
+_OF_THE_OBJECTIVE = frozenset({"best_value"})  # step metrics that are values of the objective
+# The columns that rollups need.
 COUNTED = tuple(OPTIMIZATION.c[name] for name in (
     "optimization_id", "optimization_type", "strategy", "priority", "status", "started_at", "completed_at",
     "completed_steps", "execution_time", "current_performance", "performance_improvement", "optimized_parameters",
@@ -46,8 +46,8 @@ _RANKED = ("cpu_usage", "memory_usage", "metrics", "metadata", "results", "famil
 _READ = select(*COUNTED, *(OPTIMIZATION.c[name] for name in _RANKED))
 
 
-def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
-    """By metric the direction and the value of one optimization, of which `row` is the columns of `_READ`."""
+def ranked_figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
+    """Return direction and value by metric; `row` has the columns of `_READ`."""
     metadata = json.loads(row["metadata"])
     if is_placebo(metadata):
         return {}
@@ -58,8 +58,8 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
         if _is_figure(value)
     }
     has = {
-        "current_performance": measured(row),
-        "performance_improvement": compared(row),
+        "current_performance": has_performance(row),
+        "performance_improvement": has_improvement(row),
         "execution_time": row["started_at"] is not None,
         "waited_seconds": row["waited_seconds"] is not None,
         "completed_steps": row["started_at"] is not None,
@@ -70,7 +70,7 @@ def figures(row: Mapping[Any, Any]) -> dict[str, tuple[str, float]]:
     of_the_best = json.loads(row["results"]).get(BEST_METRICS)
     if row["family"] and isinstance(of_the_best, dict):
         found |= {
-            within(name, row["family"]): (MAXIMIZE, real(value))
+            family_metric(name, row["family"]): (MAXIMIZE, real(value))
             for name, value in of_the_best.items()
             if _is_figure(value)
         }
@@ -81,40 +81,40 @@ def _is_figure(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def within(metric: str, family: str) -> str:
-    """What the best trial's own metric is ranked by: over other objectives or data it cannot be compared."""
+def family_metric(metric: str, family: str) -> str:
+    """Return the name under which a metric of the best trial is ranked: it is comparable only within a family."""
     return f"{metric}{_OF}{family}"
 
 
 def metric_of(name: str) -> str:
-    """The metric that is ranked as `name`, without the family."""
+    """Return the metric that is ranked as `name`, without the family."""
     return name.rpartition(_OF)[0] or name
 
 
 def families_of(metric: str, recorded: Iterable[str]) -> list[str]:
-    """In which families `metric` is ranked, of all names that are."""
+    """Return the families in which `metric` is ranked, given the names of all ranked metrics."""
     return sorted(name.removeprefix(metric + _OF) for name in recorded if name.startswith(metric + _OF))
 
 
-def measured(row: Mapping[Any, Any]) -> bool:
-    """Whether it has a performance: 0.0 without parameters that reached it means that nothing has succeeded yet."""
+def has_performance(row: Mapping[Any, Any]) -> bool:
+    """Whether a performance was measured: 0.0 without optimized parameters means that no trial has succeeded."""
     return bool(row["current_performance"] != 0.0 or row["optimized_parameters"] != "{}")
 
 
-def compared(row: Mapping[Any, Any]) -> bool:
-    """Whether its improvement is one: without a baseline it is the performance itself, and no share of anything."""
-    return measured(row) and row["baseline_performance"] != 0.0
+def has_improvement(row: Mapping[Any, Any]) -> bool:
+    """Whether `performance_improvement` is a share of a baseline: without one, it is the performance itself."""
+    return has_performance(row) and row["baseline_performance"] != 0.0
 
 
 def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> Sequence[Mapping[Any, Any]]:
-    """Write what can be ranked of these, as the unit leaves them; answers with their rows."""
+    """Write the rankings of these optimizations as the unit leaves them, and return their rows."""
     unit.flush()
     where = OPTIMIZATION.c.optimization_id.in_(sorted(optimization_ids))
     found = unit.connection.execute(_READ.where(where)).mappings().all()
     rows = [
         {"optimization_id": row["optimization_id"], "metric": name, "direction": direction, "value": value}
         for row in found
-        for name, (direction, value) in figures(row).items()
+        for name, (direction, value) in ranked_figures(row).items()
     ]
     if rows:
         unit.upsert(RANKING, rows)
@@ -123,7 +123,7 @@ def rank(unit: UnitOfWork, optimization_ids: Iterable[str]) -> Sequence[Mapping[
 
 @dataclass(frozen=True)
 class RefreshRankings(Operation[None]):
-    """Rank these again: they run, and have progressed."""
+    """Update the rankings of running optimizations."""
 
     optimization_ids: tuple[str, ...]
 
@@ -133,7 +133,7 @@ class RefreshRankings(Operation[None]):
 
 @dataclass(frozen=True)
 class RecordMetrics(OnOptimization[None]):
-    """Keep what was measured from outside. `at` is an ISO moment in UTC. It moves no status and needs no attempt."""
+    """Record metrics from outside, at the ISO time `at` in UTC. This needs no attempt."""
 
     optimization_id: str
     values: Mapping[str, float]
@@ -143,13 +143,13 @@ class RecordMetrics(OnOptimization[None]):
         unit.existing(self.optimization_id)
         for name, value in self.values.items():
             if not _is_figure(value):
-                raise OptimizationValidationError(name, f"{value!r} is not a finite number; leave out what is unknown")
+                raise OptimizationValidationError(name, f"{value!r} is not a finite number; omit unknown values")
         rows: list[Row] = []
         for name, value in self.values.items():
             known = {"optimization_id": self.optimization_id, "value": real(value)}
             unit.insert(RECORDED, {**known, "name": name, "at": self.at})
             rows.append({**known, "metric": name, "direction": STATE_FIGURES.get(name) or MAXIMIZE})
-        # A state's own figures are O9's to measure; values from outside are history, and not ranked.
+        # O9 measures a state's own figures itself; their values from outside enter only the history.
         rows = [row for row in rows if row["metric"] not in STATE_FIGURES]
         if rows:
             unit.upsert(RANKING, rows)

@@ -1,17 +1,16 @@
-"""Aggregates kept current in the transaction that changes a status, so that global figures cost the same at any size.
+"""Aggregates updated in the transaction that changes a status, so that global figures cost the same at any size.
 
-`status_counter` holds how many optimizations are in each status now, `priority_counter` how many there are of each
-priority, which a move does not change. `rollup` holds counts, sums and histograms of what ended: by the
-hour, the day and the month in which it did, and over all time, each by type, strategy, priority and status. Durations
-are seconds of running, waits seconds from being queued to being started, summed over an optimization's attempts. Each
-of them, and the improvement, counts only where there is one: what never ran has no duration, and what was not
-held against a baseline (`rankings.compared`) no improvement, though its state has a number for it.
+`status_counter` has the number of optimizations in each status, `priority_counter` that of each priority. `rollup` has
+counts, sums and histograms of ended optimizations by hour, day and month of their end and over all time, each by type,
+strategy, priority and status. Durations are seconds of running; waits are seconds from being queued to being started,
+summed over the attempts. A figure counts only if it exists: an optimization that never ran has no duration, and one
+without a baseline no improvement (`rankings.has_improvement`).
 
-A histogram maps a bucket to a count; the buckets of `bucket_of` are a twelfth of a decade wide, and a quantile read
-from it is the geometric middle of the right bucket, so it is within `RELATIVE_ERROR` of the true one.
+A histogram maps a bucket to a count. Buckets are a twelfth of a decade wide, and a quantile is the geometric middle of
+its bucket, so it is within `RELATIVE_ERROR` of the true one.
 
-What is pruned stays in the rollups. What it had added is kept under a span of its own, by the hour of its end, so that
-the record and this together are still all that ever ended (`o9.store.statistics.mending`).
+Pruned optimizations stay in the rollups. Their contributions are also kept under a span of their own, by the hour of
+their end, so that the rollups can still be compared with the record (`o9.store.statistics.repair`).
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ from o9.store.statistics.families import write_families
 
 BUCKETS_PER_DECADE = 12
 RELATIVE_ERROR = 10.0 ** (0.5 / BUCKETS_PER_DECADE) - 1
-# How much of an ISO moment names the window that it is in.
+# The length of the prefix of an ISO time that names its window.
 SPANS = {"hour": 13, "day": 10, "month": 7, "all": 0}
-PRUNED_HOUR = "pruned hour"  # the sums of what is not in the record any more
+PRUNED_HOUR = "pruned hour"  # the span with the sums of pruned optimizations
 _CREATED, _STARTED = "created", ("initializing", "running")
 _RAN, _RESTING = "running", ("paused", "suspended")
 ENDED_STATUSES = frozenset(status.value for status in ENDED)
@@ -48,7 +47,7 @@ HISTOGRAMS = ("durations", "improvements", "waits")
 
 
 class Key(NamedTuple):
-    """Which rollup."""
+    """The primary key of a rollup."""
 
     span: str
     starts: str
@@ -60,7 +59,7 @@ class Key(NamedTuple):
 
 @dataclass
 class Sums:
-    """What a rollup holds. Adding is exact but for the last bits of the three real sums."""
+    """The figures of a rollup. Adding is exact, except for rounding in the three real sums."""
 
     count: int = 0
     ran: int = 0
@@ -75,14 +74,14 @@ class Sums:
     waits: Counter[str] = field(default_factory=Counter)
 
     def add_ended(self, row: Mapping[Any, Any]) -> None:
-        """`row` is an optimization's, after its end."""
+        """Add the row of an ended optimization."""
         self.count += 1
         self.steps_sum += row["completed_steps"]
         if row["started_at"] is not None:
             self.ran += 1
             self.duration_sum += row["execution_time"]
             self.durations[bucket_of(row["execution_time"])] += 1
-        if rankings.compared(row):
+        if rankings.has_improvement(row):
             self.improved += 1
             self.improvement_sum += row["performance_improvement"]
             self.improvements[bucket_of(row["performance_improvement"])] += 1
@@ -92,7 +91,7 @@ class Sums:
             self.waits[bucket_of(row["waited_seconds"])] += 1
 
     def add(self, other: Sums, times: int = 1) -> None:
-        """Add `other`; with `times` -1 take it away."""
+        """Add `other`; with `times` -1, subtract it."""
         for name in SUMS:
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for name in HISTOGRAMS:
@@ -112,7 +111,7 @@ class Sums:
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Sums:
-        """What a row of the table holds."""
+        """Return the figures of a row of the table."""
         histograms: dict[str, Any] = {name: Counter(json.loads(row[name])) for name in HISTOGRAMS}
         return cls(**{name: row[name] for name in SUMS}, **histograms)
 
@@ -122,10 +121,11 @@ class Sums:
 
 
 class _Counts:
-    """What a unit has to write: moves by type, strategy, priority, from and to; what ended, and as what.
+    """What a unit has to write.
 
-    A new one comes from None, and a deleted one goes there. `rested` is to be ranked anew: it stopped running, or was
-    changed after its end.
+    moves: counts by type, strategy, priority, old and new status; None is that of a new or deleted optimization.
+    endings: the status with which each optimization ended.
+    rested: optimizations to rank again, which stopped running or were changed after their end.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class _Counts:
 
 
 def mark_changed(unit: UnitOfWork, row: Row, changes: Row) -> None:
-    """What has ended is ranked and judged anew after each change."""
+    """Mark an ended optimization for ranking and a health check after each change of it."""
     if changes.get("status", row["status"]) in ENDED_STATUSES:
         unit.part(_Counts).rested.add(row["optimization_id"])
         changes["health_due"] = 1
@@ -150,24 +150,24 @@ def count_new(unit: UnitOfWork, row: Row) -> None:
 
 
 def count_changed(unit: UnitOfWork, before: Row, after: Row) -> None:
-    """It counts under its new type, strategy and priority."""
+    """Count an optimization under its new type, strategy and priority."""
     _count(unit, before, before["status"], None)
     _count(unit, after, None, after["status"])
 
 
 def count_transition(unit: UnitOfWork, row: Row, from_status: str, to_status: str, *, ended: bool) -> None:
-    """`row` as it is after the transition."""
+    """Count a transition; `row` is as it is afterwards."""
     _count(unit, row, from_status, to_status)
     if from_status == _CREATED and to_status in _STARTED and row["lease_expires_at"] is not None:
         unit.update(row, waited_seconds=(row["waited_seconds"] or 0.0) + _waited(unit, row))
     if ended:
         unit.part(_Counts).endings[row["optimization_id"]] = to_status
-    elif from_status == _RAN and to_status in _RESTING:  # not what is queued again: that runs on soon
+    elif from_status == _RAN and to_status in _RESTING:  # but not if it is queued again, to run soon
         unit.part(_Counts).rested.add(row["optimization_id"])
 
 
 def bucket_of(value: float) -> str:
-    """The histogram bucket of a value: sign and a twelfth of a decade; zero has its own."""
+    """Return the histogram bucket of a value: sign and twelfth of a decade; zero has its own."""
     if value == 0 or not math.isfinite(value):
         return "0"
     return f"{'-' if value < 0 else '+'}{math.floor(math.log10(abs(value)) * BUCKETS_PER_DECADE)}"
@@ -175,7 +175,7 @@ def bucket_of(value: float) -> str:
 
 @lru_cache(maxsize=10_000)
 def bucket_centre(bucket: str) -> float:
-    """The value in the (geometric) middle of a bucket."""
+    """Return the geometric middle of a bucket."""
     if bucket == "0":
         return 0.0
     magnitude: float = 10.0 ** min(308.25, (int(bucket[1:]) + 0.5) / BUCKETS_PER_DECADE)
@@ -183,7 +183,7 @@ def bucket_centre(bucket: str) -> float:
 
 
 def quantiles(histogram: Mapping[str, int], shares: Sequence[float]) -> list[float | None]:
-    """The values below which each of `shares` (0 to 1, ascending) of the histogram lies; None where it is empty."""
+    """Return the quantiles of a histogram at `shares` (0 to 1, ascending); all None if it is empty."""
     total, seen = sum(histogram.values()), 0
     found: list[float | None] = []
     for bucket in sorted(histogram, key=bucket_centre) if total else ():
@@ -194,13 +194,13 @@ def quantiles(histogram: Mapping[str, int], shares: Sequence[float]) -> list[flo
 
 
 def keys_of(ended: Mapping[Any, Any], status: str) -> list[Key]:
-    """The rollups that an ended optimization's row belongs into."""
+    """Return the keys of the rollups that an ended optimization counts in."""
     who = (ended["optimization_type"], ended["strategy"], int(ended["priority"]), status)
     return [Key(span, ended["completed_at"][:length], *who) for span, length in SPANS.items()]
 
 
 def write_rollups(unit: UnitOfWork) -> None:
-    """Write the unit's counted moves and endings: just before COMMIT, and before anything reads the counts."""
+    """Write the unit's counts, just before COMMIT or before the unit reads them."""
     by_status: Counter[tuple[str, str, str]] = Counter()
     by_priority: Counter[int] = Counter()
     counts = unit.part(_Counts)
@@ -233,7 +233,7 @@ def write_rollups(unit: UnitOfWork) -> None:
 
 
 def count_pruned(unit: UnitOfWork, rows: Iterable[Mapping[Any, Any]]) -> None:
-    """Of optimizations that were deleted: they count no longer among those that there are, but among what ended."""
+    """Count optimizations as deleted: they leave the counts of the present, but stay in the rollups."""
     sums: dict[Key, Sums] = {}
     for row in rows:
         hour = keys_of(row, row["status"])[0]
@@ -270,6 +270,6 @@ def _count(unit: UnitOfWork, row: Mapping[Any, Any], from_status: str | None, to
 
 
 def _waited(unit: UnitOfWork, row: Row) -> float:
-    """Seconds since it was queued, by its queue key."""
+    """Return the seconds since it was queued, from its queue key."""
     queued: float = queued_at(float(row["queue_key"]), int(row["priority"]))
     return max(0.0, round(datetime.fromisoformat(unit.now).timestamp() - queued, 6))

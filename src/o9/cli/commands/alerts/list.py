@@ -185,7 +185,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     groups = {each for names in out.values() for each in names}
     last = [(key, number - back) for key, number in groups for back in range(LAST_NOTICES)]
     notices: dict[str, list[Row]] = {}
-    for row in store.read(queries.last_notices, last):
+    for row in store.read(queries.notices, last):
         notices.setdefault(row["group_key"], []).append(row)
     suppressed = store.read(queries.suppressed_of, [episode.alert_id for episode in episodes])
     listed = []

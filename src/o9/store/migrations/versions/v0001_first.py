@@ -1,8 +1,8 @@
-"""The first schema, which `o9.store.schema` made: where upgrades begin."""
+"""The first schema, from which upgrades begin."""
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    """Never run: a new store is made from the tables."""
+    """Do nothing: a new store is created from the tables."""

@@ -1,9 +1,9 @@
-"""Keeping the rollups true, and what is shown of them: what `compute_statistics` does, without Prefect.
+"""Maintenance of the rollups, and their summary: what the flow `compute_statistics` does, without Prefect.
 
-The rollups are written in the transaction that ends an optimization. An amendment of a result after the end, or an edit
-of the database by hand, can still make them wrong. So the days that can still change are recounted from the record, an
-hour at a time, and what differs is added (`mending.Mend`); then days are compared with their hours, months with their
-days, all time with its months. The cost does not grow with history. Writers wait only for a window that is mended.
+Rollups are written in the transaction that ends an optimization. A result that is amended later, or an edit of the
+database by hand, can make them wrong. So recent days are recounted from the record, hour by hour, and differences are
+added (`RepairRollups`); then days are compared with their hours, months with their days, all time with its months. The
+cost does not grow with history. Writers wait only while a window is repaired.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from o9.model.states import OptimizationStatus
 from o9.model.validation import validate_whole
 from o9.statistics.rows import statistics
 from o9.store import queries
-from o9.store.statistics.mending import Mend
 from o9.store.statistics.rankings import RefreshRankings
+from o9.store.statistics.repair import RepairRollups
 from o9.store.store import Store
 from o9.text.format import figure
 
-DAYS = 2  # today, and yesterday, which a node with a slow clock may still write to
+DAYS = 2  # today, and yesterday, to which a node with a slow clock may still write
 MOST_DAYS = 36_600
 REFRESHED_LIMIT = 1_000
 BATCH = 200
@@ -31,8 +31,8 @@ Progress = Callable[[float], Awaitable[None]]
 
 
 @dataclass
-class Upkeep:
-    """What was compared and mended. `corrections`: each rollup that was wrong, and by how much."""
+class Maintenance:
+    """What was compared and repaired. `corrections` has each wrong rollup, and what was added to it."""
 
     days: list[str] = field(default_factory=list)
     windows: int = 0
@@ -40,38 +40,40 @@ class Upkeep:
     refreshed_rankings: int = 0
 
 
-async def keep_up(store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None) -> Upkeep:
-    """Mend the rollups of the last `days` days (today is one), and refresh what runs in the rankings."""
+async def maintain_rollups(
+    store: Store, now: datetime, days: int = DAYS, progress: Progress | None = None
+) -> Maintenance:
+    """Repair the rollups of the last `days` days including today, and refresh the rankings of what runs."""
     validate_whole("days", days, MOST_DAYS)
-    upkeep = Upkeep()
+    done = Maintenance()
     first = await store.read_async(queries.first_ended)
     dates = [(now - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days - 1, -1, -1)]
-    upkeep.days = [day for day in dates if (first is not None and day >= first[:10]) or day in dates[-DAYS:]]
-    for number, day in enumerate(upkeep.days):
+    done.days = [day for day in dates if (first is not None and day >= first[:10]) or day in dates[-DAYS:]]
+    for number, day in enumerate(done.days):
         for hour in await store.read_async(queries.hours_ended_in, day):
-            await _mend(store, "hour", hour, upkeep)
-        await _mend(store, "day", day, upkeep)
+            await _repair(store, "hour", hour, done)
+        await _repair(store, "day", day, done)
         if progress is not None:
-            await progress((number + 1) / (len(upkeep.days) + 1))
-    for month in sorted({day[:7] for day in upkeep.days}):
-        await _mend(store, "month", month, upkeep)
-    await _mend(store, "all", "", upkeep)
-    upkeep.refreshed_rankings = await _refresh(store)
+            await progress((number + 1) / (len(done.days) + 1))
+    for month in sorted({day[:7] for day in done.days}):
+        await _repair(store, "month", month, done)
+    await _repair(store, "all", "", done)
+    done.refreshed_rankings = await _refresh(store)
     if progress is not None:
         await progress(1.0)
-    return upkeep
+    return done
 
 
-async def _mend(store: Store, span: str, starts: str, upkeep: Upkeep) -> None:
-    upkeep.windows += 1
+async def _repair(store: Store, span: str, starts: str, done: Maintenance) -> None:
+    done.windows += 1
     if not await store.read_async(queries.differences, span, starts):
         return
-    for key, missing in (await store.write_async(Mend(span, starts))).items():
+    for key, missing in (await store.write_async(RepairRollups(span, starts))).items():
         figures = {
             "count": missing.count, "steps": missing.steps_sum, "duration_seconds": missing.duration_sum,
             "improvement": missing.improvement_sum, "waiting_seconds": missing.wait_sum,
         }  # fmt: skip
-        upkeep.corrections.append(key._asdict() | figures)
+        done.corrections.append(key._asdict() | figures)
 
 
 async def _refresh(store: Store) -> int:
@@ -83,7 +85,7 @@ async def _refresh(store: Store) -> int:
 
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`get_global_statistics()` as one row for all, and one for each type, strategy, priority and status."""
+    """Return `get_global_statistics()` as a row for all, and one for each type, strategy, priority and status."""
     return [
         {
             name.replace("_", " "): value if isinstance(value, (int, str)) else figure(value)
@@ -93,16 +95,16 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upkeep) -> str:
-    """How many there are, where it is going, and whether the rollups were true."""
+def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], done: Maintenance) -> str:
+    """Return a summary in Markdown: counts, trends, and the result of the maintenance."""
     counts = ", ".join(f"{count} {status}" for status, count in summary["by_status"].items()) or "none yet"
-    pruned = f"; {summary['pruned_optimizations']} more were pruned" if summary["pruned_optimizations"] else ""
-    days = upkeep.days[0] if len(upkeep.days) == 1 else f"{upkeep.days[0]} to {upkeep.days[-1]}"
-    mended = f"**{len(upkeep.corrections)} rollups mended**" if upkeep.corrections else "all were true"
+    pruned = f"; {summary['pruned_optimizations']} were pruned" if summary["pruned_optimizations"] else ""
+    days = done.days[0] if len(done.days) == 1 else f"{done.days[0]} to {done.days[-1]}"
+    repaired = f"**{len(done.corrections)} rollups repaired**" if done.corrections else "all were correct"
     return "\n".join([
         "# Optimizations",
         "",
-        f"**{summary['total_optimizations']}** in all: {counts}{pruned}.",
+        f"**{summary['total_optimizations']}** in total: {counts}{pruned}.",
         "",
         f"## Trend by {trends['window']}",
         "",
@@ -110,7 +112,7 @@ def markdown(summary: Mapping[str, Any], trends: Mapping[str, Any], upkeep: Upke
         "",
         "## Rollups",
         "",
-        f"{upkeep.windows} windows compared with the record ({days}): {mended}.",
+        f"{done.windows} windows compared with the record ({days}): {repaired}.",
         "",
     ])  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Comparing the rollups with the record, and mending what differs.
+"""Comparing the rollups with the record, and repairing differences.
 
-An hour is compared with the optimizations that ended in it and what was pruned of it, a day with its hours, a month
-with its days, all time with its months. What an hour costs grows with what ended in it.
+An hour is compared with the optimizations that ended in it, including pruned ones; a day with its hours, a month with
+its days, all time with its months. The cost of an hour grows with what ended in it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from o9.store.statistics.rollups import (
     write_rollups,
 )
 
-# What ends a bound of a window ends in digits: in some of PostgreSQL's locales signs do not count.
+# Suffixes that sort behind all of a window. They end in digits, since some locales of PostgreSQL ignore punctuation.
 _ENDS = {"hour": ":99", "day": "T99", "month": "-99"}
-# Each is the sum of the next smaller ones; an hour of what was pruned of it, and what the record has.
+# The spans that add up to each span; for an hour, the record is added.
 _PARTS = {"hour": PRUNED_HOUR, "day": "hour", "month": "day", "all": "month"}
 
 
 def first_ended(connection: Connection) -> str | None:
-    """When the first ended that is recorded or counted; a moment, or the beginning of one."""
+    """Return when the first optimization ended that is recorded or counted: an ISO time, or a prefix of one."""
     ended = select(func.min(OPTIMIZATION.c.completed_at)).where(OPTIMIZATION.c.completed_at.is_not(None))
     found: str | None = connection.execute(ended).scalar()
     return min(filter(None, (found, first_window(connection, "day"))), default=None)
 
 
 def hours_ended_in(connection: Connection, day: str) -> list[str]:
-    """The hours of a day, as YYYY-MM-DDTHH, in which anything ended, or which have rollups."""
+    """Return the hours of a day (YYYY-MM-DDTHH) in which anything ended, or which have rollups."""
     at, starts = OPTIMIZATION.c.completed_at, ROLLUP.c.starts
     ended = select(func.substr(at, 1, SPANS["hour"])).where(*_inside(at, "day", day))
     counted = select(starts).where(ROLLUP.c.span.in_(("hour", PRUNED_HOUR)), *_inside(starts, "day", day))
@@ -48,7 +48,7 @@ def hours_ended_in(connection: Connection, day: str) -> list[str]:
 
 
 def differences(connection: Connection, span: str, starts: str) -> dict[Key, Sums]:
-    """What has to be added to the rollups of one window so that they agree with the record and with what was pruned."""
+    """Return what must be added to the rollups of a window to agree with the record and what was pruned."""
     true: dict[Key, Sums] = {}
     if span == "hour":
         ended = select(*COUNTED).where(*_inside(OPTIMIZATION.c.completed_at, "hour", starts))
@@ -72,8 +72,8 @@ def _inside(at: ColumnElement[str], span: str, starts: str) -> tuple[ColumnEleme
 
 
 @dataclass(frozen=True)
-class Mend(Operation[dict[Key, Sums]]):
-    """Add to the rollups of one window what `differences` finds; answers with that. Nothing ends meanwhile."""
+class RepairRollups(Operation[dict[Key, Sums]]):
+    """Add what `differences` finds to the rollups of a window, and return it. Nothing can end meanwhile."""
 
     span: str
     starts: str
