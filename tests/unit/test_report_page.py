@@ -252,7 +252,7 @@ def test_trends_are_drawn_where_there_are_windows(store: Store, monkeypatch: pyt
     assert found.trends["window"] == "day"
     monkeypatch.setattr("o9.report.write.utc_now", lambda: later)
     page = checked(report_of_all(store))
-    has(page, "By the day, from", "a slope with a confidence interval")
+    has(page, "By the day, from", "needs 5")
     assert len(page.plots) == 4
 
 
