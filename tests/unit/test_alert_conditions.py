@@ -21,11 +21,13 @@ from o9.alerts.rules.metrics import (
     condition_of,
     contradiction,
     quantity_of,
+    unsatisfiable_figure,
 )
 
 SCOPES = [scope for scope in Scope if QUANTITIES[scope]]
 SIGNS = (">", ">=", "<", "<=", "==", "!=")
 FIGURES = [(scope, name) for scope in SCOPES for name in QUANTITIES[scope]]
+HALVES = (-1 / 16, 0.0, 1 / 16)
 UNITS = {Unit.SHARE: "%", Unit.PERCENT: "%", Unit.SECONDS: "s"}
 
 
@@ -105,6 +107,32 @@ def test_never_and_always_are_said_exactly_where_it_is_so(of: tuple[Scope, str],
     except ValueError as error:
         said = str(error)
     assert (expected in said) if expected else not said
+
+
+@given(
+    st.sampled_from(FIGURES),
+    st.lists(st.tuples(st.sampled_from(SIGNS), LIMITS), min_size=2, max_size=3),
+)
+@example((Scope.GLOBAL, "queued"), [(">", 3.0), ("<", 4.0)])
+@example((Scope.GLOBAL, "queued"), [("<", 2.0), ("!=", 0.0)])
+@example((Scope.GLOBAL, "failure_rate"), [(">", 0.5), ("<", 0.625)])
+@example((Scope.END, "improvement"), [("<", 0.0), ("<", 1.0)])
+def test_comparisons_that_exclude_each_other_never_hold(of: tuple[Scope, str], limits: list[tuple[str, float]]) -> None:
+    """Against trying all values."""
+    scope, name = of
+    quantity = quantity_of(name, scope)
+    assert quantity is not None
+    try:
+        joined = condition_of(" and ".join(f"{name} {sign} {limit!r}" for sign, limit in limits), scope)
+        either = condition_of(" or ".join(f"{name} {sign} {limit!r}" for sign, limit in limits), scope)
+    except ValueError:
+        return
+    steps = [
+        value + half for value in _values(quantity) for half in ((0.0,) if quantity.unit is Unit.COUNT else HALVES)
+    ]
+    possible = any(joined.holds({name: value}) for value in steps if quantity.low <= value <= quantity.high)
+    assert (unsatisfiable_figure(joined, scope) is None) == possible
+    assert unsatisfiable_figure(either, scope) is None
 
 
 SIDES = [

@@ -247,6 +247,44 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
     ]
 
 
+FAULTY = """\
+route:
+  matchers: [a=b]
+  group_wait: soon
+  escalate_after: 5m
+  routes:
+    - {matchers: [c=d], escalate_to: empty}
+    - {escalate_to: desk, receiver: nobody}
+    - {routes: [{escalate_to: desk}]}
+receivers:
+  - {name: desk, channels: [log]}
+  - {name: desk, send_resolved: 3}
+  - {name: empty}
+  - name: default
+time_intervals: [{name: t, time_intervals: [{location: Mars}]}, {name: t, time_intervals: []}]
+rules:
+  - {name: x, scope: each end, when: faild == 1, for: soon, title: "{x}", labels: {type: x}, level: bad}
+  - {name: y, when: queued > 3, clear: queued > 4}
+  - {name: y, wen: queued > 3}
+  - {name: node_lost, scope: global, when: nonsense, message: "{nonsense}"}
+flaping: false
+"""
+
+
+def test_one_fault_hides_no_other() -> None:
+    """Neither a field's own nor those between fields; only what depends on a field with a fault has to wait."""
+    assert [(fault.line, fault.field) for fault in faults_of(FAULTY)] == [
+        (2, "route.matchers"), (3, "route.group_wait"), (4, "route.escalate_after"),
+        (6, "route.routes[0].escalate_to"), (7, "route.routes[1].receiver"),
+        (11, "receivers[1].name"), (11, "receivers[1].send_resolved"),
+        (14, "time_intervals[0].time_intervals[0].location"), (14, "time_intervals[1].name"),
+        (14, "time_intervals[1].time_intervals"),
+        (16, "rules[0].for"), (16, "rules[0].labels.type"), (16, "rules[0].level"), (16, "rules[0].title"),
+        (16, "rules[0].when"), (17, "rules[1].clear"), (18, "rules[2].name"), (18, "rules[2].wen"),
+        (19, "rules[3].scope"), (20, "flaping"),
+    ]  # fmt: skip
+
+
 def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
     (fault,) = faults_of("templates:\n  title: ok\n  body: '{{ nonsense }}'\n")
     assert (fault.line, fault.field) == (3, "templates.body")

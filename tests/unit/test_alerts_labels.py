@@ -16,6 +16,7 @@ from o9.alerts.pipeline.alert import LEVELS, Alert
 from o9.alerts.pipeline.matchers import Matcher, Matchers, match, parse, unfit, written_out
 from o9.alerts.pipeline.stages import new_silence
 from o9.cli.commands.alerts.respond import warnings_of
+from o9.config.document import DocumentError
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
 
@@ -230,11 +231,14 @@ def test_a_label_is_doubted_where_it_stands_and_not_where_there_are_faults() -> 
     assert len(faults_of(f"route: {{group_wait: soon, {routes}}}")) == 1
 
 
-def test_addresses_have_their_places() -> None:
-    found = read("receivers:\n- name: default\n  channels:\n  - log\n  - 'json://a'\n- {name: b, channels: 'json://b'}")
-    assert {address: (node.line, node.field) for address, node in found.addresses.items()} == {
-        "json://a": (5, "receivers[0].channels[1]"), "json://b": (6, "receivers[1].channels[0]"),
-    }  # fmt: skip
+def test_an_address_with_a_problem_is_a_fault_of_its_place() -> None:
+    text = "receivers:\n- name: default\n  channels:\n  - log\n  - 'json://a'\n- {name: b, channels: 'json://b'}"
+    assert read(text).warnings == ()
+    with pytest.raises(DocumentError) as refused:
+        read(text, address_problem=lambda address: f"{address} is wrong" if address != "log" else "no address")
+    assert [(fault.line, fault.field, fault.problem) for fault in refused.value.faults] == [
+        (5, "receivers[0].channels[1]", "json://a is wrong"), (6, "receivers[1].channels[0]", "json://b is wrong"),
+    ]  # fmt: skip
 
 
 # What is silenced

@@ -226,9 +226,9 @@ def test_a_file_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
     file.look()
     path.write_text(text)
     assert not file.look()
-    assert "line 1: it says nothing at all; write `{}` where O9's defaults are meant" in file.fault
+    assert "line 1: the file is empty" in file.fault
     assert file.configuration.route.group_wait == timedelta(seconds=20)
-    with pytest.raises(OptimizationAlertError, match="says nothing"):
+    with pytest.raises(OptimizationAlertError, match="the file is empty"):
         AlertsFile(str(path)).look()
     path.write_text("{}")
     assert file.look()

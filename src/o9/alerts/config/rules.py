@@ -12,11 +12,19 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
 from o9.alerts.config.fields import Level, Name, SpanOrZero, Words, as_text, one_of
 from o9.alerts.pipeline.alert import VALUE_LIMIT
-from o9.alerts.rules.metrics import INSTANTS, LABELS, Scope, checked_words, condition_of, contradiction
+from o9.alerts.rules.metrics import (
+    INSTANTS,
+    LABELS,
+    Condition,
+    Scope,
+    checked_words,
+    condition_of,
+    contradiction,
+)
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
 from o9.config.document import Document
 from o9.model.errors import Faults, OptimizationValidationError
@@ -30,10 +38,6 @@ NAME_LIMIT = 150
 _OWN_FIELDS = {"level": "level", "title": "title", "rule": "name"}
 _SCOPES = {scope.value: scope for scope in Scope if scope is not Scope.FINDING}
 _BUILT_IN: dict[str, Rule] = {}  # filled below, by entries that change nothing
-_TEXTS: dict[str, Callable[[str, Scope], Any]] = {
-    "when": condition_of, "clear": condition_of, "title": checked_words, "message": checked_words,
-    "remedy": checked_words,
-}  # fmt: skip
 
 
 def _begins_an_id(name: str) -> str:
@@ -49,9 +53,19 @@ def _label(name: str) -> str:
     return name
 
 
-Label = Annotated[Name, AfterValidator(_label)]
-ScopeName = Annotated[Scope, PlainValidator(lambda value: _SCOPES[one_of(as_text(value), _SCOPES, "scope")])]
-Value = Annotated[Words, Field(max_length=VALUE_LIMIT)]
+def _as_built_in(scope: Scope, info: ValidationInfo) -> Scope:
+    base = _BUILT_IN.get(info.data.get("name", ""))
+    if base is not None and scope is not base.scope:
+        raise ValueError(f"{base.name!r} is built in and looks at {base.scope.value}; give a rule of another name")
+    return scope
+
+
+def _scope_in(info: ValidationInfo) -> Scope | None:
+    """The scope of the rule that is being validated; None if its name or its scope has a fault."""
+    if not {"name", "scope"} <= info.data.keys():
+        return None
+    base = _BUILT_IN.get(info.data["name"])
+    return info.data["scope"] or (Scope.GLOBAL if base is None else base.scope)
 
 
 def _without(scope: Scope) -> dict[str, str]:
@@ -67,20 +81,53 @@ def _without(scope: Scope) -> dict[str, str]:
     return {}
 
 
+def _of_scope(check: Callable[[Any, Scope], Any] = lambda value, _: value) -> AfterValidator:
+    """The field is one that the rule's scope has, and its value passes `check`."""
+
+    def checked(value: Any, info: ValidationInfo) -> Any:
+        if (scope := _scope_in(info)) is None:
+            return value
+        if (why := _without(scope).get(info.field_name or "")) is not None:
+            raise ValueError(why)
+        return check(value, scope)
+
+    return AfterValidator(checked)
+
+
+def _own_labels(labels: dict[str, str], scope: Scope) -> dict[str, str]:
+    faults = Faults()
+    for name in {*labels}.intersection(("optimization", *LABELS[scope])):
+        faults.add(OptimizationValidationError(name, "O9 sets it, to what the alert is about; take another name"))
+    faults.refuse()
+    return labels
+
+
+Label = Annotated[Name, AfterValidator(_label)]
+ScopeName = Annotated[
+    Scope, PlainValidator(lambda value: _SCOPES[one_of(as_text(value), _SCOPES, "scope")]), AfterValidator(_as_built_in)
+]
+Value = Annotated[Words, Field(max_length=VALUE_LIMIT)]
+ScopedText = Annotated[Words, _of_scope(checked_words)]
+ScopedSpan = Annotated[SpanOrZero, _of_scope()]
+ScopedCondition = Annotated[Condition, PlainValidator(as_text), _of_scope(condition_of)]
+
+
 class RuleEntry(Typed):
-    """An entry of the file: the change of a built-in rule, or a rule."""
+    """An entry of the file: a change of a built-in rule, or a rule. Fields are checked in this order."""
 
     name: Annotated[Name, Field(max_length=NAME_LIMIT), AfterValidator(_begins_an_id)]
-    when: Words | None = None
-    clear: Words | None = None
-    lasts: SpanOrZero | None = Field(None, alias="for")
-    keep_firing_for: SpanOrZero | None = None
     scope: ScopeName | None = None
+    when: ScopedCondition | None = None
+    clear: ScopedCondition | None = None
+    lasts: ScopedSpan | None = Field(None, alias="for")
+    keep_firing_for: ScopedSpan | None = None
     level: Level | None = None
-    title: Annotated[Words, Field(max_length=TITLE_LIMIT), AfterValidator(not_blank)] | None = None
-    message: Words | None = None
-    remedy: Words | None = None
-    labels: Annotated[dict[Label, Value], Field(max_length=LABELS_LIMIT)] | None = None
+    title: Annotated[ScopedText, Field(max_length=TITLE_LIMIT), AfterValidator(not_blank)] | None = None
+    message: ScopedText | None = None
+    remedy: ScopedText | None = None
+    labels: Annotated[dict[Label, Value], Field(max_length=LABELS_LIMIT), _of_scope(_own_labels)] = Field(
+        default_factory=dict
+    )
     enabled: Flag = True
 
     @model_validator(mode="after")
@@ -90,44 +137,24 @@ class RuleEntry(Typed):
 
     @cached_property
     def rule(self) -> Rule:
-        """Raises OptimizationValidationError with all faults."""
-        base, faults = _BUILT_IN.get(self.name), Faults()
-        scope = self.scope or (Scope.GLOBAL if base is None else base.scope)
-        if base is not None and scope is not base.scope:
-            raise OptimizationValidationError(
-                "scope", f"{self.name!r} is built in and looks at {base.scope.value}; give a rule of another name"
-            )
-        misplaced = {name: why for name, why in _without(scope).items() if name in self.model_fields_set}
-        for name, why in misplaced.items():
-            faults.add(OptimizationValidationError("for" if name == "lasts" else name, why))
-        made: dict[str, Any] = {}
-        for name, check in _TEXTS.items():
-            text = getattr(self, name)
-            if text is not None and name not in misplaced:
-                try:
-                    made[name] = check(text, scope)
-                except ValueError as error:
-                    faults.add(OptimizationValidationError(name, str(error)))
-        for name in {*(self.labels or ())}.intersection(("optimization", *LABELS[scope])):
-            problem = "O9 sets it, to what the alert is about; take another name"
-            faults.add(OptimizationValidationError(f"labels.{name}", problem))
-        when, clear = made.pop("when", None), made.pop("clear", None)
+        """Raises OptimizationValidationError."""
+        base, when, clear = _BUILT_IN.get(self.name), self.when, self.clear
         if base is None:
-            if self.when is None:
+            if when is None:
                 near = suggestion(self.name, _BUILT_IN)
                 why = f"it is missing, and no built-in rule that brings one is called {self.name!r:.80}{near}"
-                faults.add(OptimizationValidationError("when", why))
-            base = Rule(self.name, self.name.replace("_", " ").capitalize(), scope, AlertLevel.WARNING, when, clear)
-        elif when:  # what was clear beside another condition, and what was said of it, need not suit this one
+                raise OptimizationValidationError("when", why)
+            title, scope = self.name.replace("_", " ").capitalize(), self.scope or Scope.GLOBAL
+            base = Rule(self.name, title, scope, AlertLevel.WARNING, when, clear)
+        elif when:  # the built-in `clear` and `message` need not suit another condition
             base = replace(base, when=when, clear=clear, says="")
         elif clear:
             base = replace(base, clear=clear)
         if base.when is not None and clear is not None and (wrong := contradiction(base.when, clear)) is not None:
-            faults.add(OptimizationValidationError("clear", wrong))
-        faults.refuse()
+            raise OptimizationValidationError("clear", wrong)
         changed: dict[str, Any] = {
-            "level": self.level, "title": made.get("title"), "says": made.get("message"), "remedy": made.get("remedy"),
-            "labels": self.labels, "lasts": self.lasts, "keep_firing": self.keep_firing_for,
+            "level": self.level, "title": self.title, "says": self.message, "remedy": self.remedy,
+            "labels": self.labels or None, "lasts": self.lasts, "keep_firing": self.keep_firing_for,
         }  # fmt: skip
         return replace(base, **{name: value for name, value in changed.items() if value is not None})
 

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
 from o9.alerts.config.fields import Name, Several, Span, SpanOrZero, Words, as_text, one_of
 from o9.alerts.config.rules import BUILT_IN, RuleEntry, rules_in_force
@@ -26,11 +26,11 @@ from o9.alerts.pipeline.matchers import Matcher, Matchers, parse, unfit, written
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.stages import Damping, InhibitRule, Throttle
 from o9.alerts.pipeline.time_intervals import TimeInterval, TimeIntervals
-from o9.alerts.rules.metrics import LABELS
+from o9.alerts.rules.metrics import LABELS, unsatisfiable_figure
 from o9.alerts.rules.rules import Rule
 from o9.config.document import Document, DocumentError, Fault
 from o9.config.document import read as read_model
-from o9.model.errors import Faults, OptimizationAlertError, OptimizationError, OptimizationValidationError
+from o9.model.errors import Faults, OptimizationAlertError, OptimizationError
 from o9.model.faults import Flag, Typed
 from o9.text.suggest import did_you_mean, near, suggestion
 
@@ -75,9 +75,11 @@ def _not_empty(problem: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _channel(text: str) -> str:
+def _channel(text: str, info: ValidationInfo) -> str:
     if not text.strip():
         raise ValueError("it is empty; name a channel, or give an address")
+    if "://" in text and (problem := info.context["address_problem"](text)):
+        raise ValueError(problem)
     if text.startswith(BLOCK) and not all(text.removeprefix(BLOCK).split("/", 1)):
         raise ValueError("a block is named as block:NAME, or as block:TYPE/NAME")
     return text
@@ -92,20 +94,16 @@ def _templates(sources: dict[str, str]) -> dict[str, str]:
     return sources
 
 
+def _has_channels(receiver: str, info: ValidationInfo) -> str:
+    if receiver in info.context["without channels"]:
+        raise ValueError(f"the receiver {receiver!r} has no channels")
+    return receiver
+
+
 def _damping(value: Any) -> Any:
     if value is None or value is True:
         raise ValueError("write `false`, or a mapping with changes, within and quiet")
     return None if value is False else value
-
-
-def _unique_names(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    faults, seen = Faults(), set[str]()
-    for index, item in enumerate(items):
-        if item.name in seen:
-            faults.add(OptimizationValidationError(f"[{index}].name", f"there is another {item.name!r:.80}"))
-        seen.add(item.name)
-    faults.refuse()
-    return items
 
 
 MatcherTexts = Annotated[Several[Annotated[Matchers, PlainValidator(_matchers)]], AfterValidator(_compatible)]
@@ -138,8 +136,19 @@ class _Route(Typed):
     mute_time_intervals: IntervalNames = ()
     active_time_intervals: IntervalNames = ()
     escalate_after: Span | None = None
-    escalate_to: ReceiverName | None = None
+    escalate_to: Annotated[ReceiverName, AfterValidator(_has_channels)] | None = None
     routes: tuple[_Route, ...] = ()
+
+
+class _Root(_Route):
+    """The route that takes every alert."""
+
+    @field_validator("matchers", "continues")
+    @classmethod
+    def _takes_every_alert(cls, value: Any) -> Any:
+        if value:
+            raise ValueError("the root takes every alert; write it at a route below `routes`")
+        return value
 
 
 class _InhibitRule(Typed):
@@ -157,16 +166,16 @@ class _NamedIntervals(Typed):
 
 
 class _File(Typed):
-    route: _Route = _Route()
-    receivers: Annotated[tuple[Receiver, ...], AfterValidator(_unique_names)] = ()
+    route: _Root = _Root()
+    receivers: tuple[Receiver, ...] = ()
     inhibit_rules: tuple[_InhibitRule, ...] = ()
-    time_intervals: Annotated[tuple[_NamedIntervals, ...], AfterValidator(_unique_names)] = ()
+    time_intervals: tuple[_NamedIntervals, ...] = ()
     flapping: Annotated[Damping | None, BeforeValidator(_damping)] = Damping()
     throttle: Throttle | None = None
     resolve_timeout: Span | None = None
     templates: Templates = Field(default_factory=dict)
     link: Annotated[Words, AfterValidator(checked_link)] | None = None
-    rules: Annotated[tuple[RuleEntry, ...], AfterValidator(_unique_names)] = ()
+    rules: tuple[RuleEntry, ...] = ()
 
 
 _DEFAULT = Receiver(name=DEFAULT_RECEIVER, channels=(EVERY_CHANNEL,))
@@ -197,34 +206,32 @@ class Read(NamedTuple):
 
     configuration: Configuration
     warnings: tuple[Fault, ...]
-    addresses: Mapping[str, Fault]
-    """The channels' addresses, each with its first place."""
 
 
 def load(text: str | bytes, source: str = "the alerts file") -> Configuration:
-    """The configuration in `text`. Raises DocumentError with all its faults."""
+    """Return the configuration in `text`. Raises DocumentError with all its faults."""
     return read(text, source).configuration
 
 
-def read(text: str | bytes, source: str = "the alerts file") -> Read:
-    """The same, with warnings of likely mistakes."""
+def read(
+    text: str | bytes, source: str = "the alerts file", address_problem: Callable[[str], str] = lambda _: ""
+) -> Read:
+    """Return the configuration with warnings of likely mistakes.
+
+    address_problem: what is wrong with a channel's address; empty if nothing is.
+    """
     document = Document.parse(text, source)
     if document.data is None and not document.faults:
         # An editor or a full disk may have cut it off.
-        raise DocumentError(source, [Fault(1, "", "it says nothing at all; write `{}` where O9's defaults are meant")])
-    file = read_model(_File, document, context=_names_in(document.data))
-    try:
-        configuration = _configuration(file)
-    except OptimizationValidationError as error:
-        raise DocumentError(source, document.placed(error)) from None
+        raise DocumentError(source, [Fault(1, "", "the file is empty; write `{}` to use O9's defaults")])
 
-    def placed(path: str, problem: str) -> Fault:
-        return Fault(document.line_of(path), path, problem)
+    def placed(problems: Iterable[PathProblem]) -> list[Fault]:
+        return sorted(Fault(document.line_of(path), path, problem) for path, problem in problems)
 
-    warnings = sorted(placed(*each) for each in _warnings(file, configuration.rules, document))
-    channels = _channels_in(file)
-    addresses = {each: placed(path, "") for each, path in channels.items() if "://" in each}
-    return Read(configuration, tuple(warnings), addresses)
+    document = replace(document, faults=(*document.faults, *placed(_conflicts(document.data))))
+    file = read_model(_File, document, context=_names_in(document.data) | {"address_problem": address_problem})
+    configuration = _configuration(file)
+    return Read(configuration, tuple(placed(_warnings(file, configuration.rules, document))))
 
 
 class AlertsFile:
@@ -275,22 +282,66 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _names_in(data: Any) -> dict[str, Collection[str]]:
-    """The names that may be referred to, in data that were not checked yet."""
+PathProblem = tuple[str, str]
+"""The path of a field, and what is wrong with it."""
 
-    def names(field: str) -> list[str]:
-        items = data.get(field) if isinstance(data, dict) else None
-        given = [each.get("name") for each in items if isinstance(each, dict)] if isinstance(items, list) else []
-        return [str(name) for name in given if isinstance(name, (str, int, float))]
 
-    return {"receiver": [*names("receivers"), DEFAULT_RECEIVER], "time interval": names("time_intervals")}
+# Before validation: what relates fields to each other. It reads unchecked data, so that one fault hides no other.
+
+
+def _mappings(data: Any, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The mappings in the list `field`, each with its path."""
+    items = data.get(field) if isinstance(data, dict) else None
+    for index, each in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(each, dict):
+            yield f"{field}[{index}]", each
+
+
+def _names(data: Any, field: str) -> Iterator[tuple[str, str]]:
+    """The names in the list `field`, each with its path."""
+    for path, each in _mappings(data, field):
+        if isinstance(name := each.get("name"), (str, int, float)):
+            yield f"{path}.name", str(name)
+
+
+def _names_in(data: Any) -> dict[str, Any]:
+    """The names that fields may refer to."""
+    receivers = {name for _, name in _names(data, "receivers")}
+    with_channels = {str(each.get("name")) for _, each in _mappings(data, "receivers") if each.get("channels")}
+    return {
+        "receiver": [*sorted(receivers), DEFAULT_RECEIVER],
+        "without channels": receivers - with_channels,
+        "time interval": [name for _, name in _names(data, "time_intervals")],
+    }
+
+
+def _conflicts(data: Any) -> Iterator[PathProblem]:
+    for section in ("receivers", "time_intervals", "rules"):
+        seen = set[str]()
+        for path, name in _names(data, section):
+            if name in seen:
+                yield path, f"there is another {name!r:.80}"
+            seen.add(name)
+    if isinstance(data, dict) and isinstance(data.get("route"), dict):
+        yield from _half_escalations("route", data["route"], frozenset())
+
+
+def _half_escalations(path: str, route: dict[str, Any], inherited: frozenset[str]) -> Iterator[PathProblem]:
+    given = [name for name in ("escalate_after", "escalate_to") if route.get(name) is not None]
+    known = inherited.union(given)
+    if given and len(known) == 1:
+        yield f"{path}.{given[0]}", "`escalate_after` and `escalate_to` need each other"
+    for inside, each in _mappings(route, "routes"):
+        yield from _half_escalations(f"{path}.{inside}", each, known)
+
+
+# After validation
 
 
 def _configuration(file: _File) -> Configuration:
-    """Raises OptimizationValidationError with all faults of its routes."""
     receivers = {DEFAULT_RECEIVER: _DEFAULT} | {each.name: each for each in file.receivers}
     return Configuration(
-        route=_tree(file.route, receivers),
+        route=_tree(file.route),
         receivers=receivers,
         inhibit_rules=tuple(
             InhibitRule(sum(each.source_matchers, ()), sum(each.target_matchers, ()), each.equal, each.name)
@@ -302,15 +353,11 @@ def _configuration(file: _File) -> Configuration:
     )
 
 
-def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
-    """The routes; each inherits what it does not set. Routes with the same matchers under one parent are numbered."""
-    faults = Faults()
+def _tree(root: _Route) -> Route:
+    """Build the routes; each inherits what it does not set. Equal siblings are numbered in their keys."""
     keys: Counter[str] = Counter()
 
-    def refuse(path: str, problem: str) -> None:
-        faults.add(OptimizationValidationError(path, problem))
-
-    def made(given: _Route, above: Route, path: str) -> Route:
+    def made(given: _Route, above: Route) -> Route:
         matchers: Matchers = sum(given.matchers, ())
         group_by = above.group_by
         if given.group_by is not None:
@@ -327,20 +374,9 @@ def _tree(root: _Route, receivers: Mapping[str, Receiver]) -> Route:
             mute_time_intervals=given.mute_time_intervals,
             active_time_intervals=given.active_time_intervals,
         )
-        said = [name for name in ("escalate_after", "escalate_to") if getattr(given, name) is not None]
-        if said and not (route.escalate_after and route.escalate_to):
-            refuse(f"{path}.{said[0]}", "`escalate_after` and `escalate_to` need each other")
-        if given.escalate_to and not receivers[given.escalate_to].channels:
-            refuse(f"{path}.escalate_to", f"the receiver {given.escalate_to!r} has no channels")
-        below = (made(each, route, f"{path}.routes[{index}]") for index, each in enumerate(given.routes))
-        return replace(route, routes=tuple(below))
+        return replace(route, routes=tuple([made(each, route) for each in given.routes]))
 
-    if root.matchers or root.continues:
-        where = "matchers" if root.matchers else "continue"
-        refuse(f"route.{where}", "the root takes every alert; write it at a route below `routes`")
-    route = made(root, Route(DEFAULT_RECEIVER, key=""), "route")
-    faults.refuse()
-    return route
+    return made(root, Route(DEFAULT_RECEIVER, key=""))
 
 
 def says_where(channel: str) -> bool:
@@ -348,9 +384,7 @@ def says_where(channel: str) -> bool:
     return "://" in channel or channel in BUILT_IN_CHANNELS or channel.startswith(BLOCK)
 
 
-# Warnings: each is the path of a field, and what is likely wrong with it.
-
-Doubt = tuple[str, str]
+# Warnings
 
 
 def likely_label(name: str, known: Collection[str]) -> str | None:
@@ -358,10 +392,11 @@ def likely_label(name: str, known: Collection[str]) -> str | None:
     return _PROMETHEUS.get(name.lower()) or next(iter(near(name, known)), None)
 
 
-def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterator[Doubt]:
-    for channel, path in _channels_in(file).items():
-        if not says_where(channel) and (doubt := _doubtful_channel(channel)):
-            yield path, doubt
+def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterator[PathProblem]:
+    for index, receiver in enumerate(file.receivers):
+        for number, channel in enumerate(receiver.channels):
+            if not says_where(channel) and (problem := _doubtful_channel(channel)):
+                yield f"receivers[{index}].channels[{number}]", problem
     routes = dict(_walk(file.route, "route"))
     matchers = [each for path, route in routes.items() for each in _placed(f"{path}.matchers", route.matchers)]
     labels = [(f"{path}.group_by", name) for path, route in routes.items() for name in route.group_by or ()]
@@ -384,15 +419,11 @@ def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterato
             yield path, f"no rule is called {name!r:.80}{suggestion(name, names - {''})}"
     for path, route in routes.items():
         yield from _never_reached(path, route, document)
-
-
-def _channels_in(file: _File) -> dict[str, str]:
-    """Each with its first place."""
-    found: dict[str, str] = {}
-    for index, receiver in enumerate(file.receivers):
-        for number, channel in enumerate(receiver.channels):
-            found.setdefault(channel, f"receivers[{index}].channels[{number}]")
-    return found
+    for index, entry in enumerate(file.rules):
+        for name, condition in (("when", entry.when), ("clear", entry.clear)):
+            if condition is not None and (figure := unsatisfiable_figure(condition, entry.rule.scope)) is not None:
+                problem = f"it never holds: no value of `{figure}` satisfies each comparison; did you mean `or`?"
+                yield f"rules[{index}].{name}", problem
 
 
 def _doubtful_channel(channel: str) -> str:
@@ -414,7 +445,7 @@ def _placed(path: str, texts: Iterable[Matchers]) -> list[tuple[str, Matcher]]:
     return [(f"{path}[{index}]", each) for index, matchers in enumerate(texts) for each in matchers]
 
 
-def _never_reached(path: str, parent: _Route, document: Document) -> Iterator[Doubt]:
+def _never_reached(path: str, parent: _Route, document: Document) -> Iterator[PathProblem]:
     """Routes whose alerts all match an earlier route under the same parent that does not `continue`."""
     ends: list[tuple[int, frozenset[Matcher]]] = []
     for number, route in enumerate(parent.routes):

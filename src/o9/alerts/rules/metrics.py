@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from math import inf
 
 from o9.alerts.config.fields import span_of
@@ -289,6 +290,24 @@ def contradiction(when: Condition, clear: Condition) -> str | None:
         return f"it is on the same side as `when: {when.text}`; write the other side, such as {other}"
     if second.limit > first.limit if first.sign[0] == ">" else second.limit < first.limit:
         return f"between its limit and that of `when: {when.text}` both hold; clear begins at {first.limit:g} or beyond"
+    return None
+
+
+def unsatisfiable_figure(condition: Condition, scope: Scope) -> str | None:
+    """Return a figure of which no value satisfies all the comparisons that the condition joins by `and`."""
+    joined = condition.expression
+    if isinstance(joined, Comparison) or joined.either:
+        return None
+    for figure in condition.figures:
+        quantity = quantity_of(figure, scope) or OWN
+        parts = [each for each in joined.parts if isinstance(each, Comparison) and each.figure == figure]
+        whole = quantity.unit is Unit.COUNT
+        # The truth changes only at a limit: the limits, and a value between each two of them, are all there is to try.
+        limits = sorted({quantity.low, quantity.high, *(each.limit for each in parts)})
+        between = [math.floor(low) + 1.0 if whole else low / 2 + high / 2 for low, high in pairwise(limits)]
+        values = [value for value in (*limits, *between) if not whole or value.is_integer()]
+        if not any(all(each.holds({figure: value}) for each in parts) for value in values):
+            return figure
     return None
 
 

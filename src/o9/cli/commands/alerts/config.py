@@ -7,7 +7,7 @@ knows whether it takes one. What is printed of an address is its host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,17 +53,16 @@ def check(
     json: Json = False,
 ) -> int:
     """Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of
-    likely mistakes: unknown labels, rules and channels, and routes that no alert reaches.
+    likely mistakes: unknown labels, rules and channels, routes that no alert reaches, conditions that never hold.
     """
     found, faults = _read(read_file(file), file)
-    warnings = _harmless(() if faults or found is None else found.warnings)
-    configuration = None if faults or found is None else found.configuration
+    warnings = _harmless(() if found is None else found.warnings)
     if json:
         found_in = {"faults": [asdict(each) for each in faults], "warnings": [asdict(each) for each in warnings]}
         write_json({"file": str(file), "valid": not faults, **found_in})
         return ERROR if faults else DONE
-    if configuration is not None:
-        show(*configuration_view(configuration))
+    if found is not None:
+        show(*configuration_view(found.configuration))
         for each in warnings:
             complain(f"{file}:{each.line}: warning: {each.field}: {each.problem}")
         return DONE
@@ -122,22 +121,19 @@ def configuration_in(path: Path | None) -> Configuration:
 def _read(text: bytes, path: Path) -> tuple[Read | None, list[Fault]]:
     """What it means; its faults, without what may be secret."""
     try:
-        found = read(text, str(path))
+        return read(text, str(path), _address_problem), []
     except DocumentError as error:
         return None, _harmless(error.faults)
-    return found, [*_address_faults(found)]
 
 
-def _address_faults(found: Read) -> Iterator[Fault]:
-    if not found.addresses:
-        return
+def _address_problem(address: str) -> str:
     from o9.alerts.channels.registry import channel_name, channel_of
 
-    for address, place in found.addresses.items():
-        try:
-            channel_of(channel_name(address), address)
-        except OptimizationValidationError as error:
-            yield replace(place, problem=error.problem)
+    try:
+        channel_of(channel_name(address), address)
+    except OptimizationValidationError as error:
+        return error.problem
+    return ""
 
 
 def _harmless(faults: Iterable[Fault]) -> list[Fault]:
