@@ -1,1 +1,1 @@
-"""Progress, effect and problems of what runs."""
+"""Progress, effect and problems of running optimizations."""

@@ -1,6 +1,6 @@
-"""What the monitor shows of a window: a snapshot, and the figures of each step as OptimizationMetrics.
+"""What the monitor reports about a window: snapshots, and the metrics of each step.
 
-Pure, but for `metrics_page`, which reads the steps that it shows: a page costs the same however many steps there are.
+Pure, except for `metrics_page`, which reads its steps; a page costs the same however many steps there are.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from o9.model.optimization import OptimizationMetrics, OptimizationState, utc_no
 from o9.model.states import ACTIVE, ENDED, TrialState
 from o9.model.trial import Trial
 from o9.monitor.findings import find_problems
-from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, REPORTED, Place, Step, Window, read_page
+from o9.monitor.window import LEAST_STEPS, RECENT_STEPS, REPORTED, Position, Step, Window, read_page
 from o9.store.store import Store
 
 LEAST_VALUES = 10
-NINE_TENTHS = 1.645  # standard deviations, within which nine tenths of a normal distribution lie
+NINE_TENTHS = 1.645  # standard deviations around the mean that hold nine tenths of a normal distribution
 NOT_MEASURED = (
     "no process was measured for it: async objectives share the node's process; child processes are measured once a "
     "second, their CPU from the second time on"
@@ -29,15 +29,15 @@ NOT_MEASURED = (
 
 
 def snapshots(window: Window, limit: int) -> list[dict[str, Any]]:
-    """The newest `limit`, newest last: one as of each step, of which the newest is as of now."""
+    """Return up to `limit` snapshots, newest last: one as of each earlier step, and one as of now."""
     count = len(window.steps)
     past = [window.as_of(position) for position in range(max(0, count - limit), count - 1)]
-    return [snapshot(seen) for seen in (*past, window.newest())]
+    return [snapshot(each) for each in (*past, window.newest())]
 
 
 def snapshot(window: Window) -> dict[str, Any]:
-    """JSON-ready: optimization_id, timestamp, status, step (None before the first), progress, effect, resources,
-    findings (the worst first)."""
+    """Return, JSON-ready: optimization_id, timestamp, status, step (None before the first), progress, effect,
+    resources, and findings, the worst first."""
     return {
         "optimization_id": window.state.optimization_id,
         "timestamp": window.now.isoformat(),
@@ -51,47 +51,48 @@ def snapshot(window: Window) -> dict[str, Any]:
 
 
 def progress_of(window: Window) -> dict[str, Any]:
-    """The share that is done, 0.0 to 1.0, and an estimate of the rest from the times from commit to commit.
+    """Return the share that is done, 0.0 to 1.0, and an estimate of the remaining time from the step times.
 
-    `share` is None where no number of steps is known. `remaining_seconds` lies, nine times out of ten, between
-    `low_seconds` and `high_seconds`; all three are None where `reason` says why. With m and s the mean and the standard
-    deviation of the last RECENT_STEPS times, outliers drawn in, and r steps to go: r·m, less what the step in flight
-    has had, within 1.645·√(r·s² + r²·s²/n): the scatter of the steps to come, and what n steps leave unknown of m. A
-    pause or a restart between two commits is an outlier, and does not move it.
+    `share` is None if the number of steps is unknown. The true remaining time lies between `low_seconds` and
+    `high_seconds` nine times out of ten; these and `remaining_seconds` are None if `reason` is not empty.
+
+    The step times are the last n (at most RECENT_STEPS) times from commit to commit, winsorized, so that a pause or a
+    restart between two commits has no effect. With their mean m, their standard deviation s and r steps to go, the
+    estimate is r·m minus the age of the present step, ± 1.645·√(r·s² + r²·s²/n): the scatter of the coming steps and
+    the uncertainty of m.
     """
     state = window.state
     known = state.total_steps > 0
-    found: dict[str, Any] = {
+    progress: dict[str, Any] = {
         "share": min(1.0, state.completed_steps / state.total_steps) if known else (state.progress or None),
         "completed_steps": state.completed_steps, "total_steps": state.total_steps, "remaining_seconds": None,
         "low_seconds": None, "high_seconds": None, "reason": "",
     }  # fmt: skip
     times = window.step_times[-RECENT_STEPS:]
     if state.status in ENDED:
-        return found | {"reason": f"it has ended: {state.status.value}"}
+        return progress | {"reason": f"it has ended: {state.status.value}"}
     if state.status not in ACTIVE:
-        return found | {"reason": f"it is not running: {state.status.value}"}
+        return progress | {"reason": f"it is not running: {state.status.value}"}
     if not known:
-        return found | {"reason": "it has no number of steps"}
+        return progress | {"reason": "its number of steps is unknown"}
     if len(times) < LEAST_STEPS:
-        return found | {"reason": f"{len(times)} step times are known, and {LEAST_STEPS} are needed"}
+        return progress | {"reason": f"{len(times)} step times are known; at least {LEAST_STEPS} are needed"}
     left = max(0, state.total_steps - state.completed_steps)
-    usual = without_outliers(times)
-    mean, scatter = fmean(usual), stdev(usual)
-    had = min((window.now - window.steps[-1].at).total_seconds(), median(usual)) if left else 0.0
-    centre = max(0.0, left * mean - max(0.0, had))
-    reach = NINE_TENTHS * scatter * math.sqrt(left + left**2 / len(usual))
-    return found | {
+    times = without_outliers(times)
+    age = min((window.now - window.steps[-1].at).total_seconds(), median(times)) if left else 0.0
+    centre = max(0.0, left * fmean(times) - max(0.0, age))
+    reach = NINE_TENTHS * stdev(times) * math.sqrt(left + left**2 / len(times))
+    return progress | {
         "remaining_seconds": centre, "low_seconds": max(0.0, centre - reach), "high_seconds": centre + reach,
     }  # fmt: skip
 
 
 def effect_of(window: Window) -> dict[str, Any]:
-    """What it has achieved. Each figure is None where `reasons` says why, by the figure's name.
+    """Return what it has achieved. A figure that is None has an entry in `reasons`.
 
-    current: the best value so far. improvement: its gain over the baseline as a share of the baseline's size; absolute
-    where the baseline is 0. target_share: how much of the way from the baseline to the target is done; above 1.0 is
-    beyond. improvement_rate, convergence_rate, stability_score: see the functions of these names.
+    current: the best value so far. improvement: its gain over the baseline, relative to the baseline's size, or
+    absolute if the baseline is 0. target_share: the part of the way from the baseline to the target that is done; above
+    1.0 the target is exceeded. improvement_rate, convergence_rate, stability_score: see the functions of these names.
     """
     state, reasons = window.state, dict[str, str]()
     current = gain = share = None
@@ -102,15 +103,15 @@ def effect_of(window: Window) -> dict[str, Any]:
         gain = improvement(current, state.baseline_performance, window.direction)
         share = target_share(current, state.baseline_performance, state.target_performance, window.direction)
         if share is None:
-            reasons["target_share"] = "no target is given that is better than the baseline"
+            reasons["target_share"] = "there is no target that is better than the baseline"
     rate, converged, stable = rates_of(window, window.bests, window.values)
     if rate is None:
-        few = f"{len(window.bests)} steps have a best value, and {LEAST_STEPS} are needed"
+        few = f"{len(window.bests)} steps have a best value; at least {LEAST_STEPS} are needed"
         reasons["improvement_rate"] = reasons["convergence_rate"] = few
-    if window.order_means_nothing:
-        reasons["stability_score"] = "a grid and qmc have an order of their own"
+    if window.has_fixed_order:
+        reasons["stability_score"] = "grid and qmc sample in an order of their own"
     elif stable is None:
-        reasons["stability_score"] = f"{len(window.values)} trials have succeeded, and {LEAST_VALUES} are needed"
+        reasons["stability_score"] = f"{len(window.values)} trials have succeeded; at least {LEAST_VALUES} are needed"
     return {
         "current": current, "baseline": state.baseline_performance, "target": state.target_performance,
         "improvement": gain, "target_share": share, "improvement_rate": rate, "convergence_rate": converged,
@@ -121,24 +122,25 @@ def effect_of(window: Window) -> dict[str, Any]:
 def rates_of(
     window: Window, bests: Sequence[float], values: Sequence[float]
 ) -> tuple[float | None, float | None, float | None]:
-    """Improvement rate, convergence rate and stability score, of bests and values turned so that larger is better.
+    """Return the improvement rate, convergence rate and stability score. Larger bests and values are better.
 
-    b(k) is the best value after step k; the window of these figures is the newest RECENT_STEPS steps that have one.
+    In the formulas below, b(k) is the best value after step k, and w the number of steps in the window: the newest
+    RECENT_STEPS steps that have a best value.
     """
-    stable = None if window.order_means_nothing else stability_score(values)
+    stable = None if window.has_fixed_order else stability_score(values)
     return improvement_rate(bests), convergence_rate(bests), stable
 
 
 def improvement_rate(bests: Sequence[float]) -> float | None:
-    """Improvement a step: (b(k) - b(k - w)) / w over the window's w steps, in units of the objective; never below 0."""
+    """Return the improvement per step in units of the objective, at least 0: (b(k) - b(k - w)) / w."""
     recent = bests[-RECENT_STEPS:]
     return None if len(recent) < LEAST_STEPS else (recent[-1] - recent[0]) / (len(recent) - 1)
 
 
 def convergence_rate(bests: Sequence[float]) -> float | None:
-    """The share of the window's gain that its older half brought: (b(k - w/2) - b(k - w)) / (b(k) - b(k - w)).
+    """Return the older half's share of the window's gain: (b(k - w/2) - b(k - w)) / (b(k) - b(k - w)).
 
-    1.0: nothing more came lately, or nothing at all in the window; 0.5: it gains steadily; 0.0: all came lately.
+    1.0: the newer half gained nothing, or neither did; 0.5: the gain is steady; 0.0: all of it is in the newer half.
     """
     recent = bests[-RECENT_STEPS:]
     if len(recent) < LEAST_STEPS:
@@ -148,9 +150,8 @@ def convergence_rate(bests: Sequence[float]) -> float | None:
 
 
 def stability_score(values: Sequence[float]) -> float | None:
-    """Whether the values settle: S(older) / (S(older) + S(newer)), S being the interquartile range of the values in a
-    half of the newest 2·RECENT_STEPS of them. 0.5: they scatter as before; towards 1.0: less; towards 0.0: more.
-    Where they do not scatter at all, 1.0.
+    """Return S(older) / (S(older) + S(newer)), with S the interquartile range of each half of the newest
+    2·RECENT_STEPS values. 0.5: they scatter as before; above: less, and 1.0 not at all; below: more.
     """
     recent = values[-2 * RECENT_STEPS :]
     if len(recent) < LEAST_VALUES:
@@ -160,7 +161,7 @@ def stability_score(values: Sequence[float]) -> float | None:
 
 
 def resources_of(steps: Sequence[Step]) -> dict[str, Any]:
-    """The last step's seconds and trials a second; CPU (percent of one core) and memory (MiB) as last measured."""
+    """Return the last step's seconds and trials per second, and the last CPU (% of one core) and memory (MiB)."""
     last = steps[-1] if steps else Step(0, utc_now(), {})
     measured = {name: value for step in steps for name, value in step.figures.items()}
     usage = {name: measured.get(name) for name in (CPU, MEMORY)}
@@ -169,19 +170,19 @@ def resources_of(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetrics]:
-    """One for each of `steps`, which are the window's newest; see `rates_of` for the formulas.
+    """Return the metrics of each of `steps`, which are the newest in the window; see `rates_of` for the formulas.
 
-    accuracy, precision, … efficiency_gain are what the strategy reported of the step, or the objective of the step's
-    best trial, under these names; O9 measures none of them.
+    O9 does not measure `accuracy`, `precision`, … `efficiency_gain`: they are what the strategy reported for the step,
+    or else the objective for the step's best trial.
     """
     sign, trials = window.sign, window.trials
     values = [(t.step, sign * t.value) for t in trials if t.state is TrialState.COMPLETED and t.value is not None]
     bests = [(step.number, sign * step.best) for step in window.steps if step.best is not None]
-    answer: list[OptimizationMetrics] = []
+    metrics: list[OptimizationMetrics] = []
     for step in steps:
         recent = _until(bests, step.number, RECENT_STEPS), _until(values, step.number, 2 * RECENT_STEPS)
         rate, converged, stable = rates_of(window, *recent)
-        answer.append(
+        metrics.append(
             OptimizationMetrics(
                 optimization_id=window.state.optimization_id,
                 timestamp=step.at,
@@ -195,11 +196,11 @@ def metrics_of(window: Window, steps: Sequence[Step]) -> list[OptimizationMetric
                 **_reported(window, step, trials),
             )
         )
-    return answer
+    return metrics
 
 
 def _until(pairs: Sequence[tuple[int, float]], step: int, limit: int) -> list[float]:
-    """The last `limit` values of the pairs (step, value) up to `step`."""
+    """Return the last `limit` values among the pairs (step, value) up to `step`."""
     end = bisect_right(pairs, step, key=lambda pair: pair[0])
     return [value for _, value in pairs[max(0, end - limit) : end]]
 
@@ -208,17 +209,17 @@ def _reported(window: Window, step: Step, trials: Sequence[Trial]) -> dict[str, 
     first = bisect_right(trials, step.number - 1, key=lambda trial: trial.step)
     last = bisect_right(trials, step.number, key=lambda trial: trial.step)
     best = best_of(trials[first:last], window.direction)
-    of_the_best = next((t.metrics for t in trials[first:last] if best is not None and t.number == best.number), {})
-    reported = {**of_the_best, **step.figures}
+    metrics = next((t.metrics for t in trials[first:last] if best is not None and t.number == best.number), {})
+    reported = {**metrics, **step.figures}
     return {name: reported[name] for name in REPORTED if name in reported}
 
 
 def metrics_page(
-    store: Store, state: OptimizationState, begin: Place, limit: int
-) -> tuple[list[OptimizationMetrics], Place | None]:
-    """Up to `limit` steps from `begin` on (a step, and its first trial), oldest first, and where the next page begins.
+    store: Store, state: OptimizationState, begin: Position, limit: int
+) -> tuple[list[OptimizationMetrics], Position | None]:
+    """Return the metrics of up to `limit` steps from `begin` on, oldest first, and where the next page begins.
 
-    To be called in a thread.
+    Blocks; call it in a thread.
     """
     steps, trials, following = store.read(read_page, state.optimization_id, begin, limit)
     window = Window(state, utc_now(), steps, trials)

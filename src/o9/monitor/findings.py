@@ -1,7 +1,7 @@
-"""What is wrong with an optimization that runs, each thing by its name, with its evidence and its remedy.
+"""Problems of a running optimization, each with a name, evidence and a remedy.
 
-Pure: a window in, findings out. A finding is named only where its figures are beyond limits that follow from the
-optimization's own past or from chance; where too little is known, nothing is found.
+Pure: from a window to findings. The limits follow from the optimization's own past or from chance; with too little data
+there is no finding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from o9.workers.answers import NAN
 
 @dataclass(frozen=True)
 class Finding:
-    """`name` says which, `summary` in one sentence, `evidence` the figures, `remedy` what to do."""
+    """A problem: its code, one sentence about it, what to do, and the figures behind it."""
 
     name: str
     level: AlertLevel
@@ -39,15 +39,14 @@ class Finding:
 
 STALL_FACTOR = 5.0
 STALL_DEVIATIONS = 4.0
-STALL_SECONDS = 30.0  # at least: shorter silences are not worth an alert
+STALL_SECONDS = 30.0  # the shortest silence that is worth an alert
 
 
 def stalled(window: Window) -> Finding | None:
-    """Nothing was written for much longer than its steps take, by the clock from commit to commit.
+    """Nothing has been written for much longer than a step takes from commit to commit.
 
-    The limit is the median of the last RECENT_STEPS of those times, times the larger of STALL_FACTOR and
-    exp(STALL_DEVIATIONS deviations of their logarithms), and at least STALL_SECONDS: the more they vary, the longer it
-    waits.
+    The limit is the median of the last RECENT_STEPS step times, multiplied by the larger of STALL_FACTOR and
+    exp(STALL_DEVIATIONS standard deviations of their logarithms); it is at least STALL_SECONDS.
     """
     state = window.state
     times = [time for time in window.step_times if time > 0][-RECENT_STEPS:]
@@ -62,29 +61,29 @@ def stalled(window: Window) -> Finding | None:
     return Finding(
         "stalled",
         AlertLevel.ERROR,
-        f"no step for {duration(quiet)}, and its steps take {duration(usual)}",
-        "look at its log (`o9 watch ID`) and at what the objective waits for; cancel it, or give a timeout_seconds",
+        f"no step for {duration(quiet)}; its steps usually take {duration(usual)}",
+        "check its log (`o9 watch ID`) and what the objective waits for; cancel it, or set timeout_seconds",
         {"quiet_seconds": quiet, "limit_seconds": limit, "usual_seconds": usual, "step_times": len(times)},
     )
 
 
 def memory_growing(window: Window) -> Finding | None:
-    """The memory of its processes rises from reading to reading, and has not levelled off."""
+    """The memory of its processes rises from reading to reading and has not levelled off."""
     found = trends.growth([step.figures[MEMORY] for step in window.steps if MEMORY in step.figures])
     if found is None:
         return None
     return Finding(
         "memory_growing",
         AlertLevel.WARNING,
-        f"the memory of its processes grew from {found.first:.0f} to {found.last:.0f} MiB, and goes on",
-        "look for what the objective keeps from trial to trial (caches, lists, open files)",
+        f"the memory of its processes grew from {found.first:.0f} to {found.last:.0f} MiB and keeps growing",
+        "check what the objective keeps from trial to trial (caches, lists, open files)",
         {"first_mib": found.first, "last_mib": found.last, "mib_a_reading": found.slope, "readings": found.readings,
          "tau": found.tau},
     )  # fmt: skip
 
 
 def slower_than_before(window: Window) -> Finding | None:
-    """A trial takes twice as long or more in the last steps as in those before, beyond chance."""
+    """A trial in the last steps takes at least twice as long as before, beyond chance."""
     found = trends.slowdown(
         [step.seconds / max(1.0, step.figures.get(TRIALS, 1.0)) for step in window.steps if step.seconds is not None]
     )
@@ -93,22 +92,22 @@ def slower_than_before(window: Window) -> Finding | None:
     return Finding(
         "slower_than_before",
         AlertLevel.WARNING,
-        f"a trial takes {duration(found.now)} now, and took {duration(found.before)} before",
-        "see whether the machine is busy with other work, the data grows, or the sampler's model does (gp, tpe)",
+        f"a trial takes {duration(found.now)} now; it took {duration(found.before)} before",
+        "check whether the machine is busy with other work, the data grows, or the sampler's model does (gp, tpe)",
         {"seconds_now": found.now, "seconds_before": found.before, "ratio": found.now / found.before, "z": found.z,
          "steps_before": found.count},
     )  # fmt: skip
 
 
-PLATEAU_SHARE = 0.75  # of the window, its newest part
+PLATEAU_SHARE = 0.75  # of the window's steps, the newest ones
 PLATEAU_TRIALS = 30
-PLATEAU_GAIN = 0.01  # of the spread of the values
+PLATEAU_GAIN = 0.01  # of the interquartile range of the values
 
 
 def plateaued(window: Window) -> Finding | None:
-    """The newest three quarters of the window's steps brought less than a hundredth of the values' spread.
+    """The best improved in the newest three quarters of the steps by at most a hundredth of the values' spread.
 
-    Random search does so one time in four, and always in the end: it is a hint, not a fault.
+    A hint, not a fault: random search does so one time in four, and every search in the end.
     """
     bests, spread = window.bests, trends.spread(window.values)
     since = int(len(bests) * (1 - PLATEAU_SHARE))
@@ -123,8 +122,8 @@ def plateaued(window: Window) -> Finding | None:
     return Finding(
         "plateaued",
         AlertLevel.INFO,
-        f"the last {len(steps)} steps ({trials} trials) found next to nothing better",
-        "stop it if the result is good enough; else widen the search space, or take another sampler",
+        f"almost no improvement in the last {len(steps)} steps ({trials} trials)",
+        "stop it if the result is good enough; otherwise widen the search space or use another sampler",
         {"steps": len(steps), "trials": trials, "gain": gain, "spread_of_values": spread, "limit": PLATEAU_GAIN},
     )
 
@@ -135,25 +134,27 @@ DIVERGING_Z = 3.0
 
 
 def diverging(window: Window) -> Finding | None:
-    """Trials get worse and worse: of all pairs from the window's older and newer half, the newer value is the better
-    one in a fifth or less, which chance does once in a thousand times, and each third is worse than the one before.
+    """Trials keep getting worse.
+
+    The newer value is the better one in at most a fifth of all pairs from the window's older and newer half, which
+    happens by chance once in a thousand times, and the median of each third is worse than that of the third before.
     """
     values = window.values
-    if window.order_means_nothing or len(values) < LEAST_VALUES:
+    if window.has_fixed_order or len(values) < LEAST_VALUES:
         return None
     half, third = len(values) // 2, len(values) // 3
     better, z = trends.larger_later(values[:half], values[half:])
-    thirds = [median(values[n * third : (n + 1) * third]) for n in range(3)]
-    if better > DIVERGING_SHARE or z > -DIVERGING_Z or not thirds[0] > thirds[1] > thirds[2]:
+    medians = [median(values[n * third : (n + 1) * third]) for n in range(3)]
+    if better > DIVERGING_SHARE or z > -DIVERGING_Z or not medians[0] > medians[1] > medians[2]:
         return None
-    thirds = [window.sign * one for one in thirds]
     return Finding(
         "diverging",
         AlertLevel.WARNING,
-        f"newer trials are worse: better than an older one in {percent(better)} of all pairs",
-        "look for drifting data, an objective that keeps state from trial to trial, or a sampler that leaves its best",
-        {"trials": len(values), "better_share": better, "z": z, "medians_of_thirds": thirds},
-    )
+        f"newer trials are worse: they are better than an older one in {percent(better)} of all pairs",
+        "check for drifting data, an objective that keeps state between trials, or a sampler that leaves good regions",
+        {"trials": len(values), "better_share": better, "z": z,
+         "medians_of_thirds": [window.sign * each for each in medians]},
+    )  # fmt: skip
 
 
 FAILING_TRIALS = 5
@@ -162,26 +163,25 @@ FAILING_BADLY = 0.5
 
 
 def failing_trials(window: Window) -> Finding | None:
-    """A fifth or more of the newest trials failed, and at least five of them; cancelled and infeasible ones do not
-    count."""
+    """At least a fifth of the newest trials failed, and at least five. Cancelled and infeasible ones do not count."""
     trials = [trial for trial in window.trials if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     if len(failed) < FAILING_TRIALS or len(failed) < FAILING_SHARE * len(trials):
         return None
     share = len(failed) / len(trials)
-    errors = Counter(first_line(trial.error or "no error is kept", 200) for trial in failed)
+    errors = Counter(first_line(trial.error or "no error is recorded", 200) for trial in failed)
     error, times = errors.most_common(1)[0]
     return Finding(
         "failing_trials",
         AlertLevel.ERROR if share >= FAILING_BADLY else AlertLevel.WARNING,
-        f"{len(failed)} of the last {len(trials)} trials failed ({percent(share)}); most often: {error}",
+        f"{len(failed)} of the last {len(trials)} trials failed ({percent(share)}); the most frequent error: {error}",
         "fix the objective, or exclude what it cannot evaluate from the search space; `o9 trials ID` shows the errors",
         {"failed": len(failed), "trials": len(trials), "share": share, "error": error, "times": times},
     )
 
 
 def nan_values(window: Window) -> Finding | None:
-    """An objective answered NaN, as value, metric or return: it computed with data that it did not have."""
+    """The objective returned NaN as a value, metric or return, usually because data are missing."""
     failed = [trial for trial in window.trials if trial.state is TrialState.FAILED]
     numbers = [trial.number for trial in failed if (trial.error or "").startswith(NAN)]
     if not numbers:
@@ -189,8 +189,8 @@ def nan_values(window: Window) -> Finding | None:
     return Finding(
         "nan_values",
         AlertLevel.WARNING,
-        f"the objective answered NaN in {len(numbers)} of the last {len(window.trials)} trials, first in {numbers[0]}",
-        "look for gaps in the data, a division of 0 by 0, or windows longer than the series",
+        f"the objective returned NaN in {len(numbers)} of the last {len(window.trials)} trials, first in {numbers[0]}",
+        "check for gaps in the data, a division of 0 by 0, or windows longer than the series",
         {"trials": numbers[:10], "count": len(numbers), "share": len(numbers) / len(window.trials)},
     )
 
@@ -201,10 +201,10 @@ EDGE_TRIALS = 20
 
 
 def best_at_edge(window: Window) -> Finding | None:
-    """A parameter of the best trial lies in the outer hundredth of its range, or on its last point.
+    """A parameter of the best trial lies on an end of its range, or within a hundredth of it.
 
-    On a logarithmic scale where the search has one. Choices have no edge, and neither has a range of so few points
-    that its ends are a fifth of it.
+    Distances are on a logarithmic scale if the search is. Choices have no ends; nor has a range of so few points that
+    its ends are a fifth of them.
     """
     best = window.state.optimized_parameters
     if window.space is None or not best or len(window.values) < EDGE_TRIALS:
@@ -212,26 +212,26 @@ def best_at_edge(window: Window) -> Finding | None:
     edges = {p.name: side for p in window.space.parameters if (side := edge_of(p, best.get(p.name))) is not None}
     if not edges:
         return None
-    known = {p.name: p.to_dict() for p in window.space.parameters if p.name in edges}
-    said = ", ".join(f"{name} = {best[name]!r} ({side} end)" for name, side in sorted(edges.items()))
+    ranges = {p.name: p.to_dict() for p in window.space.parameters if p.name in edges}
+    values = ", ".join(f"{name} = {best[name]!r} ({side} end)" for name, side in sorted(edges.items()))
     return Finding(
         "best_at_edge",
         AlertLevel.INFO,
-        f"the best lies at the edge of the search space: {said}",
-        "widen the range on that side, unless it is a limit of nature; a better one may lie beyond",
-        {"edges": edges, "best": {name: best[name] for name in edges}, "ranges": known},
+        f"the best trial lies at the edge of the search space: {values}",
+        "widen the range on that side unless it is a natural limit; a better value may lie beyond",
+        {"edges": edges, "best": {name: best[name] for name in edges}, "ranges": ranges},
     )
 
 
 def edge_of(parameter: Parameter, value: Any) -> str | None:
-    """ "low" or "high" where `value` is at that end of the parameter's range; None inside, or where there is no end."""
+    """Return "low" or "high" if `value` is at that end of the parameter's range; None otherwise."""
     if isinstance(parameter, CategoricalParameter) or not parameter.contains(value):
         return None
     size = parameter.grid_size()
     if size is not None and 2 / size > EDGE_CHANCE:
         return None
     low, high, at = float(parameter.low), float(parameter.high), float(value)
-    if size is not None:  # the last point of its grid may lie below `high`
+    if size is not None:  # the last point of the grid may lie below `high`
         high = float(parameter.grid_value(size - 1))
     if at in (low, high):
         return "low" if at == low else "high"
@@ -248,6 +248,6 @@ _WORST_FIRST = (AlertLevel.CRITICAL, AlertLevel.ERROR, AlertLevel.WARNING, Alert
 
 
 def find_problems(window: Window) -> list[Finding]:
-    """All problems that the window shows, the worst first."""
-    found = [finding for check in _CHECKS if (finding := check(window)) is not None]
-    return sorted(found, key=lambda finding: _WORST_FIRST.index(finding.level))
+    """Return all problems of the window, the worst first."""
+    findings = [finding for check in _CHECKS if (finding := check(window)) is not None]
+    return sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.level))

@@ -1,9 +1,9 @@
-"""Progress, effect and problems of what runs.
+"""Progress, effect and problems of running optimizations.
 
-Contract. Every answer is computed from the record, so that it is the same on every node and after every restart; only
-alerts live in this object, and only while it is started. Owned by one event loop; reading and judging happen in a
-thread. One look costs what is new since the last one, however long the optimization has been running. What cannot be
-said is None, and a reason stands beside it. Times on the record come from the clocks of the nodes that wrote it.
+Contract. Every answer is computed from the record, so it is the same on every node and after every restart. Only alerts
+live in this object, and only while it is started. It belongs to one event loop; reads and checks run in a thread. A
+check costs what is new since the last one, however long the optimization has been running. An unknown figure is None
+and comes with a reason. Times in the record come from the clocks of the nodes that wrote it.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ KEPT_ALERTS = 1_000
 
 @dataclass
 class _Watch:
-    """What is known of one optimization from the last look; `silent` is whether it was stalled at the one before."""
+    """What the last check found about one optimization. `was_stalled`: the check before that found it stalled, too."""
 
     window: Window
     findings: list[Finding]
     firing: dict[str, OptimizationAlert] = field(default_factory=dict)
-    silent: bool = False
+    was_stalled: bool = False
 
 
 class OptimizationMonitor(StoreComponent):
-    """Started, it looks every `check_interval` seconds at all that runs, calls `alert(alert)` for each new finding, and
-    `resolved(alert)` when it is gone.
+    """Checks everything that runs every `check_interval` seconds while it is started.
 
-    Its questions are answered whether it is started or not.
+    Callbacks: `alert(alert)` for each new finding, `resolved(alert)` when it is gone. Its queries also work before
+    `start()`.
     """
 
     events = ("alert", "resolved")
@@ -62,18 +62,19 @@ class OptimizationMonitor(StoreComponent):
         self._gate = asyncio.Lock()
 
     async def start_monitoring(self, optimization_id: str) -> bool:
-        """Look at it at once, and from now on until it has ended. What runs is looked at without being asked for.
+        """Check it now, and from now on until it has ended, also while it does not run.
 
-        Raises OptimizationError where there is no such optimization. Looking on needs `start()`.
+        Running optimizations are checked anyway. Later checks need `start()`. Raises OptimizationError for an unknown
+        id.
         """
         state = await self.existing(optimization_id)
         self._unwanted.discard(optimization_id)
         self._wanted.add(optimization_id)
-        await self._look_at([state])
+        await self._check([state])
         return True
 
     async def stop_monitoring(self, optimization_id: str) -> bool:
-        """Look at it no more, until `start_monitoring`. Returns whether it was monitored."""
+        """Stop checking it until `start_monitoring`. Returns whether it was monitored."""
         watched = self._watches.pop(optimization_id, None)
         was_wanted = optimization_id in self._wanted
         self._wanted.discard(optimization_id)
@@ -85,10 +86,10 @@ class OptimizationMonitor(StoreComponent):
         return True
 
     async def get_monitoring_data(self, optimization_id: str, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest `limit` snapshots, newest last: one as it was after each step, and the last as it is now.
+        """Return the newest `limit` snapshots, newest last: one as of each earlier step, and one as of now.
 
-        One that has no step yet has the last one alone. Keys: see `o9.monitor.figures.snapshot`. `limit` is 1 to
-        MOST_SNAPSHOTS, else OptimizationValidationError; OptimizationError where there is no such optimization.
+        `o9.monitor.figures.snapshot` lists the keys. Raises OptimizationError for an unknown id,
+        OptimizationValidationError unless `limit` is 1 to MOST_SNAPSHOTS.
         """
         state = await self.existing(optimization_id)
         validate_whole("limit", limit, MOST_SNAPSHOTS)
@@ -97,9 +98,9 @@ class OptimizationMonitor(StoreComponent):
     async def get_optimization_metrics(
         self, optimization_id: str, limit: int = MOST_METRICS
     ) -> list[OptimizationMetrics]:
-        """The newest `limit` steps, oldest first, one entry each; what was not measured is None.
+        """Return the metrics of the newest `limit` steps, oldest first; a figure that was not measured is None.
 
-        Empty where no step was committed. Raises as `get_monitoring_data` does; `limit` is 1 to MOST_METRICS.
+        Raises as `get_monitoring_data` does; `limit` is 1 to MOST_METRICS.
         """
         state = await self.existing(optimization_id)
         validate_whole("limit", limit, MOST_METRICS)
@@ -113,9 +114,9 @@ class OptimizationMonitor(StoreComponent):
     async def get_alerts(
         self, optimization_id: str | None = None, level: AlertLevel | str | None = None
     ) -> list[OptimizationAlert]:
-        """What this monitor found since it was made, newest first; resolved where the finding is gone.
+        """Return what this monitor has found, newest first; an alert is resolved once the finding is gone.
 
-        The newest KEPT_ALERTS are kept, in memory. Raises OptimizationError for an unknown optimization,
+        The newest KEPT_ALERTS are kept, in memory. Raises OptimizationError for an unknown id,
         OptimizationValidationError for an unknown level.
         """
         wanted = None if level is None else alert_level(level)
@@ -128,7 +129,7 @@ class OptimizationMonitor(StoreComponent):
         ]
 
     async def check(self) -> None:
-        """Look once at all that runs and at what was asked for: what the started monitor does all the time."""
+        """Check everything that runs, and what `start_monitoring` named, once."""
         wanted = queries.Filter(status=OptimizationStatus.RUNNING)
         states = await asyncio.to_thread(lambda: list(all_optimizations(self.store, wanted)))
         running = {state.optimization_id for state in states}
@@ -139,40 +140,40 @@ class OptimizationMonitor(StoreComponent):
                 self._wanted.discard(optimization_id)
             if state is not None:
                 states.append(state)
-        await self._look_at(states)
+        await self._check(states)
         for optimization_id in self._watches.keys() - running - self._wanted:
             watch = self._watches.pop(optimization_id)
-            await self._resolve(watch, list(watch.firing))  # nothing follows it
+            await self._resolve(watch, list(watch.firing))
 
-    async def _look_at(self, states: list[OptimizationState]) -> None:
+    async def _check(self, states: list[OptimizationState]) -> None:
         async with self._gate:
-            for watch in await asyncio.to_thread(self._looks, states):
-                if watch.window.state.optimization_id not in self._unwanted:  # stopped meanwhile
+            for watch in await asyncio.to_thread(self._watches_of, states):
+                if watch.window.state.optimization_id not in self._unwanted:  # `stop_monitoring` may have run meanwhile
                     self._watches[watch.window.state.optimization_id] = watch
                     await self._notify(watch)
 
-    def _looks(self, states: list[OptimizationState]) -> list[_Watch]:
-        """In a thread."""
-        looked: list[_Watch] = []
+    def _watches_of(self, states: list[OptimizationState]) -> list[_Watch]:
+        """Blocks."""
+        watches: list[_Watch] = []
         for state in states:
             if state.optimization_id in self._unwanted:
                 continue
             try:
-                looked.append(self._look(state))
+                watches.append(self._watch_of(state))
             except OptimizationError:
                 raise
-            except Exception:  # one optimization's strange figures must not end the watch over the others
-                logger.exception("could not judge %s", state.optimization_id)
-        return looked
+            except Exception:  # a failed check must not stop those of the others
+                logger.exception("could not check %s", state.optimization_id)
+        return watches
 
-    def _look(self, state: OptimizationState) -> _Watch:
-        """Read what is new and judge; where nothing is, only time has gone on, which only a stall minds."""
+    def _watch_of(self, state: OptimizationState) -> _Watch:
+        """Read what is new and check all of it. If nothing is new, only a stall can begin: that is checked alone."""
         known = self._watches.get(state.optimization_id)
         if known is not None and state.updated_at == known.window.state.updated_at:
             window = known.window.after((), (), state)
-            silent = any(finding.name == "stalled" for finding in known.findings)
+            was_stalled = any(finding.name == "stalled" for finding in known.findings)
             found = [stalled(window), *(finding for finding in known.findings if finding.name != "stalled")]
-            return _Watch(window, [finding for finding in found if finding is not None], known.firing, silent)
+            return _Watch(window, [finding for finding in found if finding is not None], known.firing, was_stalled)
         window = known.window if known else Window(state, utc_now(), space=search_space_of(state))
         after = (window.steps[-1].number if window.steps else -1, window.trials[-1].number if window.trials else -1)
         news = self.store.read(read_window, state.optimization_id, state.completed_steps, after=after)
@@ -180,11 +181,11 @@ class OptimizationMonitor(StoreComponent):
         return _Watch(window, find_problems(window), known.firing if known else {})
 
     async def _notify(self, watch: _Watch) -> None:
-        """Alerts for what is new or of another level, resolutions for what is gone.
+        """Emit an alert for each finding that is new or has another level, and resolve those that are gone.
 
-        A stall is reported once it is seen twice in a row: short silences of quick steps come and go.
+        A stall is reported after two checks in a row, since short silences of quick steps come and go.
         """
-        found = {one.name: one for one in watch.findings if one.name != "stalled" or watch.silent}
+        found = {each.name: each for each in watch.findings if each.name != "stalled" or watch.was_stalled}
         firing = watch.firing.items()
         gone = [name for name, alert in firing if name not in found or found[name].level is not alert.level]
         await self._resolve(watch, gone)
@@ -208,11 +209,11 @@ class OptimizationMonitor(StoreComponent):
         return Window(state, utc_now(), steps, trials, search_space_of(state))
 
     async def _begin(self) -> None:
-        self._repeat(self.check, self.check_interval, "looking at what runs")
+        self._repeat(self.check, self.check_interval, "checking what runs")
 
 
 def alert_of(state: OptimizationState, finding: Finding) -> OptimizationAlert:
-    """The finding for people; `metadata` has its name, evidence and remedy, and the optimization's names as labels."""
+    """Return the finding as an alert. Its metadata has the code, evidence, remedy and labels."""
     labels = {"name": state.name or state.optimization_id, "series": series_of(state)}
     return OptimizationAlert(
         alert_id=uuid.uuid4().hex,

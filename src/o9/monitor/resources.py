@@ -1,15 +1,15 @@
-"""CPU and memory of the processes that evaluate for one optimization, measured between its steps.
+"""CPU and memory of the processes that evaluate one optimization, measured between its steps.
 
-Contract. A Meter belongs to one attempt and its event loop; `measure` never raises, and reads a few files under /proc.
+Contract. A Meter belongs to one attempt and its event loop. `measure` never raises, and reads a few files under /proc.
 
 - Sync objectives and strategies run in child processes (`o9.workers.team`), which are measured with their descendants:
-  `memory_mib` is their resident memory, summed (shared pages count for each), `cpu_percent` their CPU time since the
-  last measurement, in percent of one core.
-- Async objectives and coroutines share the node's event loop, so nothing is measured.
-- The kernel counts CPU in ticks of 10 ms, so two measurements lie at least WINDOW_SECONDS apart; a step that ends
-  sooner goes without. CPU needs two measurements of the same children: none is given where one has died or joined
-  meanwhile, because what it used is unknown.
-- On Linux the CPU of a subprocess that has ended counts, too. Elsewhere only what lives at the measurement is seen.
+  `memory_mib` is the sum of their resident memory (shared pages count in each), `cpu_percent` their CPU time since the
+  last measurement in percent of one core.
+- Async objectives and coroutines share the node's event loop and are not measured.
+- The kernel counts CPU in ticks of 10 ms, so measurements are at least WINDOW_SECONDS apart; a step that ends earlier
+  has none. CPU needs two measurements of the same children: if one died or joined in between, its usage is unknown and
+  there is no figure.
+- On Linux the CPU of subprocesses that have ended counts, too; elsewhere only that of living ones.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from o9.workers.team import Hosted, Team
 
 WINDOW_SECONDS = 1.0
 MIB = 1024.0 * 1024.0
-Identity = tuple[int, float]  # a process and its start, which distinguishes a pid that was given anew
+Identity = tuple[int, float]  # a pid and the start time of its process, since pids are reused
 
 
 class Meter:
-    """Measures the processes of `strategy`, which is the strategy of the attempt."""
+    """Measures the processes that evaluate for `strategy`, the strategy of the attempt."""
 
     def __init__(self, strategy: object) -> None:
         self._team = team_of(strategy)
         self._at, self._known, self._cpu_seconds = -WINDOW_SECONDS, frozenset[Identity](), 0.0
 
     def measure(self) -> dict[str, float]:
-        """Call it at the end of a step: what could be measured now, by CPU and MEMORY; maybe nothing."""
+        """Return what can be measured now, by CPU and MEMORY. Called at the end of each step."""
         now = time.monotonic()
         if self._team is None or now - self._at < WINDOW_SECONDS:
             return {}
         known, cpu_seconds, memory_mib = read(child.process.pid for child in self._team._all if child.usable())
-        seconds, used, are_the_same = now - self._at, cpu_seconds - self._cpu_seconds, known == self._known
+        seconds, used, unchanged = now - self._at, cpu_seconds - self._cpu_seconds, known == self._known
         self._at, self._known, self._cpu_seconds = now, known, cpu_seconds
         if not known:
             return {}
-        return ({CPU: 100.0 * used / seconds} if are_the_same and used >= 0 else {}) | {MEMORY: memory_mib}
+        return ({CPU: 100.0 * used / seconds} if unchanged and used >= 0 else {}) | {MEMORY: memory_mib}
 
 
 def read(tops: Iterable[int]) -> tuple[frozenset[Identity], float, float]:
-    """Look at the processes with these ids and all below them: which, their CPU seconds since they began, their MiB.
+    """Return these processes with all their descendants, their CPU seconds since their start, and their MiB.
 
-    None, 0.0 and 0.0 where one is gone meanwhile.
+    Empty, 0.0 and 0.0 if one of them ends meanwhile.
     """
     known: set[Identity] = set()
     cpu_seconds = memory = 0.0
@@ -64,7 +64,7 @@ def read(tops: Iterable[int]) -> tuple[frozenset[Identity], float, float]:
                 with process.oneshot():
                     times = process.cpu_times()
                     memory += process.memory_info().rss
-                # The last two are of children that have ended: 0 everywhere but on Linux.
+                # The last two are those of children that have ended; only Linux counts them.
                 cpu_seconds += times.user + times.system + times.children_user + times.children_system
                 if process.pid == top or sys.platform != "linux":
                     known.add((process.pid, process.create_time()))
@@ -74,7 +74,7 @@ def read(tops: Iterable[int]) -> tuple[frozenset[Identity], float, float]:
 
 
 def team_of(strategy: object) -> Team | None:
-    """The child processes that evaluate for this strategy; None where it runs in the event loop."""
+    """Return the child processes that evaluate for this strategy; None if it runs in the event loop."""
     if isinstance(strategy, OptunaStrategy):
         return None if strategy._objective.is_async else strategy._evaluator._team
     if isinstance(strategy, UserSteps) and isinstance(strategy._host, Hosted):

@@ -1,5 +1,7 @@
-"""What the monitor looks at: an optimization's state, and its newest steps and trials. Reading costs the same at any
-length of its history: by key, the newest WINDOW_STEPS steps and WINDOW_TRIALS trials, or what is new since.
+"""What the monitor examines: an optimization's state, and its newest steps and trials.
+
+Reads are by key: the newest WINDOW_STEPS steps and WINDOW_TRIALS trials, or only the new ones, so that they cost the
+same for any length of history.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ from o9.store.schema.optimizations import METRIC, TRIAL
 WINDOW_STEPS = 200
 WINDOW_TRIALS = 500
 MOST_TRIALS = 100_000
-RECENT_STEPS = 50  # what is judged by the newest steps alone
+RECENT_STEPS = 50  # the window of figures about the newest steps
 LEAST_STEPS = 5
-# Fields of OptimizationMetrics that O9 cannot measure; filled where an objective or a strategy reports them itself.
+# Fields of OptimizationMetrics that O9 cannot measure; an objective or a strategy may report them.
 REPORTED = (
     "accuracy", "precision", "recall", "f1_score", "profit_improvement", "risk_reduction", "efficiency_gain",
 )  # fmt: skip
-Place = tuple[int, int]  # the number of a step, and of a trial
+Position = tuple[int, int]  # the number of a step, and of a trial
 NAMES = (STEP_SECONDS, TRIALS, BEST, CPU, MEMORY, *REPORTED)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A committed step: when it was, and the figures of `NAMES` that it came with."""
+    """A committed step: its time, and its figures, by the names in `NAMES`."""
 
     number: int
     at: datetime
@@ -52,13 +54,13 @@ class Step:
 
     @property
     def throughput(self) -> float | None:
-        """Trials a second."""
+        """Trials per second."""
         return self.figures.get(TRIALS, 0.0) / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
 class Window:
-    """One optimization at `now`: its newest steps and trials, oldest first. `space` is None where it is not known."""
+    """One optimization at `now`: its newest steps and trials, oldest first. `space` is None if unknown."""
 
     state: OptimizationState
     now: datetime
@@ -72,33 +74,33 @@ class Window:
 
     @property
     def sign(self) -> float:
-        """What turns a value so that larger is better."""
+        """The factor for values that makes larger better."""
         return -1.0 if self.direction == "minimize" else 1.0
 
     @property
     def values(self) -> list[float]:
-        """Those of the completed trials, turned so that larger is better."""
+        """The values of the completed trials; larger is better."""
         completed = (trial for trial in self.trials if trial.state is TrialState.COMPLETED)
         return [self.sign * trial.value for trial in completed if trial.value is not None]
 
     @property
     def bests(self) -> list[float]:
-        """The best so far after each step that has one, turned so that larger is better."""
+        """The best value so far after each step that has one; larger is better."""
         return [self.sign * step.best for step in self.steps if step.best is not None]
 
     @property
     def step_times(self) -> list[float]:
-        """Seconds from each commit to the next; never below 0, though clocks be set back."""
+        """Seconds from each commit to the next; 0 if a clock was set back in between."""
         moments = [step.at for step in self.steps]
         return [max(0.0, (after - before).total_seconds()) for before, after in pairwise(moments)]
 
     @property
-    def order_means_nothing(self) -> bool:
-        """A grid and a Sobol sequence have an order of their own: that their values rise says nothing."""
+    def has_fixed_order(self) -> bool:
+        """Whether the order of the trials was fixed in advance (a grid, a Sobol sequence): a trend means nothing."""
         return self.state.metadata.get("sampler") in ("grid", "qmc")
 
     def after(self, steps: Sequence[Step], trials: Sequence[Trial], state: OptimizationState) -> Window:
-        """With what is new, now, and without what is too old."""
+        """Return the window at the present time, with new steps and trials, and without those that are too old."""
         return replace(
             self,
             state=state,
@@ -108,11 +110,11 @@ class Window:
         )
 
     def newest(self) -> Window:
-        """Without what is too old to judge the present by."""
+        """Return the window without steps and trials that are too old to say anything about the present."""
         return replace(self, steps=self.steps[-WINDOW_STEPS:], trials=self.trials[-WINDOW_TRIALS:])
 
     def as_of(self, position: int) -> Window:
-        """As it was when `steps[position]` had just been committed, as far as the ledger shows."""
+        """Return the window right after the commit of `steps[position]`, as far as the ledger shows it."""
         step, state = self.steps[position], self.state
         trials = self.trials[: bisect_right(self.trials, step.number, key=lambda trial: trial.step)]
         trials = trials[-WINDOW_TRIALS:]
@@ -132,24 +134,24 @@ class Window:
 
 
 def read_window(
-    connection: Connection, optimization_id: str, completed_steps: int, shown: int = 1, after: Place = (-1, -1)
+    connection: Connection, optimization_id: str, completed_steps: int, shown: int = 1, after: Position = (-1, -1)
 ) -> tuple[list[Step], list[Trial]]:
-    """A window as of the oldest of the newest `shown` steps, and all behind that; only what came behind `after`.
+    """Read the window of the oldest of the newest `shown` steps and everything since then, oldest first.
 
-    Of the trials behind it no more than MOST_TRIALS. Oldest first.
+    Only what follows `after` is read, and at most MOST_TRIALS trials beyond the window.
     """
     first = max(after[0] + 1, completed_steps - (shown - 1 + WINDOW_STEPS))
     steps = _read_steps(connection, optimization_id, first)
-    behind = _trials_in(steps[max(1, len(steps) - shown + 1) :]) if shown > 1 else 0
-    return steps, _read_trials(connection, optimization_id, after[1], WINDOW_TRIALS + min(MOST_TRIALS, behind))
+    since = _trials_in(steps[max(1, len(steps) - shown + 1) :]) if shown > 1 else 0
+    return steps, _read_trials(connection, optimization_id, after[1], WINDOW_TRIALS + min(MOST_TRIALS, since))
 
 
 def read_page(
-    connection: Connection, optimization_id: str, begin: Place, limit: int
-) -> tuple[list[Step], list[Trial], Place | None]:
-    """A window as of the step at which the page begins, and all up to its last one; where the next page begins.
+    connection: Connection, optimization_id: str, begin: Position, limit: int
+) -> tuple[list[Step], list[Trial], Position | None]:
+    """Read the window of the page's first step and everything up to its last one, and where the next page begins.
 
-    Of the page's trials no more than MOST_TRIALS. Oldest first.
+    At most MOST_TRIALS of the page's trials are read. Oldest first.
     """
     first, trial = (min(max(0, number), COUNT_LIMIT) for number in begin)
     steps = _read_steps(connection, optimization_id, first - WINDOW_STEPS, first + limit)
@@ -166,7 +168,7 @@ def _trials_in(steps: Iterable[Step]) -> int:
 
 
 def _read_steps(connection: Connection, optimization_id: str, first: int, last: int = COUNT_LIMIT) -> list[Step]:
-    """Those from number `first` on, oldest first. Steps are counted without a gap, so that this bounds how many."""
+    """Read the steps `first` to `last`, oldest first. Their numbers have no gaps."""
     where = (METRIC.c.optimization_id == optimization_id) & METRIC.c.name.in_(NAMES)
     where &= METRIC.c.step.between(first, last)
     columns = (METRIC.c.step, METRIC.c.name, METRIC.c.value, METRIC.c.at)
@@ -181,7 +183,7 @@ def _read_steps(connection: Connection, optimization_id: str, first: int, last: 
 def _read_trials(
     connection: Connection, optimization_id: str, after: int, limit: int, end: int = COUNT_LIMIT
 ) -> list[Trial]:
-    """The newest `limit` of those behind `after` and before `end`."""
+    """Read the newest `limit` trials between `after` and `end`, both excluded, oldest first."""
     where = (TRIAL.c.optimization_id == optimization_id) & (TRIAL.c.number > after) & (TRIAL.c.number < end)
     statement = select(TRIAL).where(where).order_by(TRIAL.c.number.desc()).limit(limit)
     return [row_to_trial(dict(row)) for row in connection.execute(statement).mappings()][::-1]
