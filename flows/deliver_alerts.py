@@ -44,7 +44,7 @@ async def deliver_alerts() -> dict[str, Any]:
     judge = RuleEvaluator(system, run_page=run_page)
     await judge.use(store, settings().lease_seconds)
     try:
-        judged = await judge.look(f"{settings().node_id}/rules-{flow_run.id}", utc_now())
+        judged = await judge.evaluate(f"{settings().node_id}/rules-{flow_run.id}", utc_now())
     finally:  # what cannot be judged does not hold back notifications
         await judge.leave()
         delivered = await system.deliver_once()

@@ -16,10 +16,10 @@ from rule_subjects import commit, complete, fail, report, told
 from sqlalchemy import event, update
 from verdicts import FORECAST, keep_verdict, verdict
 
-from o9.alerts.rules.evaluator import FIRST_LOOK, RULES, RuleService
+from o9.alerts.rules.evaluator import LOOK_BACK, RULES, RuleService
 from o9.alerts.rules.facts import report_facts
 from o9.alerts.rules.metrics import QUANTITIES, Scope, Unit, quantity_of
-from o9.alerts.rules.rules import Board, SubjectFacts, Turn
+from o9.alerts.rules.rules import AlertChange, RuleEngine, SubjectFacts
 from o9.alerts.service.system import AlertNotificationSystem
 from o9.health.grades import Grade
 from o9.model.errors import StaleAttemptError, StoreUnavailableError
@@ -75,7 +75,7 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
         made = RuleService(system, **more)
         await made.use(store, 600.0)
         made._node = node
-        await made.look()
+        await made.evaluate()
         return made
 
     yield make
@@ -89,7 +89,7 @@ async def watch(store: Store, tmp_path: Path, clock: Clock) -> AsyncIterator[Wat
 def was_long_ago(store: Store) -> None:
     """All that has happened did so before what a first evaluator looks at."""
     with store._engine.begin() as connection:
-        connection.execute(update(TRANSITION).values(at=moment(utc_now() - FIRST_LOOK - timedelta(seconds=1))))
+        connection.execute(update(TRANSITION).values(at=moment(utc_now() - LOOK_BACK - timedelta(seconds=1))))
 
 
 async def test_what_ends_badly_is_told_once_and_what_ended_long_before_is_not(
@@ -106,7 +106,7 @@ async def test_what_ends_badly_is_told_once_and_what_ended_long_before_is_not(
     put(store, "unwanted")
     store.write(Transition("unwanted", S.CANCELLED, Cause.PERSON))
     for _ in range(3):
-        await judge.look()
+        await judge.evaluate()
     assert told(store) == [("failed", "a", False), ("failed", "just before", False), ("timed_out", "slow", False)]
     (row,) = store.read(queries.alerts, optimization_id="a")
     assert row["message"] == "name failed: ValueError: no data"
@@ -115,7 +115,7 @@ async def test_what_ends_badly_is_told_once_and_what_ended_long_before_is_not(
     }  # fmt: skip
     assert row["at"] == store.read(queries.transitions, "a")[-1]["at"]
     clock.now += HOUR + timedelta(seconds=1)
-    await judge.look()
+    await judge.evaluate()
     assert [over for *_, over in told(store)] == [True, True, True]
 
 
@@ -126,7 +126,7 @@ async def test_what_is_worse_than_it_should_be(store: Store, watch: Watch) -> No
     complete(store, "down", 0.9, target_performance=0.8, name="costs", metadata={"direction": "minimize"})
     complete(store, "shaky", 0.5, failed=5, name="shaky")
     complete(store, "nearly", 0.5, failed=4, name="nearly")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [
         ("many_failed_trials", "shaky", False), ("target_missed", "down", False), ("target_missed", "short", False),
         ("worse_than_baseline", "worse", False),
@@ -138,11 +138,11 @@ async def test_worse_than_its_own_last_runs(store: Store, watch: Watch) -> None:
     for number, value in enumerate([1.0, 1.1, 0.9, 1.05, 0.2, 0.85, 0.3]):
         complete(store, f"run-{number}", value, name="nightly")
         complete(store, f"else-{number}", 0.01, name=f"another {number}")
-        await judge.look()
+        await judge.evaluate()
     # The fifth had too few before it; the sixth is no worse than that; the seventh neither.
     assert told(store) == []
     complete(store, "last", 0.05, name="nightly")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("worse_than_usual", "last", False)]
 
 
@@ -152,7 +152,7 @@ async def test_worse_than_last_runs_that_were_all_the_same(store: Store, watch: 
         complete(store, f"run-{number}", 0.5, name="nightly")
     complete(store, "as ever", 0.5 - 1e-9, name="nightly")
     complete(store, "last", 0.1, name="nightly")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("worse_than_usual", "last", False)]
 
 
@@ -160,12 +160,12 @@ async def test_an_attempt_that_died_is_told_until_the_optimization_completes(sto
     judge = await watch()
     at_work(store, "a", lease_seconds=-1.0)
     sweep(store, "node-2")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("crashed", "a", False)]
     claimed = _go_on(store, "a")
     commit(store, "a", claimed)
     store.write(Transition("a", S.COMPLETED, Cause.HOOK, fence=claimed.fence))
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("crashed", "a", True)]
 
 
@@ -173,11 +173,11 @@ async def test_an_attempt_whose_node_left_in_good_order_did_not_die(store: Store
     judge = await watch()
     at_work(store, "a", lease_seconds=-1.0)
     sweep(store, "node-2")
-    await judge.look()
+    await judge.evaluate()
     clock.now += 2 * HOUR
     _go_on(store, "a")
     store.write(Leave("node-1"))
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("crashed", "a", True)]
 
 
@@ -194,10 +194,10 @@ async def test_a_retry_that_succeeds_ends_what_failed(store: Store, watch: Watch
     fail(store, "a")
     fail(store, "b")
     fail(store, "again", metadata={"retry_of": "a"})
-    await judge.look()
+    await judge.evaluate()
     assert [over for *_, over in told(store)] == [False] * 3
     complete(store, "third", metadata={"retry_of": "again"})
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("failed", "a", True), ("failed", "again", True), ("failed", "b", False)]
 
 
@@ -246,7 +246,7 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
     with monkeypatch.context() as patched:
         patched.setattr(AlertNotificationSystem, "send_alert", dying)
         with pytest.raises(StoreUnavailableError):
-            await judge.look()
+            await judge.evaluate()
     with monkeypatch.context() as patched:
 
         def no_rule_states(operation: Any) -> Any:
@@ -256,8 +256,8 @@ async def test_a_judge_that_dies_between_telling_and_writing_down(
 
         patched.setattr(store, "write_async", no_rule_states)
         with pytest.raises(StoreUnavailableError):
-            await judge.look()
-    await judge.look()
+            await judge.evaluate()
+    await judge.evaluate()
     await watch()
     assert told(store) == [("failed", "a", False), ("failed", "b", False)]
     assert [row["notifications"] for row in store.read(queries.alerts)] == [1, 1]
@@ -272,11 +272,11 @@ async def test_one_node_judges_and_another_takes_over_when_it_stops(
     asked = statements(store)
     with monkeypatch.context() as patched:
         patched.setattr(store, "write", lambda _: pytest.fail("a node in waiting only looks"))
-        await second.look()
+        await second.evaluate()
     assert told(store) == []
     assert len(asked) < 8
     await first.stop()
-    await second.look()
+    await second.evaluate()
     assert told(store) == [("failed", "a", False)]
 
 
@@ -288,7 +288,7 @@ async def test_what_an_old_judge_believes_is_not_written(store: Store, watch: Wa
     with pytest.raises(StaleAttemptError):
         store.write(SaveRuleStates(RULES, held["fence"], {("a", "b"): "{}"}))
     fail(store, "a")
-    await judge.look()
+    await judge.evaluate()
     assert store.read(queries.rule_states) == {}
 
 
@@ -316,11 +316,11 @@ async def test_a_result_that_was_lost_or_void_is_told_once_by_its_grade(
     judge = await watch()
     keep_verdict(store, "runs", verdict(grade))
     keep_verdict(store, "a", verdict(grade))
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [(rule, "a", False)]
     assert f"the headline of {grade.value}" in store.read(queries.alerts)[0]["message"]
     keep_verdict(store, "a", verdict(Grade.CONFIRMED))
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [(rule, "a", True)]
 
 
@@ -349,16 +349,16 @@ async def test_what_reports_say_holds_until_the_next_one(store: Store, watch: Wa
     risk = {"name": "security.risk_limits.drawdown", "score": 0.0, "words": "0.3, the limit is 0.2"}
     report(store, "runs", [luck], "critical")  # it may yet get better
     report(store, "a", [luck, unknown], "critical")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("validity_critical", "a", False)]
     assert store.read(queries.alerts)[0]["message"] == "its result cannot be trusted: luck is enough"
     report(store, "a", [luck, ahead, risk], "critical")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [
         ("look_ahead_found", "a", False), ("risk_limit_broken", "a", False), ("validity_critical", "a", True),
     ]  # fmt: skip
     report(store, "a", [])
-    await judge.look()
+    await judge.evaluate()
     assert [over for *_, over in told(store)] == [True] * 3
 
 
@@ -374,16 +374,16 @@ async def test_a_node_without_a_sign_of_life_is_lost_one_that_took_leave_is_not(
     for name, ago in (("lost", 100.0), ("late", 80.0), ("long-gone", 90_000.0), ("leaves", 100.0), ("x#flows", 100.0)):
         beat(store, name, ago)
     store.write(Leave("leaves"))
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == []  # this judge has only begun: nobody had time to say that he lives
     judge._evaluator._certain_at = 0.0
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("node_lost", "lost", False)]
     beat(store, "lost", 40.0)
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("node_lost", "lost", False)]
     beat(store, "lost", 0.0)
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("node_lost", "lost", True)]
 
 
@@ -391,8 +391,8 @@ async def test_the_dead_of_this_host_are_told_by_whoever_finds_them(store: Store
     await watch(node="judge")
     other = await watch(node="other")
     other.node_died(("gone", "gone#flows"))
-    await other.look()
-    await other.look()
+    await other.evaluate()
+    await other.evaluate()
     assert told(store) == [("node_died", "gone", False)]
 
 
@@ -400,12 +400,12 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
     judge = await watch()
     put(store, "waits")
     clock.now += HOUR - timedelta(seconds=1)
-    await judge.look()
+    await judge.evaluate()
     assert store.read(queries.rule_states) == {}
     clock.now += timedelta(seconds=2)
-    await judge.look()
+    await judge.evaluate()
     clock.now += timedelta(minutes=5)
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("queue_too_long", "", False)]
     assert store.read(queries.alerts)[0]["message"] == "1 optimizations wait for a slot, the first for 1 h 5 min"
 
@@ -413,14 +413,14 @@ async def test_a_queue_that_is_too_long(store: Store, watch: Watch, clock: Clock
 async def test_a_schedule_that_nobody_claims(store: Store, watch: Watch) -> None:
     schedules = {"check-health": "schedule check-health"}
     judge = await watch("rules: [{name: schedule_missed, when: late_seconds > 0}]", schedules=schedules)
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("schedule_missed", "check-health", False)]
     store.write(AcquireLeadership("schedule check-health", "node at now", 300.0))
     judge._late = []
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("schedule_missed", "check-health", True)]
     judge._late = [SubjectFacts("1", {"late_seconds": 700.0}, {"schedule": "the deployment nightly"})]
-    await judge.look()
+    await judge.evaluate()
     assert ("schedule_missed", "the deployment nightly", False) in told(store)
 
 
@@ -433,7 +433,7 @@ async def test_a_store_and_a_prefect_that_were_away(store: Store, watch: Watch) 
     await judge._pass()
     assert told(store) == [("prefect_away", "node", False), ("store_away", "node", False)]
     judge._prefect_gone = None
-    await judge.look()
+    await judge.evaluate()
     assert ("prefect_away", "node", True) in told(store)
     assert ("store_away", "node", False) in told(store)  # for a while yet
 
@@ -447,13 +447,13 @@ async def test_what_the_monitor_finds_is_repeated_until_it_is_gone(store: Store,
     (before,) = store.read(queries.open_episodes)
     clock.now += timedelta(minutes=1)
     judge._sent_at = -math.inf
-    await judge.look()
+    await judge.evaluate()
     (after,) = store.read(queries.open_episodes)
     assert str(after.ends_at) > str(before.ends_at)
     await monitor.emit("resolved", found)
     assert told(store) == [("stalled", "a", True)]
     judge._sent_at = -math.inf
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("stalled", "a", True)]
 
 
@@ -473,7 +473,7 @@ async def test_rules_of_ones_own_over_statistics_and_metrics(store: Store, watch
     assert told(store) == [("all_time", "", False)]
     complete(store, "c", 0.4, name="poor")
     commit(store, "runs", at_work(store, "runs"), 0.3)
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [
         ("all_time", "", True), ("low", "c", False), ("rate", "parameter_tuning", False), ("runs_low", "c", False),
         ("runs_low", "runs", False),
@@ -491,18 +491,18 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
             f"{{name: r{n}, when: {name} > 0, scope: {scope.value}}}" for n, name in enumerate(names)
         ) + "]"  # fmt: skip
         judge = (await watch(rules))._evaluator
-        assert judge._board is not None
+        assert judge._engine is not None
 
-        class Keeps(Board):
+        class Keeps(RuleEngine):
             def take(
                 self, of: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False
-            ) -> list[Turn]:
+            ) -> list[AlertChange]:
                 if of in seen:
                     seen[of] += [figure for each in facts for figure in each.figures.items()]
                 return []
 
-        board = Keeps(judge._rules)
-        judge._take(board, utc_now(), None, await judge._read_statistics(board))
+        engine = Keeps(judge._rules)
+        judge._take(engine, utc_now(), None, await judge._read_statistics(engine))
         assert set(names) - {name for name, _ in seen[scope]} == set()
         for name, value in seen[scope]:
             if value is not None and quantity_of(name, scope):
@@ -517,7 +517,7 @@ _READ = (Scope.GLOBAL, Scope.TYPE, Scope.STRATEGY, Scope.OPTIMIZATION)
 async def test_a_file_that_changes_changes_the_rules(store: Store, watch: Watch) -> None:
     judge = await watch("rules: [{name: many, when: queued > 0}]")
     put(store, "a")
-    await judge.look()
+    await judge.evaluate()
     assert told(store) == [("many", "", False)]
     await watch("{}")
     assert told(store) == [("many", "", True)]
@@ -531,9 +531,9 @@ async def test_a_pass_costs_the_same_at_any_history_and_writes_nothing(store: St
         for number in range(size):
             complete(store, f"a-{size}-{number}")
             put(store, f"w-{size}-{number}")
-        await judge.look()
+        await judge.evaluate()
         asked.clear()
-        await judge.look()
+        await judge.evaluate()
         counts.append(len(asked))
         assert not [one for one in asked if not is_reading(one)]
     assert counts[0] == counts[1] <= 9, asked
@@ -558,7 +558,7 @@ async def test_a_night_without_a_source_of_data_is_one_message(
     for number in range(20):
         fail(store, f"night-{number}", f"ConnectionError: the feed does not answer for {number / 7}")
         clock.now += timedelta(minutes=minutes / 20)
-        await judge.look()
+        await judge.evaluate()
     with caplog.at_level(logging.INFO):
         done = await judge._alerts.deliver_once()
     assert (done["notices"], done["sent"]) == (1, 3)

@@ -83,7 +83,7 @@ async def test_a_form_that_is_refused_raises_an_alert_that_sends_nobody_to_retry
         await system.initialize()
         evaluator = RuleEvaluator(system)
         await evaluator.use(store, 30.0)
-        assert await evaluator.look("node", utc_now())
+        assert await evaluator.evaluate("node", utc_now())
         (alert,) = await system.get_alerts()
         await evaluator.leave()
         await system.cleanup()

@@ -79,7 +79,7 @@ async def test_the_flow_delivers_where_nobody_runs(
         source.store.write(AcquireLeadership(RULES, "an aggregator", 60.0))
         assert await deliver_alerts() == nothing | {"judged": False}
         await source.send_alert(alert("b", title="Stalled"))
-        monkeypatch.setattr(RuleEvaluator, "look", unfit)
+        monkeypatch.setattr(RuleEvaluator, "evaluate", unfit)
         with pytest.raises(ZeroDivisionError):
             await deliver_alerts()
         assert "[WARNING] Stalled: opt-1" in caplog.text

@@ -35,13 +35,13 @@ class Desk:
     system: AlertNotificationSystem
     evaluator: RuleEvaluator
 
-    async def look(self) -> None:
-        assert await self.evaluator.look("node", utc_now())
+    async def evaluate(self) -> None:
+        assert await self.evaluator.evaluate("node", utc_now())
 
     async def titles(self, caplog: pytest.LogCaptureFixture) -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.INFO, "o9.alerts"):
-            await self.look()
+            await self.evaluate()
             await self.system.deliver_once()
         return [record.getMessage().split(" | ")[0] for record in caplog.records if record.name == "o9.alerts"]
 
@@ -63,7 +63,7 @@ async def open_desk(store_url: str, tmp_path: Path) -> AsyncIterator[OpenDesk]:
             evaluator = RuleEvaluator(system, run_page=lambda run: f"{PAGE}{run}")
             await evaluator.use(store, 600.0)
             made = Desk(store, system, evaluator)
-            await made.look()
+            await made.evaluate()
             return made
 
         yield make
@@ -89,7 +89,7 @@ async def test_an_alert_has_the_page_of_its_run(open_desk: OpenDesk) -> None:
     broke = Transition("a", S.FAILED, Cause.HOOK, fence=claimed.fence, issue="no data", prefect_run_id="f00d")
     desk.store.write(broke)
     fail(desk.store, "b")
-    await desk.look()
+    await desk.evaluate()
     rows = {row["optimization_id"]: row["metadata"] for row in desk.store.read(queries.alerts)}
     assert (rows["a"]["run"], rows["b"].get("run")) == (f"{PAGE}f00d", None)
 
@@ -113,7 +113,7 @@ async def test_what_goes_on_after_a_pause_has_not_started_again(
     desk = await open_desk()
     claimed = at_work(desk.store, "a", name="Carry", metadata={"on_start": True})
     assert await desk.titles(caplog) == ["[INFO] Optimization started: Carry · a"]
-    await desk.evaluator.look("node", utc_now() + 2 * AFTER_INSTANT)
+    await desk.evaluator.evaluate("node", utc_now() + 2 * AFTER_INSTANT)
     assert await desk.titles(caplog) == []
     desk.store.write(Transition("a", S.PAUSED, Cause.HOOK, fence=claimed.fence))
     desk.store.write(Transition("a", S.CREATED, Cause.HOOK))

@@ -44,13 +44,13 @@ async def test_a_silent_node_is_not_lost_before_it_had_time_to_speak(judge: Rule
     store.write(Heartbeat("silent", "elsewhere", 1, 1.0, 30.0))
     with store._engine.begin() as connection:
         connection.execute(update(NODE).values(heartbeat_at=NODE.c.heartbeat_at - 600))
-    await judge.look()
+    await judge.evaluate()
     assert store.read(queries.alerts, limit=10) == []
 
 
 async def test_what_this_node_finds_is_told_at_once(judge: RuleService) -> None:
     judge.node_died(["gone"])
-    await judge.look()
+    await judge.evaluate()
     assert [row["title"] for row in judge._store.read(queries.alerts)] == ["Node lost"]
 
 

@@ -98,7 +98,7 @@ async def test_what_others_said_of_its_death_is_over_as_a_node_takes_its_name(
 ) -> None:
     (rule,) = (each for each in BUILT_IN if each.name == "node_died")
     words = {"host": socket.gethostname()}
-    said = [SubjectFacts(name, {"died": 1.0}, {"node": name}, words=words) for name in ("node-1", "another")]
+    said = [SubjectFacts(name, {"died": 1.0}, {"node": name}, details=words) for name in ("node-1", "another")]
     system = AlertNotificationSystem(storage_path=store_url)
     await system.initialize()
     for facts in said:

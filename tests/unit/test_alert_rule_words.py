@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from o9.alerts.config.rules import BUILT_IN
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import labels_of
-from o9.alerts.rules.metrics import LABELS, OPEN, QUANTITIES, WORDS, Scope, checked_words, placeholders
-from o9.alerts.rules.rules import TITLE_LIMIT, Board, Rule, SubjectFacts, filled, with_rule, written
+from o9.alerts.rules.metrics import DETAILS, LABELS, OPEN, QUANTITIES, Scope, checked_text, placeholders
+from o9.alerts.rules.rules import TITLE_LIMIT, Rule, RuleEngine, SubjectFacts, apply_rule, fill, format_figure
 from o9.model.optimization import OptimizationAlert
 from o9.model.states import AlertLevel
 from o9.model.validation import validate_alert
@@ -26,13 +26,13 @@ SCOPES = [scope for scope in Scope if QUANTITIES[scope]]
 
 def names_of(scope: Scope) -> list[str]:
     opened = [f"{each}own" for each in OPEN] if scope in (Scope.OPTIMIZATION, Scope.END) else []
-    return [*QUANTITIES[scope], *LABELS[scope], *WORDS.get(scope, ()), *opened]
+    return [*QUANTITIES[scope], *LABELS[scope], *DETAILS.get(scope, ()), *opened]
 
 
 @pytest.mark.parametrize("rule", BUILT_IN, ids=lambda rule: rule.name)
 def test_the_words_of_built_in_rules_name_what_there_is(rule: Rule) -> None:
-    for text in (rule.title, rule.says, rule.remedy):
-        assert checked_words(text, rule.scope) == text
+    for text in (rule.title, rule.message, rule.remedy):
+        assert checked_text(text, rule.scope) == text
     assert set(rule.figures) <= set(QUANTITIES[rule.scope])
 
 
@@ -40,13 +40,13 @@ def test_the_words_of_built_in_rules_name_what_there_is(rule: Rule) -> None:
 def test_each_name_of_each_scope_may_stand_in_braces(of: tuple[Scope, str]) -> None:
     scope, name = of
     text = f"a {{{name}}}, {{{name}}}"
-    assert checked_words(text, scope) == text
+    assert checked_text(text, scope) == text
     assert placeholders(text) == (name,)
-    assert filled(text, scope, {name: "x"}, {}) == "a x, x"
-    assert filled(text, scope, {}, {}) == "a unknown, unknown"
+    assert fill(text, scope, {name: "x"}, {}) == "a x, x"
+    assert fill(text, scope, {}, {}) == "a unknown, unknown"
     if name in QUANTITIES[scope]:
-        told = written(name, scope, 0.5)
-        assert filled(text, scope, {}, {name: 0.5}) == f"a {told}, {told}"
+        told = format_figure(name, scope, 0.5)
+        assert fill(text, scope, {}, {name: 0.5}) == f"a {told}, {told}"
 
 
 @given(st.sampled_from(list(Scope)), st.text(st.sampled_from("{}{}abn .:!queued_rate%"), max_size=30))
@@ -57,10 +57,10 @@ def test_each_name_of_each_scope_may_stand_in_braces(of: tuple[Scope, str]) -> N
 def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -> None:
     said = ""
     try:
-        checked_words(text, scope)
+        checked_text(text, scope)
     except ValueError as error:
         said = str(error)
-    assert bool(re.search(r"[{}]", text if said else filled(text, scope, {}, {}))) == bool(said)
+    assert bool(re.search(r"[{}]", text if said else fill(text, scope, {}, {}))) == bool(said)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -
         ("{failure_rate}", Scope.END, "{failure_rate}: `each end` has no name 'failure_rate'; `scope: global` has it"),
         ("{strategy}", Scope.GLOBAL, "`scope: each strategy` has it"),
         ("{queued:.2f}", Scope.GLOBAL, "did you mean queued?"),
-        ("{{queued}}", Scope.GLOBAL, "one too many; a figure is written as {failure_rate}"),
-        ("{queued", Scope.GLOBAL, "a brace without its other half"),
-        ("queued}", Scope.NODE, "a figure is written as {silent_seconds}"),
+        ("{{queued}}", Scope.GLOBAL, "write a figure as {failure_rate}"),
+        ("{queued", Scope.GLOBAL, "write a figure as {failure_rate}"),
+        ("queued}", Scope.NODE, "write a figure as {silent_seconds}"),
         ("{}", Scope.CHANNEL, "`each channel` has no name ''; there are channel, detail, failing_seconds"),
         ("{x}", Scope.FINDING, "`each finding` has no name 'x'; there are name, optimization"),
         ("{optimization}", Scope.GLOBAL, "`scope: each optimization` has it"),
@@ -80,7 +80,7 @@ def test_what_is_taken_leaves_no_brace_in_the_message(scope: Scope, text: str) -
 )
 def test_what_would_be_sent_as_it_is_written_is_refused(text: str, scope: Scope, told: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
-        checked_words(text, scope)
+        checked_text(text, scope)
     assert told in str(refused.value)
 
 
@@ -105,7 +105,7 @@ rules:
 def test_what_could_not_be_told_is_refused_by_its_field() -> None:
     faults = [(each.line, each.field.partition(".")[2], each.problem) for each in faults_of(FAULTY)]
     expected = [
-        (2, "message", "did you mean name?"), (2, "remedy", "one too many"), (2, "title", "its other half"),
+        (2, "message", "did you mean name?"), (2, "remedy", "write a figure as"), (2, "title", "write a figure as"),
         (3, "title", "`each finding` has no name"), (4, "title", "it is empty"),
         (5, "labels.", "printable text"), (5, "labels.level", "the rule's own `level` says it"),
         (5, "labels.rule", "the rule's own `name` says it"), (5, "labels.title", "the rule's own `title` says it"),
@@ -113,8 +113,8 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
         (7, "labels.optimization", "O9 sets it, to what the alert is about"), (7, "labels.strategy", "O9 sets it"),
         (8, "name", "take '-' instead of '/'"), (9, "name", "no blanks around it"),
         (10, "name", "printable text of 1 to 200"),
-        (11, "clear", "it is on the same side as `when: queued > 5`"),
-        (12, "clear", "between its limit and that of `when: queued < 3` both hold"),
+        (11, "clear", "`when: queued > 5`; compare in the other direction"),
+        (12, "clear", "`when: queued < 3`: between the two limits"),
         (13, "level", "no level is called 'fatal'"), (13, "scope", "no scope is called 'END'; did you mean each end?"),
     ]  # fmt: skip
     assert [(line, field) for line, field, _ in faults] == [(line, field) for line, field, _ in expected]
@@ -143,18 +143,20 @@ def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str
         return
     *_, made = load(text).rules
     facts = SubjectFacts("opt-1", {"failed": 1.0}, {"type": "parameter"}, "opt-1", {"name": "n", "detail": detail})
-    (turn,) = Board([made]).take(Scope.END, [facts], START)
-    assert turn.alert is not None
-    validate_alert(turn.alert)
-    assert 0 < len(turn.alert.title) <= TITLE_LIMIT
-    assert labels_of(turn.alert)["rule"] == name
+    (change,) = RuleEngine([made]).evaluate(Scope.END, [facts], START)
+    assert change.alert is not None
+    validate_alert(change.alert)
+    assert 0 < len(change.alert.title) <= TITLE_LIMIT
+    assert labels_of(change.alert)["rule"] == name
 
 
 def test_a_title_of_nothing_is_the_rules_name() -> None:
     *_, made = load('rules: [{name: broke, when: failed == 1, scope: each end, title: "{detail}"}]').rules
-    (turn,) = Board([made]).take(Scope.END, [SubjectFacts("a", {"failed": 1.0}, {}, "a", {"detail": " "})], START)
-    assert turn.alert is not None
-    assert turn.alert.title == "broke"
+    (change,) = RuleEngine([made]).evaluate(
+        Scope.END, [SubjectFacts("a", {"failed": 1.0}, {}, "a", {"detail": " "})], START
+    )
+    assert change.alert is not None
+    assert change.alert.title == "broke"
     found = OptimizationAlert("1", "opt-1", AlertLevel.ERROR, "Stalled", "no step", START)
     (stalled,) = (each for each in BUILT_IN if each.name == "stalled")
-    assert with_rule(stalled, found).title == "Stalled"
+    assert apply_rule(stalled, found).title == "Stalled"

@@ -308,7 +308,7 @@ class OptimizationStateAggregator(ControlVerbs):
         self.synchronizer.use_node(node.name)
         for component in self._following:
             await component.start()
-        await self._rules.is_back(node.name)
+        await self._rules.node_joined(node.name)
         self.alert_system.use_node(node.name)
         with prefect_client_settings(node.server):  # blocks of the alerts' file are loaded under these
             await self.alert_system.start()

@@ -21,7 +21,7 @@ from o9.alerts.rules.metrics import (
     LABELS,
     Condition,
     Scope,
-    checked_words,
+    checked_text,
     condition_of,
     contradiction,
 )
@@ -107,7 +107,7 @@ ScopeName = Annotated[
     Scope, PlainValidator(lambda value: _SCOPES[one_of(as_text(value), _SCOPES, "scope")]), AfterValidator(_as_built_in)
 ]
 Value = Annotated[Words, Field(max_length=VALUE_LIMIT)]
-ScopedText = Annotated[Words, _of_scope(checked_words)]
+ScopedText = Annotated[Words, _of_scope(checked_text)]
 ScopedSpan = Annotated[SpanOrZero, _of_scope()]
 ScopedCondition = Annotated[Condition, PlainValidator(as_text), _of_scope(condition_of)]
 
@@ -147,13 +147,13 @@ class RuleEntry(Typed):
             title, scope = self.name.replace("_", " ").capitalize(), self.scope or Scope.GLOBAL
             base = Rule(self.name, title, scope, AlertLevel.WARNING, when, clear)
         elif when:  # the built-in `clear` and `message` need not suit another condition
-            base = replace(base, when=when, clear=clear, says="")
+            base = replace(base, when=when, clear=clear, message="")
         elif clear:
             base = replace(base, clear=clear)
         if base.when is not None and clear is not None and (wrong := contradiction(base.when, clear)) is not None:
             raise OptimizationValidationError("clear", wrong)
         changed: dict[str, Any] = {
-            "level": self.level, "title": self.title, "says": self.message, "remedy": self.remedy,
+            "level": self.level, "title": self.title, "message": self.message, "remedy": self.remedy,
             "labels": self.labels or None, "lasts": self.lasts, "keep_firing": self.keep_firing_for,
         }  # fmt: skip
         return replace(base, **{name: value for name, value in changed.items() if value is not None})

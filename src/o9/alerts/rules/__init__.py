@@ -1,1 +1,1 @@
-"""Alert rules: figures, conditions, and their evaluation over all that O9 knows."""
+"""Alert rules: figures, conditions, and their evaluation over the record."""

@@ -1,7 +1,7 @@
-"""What alert rules judge, read from the record: each function returns facts, and costs the same at any history.
+"""Facts for alert rules, read from the record.
 
-Contract. Blocking; called in a thread. An unknown figure is None. Each end costs a few reads, once.
-`o9.alerts.rules.metrics` names all figures, labels and words.
+Contract. The functions block and are called in a thread. Their cost does not depend on the length of the history. An
+unknown figure is None. `o9.alerts.rules.metrics` lists all figures, labels and details.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from o9.health.grades import Grade, verdict_of
 from o9.health.wording import NOT_JUDGED
 from o9.lifecycle.effect import direction_of, is_better
 from o9.lifecycle.heartbeat import dead_on_this_host
+from o9.lifecycle.trends import deviation
 from o9.model.optimization import OptimizationState, baseline_of, series_of, strategy_of, target_of
 from o9.model.states import HealthStatus, OptimizationStatus
 from o9.statistics.summary import rates
@@ -34,23 +35,22 @@ S = OptimizationStatus
 QUEUE_COUNTED = 2_000
 LAST_RUNS = 10
 LEAST_RUNS = 5
-LOOKED_AT = 200  # of what completed last, for the last runs of one name
-GIVEN_UP = timedelta(days=1).total_seconds()
+RUNS_SEARCHED = 200  # of the last completed ones, for runs of the same name
+FORGOTTEN_SECONDS = timedelta(days=1).total_seconds()  # a node that is silent for longer is ignored
 LABEL_LIMIT = 120
-NORMAL = 1.4826  # deviations of a normal distribution in a median of deviations
-LEAST_DEVIATION = 0.001  # of the value: less is no news
+LEAST_DEVIATION = 0.001  # relative to the value; smaller differences are not worth an alert
 _FLAGS = {S.COMPLETED: "completed", S.FAILED: "failed", S.TIMEOUT: "timed_out", S.CANCELLED: "cancelled"}
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Warning|Interrupt)\b")
 
 
-def died(row: Row) -> bool:
-    """Whether this transition is the death of an attempt that is followed by another one."""
+def is_death(row: Row) -> bool:
+    """Return whether this transition is the death of an attempt, after which the optimization is queued again."""
     swept: bool = row["cause"] == Cause.SWEEPER.value and row["to_status"] == S.CREATED.value
     return swept and row["from_status"] != S.CREATED.value
 
 
-def started(row: Row) -> bool:
-    """Whether this transition is the start of a first attempt."""
+def is_start(row: Row) -> bool:
+    """Return whether this transition is the start of a first attempt."""
     return row["attempt"] == 1 and (row["from_status"], row["to_status"]) == (S.INITIALIZING.value, S.RUNNING.value)
 
 
@@ -65,8 +65,8 @@ def death_facts(store: Store, row: Row, state: OptimizationState) -> SubjectFact
     return _of_optimization(state, figures, row["message"], row["at"])
 
 
-def end_facts(store: Store, row: Row, asked: frozenset[str], state: OptimizationState) -> SubjectFacts:
-    """`asked`: the figures that rules use; any other that costs a read is left out."""
+def end_facts(store: Store, row: Row, used: frozenset[str], state: OptimizationState) -> SubjectFacts:
+    """`used`: the figures that rules use; others that cost a read are left out."""
     status = S(row["to_status"])
     figures: dict[str, float | None] = state_figures(state)
     figures |= {name: float(status is each) for each, name in _FLAGS.items()}
@@ -74,44 +74,44 @@ def end_facts(store: Store, row: Row, asked: frozenset[str], state: Optimization
     figures["on_completion"] = float(state.metadata.get("on_completion") is True)
     if status is S.COMPLETED:
         figures |= _effect(state)
-        if "worse_than_usual" in asked:
+        if "worse_than_usual" in used:
             figures["worse_than_usual"] = worse_than_usual(store, state)
-        if asked & {"trials", "failed_trials", "failed_share"}:
+        if used & {"trials", "failed_trials", "failed_share"}:
             counts = store.read(queries.trial_counts, state.optimization_id)
             failed, tried = counts.get("failed", 0), counts.get("failed", 0) + counts.get("completed", 0)
             figures |= {"trials": float(tried), "failed_trials": float(failed)}
             figures["failed_share"] = failed / tried if tried else None
     detail = str(state.issues[-1]) if state.issues and status is not S.COMPLETED else row["message"]
     raised = _RAISED.search(detail)
-    error = raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]  # by which alerts are grouped
+    error = raised[0] if raised else detail.split("\n", 1)[0][:LABEL_LIMIT]  # a label, by which alerts are grouped
     labels = {"error": error} if status is S.FAILED else {}
     return _of_optimization(state, figures, detail or "no reason is recorded", row["at"], labels)
 
 
 def state_facts(state: OptimizationState) -> SubjectFacts:
-    """Of one that runs, or as it last was."""
+    """Return the facts of an optimization that runs, or the last ones of one that has ended."""
     return _of_optimization(state, state_figures(state), "", None)
 
 
 def state_figures(state: OptimizationState) -> dict[str, float | None]:
-    """The numbers of a state: its own, and those of its metrics and results."""
+    """Return the numbers of a state, with those in its metrics and results."""
     figures: dict[str, float | None] = {name: float(getattr(state, name)) for name in QUANTITIES[Scope.OPTIMIZATION]}
-    if not state.optimized_parameters:  # nothing has been measured yet: a 0.0 is the field's default
+    if not state.optimized_parameters:  # nothing has been measured yet; these fields default to 0.0
         figures |= {"current_performance": None, "performance_improvement": None}
-    return figures | flat({"metrics": state.metrics, "results": state.results})
+    return figures | flatten({"metrics": state.metrics, "results": state.results})
 
 
 def worse_than_usual(store: Store, state: OptimizationState) -> float | None:
-    """How many usual deviations it is below the median of its last runs; 0 where any of them was as bad.
+    """Return by how many robust deviations it is worse than the median of its last runs; 0 unless worse than all.
 
-    Those are the last LAST_RUNS of the same name, type and direction among the LOOKED_AT that completed last; None with
-    fewer than LEAST_RUNS. A usual deviation is at least LEAST_DEVIATION of the values: with one seed and the same data
-    they are all equal.
+    The last runs are up to LAST_RUNS of the same name, type and direction among the RUNS_SEARCHED that completed last;
+    with fewer than LEAST_RUNS the answer is None. The deviation is at least LEAST_DEVIATION of the values, since runs
+    with one seed and the same data are all equal.
     """
     value, direction = state.current_performance, direction_of(state)
     before = [
         other.current_performance
-        for other in store.read(queries.page, queries.Filter(status=S.COMPLETED), limit=LOOKED_AT).items
+        for other in store.read(queries.page, queries.Filter(status=S.COMPLETED), limit=RUNS_SEARCHED).items
         if other.optimization_id != state.optimization_id
         and (other.name, other.optimization_type, direction_of(other))
         == (state.name, state.optimization_type, direction)
@@ -123,12 +123,11 @@ def worse_than_usual(store: Store, state: OptimizationState) -> float | None:
     if not all(is_better(other, value, direction) for other in before):
         return 0.0
     middle = median(before)
-    deviation = NORMAL * median(abs(other - middle) for other in before)
-    return abs(value - middle) / max(deviation, LEAST_DEVIATION * max(abs(middle), abs(value)))
+    return abs(value - middle) / max(deviation(before), LEAST_DEVIATION * max(abs(middle), abs(value)))
 
 
 def retried(store: Store, state: OptimizationState) -> Iterator[str]:
-    """The optimizations that this one is a retry of, the last one first."""
+    """Yield the ids of the optimizations that this one retries, the latest first."""
     before = state.metadata.get("retry_of")
     for _ in range(LAST_RUNS):
         if not isinstance(before, str):
@@ -139,7 +138,7 @@ def retried(store: Store, state: OptimizationState) -> Iterator[str]:
 
 
 def is_superseded(store: Store, row: Row, state: OptimizationState) -> bool:
-    """Whether a newer run of its series has completed and was judged before this report."""
+    """Return whether a newer run of the series has completed and has an earlier report than this one."""
     if "series" not in state.metadata:
         return False
     wanted = queries.Filter(status=S.COMPLETED, series=series_of(state))
@@ -151,9 +150,9 @@ def is_superseded(store: Store, row: Row, state: OptimizationState) -> bool:
 
 
 def report_facts(row: Row, state: OptimizationState) -> SubjectFacts:
-    """What a health report says; of a run of a series it is about the series, once it has completed."""
+    """Return the facts of a health report. A report on a run of a series is about the series."""
     report, checks = row["report"], row["checks"]
-    look_ahead, risk = (_bad(checks, name) for name in ("validity.look_ahead", "security.risk_limits"))
+    look_ahead, risk = (_failed_checks(checks, name) for name in ("validity.look_ahead", "security.risk_limits"))
     verdict = verdict_of(checks)
     forecast = verdict.forecast if verdict else None
     figures: dict[str, float | None] = {
@@ -167,95 +166,95 @@ def report_facts(row: Row, state: OptimizationState) -> SubjectFacts:
         "forecast_low": forecast.low if forecast else None,
         "forecast_high": forecast.high if forecast else None,
     }
-    weakest = sorted(_bad(checks, "validity."), key=lambda check: float(check["score"]))
-    words = {
-        "validity": _said(weakest[:1]),
-        "look_ahead": _said(look_ahead),
-        "risk": _said(risk),
+    weakest = sorted(_failed_checks(checks, "validity."), key=lambda check: float(check["score"]))
+    details = {
+        "validity": _texts_of(weakest[:1]),
+        "look_ahead": _texts_of(look_ahead),
+        "risk": _texts_of(risk),
         "verdict": verdict.headline if verdict else NOT_JUDGED,
     }
     made = _of_optimization(state, figures, "", row["last_at"])
-    made = replace(made, words={**made.words, **words})
+    made = replace(made, details={**made.details, **details})
     if "series" not in state.metadata:
         return made
-    # Without what only one run has, the alerts of all runs are one.
+    # Without labels of a single run, the alerts about all runs of a series are one.
     labels = {name: made.labels[name] for name in ("series", "type", "strategy")}
     key, provisional = " ".join(labels.values()), state.status is not S.COMPLETED
     return replace(made, key=key, labels={**labels, "optimization": ""}, provisional=provisional)
 
 
-def living(store: Store) -> set[str]:
-    """The nodes that have joined, without those of this host whose process is gone."""
+def living_nodes(store: Store) -> set[str]:
+    """Return the nodes that have joined, without those of this host whose process is gone."""
     dead = dead_on_this_host(store)
     return {row["node_id"] for row in store.read(queries.nodes) if row["node_id"] not in dead}
 
 
-def deaths_notified(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
-    """The id and rule of each alert of `rules` that fires about `node`."""
+def firing_about(store: Store, node: str, rules: Container[str]) -> list[tuple[str, str]]:
+    """Return the id and rule of each alert of `rules` that fires about `node`."""
     firing = ((each.alert_id, json.loads(each.labels)) for each in all_open(store) if each.resolved_at is None)
     return [(name, of["rule"]) for name, of in firing if of.get("node") == node and of.get("rule") in rules]
 
 
 def node_facts(rows: Iterable[Row], now: float, *, certain: bool) -> list[SubjectFacts]:
-    """`now` by the database's clock; not `certain` while no heartbeat was possible."""
+    """`now`: by the database's clock. certain: False while heartbeats may be missing for lack of a running process."""
     facts = []
     for row in rows:
         silent = max(0.0, now - row["heartbeat_at"])
-        if row["node_id"].endswith("#flows") or silent > GIVEN_UP:  # a flow's process is reported by its attempt
+        if row["node_id"].endswith("#flows") or silent > FORGOTTEN_SECONDS:  # a flow is reported by its attempt
             continue
         lease = float(row["info"].get("lease_seconds") or 0.0)
         figures = {
             "silent_seconds": silent if certain else None,
             "silent_leases": silent / lease if certain and lease else None,
         }
-        facts.append(SubjectFacts(row["node_id"], figures, {"node": row["node_id"]}, words={"host": row["host"]}))
+        facts.append(SubjectFacts(row["node_id"], figures, {"node": row["node_id"]}, details={"host": row["host"]}))
     return facts
 
 
 def channel_facts(rows: Iterable[Row], known: frozenset[str], now: datetime) -> list[SubjectFacts]:
-    """Of channels that are in use."""
+    """Return the facts of the channels in `known`."""
     facts = []
     for row in rows:
         since = datetime.fromisoformat(row["failing_since"]) if row["failing_since"] else now
         figures = {"failing_seconds": max(0.0, (now - since).total_seconds())}
-        words = {"detail": row["error"] or ""}
+        details = {"detail": row["error"] or ""}
         if row["channel"] in known:
-            facts.append(SubjectFacts(row["channel"], figures, {"channel": row["channel"]}, words=words))
+            facts.append(SubjectFacts(row["channel"], figures, {"channel": row["channel"]}, details=details))
     return facts
 
 
 def global_facts(
     statistics: Mapping[str, Any], hours: Sequence[Row], queue: tuple[int, float | None], now: datetime
 ) -> SubjectFacts:
-    """`statistics`: those of `get_global_statistics`; empty if no rule uses them."""
+    """`statistics`: the answer of `get_global_statistics`, or empty if no rule uses it."""
     count, first = queue
     waiting = 0.0 if first is None else max(0.0, now.timestamp() - first)
-    figures = flat({name: each for name, each in statistics.items() if name != "ended"}) | _windows(hours, now)
+    figures = flatten({name: each for name, each in statistics.items() if name != "ended"}) | _windows(hours, now)
     return SubjectFacts("", figures | {"queued": float(count), "longest_wait_seconds": waiting})
 
 
 def group_facts(scope: Scope, statistics: Mapping[str, Any], hours: Sequence[Row], now: datetime) -> list[SubjectFacts]:
-    """Of each type, or each strategy, of which anything has ended."""
+    """Return the facts of each type, or each strategy, with ended optimizations."""
     by, column = {Scope.TYPE: ("type", "optimization_type"), Scope.STRATEGY: ("strategy", "strategy")}[scope]
     return [
-        SubjectFacts(name, flat(given) | _windows([row for row in hours if row[column] == name], now), {by: name})
+        SubjectFacts(name, flatten(given) | _windows([row for row in hours if row[column] == name], now), {by: name})
         for name, given in statistics["ended"][by].items()
     ]
 
 
-def flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
-    """All numbers in it, by their path."""
+def flatten(given: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    """Return all numbers in a nested mapping by their dotted paths."""
     figures: dict[str, float | None] = {}
     for name, value in given.items():
         if isinstance(value, Mapping):
-            figures |= flat(value, f"{prefix}{name}.")
+            figures |= flatten(value, f"{prefix}{name}.")
         elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
             figures[f"{prefix}{name}"] = None if value is None else float(value)
     return figures
 
 
 def _windows(hours: Sequence[Row], now: datetime) -> dict[str, float | None]:
-    """The last hour is the one that runs and the one before: counts are kept by the hour."""
+    """Return the figures of the last hour and day. Counts are by clock hour; `last_hour` is this one and the last."""
     figures: dict[str, float | None] = {}
     for window, first in (("last_hour", (now - timedelta(hours=1)).isoformat()[:13]), ("last_day", "")):
         counts: Counter[str] = Counter()
@@ -303,11 +302,11 @@ def _of_optimization(
     )
 
 
-def _bad(checks: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    """Those that found something, of those whose name begins with `name`."""
+def _failed_checks(checks: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """Return the checks that found something and whose names begin with `name`."""
     known = (check for check in checks if check["name"].startswith(name) and check["score"] is not None)
     return [check for check in known if check["score"] < 1.0]
 
 
-def _said(checks: Iterable[Mapping[str, Any]]) -> str:
+def _texts_of(checks: Iterable[Mapping[str, Any]]) -> str:
     return "; ".join(str(check["words"]) for check in checks)

@@ -1,9 +1,9 @@
-"""Figures and conditions over them, as people write them: `failure_rate > 20% and last_hour.ended >= 10`.
+"""Figures, and conditions over them such as `failure_rate > 20% and last_hour.ended >= 10`. Pure.
 
-`QUANTITIES` has the figures of each scope, with their units and bounds, `LABELS` the labels of its alerts, `WORDS` what
-else their texts may name. A condition is a comparison, or several joined by `and` and `or`, with parentheses. A limit
-is a number, a share in percent, or a duration, which means its seconds; it has to suit the figure's unit and lie within
-its bounds. An unknown figure makes a condition unknown, not false. Pure.
+`QUANTITIES` has the figures of each scope with their units and bounds, `LABELS` the labels of its alerts, `DETAILS` the
+other names that its texts may contain. A condition is a comparison, or several joined by `and`, `or` and parentheses. A
+limit is a number, a share in percent, or a duration, which is converted to seconds; it must suit the figure's unit and
+bounds. An unknown figure makes a condition unknown, not false.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from o9.text.suggest import suggestion
 
 
 class Scope(str, Enum):
-    """What a rule looks at. Facts of an instant are looked at once; a report holds until the next one."""
+    """What a rule is about. An instant is evaluated once; a report holds until the next one."""
 
     GLOBAL = "global"
     TYPE = "each type"
@@ -46,7 +46,7 @@ INSTANTS = frozenset({Scope.START, Scope.END, Scope.DEATH, Scope.NODE_DEATH})
 
 
 class Unit(str, Enum):
-    """Of a figure, and of what it is compared with."""
+    """The unit of a figure or a limit."""
 
     SHARE = "a share"
     PERCENT = "in percent of one core"
@@ -59,7 +59,7 @@ class Unit(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Its values lie between `low` and `high`, both included."""
+    """The unit of a figure, and its smallest and largest possible value."""
 
     unit: Unit
     low: float = -inf
@@ -129,7 +129,7 @@ QUANTITIES: Mapping[Scope, Mapping[str, Quantity]] = {
     Scope.SCHEDULE: {"late_seconds": SECONDS},
 }  # fmt: skip
 OPEN = ("metrics.", "results.")
-"""Prefixes of the figures that objectives return: of one optimization, while it runs and at its end."""
+"""Prefixes of the figures that objectives return; the scopes `each optimization` and `each end` have them."""
 _OF_ONE = ("optimization", "name", "series", "type", "strategy")
 LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.GLOBAL: (), Scope.TYPE: ("type",), Scope.STRATEGY: ("strategy",), Scope.OPTIMIZATION: _OF_ONE,
@@ -138,7 +138,7 @@ LABELS: Mapping[Scope, tuple[str, ...]] = {
     Scope.NODE: ("node",), Scope.NODE_DEATH: ("node",), Scope.THIS_NODE: ("node",), Scope.CHANNEL: ("channel",),
     Scope.SCHEDULE: ("schedule",),
 }  # fmt: skip
-WORDS: Mapping[Scope, tuple[str, ...]] = {
+DETAILS: Mapping[Scope, tuple[str, ...]] = {
     Scope.END: ("detail",), Scope.DEATH: ("detail",), Scope.REPORT: ("validity", "look_ahead", "risk", "verdict"),
     Scope.NODE: ("host",), Scope.NODE_DEATH: ("host",),
     Scope.THIS_NODE: ("detail",), Scope.CHANNEL: ("detail",),
@@ -146,7 +146,7 @@ WORDS: Mapping[Scope, tuple[str, ...]] = {
 
 
 def quantity_of(name: str, scope: Scope) -> Quantity | None:
-    """None where the scope has no figure of this name."""
+    """Return the quantity of a figure; None if the scope has no figure of this name."""
     if scope in (Scope.OPTIMIZATION, Scope.END) and name.startswith(OPEN) and name not in OPEN:
         return OWN
     return QUANTITIES[scope].get(name)
@@ -156,16 +156,16 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 def placeholders(text: str) -> tuple[str, ...]:
-    """The names in braces, each once."""
+    """Return the names in braces, each once."""
     return tuple(dict.fromkeys(PLACEHOLDER.findall(text)))
 
 
-def checked_words(text: str, scope: Scope) -> str:
-    """`text`. Raises ValueError for braces that would be sent as they are."""
+def checked_text(text: str, scope: Scope) -> str:
+    """Return `text`. Raises ValueError for unpaired braces and unknown names, which would be sent literally."""
     example = f"{{{next(iter((*QUANTITIES[scope], *LABELS[scope])))}}}"
     if re.search("[{}]", PLACEHOLDER.sub("", text)):
-        raise ValueError(f"a brace without its other half, or one too many; a figure is written as {example}")
-    names = {each: (*LABELS[each], *WORDS.get(each, ()), *QUANTITIES[each]) for each in Scope}
+        raise ValueError(f"a brace is unpaired or doubled; write a figure as {example}")
+    names = {each: (*LABELS[each], *DETAILS.get(each, ()), *QUANTITIES[each]) for each in Scope}
     for name in placeholders(text):
         if name not in names[scope] and quantity_of(name, scope) is None:
             raise ValueError(f"{{{name:.80}}}: {_unknown(name.strip(), scope, 'name', names)}")
@@ -173,7 +173,7 @@ def checked_words(text: str, scope: Scope) -> str:
 
 
 def _unknown(name: str, scope: Scope, kind: str, known: Mapping[Scope, Collection[str]]) -> str:
-    """That a scope has no such figure or name, and what was probably meant."""
+    """Say that the scope has no such figure or name, and suggest another scope or a similar name."""
     elsewhere = next((f"; `scope: {other.value}` has it" for other in Scope if name in known[other]), None)
     return f"`{scope.value}` has no {kind} {name!r:.80}{elsewhere or suggestion(name, known[scope])}"
 
@@ -182,11 +182,11 @@ Figures = Mapping[str, float | None]
 
 
 class Reading(str, Enum):
-    """What the figures say of a rule."""
+    """The state of a rule's conditions."""
 
     HOLDS = "holds"
     BETWEEN = "between"
-    """Its condition does not hold, and it is not clear yet."""
+    """Neither `when` nor `clear` holds."""
     CLEAR = "clear"
     UNKNOWN = "unknown"
 
@@ -198,36 +198,36 @@ class Comparison:
     limit: float
 
     def holds(self, figures: Figures) -> bool | None:
-        """None where the figure is unknown, or no number."""
+        """Return None if the figure is unknown or NaN."""
         value = figures.get(self.figure)
         return None if value is None or math.isnan(value) else _SIGNS[self.sign](value, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """By `and`, or with `either` by `or`."""
+    """Conditions joined by `and`, or by `or` if `either` is set."""
 
     parts: tuple[Comparison | Joined, ...]
     either: bool = False
 
     def holds(self, figures: Figures) -> bool | None:
-        """None where an unknown figure decides."""
+        """Return None if it depends on an unknown figure."""
         answers = [part.holds(figures) for part in self.parts]
-        if self.either in answers:  # one such answer is enough
+        if self.either in answers:  # one answer decides
             return self.either
         return None if None in answers else not self.either
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`text` is how it was written; `comparisons` are those in `expression`."""
+    """A condition as it was written, and parsed; `comparisons` are all those in `expression`."""
 
     text: str
     expression: Comparison | Joined
     comparisons: tuple[Comparison, ...]
 
     def holds(self, figures: Figures) -> bool | None:
-        """None where an unknown figure decides."""
+        """Return None if it depends on an unknown figure."""
         return self.expression.holds(figures)
 
     @property
@@ -236,7 +236,7 @@ class Condition:
 
 
 def reading(when: Condition, clear: Condition | None, figures: Figures) -> Reading:
-    """`clear` None: it is clear where `when` does not hold. What holds is not clear, whatever `clear` says."""
+    """Evaluate a rule's conditions. `when` takes precedence over `clear`; without `clear`, its opposite is clear."""
     holds = when.holds(figures)
     if holds:
         return Reading.HOLDS
@@ -247,7 +247,7 @@ def reading(when: Condition, clear: Condition | None, figures: Figures) -> Readi
 
 
 def condition_of(text: str, scope: Scope) -> Condition:
-    """The condition in `text`. Raises ValueError, with the remedy."""
+    """Parse `text`. Raises ValueError with the remedy."""
     text = text.strip()
     found: list[Comparison] = []
 
@@ -266,7 +266,7 @@ def condition_of(text: str, scope: Scope) -> Condition:
         raise SyntaxError
 
     try:
-        # Figures and limits are no Python: each is read as a name in brackets.
+        # Figures and limits such as `20%` are not Python: each is quoted in a subscript before parsing.
         return Condition(text, expression(ast.parse(_WORD.sub(word, text), mode="eval").body), tuple(found))
     except (SyntaxError, RecursionError, MemoryError):
         names = (*_WORD.findall(text), *QUANTITIES[scope])
@@ -274,12 +274,12 @@ def condition_of(text: str, scope: Scope) -> Condition:
         figure, quantity = next(known, ("failure_rate", SHARE))
         example = f"`{figure} > {_EXAMPLES[quantity.unit].split()[0]}`"
         raise ValueError(
-            f"{text!r:.80} is no comparison, nor several joined by `and` or `or`; write {example}"
+            f"{text!r:.80} is not a comparison, or several joined by `and` or `or`; write {example}"
         ) from None
 
 
 def contradiction(when: Condition, clear: Condition) -> str | None:
-    """Why `clear` cannot belong to `when`, where both are one comparison of the same figure; else None."""
+    """Return why `clear` cannot belong to `when`, if each is a single comparison of the same figure."""
     first, second = when.expression, clear.expression
     if not isinstance(first, Comparison) or not isinstance(second, Comparison) or first.figure != second.figure:
         return None
@@ -287,9 +287,9 @@ def contradiction(when: Condition, clear: Condition) -> str | None:
         return None
     if first.sign[0] == second.sign[0]:
         other = f"`{first.figure} {first.sign.translate(_MIRRORED)} {first.limit:g}`"
-        return f"it is on the same side as `when: {when.text}`; write the other side, such as {other}"
+        return f"it is on the same side as `when: {when.text}`; compare in the other direction, such as {other}"
     if second.limit > first.limit if first.sign[0] == ">" else second.limit < first.limit:
-        return f"between its limit and that of `when: {when.text}` both hold; clear begins at {first.limit:g} or beyond"
+        return f"it overlaps with `when: {when.text}`: between the two limits both hold; use {first.limit:g} or beyond"
     return None
 
 
@@ -324,7 +324,7 @@ _EXAMPLES = {
     Unit.SHARE: "20% or 0.2", Unit.PERCENT: "80% or 80", Unit.SECONDS: "10m or 1h30m or 90", Unit.COUNT: "10",
     Unit.NUMBER: "0.5", Unit.MEBIBYTES: "2048", Unit.OWN: "0.5 or 20% or 10m",
 }  # fmt: skip
-# What a unit is compared with, beside plain numbers.
+# The units of limits that a figure may be compared with, beside plain numbers.
 _TAKES = {
     Unit.SHARE: (Unit.SHARE,), Unit.PERCENT: (Unit.SHARE,), Unit.SECONDS: (Unit.SECONDS,),
     Unit.OWN: (Unit.SHARE, Unit.SECONDS),
@@ -334,14 +334,14 @@ _TAKES = {
 def _comparison(figure: str, sign: str, given: str, scope: Scope) -> Comparison:
     quantity = quantity_of(figure, scope)
     if quantity is None and quantity_of(given, scope):
-        raise ValueError(f"the figure comes first; write it as `{given} {sign.translate(_MIRRORED)} {figure}`")
+        raise ValueError(f"the figure must come first; write `{given} {sign.translate(_MIRRORED)} {figure}`")
     if quantity is None:
         raise ValueError(_unknown(figure, scope, "figure", QUANTITIES))
     suits = f"`{figure}` is {quantity.unit.value}; write it as {_EXAMPLES[quantity.unit]}"
     try:
         limit, unit = _limit(given)
     except ValueError:
-        raise ValueError(f"{given!r:.80} is no number, share or duration; {suits}") from None
+        raise ValueError(f"{given!r:.80} is not a number, share or duration; {suits}") from None
     if unit is not Unit.NUMBER and unit not in _TAKES.get(quantity.unit, ()):
         raise ValueError(f"{given!r:.80} is {unit.value}; {suits}")
     made = Comparison(figure, sign, limit / 100 if unit is Unit.SHARE and quantity.unit is not Unit.PERCENT else limit)
@@ -350,7 +350,7 @@ def _comparison(figure: str, sign: str, given: str, scope: Scope) -> Comparison:
 
 
 def _limit(text: str) -> tuple[float, Unit]:
-    """A share in percent. Raises ValueError."""
+    """Return the limit, a share in percent, and its unit. Raises ValueError."""
     found = _NUMBER.fullmatch(text)
     if found is None:
         return span_of(text, zero=True).total_seconds(), Unit.SECONDS
@@ -360,7 +360,7 @@ def _limit(text: str) -> tuple[float, Unit]:
 
 
 def _check_bounds(part: Comparison, quantity: Quantity, given: str) -> None:
-    """Raises ValueError where no value of the quantity makes it true, or where each does."""
+    """Raises ValueError if the comparison holds for no value of the quantity, or for every value."""
     limit, low, high = part.limit, quantity.low, quantity.high
     within, equality = low <= limit <= high, part.sign in ("==", "!=")
     if equality and within and (quantity.unit is not Unit.COUNT or limit.is_integer()):

@@ -1,15 +1,14 @@
-"""Rules: from facts to alerts that begin and end, as pure decisions over a time that is passed in.
+"""Rules: which alerts begin and end, decided from facts and the time. Pure.
 
 Contract. Facts are about a subject: an optimization, a node, a channel. Each rule has a state for each subject: pending
-while its condition holds, firing after `lasts`, and over `keep_firing` after it is clear. An unknown figure begins
-nothing and ends nothing. A `Board` holds the states; `take` returns what begins to fire and what is over, each with its
-reason.
+while its condition holds, firing once it has held for `lasts`, resolved once it has been clear for `keep_firing`. An
+unknown figure changes nothing. A `RuleEngine` holds the states and returns the alerts that begin or end.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,11 +40,12 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`when` None: the monitor evaluates it, and an empty title or a level of None keeps that of its finding.
+    """An alert rule. Without `when`, it changes the monitor's finding of its name: an empty title or a level of None
+    keeps that of the finding.
 
-    `title`, `says` and `remedy` may hold `{name}`, the name of a figure, or of a label or word of the facts.
+    Texts may contain `{name}`, with the name of a figure, a label or a detail.
 
-    lasts: how long its condition has to hold (`for`). keep_firing: how long it fires after it is clear.
+    lasts: how long the condition must hold (`for`). keep_firing: how long the alert fires after it is clear.
     """
 
     name: str
@@ -57,44 +57,45 @@ class Rule:
     lasts: timedelta = NOTHING
     keep_firing: timedelta = NOTHING
     labels: Mapping[str, str] = field(default_factory=dict)
-    says: str = ""
+    message: str = ""
     remedy: str = ""
 
     @property
     def figures(self) -> frozenset[str]:
-        """Those in its conditions and texts."""
-        named = placeholders("\n".join((self.title, self.says, self.remedy)))
-        asked = [each.figures for each in (self.when, self.clear) if each]
-        return frozenset((*sum(asked, ()), *(name for name in named if quantity_of(name, self.scope))))
+        """The figures in its conditions and texts."""
+        names = placeholders("\n".join((self.title, self.message, self.remedy)))
+        compared = [each.figures for each in (self.when, self.clear) if each]
+        return frozenset((*sum(compared, ()), *(name for name in names if quantity_of(name, self.scope))))
 
     @property
     def lingers(self) -> timedelta:
-        """How long it fires after it is clear; an instant fires for AFTER_INSTANT."""
+        """How long it fires after it is clear; for an instant AFTER_INSTANT unless the rule says otherwise."""
         return self.keep_firing or (AFTER_INSTANT if self.scope in INSTANTS else NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectFacts:
-    """What is known of a subject, which `key` identifies in its scope.
+    """Facts about a subject, which `key` identifies within its scope.
 
-    labels: those of its alerts. words: what else the texts of rules may name, such as the `detail` of an error.
-    at: the time of an event; None: now. provisional: it may begin something, and ends nothing.
+    labels: the labels of its alerts. details: other texts that rules may name, such as `detail`, an error's text. at:
+    the time of an event; None means now. provisional: the facts may begin an alert, but end none.
     """
 
     key: str
     figures: Figures
     labels: Mapping[str, str] = field(default_factory=dict)
     optimization_id: str = ""
-    words: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
     at: datetime | None = None
     provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """Of a rule and a subject: pending or firing. `clear_since` is set while it lingers, `alert_id` while it fires.
+    """The state of a rule for a subject: pending or firing.
 
-    runs: for how many runs of a series in a row, `run` being the last one.
+    clear_since: set while it lingers. alert_id: set while it fires. runs: the number of consecutive runs of a series
+    for which it has fired; `run` is the last one.
     """
 
     since: datetime
@@ -111,12 +112,12 @@ _AS_JSON = TypeAdapter(RuleState)
 def decide(
     rule: Rule, known: RuleState | None, now_reads: Reading | None, now: datetime
 ) -> tuple[RuleState | None, RuleReason]:
-    """The next state; None: neither pending nor firing. `now_reads` None: the subject is gone."""
+    """Return the next state, None if neither pending nor firing. `now_reads` None means that the subject is gone."""
     instant = rule.scope in INSTANTS
     if known is None or not known.firing:
         if now_reads is not Reading.HOLDS:
             return None, RuleReason.QUIET if known is None else RuleReason.TOO_SHORT
-        since = now if known is None else min(known.since, now)  # a clock that is set back
+        since = now if known is None else min(known.since, now)  # a clock may be set back
         if now - since < rule.lasts:
             return RuleState(since), RuleReason.BEGINS if known is None else RuleReason.LASTS
         return RuleState(since, True, now if instant else None), RuleReason.FIRES
@@ -129,7 +130,7 @@ def decide(
     since = known.clear_since or now
     lingers = rule.lingers
     if now_reads is None and rule.scope is Scope.OPTIMIZATION:
-        lingers = max(lingers, AFTER_INSTANT)  # it ended, which corrects nothing
+        lingers = max(lingers, AFTER_INSTANT)  # it has ended, which does not solve the problem
     if now - since < lingers:
         return replace(known, clear_since=since), RuleReason.LINGERS
     if now_reads is None:
@@ -138,8 +139,8 @@ def decide(
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A subject begins to fire (`alert`), or is over (`ended`: the alert's id)."""
+class AlertChange:
+    """An alert that begins (`alert`) or ends (`ended`, its id), by a rule, for the subject `key`."""
 
     rule: str
     key: str
@@ -148,157 +149,157 @@ class Turn:
     ended: str = ""
 
 
-Place = tuple[str, str]
+StateKey = tuple[str, str]
+"""A rule's name, and a subject's key."""
 
 
-class Board:
-    """The rules and their states. Changes gather until `drain`, which returns what to write down.
+class RuleEngine:
+    """The rules and their states. `drain` returns the changed states, which are to be stored.
 
-    states: as they were written down; `use` then ends those of other rules.
+    states: the stored ones; `set_rules` ends those of other rules.
     """
 
-    def __init__(self, rules: Iterable[Rule] = (), states: Mapping[Place, str] | None = None) -> None:
+    def __init__(self, rules: Iterable[Rule] = (), states: Mapping[StateKey, str] | None = None) -> None:
         self._rules = {rule.name: rule for rule in rules}
-        self._states = {place: _AS_JSON.validate_json(text) for place, text in (states or {}).items()}
-        self._changed: dict[Place, RuleState | None] = {}
+        self._states = {key: _AS_JSON.validate_json(text) for key, text in (states or {}).items()}
+        self._changed: dict[StateKey, RuleState | None] = {}
 
     def scopes(self) -> frozenset[Scope]:
-        """Those that rules with a condition have."""
+        """Return the scopes of the rules that have a condition."""
         return frozenset(rule.scope for rule in self._rules.values() if rule.when is not None)
 
     def figures(self, scope: Scope) -> frozenset[str]:
-        """Those that the rules of a scope use."""
+        """Return the figures that the rules of a scope use."""
         return frozenset(name for rule in self._rules.values() if rule.scope is scope for name in rule.figures)
 
-    def use(self, rules: Iterable[Rule]) -> list[Turn]:
-        """Evaluate these rules from now on; what fires of any other is over."""
+    def set_rules(self, rules: Iterable[Rule]) -> list[AlertChange]:
+        """Replace the rules, and end the alerts of those that are gone."""
         self._rules = {rule.name: rule for rule in rules}
-        lost = [place for place in self._states if place[0] not in self._rules]
-        return [turn for place in lost for turn in self._put(place, None, RuleReason.NO_RULE)]
+        gone = [key for key in self._states if key[0] not in self._rules]
+        return [change for key in gone for change in self._put(key, None, RuleReason.NO_RULE)]
 
-    def take(self, scope: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False) -> list[Turn]:
-        """Evaluate the scope's rules. `complete`: subjects that are not among these are gone."""
-        turns: list[Turn] = []
+    def evaluate(
+        self, scope: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False
+    ) -> list[AlertChange]:
+        """Evaluate the scope's rules. `complete`: subjects without facts are gone."""
+        changes: list[AlertChange] = []
         seen: set[str] = set()
         rules = [rule for rule in self._rules.values() if rule.scope is scope and rule.when is not None]
         for each in facts:
             seen.add(each.key)
             for rule in rules:
-                turns += self._evaluate(rule, each, now)
+                changes += self._evaluate(rule, each, now)
         if complete:
             names = {rule.name: rule for rule in rules}
-            for place in [place for place in self._states if place[0] in names and place[1] not in seen]:
-                state, why = decide(names[place[0]], self._states[place], None, now)
-                turns += self._put(place, state, why)
-        return turns
+            for key in [key for key in self._states if key[0] in names and key[1] not in seen]:
+                changes += self._put(key, *decide(names[key[0]], self._states[key], None, now))
+        return changes
 
-    def pass_time(self, now: datetime) -> list[Turn]:
-        """End what has lingered long enough of instants and reports, which are not evaluated again."""
-        turns: list[Turn] = []
-        for place, state in list(self._states.items()):
-            rule = self._rules[place[0]]
+    def expire(self, now: datetime) -> list[AlertChange]:
+        """End alerts about instants and reports that have lingered long enough; they are not evaluated again."""
+        changes: list[AlertChange] = []
+        for key, state in list(self._states.items()):
+            rule = self._rules[key[0]]
             if (rule.scope in INSTANTS or rule.scope is Scope.REPORT) and state.clear_since is not None:
-                turns += self._put(place, *decide(rule, state, Reading.CLEAR, now))
-        return turns
+                changes += self._put(key, *decide(rule, state, Reading.CLEAR, now))
+        return changes
 
-    def fix(self, key: str, scopes: Iterable[Scope] = INSTANTS) -> list[Turn]:
-        """The cause of what fires for this subject in these scopes was fixed."""
-        wanted = set(scopes)
-        places = [place for place in self._states if place[1] == key and self._rules[place[0]].scope in wanted]
-        return [turn for place in places for turn in self._put(place, None, RuleReason.FIXED)]
+    def resolve(self, subject: str, scopes: Collection[Scope] = INSTANTS) -> list[AlertChange]:
+        """End the alerts about a subject in these scopes, since their cause was fixed."""
+        keys = [key for key in self._states if key[1] == subject and self._rules[key[0]].scope in scopes]
+        return [change for key in keys for change in self._put(key, None, RuleReason.FIXED)]
 
-    def keys(self, scope: Scope) -> tuple[str, ...]:
-        """The subjects of a scope for which a rule is pending or fires."""
-        return tuple(dict.fromkeys(key for name, key in self._states if self._rules[name].scope is scope))
+    def subjects(self, scope: Scope) -> tuple[str, ...]:
+        """Return the subjects of a scope for which a rule is pending or firing."""
+        return tuple(dict.fromkeys(subject for name, subject in self._states if self._rules[name].scope is scope))
 
-    def drain(self) -> dict[Place, str | None]:
-        """The states that changed since the last call, as JSON; None: removed."""
+    def drain(self) -> dict[StateKey, str | None]:
+        """Return the states that changed since the last call, as JSON; None if removed."""
         changed, self._changed = self._changed, {}
-        return {place: None if each is None else _AS_JSON.dump_json(each).decode() for place, each in changed.items()}
+        return {key: None if each is None else _AS_JSON.dump_json(each).decode() for key, each in changed.items()}
 
-    def _evaluate(self, rule: Rule, facts: SubjectFacts, now: datetime) -> list[Turn]:
+    def _evaluate(self, rule: Rule, facts: SubjectFacts, now: datetime) -> list[AlertChange]:
         assert rule.when is not None
-        place = rule.name, facts.key
-        known = self._states.get(place)
+        key = rule.name, facts.key
+        known = self._states.get(key)
         reads = reading(rule.when, rule.clear, facts.figures)
         if facts.provisional and reads is not Reading.HOLDS:
             reads = Reading.UNKNOWN
         state, why = decide(rule, known, reads, now)
         another = rule.scope is Scope.REPORT and reads is Reading.HOLDS and known and known.run != facts.optimization_id
         if state is None or not (another or why is RuleReason.FIRES):
-            return self._put(place, state, why)
+            return self._put(key, state, why)
         state = replace(state, run=facts.optimization_id, runs=state.runs + 1)
         alert = alert_of(rule, facts, state.since if facts.at is None else facts.at, state.runs)
-        self._put(place, replace(state, alert_id=alert.alert_id), why)
-        return [Turn(rule.name, facts.key, why, alert)]
+        self._put(key, replace(state, alert_id=alert.alert_id), why)
+        return [AlertChange(rule.name, facts.key, why, alert)]
 
-    def _put(self, place: Place, state: RuleState | None, why: RuleReason) -> list[Turn]:
-        known = self._states.get(place)
+    def _put(self, key: StateKey, state: RuleState | None, why: RuleReason) -> list[AlertChange]:
+        known = self._states.get(key)
         if state == known:
             return []
-        self._changed[place] = state
+        self._changed[key] = state
         if state is not None:
-            self._states[place] = state
+            self._states[key] = state
             return []
-        del self._states[place]
-        return [Turn(*place, why, ended=known.alert_id)] if known is not None and known.firing else []
+        del self._states[key]
+        return [AlertChange(*key, why, ended=known.alert_id)] if known is not None and known.firing else []
 
 
 def alert_of(rule: Rule, facts: SubjectFacts, at: datetime, runs: int = 1) -> OptimizationAlert:
-    """The alert of a subject that begins to fire, or that still does for `runs` runs in a row.
+    """Return the alert of a rule about a subject, which has fired for `runs` consecutive runs.
 
     Its id is derived from the rule, the subject and `at`.
     """
     assert rule.when is not None
     assert rule.level is not None
-    about = {**facts.labels, **facts.words, "optimization": facts.optimization_id}
+    texts = {**facts.labels, **facts.details, "optimization": facts.optimization_id}
     evidence = {name: value for name in rule.when.figures if (value := facts.figures.get(name)) is not None}
     if runs > 1:
         evidence["runs in a row"] = float(runs)
     metadata: dict[str, Any] = {"rule": rule.name, "evidence": evidence}
     if rule.remedy:
-        metadata["remedy"] = filled(rule.remedy, rule.scope, about, facts.figures)
+        metadata["remedy"] = fill(rule.remedy, rule.scope, texts, facts.figures)
     if labels := {**facts.labels, **rule.labels}:
         metadata["labels"] = labels
     return OptimizationAlert(
         alert_id=f"{rule.name}-{digest((rule.name, facts.key, at.isoformat()))}",
         optimization_id=facts.optimization_id,
         level=rule.level,
-        title=_title(rule, about, facts.figures) or rule.name,
-        message=_message(rule, facts, about),
+        title=_title(rule, texts, facts.figures) or rule.name,
+        message=_message(rule, facts, texts),
         timestamp=at,
         metadata=metadata,
     )
 
 
-def with_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
-    """A finding of the monitor, as the rule of its name changes it."""
+def apply_rule(rule: Rule, alert: OptimizationAlert) -> OptimizationAlert:
+    """Return a finding of the monitor with the changes of the rule of its name."""
     labels = alert.metadata.get("labels", {})
     metadata = alert.metadata | {"rule": rule.name, "labels": {**labels, **rule.labels}}
     title = _title(rule, {**labels, "optimization": alert.optimization_id}, {}) or alert.title
     return replace(alert, title=title, level=rule.level or alert.level, metadata=metadata)
 
 
-def filled(text: str, scope: Scope, about: Mapping[str, str], figures: Figures) -> str:
-    """`text` with the words and figures that it names; `unknown` for a missing one."""
+def fill(text: str, scope: Scope, texts: Mapping[str, str], figures: Figures) -> str:
+    """Return `text` with its placeholders replaced; by `unknown` if there is no value."""
 
-    def put(found: re.Match[str]) -> str:
+    def replacement(found: re.Match[str]) -> str:
         name = found[1]
-        if name in about:
-            return about[name]
+        if name in texts:
+            return texts[name]
         value = figures.get(name)
-        return UNKNOWN if value is None else written(name, scope, value)
+        return UNKNOWN if value is None else format_figure(name, scope, value)
 
-    return PLACEHOLDER.sub(put, text)
-
-
-def _title(rule: Rule, about: Mapping[str, str], figures: Figures) -> str:
-    """Empty if all that it names is."""
-    return filled(rule.title, rule.scope, about, figures)[:TITLE_LIMIT].strip()
+    return PLACEHOLDER.sub(replacement, text)
 
 
-def written(name: str, scope: Scope, value: float) -> str:
-    """A figure in its unit, for people."""
+def _title(rule: Rule, texts: Mapping[str, str], figures: Figures) -> str:
+    return fill(rule.title, rule.scope, texts, figures)[:TITLE_LIMIT].strip()
+
+
+def format_figure(name: str, scope: Scope, value: float) -> str:
+    """Return a figure in its unit, for people."""
     quantity = quantity_of(name, scope)
     unit = quantity.unit if quantity else Unit.OWN
     if unit is Unit.SECONDS:
@@ -308,15 +309,15 @@ def written(name: str, scope: Scope, value: float) -> str:
     return f"{value:.6g}"
 
 
-def _message(rule: Rule, facts: SubjectFacts, about: Mapping[str, str]) -> str:
+def _message(rule: Rule, facts: SubjectFacts, texts: Mapping[str, str]) -> str:
     assert rule.when is not None
-    if rule.says:
-        return filled(rule.says, rule.scope, about, facts.figures)
+    if rule.message:
+        return fill(rule.message, rule.scope, texts, facts.figures)
     known = [
-        f"{name} is {written(name, rule.scope, value)}"
+        f"{name} is {format_figure(name, rule.scope, value)}"
         for name in rule.when.figures
         if (value := facts.figures.get(name)) is not None
     ]
     lasted = f" for {duration(rule.lasts)}" if rule.lasts else ""
-    more = "".join(f"\n{text}" for name, text in facts.words.items() if name != "name" and text)
+    more = "".join(f"\n{text}" for name, text in facts.details.items() if name != "name" and text)
     return f"{', '.join(known)}; the rule is: {rule.when.text}{lasted}{more}"
