@@ -22,7 +22,7 @@ from alertmanager import Message
 from o9.alerts.config.schema import load
 from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Engine
-from o9.alerts.pipeline.simulation import Script, TimelineEntry, apply, for_people, load_script, simulate
+from o9.alerts.pipeline.simulation import Script, TimelineEntry, apply, by_receiver, load_script, simulate
 
 FILES = sorted((Path(__file__).parent / "timelines").glob("*.yaml"))
 EARLY_SECONDS, LATE_SECONDS = 0.5, 1.9  # a busy machine is late; a group's next look is two seconds away and more
@@ -58,7 +58,7 @@ def restarting(name: str, script: Script) -> Iterator[TimelineEntry]:
     """As `simulate`, but for a new engine before each thing that happens and each look."""
     configuration = load(timeline(name)["configuration"])
     engine = Engine(configuration)
-    coming = list(reversed(script.happenings))
+    coming = list(reversed(script.events))
     while True:
         moments = [at for at in (engine.due(), coming[-1].at if coming else None) if at is not None]
         if not moments or min(moments) > script.until:
@@ -68,7 +68,7 @@ def restarting(name: str, script: Script) -> Iterator[TimelineEntry]:
             engine = Engine.restored(configuration, engine.snapshot(), now)
             apply(engine, coming.pop())
         engine = Engine.restored(configuration, engine.snapshot(), now)
-        yield from (TimelineEntry(now, notice) for notice in for_people(engine.advance(now)))
+        yield from (TimelineEntry(now, notice) for notice in by_receiver(engine.advance(now)))
 
 
 @pytest.mark.slow

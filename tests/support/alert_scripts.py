@@ -13,7 +13,7 @@ from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline import stages
 from o9.alerts.pipeline.alert import Alert, Notice, NotifyReason
 from o9.alerts.pipeline.engine import Engine, Snapshot
-from o9.alerts.pipeline.groups import Held
+from o9.alerts.pipeline.groups import Suppression
 from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns
 from o9.alerts.pipeline.stages import Silence
@@ -138,7 +138,7 @@ class Player:
     configuration: Configuration
     restarts: bool = False
     notices: list[Notice] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    held: list[Suppression] = field(default_factory=list)
     stored: dict[str, tuple[datetime, dict[str, object]]] = field(default_factory=dict)
     """What a store would have of the groups, from `drain` alone."""
     overs: dict[str, list[datetime]] = field(default_factory=dict)

@@ -29,7 +29,7 @@ import o9_testing
 import yaml
 
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.simulation import Happening, Script
+from o9.alerts.pipeline.simulation import Script, ScriptEvent
 from o9.alerts.pipeline.stages import Silence
 
 LABEL = "timeline"
@@ -50,10 +50,10 @@ def play(timelines: Mapping[str, tuple[str, Script]], folder: Path) -> dict[str,
     """By timeline (its configuration as O9's YAML, and its script) and receiver: what Alertmanager sent."""
     with _webhooks() as (port, received), _alertmanager(_configuration(timelines, port), folder) as address:
         start = datetime.now(UTC) + AHEAD
-        coming: dict[timedelta, list[tuple[str, Happening]]] = {}
+        coming: dict[timedelta, list[tuple[str, ScriptEvent]]] = {}
         for name, (_, script) in timelines.items():
-            for happening in script.happenings:
-                coming.setdefault(happening.at - script.start, []).append((name, happening))
+            for event in script.events:
+                coming.setdefault(event.at - script.start, []).append((name, event))
         for after, together in sorted(coming.items(), key=lambda each: each[0]):
             time.sleep(max(0.0, (start + after - datetime.now(UTC)).total_seconds()))
             _tell(address, together, start + after)
@@ -112,12 +112,12 @@ def _route(route: Mapping[str, Any], name: str) -> dict[str, Any]:
     return own
 
 
-def _tell(address: str, together: list[tuple[str, Happening]], at: datetime) -> None:
+def _tell(address: str, together: list[tuple[str, ScriptEvent]], at: datetime) -> None:
     """The silences, and then all alerts at once."""
-    for name, happening in together:
-        if happening.silence is not None:
-            _post(f"{address}/api/v2/silences", _silence(name, happening.silence, at))
-    alerts = [_alert(name, happening, at) for name, happening in together if happening.alert is not None]
+    for name, event in together:
+        if event.silence is not None:
+            _post(f"{address}/api/v2/silences", _silence(name, event.silence, at))
+    alerts = [_alert(name, event, at) for name, event in together if event.alert is not None]
     if alerts:
         _post(f"{address}/api/v2/alerts", alerts)
 
@@ -142,8 +142,8 @@ def _silence(name: str, silence: Silence, at: datetime) -> dict[str, Any]:
     }
 
 
-def _alert(name: str, happening: Happening, at: datetime) -> dict[str, Any]:
-    alert, shift = happening.alert, at - happening.at
+def _alert(name: str, event: ScriptEvent, at: datetime) -> dict[str, Any]:
+    alert, shift = event.alert, at - event.at
     assert alert is not None
     told = {"labels": {**alert.labels, LABEL: name}, "startsAt": (alert.starts_at + shift).isoformat()}
     return told if alert.ends_at is None else {**told, "endsAt": (alert.ends_at + shift).isoformat()}

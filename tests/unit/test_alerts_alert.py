@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from o9.alerts.pipeline.alert import (
     Alert,
     fingerprint_of,
-    in_order,
     labels_of,
     merged,
     optimization_alert_of,
+    worst_first,
 )
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert
@@ -137,4 +137,4 @@ def test_the_worst_come_first_and_then_the_oldest() -> None:
             ("early", AlertLevel.ERROR, 1),
         ]
     ]
-    assert [each.title for each in in_order(alerts)] == ["worst", "early", "late", "info"]
+    assert [each.title for each in worst_first(alerts)] == ["worst", "early", "late", "info"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from o9.alerts.config.schema import Configuration, load
 from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, NotifyReason
 from o9.alerts.pipeline.engine import Engine, Snapshot
-from o9.alerts.pipeline.groups import Known
+from o9.alerts.pipeline.groups import TrackedAlert
 from o9.model.states import AlertLevel
 
 EITHER = st.sampled_from(["plain", "full"])
@@ -335,7 +335,7 @@ def test_what_ends_by_its_time_before_anybody_was_told_is_done_with() -> None:
 
 def test_what_is_over_and_in_no_group_after_a_restart_is_done_with() -> None:
     over = alert(0, START, ends_at=START)  # while it was set aside, or in a group whose route is gone
-    engine = Engine.restored(PLAIN, Snapshot((Known(over, firing=False),), (), {}), START)
+    engine = Engine.restored(PLAIN, Snapshot((TrackedAlert(over, firing=False),), (), {}), START)
     assert engine.snapshot() == Snapshot((), (), {})
     assert engine.drain().closed == (over.alert_id,)
 

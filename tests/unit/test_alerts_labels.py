@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from o9.alerts.config.fields import LONGEST
 from o9.alerts.config.schema import OF_O9, load, read
 from o9.alerts.pipeline.alert import LEVELS, Alert
-from o9.alerts.pipeline.matchers import Matcher, Matchers, match, parse, unfit, written_out
+from o9.alerts.pipeline.matchers import Matcher, Matchers, literal_values, match, parse, why_unsatisfiable
 from o9.alerts.pipeline.stages import new_silence
 from o9.cli.commands.alerts.respond import warnings_of
 from o9.config.document import DocumentError
@@ -33,7 +33,7 @@ def test_a_level_is_matched_in_any_case(operator: str, level: str) -> None:
     (matcher,) = parse(f'level{operator}"{level}"')
     assert matcher.test("critical") is (operator in ("=", "=~"))
     assert parse(str(matcher)) == (matcher,)
-    assert unfit((matcher,)) is None
+    assert why_unsatisfiable((matcher,)) is None
 
 
 def test_of_other_labels_the_case_counts() -> None:
@@ -63,7 +63,7 @@ def test_of_other_labels_the_case_counts() -> None:
     ],
 )  # fmt: skip
 def test_what_no_alert_can_have_is_known(text: str, told: str) -> None:
-    assert told in (unfit(parse(text)) or "")
+    assert told in (why_unsatisfiable(parse(text)) or "")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_no_alert_can_have_is_known(text: str, told: str) -> None:
      'level!~"(?i:INFO)"', "title=A, title=A", 'title=A, title=~"A|B"', "title!=A, title!=B", "", "desk=fatal"],
 )  # fmt: skip
 def test_what_an_alert_may_have_is_taken(text: str) -> None:
-    assert unfit(parse(text)) is None
+    assert why_unsatisfiable(parse(text)) is None
 
 
 LEVEL_MATCHERS = st.builds(
@@ -89,11 +89,12 @@ def test_what_is_taken_of_levels_fits_some_alert(matchers: Matchers) -> None:
     """One alone; of several what an exact one rules out."""
     fits = any(match(matchers, {"level": level}) for level in LEVELS)
     if len(matchers) == 1 or any(matcher.operator == "=" for matcher in matchers):
-        assert fits or unfit(matchers) is not None
+        assert fits or why_unsatisfiable(matchers) is not None
 
 
 def test_what_is_written_out_is_seen() -> None:
-    assert [written_out(parse(text)[0]) for text in ('a="b c"', 'a=~"(b|c-d)"', 'a!~"b"', 'a=~"b.*"', 'a=~"b|"')] == [
+    texts = ('a="b c"', 'a=~"(b|c-d)"', 'a!~"b"', 'a=~"b.*"', 'a=~"b|"')
+    assert [literal_values(parse(text)[0]) for text in texts] == [
         ("b c",), ("b", "c-d"), ("b",), (), (),
     ]  # fmt: skip
 
@@ -108,7 +109,7 @@ def test_a_new_silence_has_an_id_to_type_and_stands_from_now_on() -> None:
     assert (made[0].starts_at, made[0].ends_at, made[0].author, made[0].comment) == (NOON, NOON + HOUR, "ann", "why")
     later = new_silence(NOON, HOUR, pattern="draw*", starts_at=NOON + HOUR)
     assert (later.starts_at, later.ends_at) == (NOON + HOUR, NOON + 2 * HOUR)
-    assert not later.stands(NOON)
+    assert not later.is_active(NOON)
 
 
 @pytest.mark.parametrize(
@@ -267,5 +268,5 @@ def test_nothing_that_o9_sets_is_doubted(names: list[str]) -> None:
 def test_a_silence_of_a_level_in_any_case_silences() -> None:
     made = new_silence(NOON, HOUR, parse("level=CRITICAL"))
     alert = Alert({"level": "critical"}, NOON, "a", "", AlertLevel.CRITICAL, "A")
-    assert made.fits(alert)
+    assert made.matches(alert)
     assert load("route: {routes: [{matchers: [level=CRITICAL]}]}").route.routes[0].matchers == parse("level=critical")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.pipeline.matchers import Matcher, match, parse, parse_all, written
+from o9.alerts.pipeline.matchers import Matcher, format_matchers, match, parse, parse_all
 from o9.model.errors import OptimizationValidationError
 
 
@@ -76,7 +76,7 @@ def test_what_is_refused_and_where(text: str, problem: str) -> None:
     )
 )
 def test_what_is_written_is_read_as_it_was(matchers: list[Matcher]) -> None:
-    assert list(parse(written(tuple(matchers)))) == matchers
+    assert list(parse(format_matchers(tuple(matchers)))) == matchers
 
 
 @given(st.text())
@@ -85,7 +85,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         matchers = parse(text)
     except OptimizationValidationError:
         return
-    assert parse(written(matchers)) == matchers
+    assert parse(format_matchers(matchers)) == matchers
 
 
 @pytest.mark.parametrize(

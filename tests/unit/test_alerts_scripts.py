@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o9.alerts.config.schema import Configuration, load
-from o9.alerts.pipeline.simulation import START, YEARS, Happening, load_script, simulate
+from o9.alerts.pipeline.simulation import START, YEARS, ScriptEvent, load_script, simulate
 from o9.config.document import DocumentError
 from o9.model.errors import OptimizationAlertError
 from o9.model.states import AlertLevel
@@ -79,15 +79,15 @@ def test_what_cannot_happen_is_one_fault_with_its_place(text: str, told: str) ->
 def test_edges_of_the_scripts_time_are_in_it() -> None:
     made = load_script("until: 1m\nhappens: [{at: 0s, fires: {title: A, level: CRITICAL}}, {at: 1m, resolved: "
                        "{title: A, level: critical}}]")  # fmt: skip
-    assert (made.start, made.until, len(made.happenings)) == (START, START + timedelta(minutes=1), 2)
-    assert made.happenings[0].alert is not None
-    assert made.happenings[0].alert.level is AlertLevel.CRITICAL
+    assert (made.start, made.until, len(made.events)) == (START, START + timedelta(minutes=1), 2)
+    assert made.events[0].alert is not None
+    assert made.events[0].alert.level is AlertLevel.CRITICAL
     dated = load_script("start: 2026-01-05 09:00:00+09:00\nhappens: [{at: 5s, fires: {title: A}}]")
-    assert dated.start == datetime(2026, 1, 5, tzinfo=UTC) == dated.happenings[0].at - timedelta(seconds=5)
+    assert dated.start == datetime(2026, 1, 5, tzinfo=UTC) == dated.events[0].at - timedelta(seconds=5)
 
 
 def test_a_script_without_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("o9.alerts.pipeline.simulation.LOOKS_LIMIT", 1_000)
+    monkeypatch.setattr("o9.alerts.pipeline.simulation.STEPS_LIMIT", 1_000)
     script = load_script("until: 9y\nhappens: [{at: 0s, fires: {title: A}}]")
     with pytest.raises(
         OptimizationAlertError, match="after 1,000 looks there is no end; give the script an earlier `until`"
@@ -114,14 +114,14 @@ def test_what_is_taken_can_happen(document: dict[str, object]) -> None:
     if script is None:
         return
     begun = set()
-    for happening in script.happenings:
-        assert script.start <= happening.at <= script.until
-        assert happening.at.year in YEARS
-        if happening.alert is not None and happening.what == "fires":
-            begun.add(happening.alert.fingerprint)
-        assert happening.alert is None or happening.alert.fingerprint in begun
-        assert happening.alert is None or happening.alert.title.strip()
-    assert [each.at for each in script.happenings] == sorted(each.at for each in script.happenings)
+    for event in script.events:
+        assert script.start <= event.at <= script.until
+        assert event.at.year in YEARS
+        if event.alert is not None and event.what == "fires":
+            begun.add(event.alert.fingerprint)
+        assert event.alert is None or event.alert.fingerprint in begun
+        assert event.alert is None or event.alert.title.strip()
+    assert [each.at for each in script.events] == sorted(each.at for each in script.events)
     if script.until - script.start < timedelta(days=1):
-        told = [each for each in simulate(Configuration(), script) if isinstance(each.what, Happening)]
-        assert [each.at for each in told] == [each.at for each in script.happenings]
+        told = [each for each in simulate(Configuration(), script) if isinstance(each.what, ScriptEvent)]
+        assert [each.at for each in told] == [each.at for each in script.events]

@@ -24,10 +24,10 @@ from o9.alerts.pipeline.stages import (
     StageDecision,
     by_intervals,
     changes_of,
-    checked,
-    flaps,
-    kept,
+    is_flapping,
+    recent_changes,
     suppressed,
+    validated_silence,
     worth_notifying,
 )
 from o9.alerts.pipeline.time_intervals import TimeInterval
@@ -66,7 +66,7 @@ def facts(
 ) -> GroupContext:
     inhibitions = Inhibitions(rules)
     for source in (*sources, of):
-        inhibitions.put(source, firing=True)
+        inhibitions.update(source, firing=True)
     return GroupContext(
         inhibitions,
         silences,
@@ -156,13 +156,13 @@ def test_silenced(made: Silence, silent: bool) -> None:
 )
 def test_a_silence_that_mutes_nothing_everything_or_never_is_refused(made: Silence, field: str) -> None:
     with pytest.raises(OptimizationValidationError) as refused:
-        checked(made, NOW)
+        validated_silence(made, NOW)
     assert refused.value.field == field
 
 
 def test_a_silence_in_the_future_is_one() -> None:
     made = silence(3600, 7200, pattern="x")
-    assert checked(made, NOW) is made
+    assert validated_silence(made, NOW) is made
 
 
 MORNING = {
@@ -228,7 +228,7 @@ def test_what_is_kept_of_changes_decides_as_all_of_them_do(changes: list[int], l
     damping = Damping(changes=4, within=seconds(600), quiet=seconds(300))
     moments = [NOW + seconds(change) for change in sorted(changes)]
     now = (moments[-1] if moments else NOW) + seconds(later)
-    assert flaps(kept(moments, now, damping), now, damping) == flaps(moments, now, damping)
+    assert is_flapping(recent_changes(moments, now, damping), now, damping) == is_flapping(moments, now, damping)
 
 
 def test_when_an_alert_changed_is_read_from_its_episodes() -> None:

@@ -1,1 +1,1 @@
-"""Telling people: alerts, rules and channels."""
+"""Alerts: rules, routing, messages and channels."""

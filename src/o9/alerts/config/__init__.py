@@ -1,1 +1,1 @@
-"""The alerts' configuration: its file, what it means, and the built-in rules."""
+"""The alerts' configuration: the file's schema, and the built-in rules."""

@@ -1,6 +1,6 @@
 """Pydantic types of fields in alert files: durations, levels, names, one text or several. Pure.
 
-Contract. Each takes the YAML reader's values, and raises ValueError with the remedy.
+Contract. Each accepts the YAML reader's values and raises ValueError with the remedy.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 def span_of(text: str, *, zero: bool = False) -> timedelta:
-    """``30s``, ``5m``, ``1h30m``, ``2d``, ``500ms``. Raises ValueError."""
+    """Parse a duration such as ``30s``, ``5m``, ``1h30m``, ``2d`` or ``500ms``. Raises ValueError."""
     found = _SPAN.fullmatch(text)
     if not text or (found is None and text != "0"):
         unit = "; it needs a unit" if text.isdigit() else ""
-        raise ValueError(f"{text!r:.80} is no duration{unit}; write it as 30s, 5m, 1h30m or 2d")
+        raise ValueError(f"{text!r:.80} is not a duration{unit}; write it as 30s, 5m, 1h30m or 2d")
     counts = {unit: int(count) for unit, count in (found.groupdict() if found else {}).items() if count}
     days = counts.pop("days", 0) + 365 * counts.pop("years", 0)
     try:
@@ -37,28 +37,28 @@ def span_of(text: str, *, zero: bool = False) -> timedelta:
     if span > LONGEST:
         raise ValueError(f"{text!r:.80} is longer than {LONGEST.days:,} days")
     if not span and not zero:
-        raise ValueError("it has to be longer than 0")
+        raise ValueError("it must be longer than 0")
     return span
 
 
 def level_of(text: str) -> AlertLevel:
-    """Ignores case. Raises ValueError with what was probably meant."""
+    """Parse a level in any case. Raises ValueError with a suggestion."""
     return AlertLevel(one_of(text.lower(), [level.value for level in AlertLevel], "level"))
 
 
 def one_of(text: str, known: Collection[str], kind: str) -> str:
-    """`text` if it is one of `known`. Raises ValueError."""
+    """Return `text` if it is one of `known`. Raises ValueError with a suggestion."""
     if text not in known:
         raise ValueError(f"no {kind} is called {text!r:.80}{suggestion(text, known)}")
     return text
 
 
 def as_text(value: Any) -> str:
-    """A text, or a number as text. Raises ValueError for anything else."""
+    """Return a text, or a number as text. Raises ValueError for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        quotes = "; a text that begins with { or [ needs quotes" if isinstance(value, (dict, list)) else ""
+        quotes = "; put text that begins with { or [ in quotes" if isinstance(value, (dict, list)) else ""
         raise ValueError(f"expected text, got {shown(value)}{quotes}")
     if len(value) > TEXT_LIMIT:
         raise ValueError(f"{len(value):,} characters; at most {TEXT_LIMIT:,} are allowed")
@@ -67,7 +67,7 @@ def as_text(value: Any) -> str:
 
 def _name(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > NAME_LIMIT:
-        raise ValueError(f"a name is printable text of 1 to {NAME_LIMIT} characters")
+        raise ValueError(f"a name must be printable text of 1 to {NAME_LIMIT} characters")
     return text
 
 

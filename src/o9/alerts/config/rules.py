@@ -1,7 +1,7 @@
-"""`rules` of the alerts file: changes to the built-in ones by their names, and the user's own rules; the built-in ones.
+"""The field `rules` of the alerts file: changes of built-in rules, by their names, and the user's own rules.
 
-Each is a mapping with `name`; the user's own also have `when`. Texts may name only what exists, and labels are valid
-for an alert. `builtin_rules.yaml` has the built-in ones in the same form.
+Each entry is a mapping with `name`; the user's own also have `when`. Texts may name only figures, labels and details
+of the rule's scope. `builtin_rules.yaml` has the built-in rules in the same form.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ LABELS_LIMIT = 50
 NAME_LIMIT = 150
 _OWN_FIELDS = {"level": "level", "title": "title", "rule": "name"}
 _SCOPES = {scope.value: scope for scope in Scope if scope is not Scope.FINDING}
-_BUILT_IN: dict[str, Rule] = {}  # filled below, by entries that change nothing
+_BUILT_IN: dict[str, Rule] = {}  # filled below; while the built-in rules are read, none is known
 
 
 def _begins_an_id(name: str) -> str:
     """The ids of a rule's alerts begin with its name."""
     if "/" in name or name != name.strip():
-        raise ValueError(f"{name!r} cannot begin an alert's id; take '-' instead of '/', and no blanks around it")
+        raise ValueError(f"{name!r} cannot begin an alert's id; use '-' instead of '/', and no surrounding blanks")
     return name
 
 
 def _label(name: str) -> str:
     if name in _OWN_FIELDS:
-        raise ValueError(f"the rule's own `{_OWN_FIELDS[name]}` says it; write it there")
+        raise ValueError(f"it is set by the rule's own field `{_OWN_FIELDS[name]}`; write it there")
     return name
 
 
 def _as_built_in(scope: Scope, info: ValidationInfo) -> Scope:
     base = _BUILT_IN.get(info.data.get("name", ""))
     if base is not None and scope is not base.scope:
-        raise ValueError(f"{base.name!r} is built in and looks at {base.scope.value}; give a rule of another name")
+        raise ValueError(f"the built-in rule {base.name!r} has the scope {base.scope.value}; use another name")
     return scope
 
 
@@ -69,20 +69,20 @@ def _scope_in(info: ValidationInfo) -> Scope | None:
 
 
 def _without(scope: Scope) -> dict[str, str]:
-    """Fields that rules of this scope cannot have, and why."""
+    """Return the fields that rules of this scope cannot have, and why."""
     if scope is Scope.FINDING:
-        why = "the monitor knows when this begins and is over; change its level, title, labels, or switch it off"
+        why = "the monitor decides when this begins and ends; change its level, title or labels, or disable it"
         return dict.fromkeys(("when", "clear", "lasts", "keep_firing_for", "message", "remedy"), why)
     if scope in INSTANTS:
-        why = f"`{scope.value}` is one instant, without a length; `keep_firing_for` says how long it fires"
+        why = f"`{scope.value}` is an instant and has no duration; `keep_firing_for` sets how long it fires"
         return {"lasts": why, "clear": why}
     if scope is Scope.REPORT:
-        return {"lasts": "a report holds until the next one; leave it out"}
+        return {"lasts": "a report holds until the next one; remove it"}
     return {}
 
 
 def _of_scope(check: Callable[[Any, Scope], Any] = lambda value, _: value) -> AfterValidator:
-    """The field is one that the rule's scope has, and its value passes `check`."""
+    """Check that the rule's scope has this field, and its value by `check`."""
 
     def checked(value: Any, info: ValidationInfo) -> Any:
         if (scope := _scope_in(info)) is None:
@@ -97,7 +97,7 @@ def _of_scope(check: Callable[[Any, Scope], Any] = lambda value, _: value) -> Af
 def _own_labels(labels: dict[str, str], scope: Scope) -> dict[str, str]:
     faults = Faults()
     for name in {*labels}.intersection(("optimization", *LABELS[scope])):
-        faults.add(OptimizationValidationError(name, "O9 sets it, to what the alert is about; take another name"))
+        faults.add(OptimizationValidationError(name, "O9 sets this label; use another name"))
     faults.refuse()
     return labels
 
@@ -113,7 +113,7 @@ ScopedCondition = Annotated[Condition, PlainValidator(as_text), _of_scope(condit
 
 
 class RuleEntry(Typed):
-    """An entry of the file: a change of a built-in rule, or a rule. Fields are checked in this order."""
+    """A change of a built-in rule, or a rule. Other fields are checked after `name` and `scope`, which they need."""
 
     name: Annotated[Name, Field(max_length=NAME_LIMIT), AfterValidator(_begins_an_id)]
     scope: ScopeName | None = None
@@ -142,7 +142,7 @@ class RuleEntry(Typed):
         if base is None:
             if when is None:
                 near = suggestion(self.name, _BUILT_IN)
-                why = f"it is missing, and no built-in rule that brings one is called {self.name!r:.80}{near}"
+                why = f"it is missing, and there is no built-in rule {self.name!r:.80}{near}"
                 raise OptimizationValidationError("when", why)
             title, scope = self.name.replace("_", " ").capitalize(), self.scope or Scope.GLOBAL
             base = Rule(self.name, title, scope, AlertLevel.WARNING, when, clear)
@@ -163,7 +163,7 @@ def _built_in() -> Iterator[Rule]:
     text = files("o9.alerts.config").joinpath("builtin_rules.yaml").read_text(encoding="utf-8")
     for entry in Document.parse(text, "the built-in rules").data:
         yield validated(RuleEntry, entry).rule
-    # What the monitor finds in what runs: it decides when that begins and is over.
+    # The monitor's findings; it decides when they begin and end.
     for name in (
         "stalled", "failing_trials", "nan_values", "diverging", "memory_growing", "slower_than_before",
         "plateaued", "best_at_edge",
@@ -176,7 +176,7 @@ _BUILT_IN |= {rule.name: rule for rule in BUILT_IN}
 
 
 def rules_in_force(entries: Iterable[RuleEntry]) -> tuple[Rule, ...]:
-    """The built-in ones as they are changed, then those of the file."""
+    """Return the built-in rules with their changes, followed by those of the file."""
     rules = dict(_BUILT_IN)
     for entry in entries:
         if entry.enabled:

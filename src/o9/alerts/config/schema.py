@@ -1,9 +1,9 @@
 """The alerts' configuration: the file at `O9_ALERTS_FILE`, and the defaults.
 
-`load` reads the YAML, or refuses it with all its faults, each with its line; `read` returns warnings, too, of what is
-likely a mistake. An empty text is a fault; `{}` has the defaults. Alertmanager's fields mean what they mean there.
-Without a file, or without a `route`, all alerts go to the receiver `default`, which has `log`, `console`, `file` and
-every channel that is registered, unless the file defines it.
+`load` and `read` parse the YAML, or refuse it with all its faults and their lines; `read` also returns warnings of
+likely mistakes. An empty file is a fault; `{}` has the defaults. Fields that Alertmanager has mean the same here.
+Without a file, or without a `route`, all alerts go to the receiver `default`. Unless the file defines it, that has
+`log`, `console`, `file` and every registered channel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from o9.alerts.config.fields import Name, Several, Span, SpanOrZero, Words, as_text, one_of
 from o9.alerts.config.rules import BUILT_IN, RuleEntry, rules_in_force
 from o9.alerts.messages.render import check_template, checked_link
-from o9.alerts.pipeline.matchers import Matcher, Matchers, parse, unfit, written, written_out
+from o9.alerts.pipeline.matchers import Matcher, Matchers, format_matchers, literal_values, parse, why_unsatisfiable
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.stages import Damping, InhibitRule, Throttle
 from o9.alerts.pipeline.time_intervals import TimeInterval, TimeIntervals
@@ -49,19 +49,19 @@ ALL_LABELS = "..."
 
 
 def _known(kind: str) -> AfterValidator:
-    """The field names a `kind` that is defined elsewhere in the file."""
+    """The value is the name of a `kind` that the file defines."""
     return AfterValidator(lambda name, info: one_of(name, info.context[kind], kind))
 
 
 def _matchers(value: Any) -> Matchers:
     found = parse(as_text(value), "")
-    if (why := unfit(found)) is not None:
+    if (why := why_unsatisfiable(found)) is not None:
         raise ValueError(why)
     return found
 
 
 def _compatible(texts: tuple[Matchers, ...]) -> tuple[Matchers, ...]:
-    if (why := unfit(sum(texts, ()))) is not None:
+    if (why := why_unsatisfiable(sum(texts, ()))) is not None:
         raise ValueError(why)
     return texts
 
@@ -77,11 +77,11 @@ def _not_empty(problem: str) -> AfterValidator:
 
 def _channel(text: str, info: ValidationInfo) -> str:
     if not text.strip():
-        raise ValueError("it is empty; name a channel, or give an address")
+        raise ValueError("it is empty; write a channel's name or an address")
     if "://" in text and (problem := info.context["address_problem"](text)):
         raise ValueError(problem)
     if text.startswith(BLOCK) and not all(text.removeprefix(BLOCK).split("/", 1)):
-        raise ValueError("a block is named as block:NAME, or as block:TYPE/NAME")
+        raise ValueError("write a block as block:NAME or block:TYPE/NAME")
     return text
 
 
@@ -107,22 +107,22 @@ def _damping(value: Any) -> Any:
 
 
 MatcherTexts = Annotated[Several[Annotated[Matchers, PlainValidator(_matchers)]], AfterValidator(_compatible)]
-"""The matchers of each text; all have to hold."""
-SomeMatchers = Annotated[MatcherTexts, _not_empty("there are none; say which alerts are meant")]
+"""The matchers of each text; all of them must match."""
+SomeMatchers = Annotated[MatcherTexts, _not_empty("it is empty; write which alerts it matches")]
 ReceiverName = Annotated[Words, _known("receiver")]
 IntervalNames = Several[Annotated[Words, _known("time interval")]]
 Templates = Annotated[dict[str, Words], AfterValidator(_templates)]
 
 
 class Receiver(Typed):
-    """A name for channels, which are registered names, Apprise URLs, ``block:NAME``, or ``*`` for all."""
+    """A name for channels: registered names, Apprise URLs, ``block:NAME``, or ``*`` for all."""
 
     name: Name
     channels: Several[Annotated[Words, AfterValidator(_channel)]] = ()
     send_resolved: Flag = True
     templates: Templates = Field(default_factory=dict)
     throttle: Throttle | None = None
-    """For each of its channels, instead of the configuration's."""
+    """For each of its channels; overrides the configuration's."""
 
 
 class _Route(Typed):
@@ -147,7 +147,7 @@ class _Root(_Route):
     @classmethod
     def _takes_every_alert(cls, value: Any) -> Any:
         if value:
-            raise ValueError("the root takes every alert; write it at a route below `routes`")
+            raise ValueError("the root route takes every alert; write it in a route below `routes`")
         return value
 
 
@@ -161,7 +161,7 @@ class _InhibitRule(Typed):
 class _NamedIntervals(Typed):
     name: Name
     time_intervals: Annotated[
-        tuple[TimeInterval, ...], _not_empty("there are none, so that it would never hold; say when")
+        tuple[TimeInterval, ...], _not_empty("it is empty and would never hold; write at least one interval")
     ]
 
 
@@ -183,7 +183,7 @@ _DEFAULT = Receiver(name=DEFAULT_RECEIVER, channels=(EVERY_CHANNEL,))
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """`load` has checked that all names in it are defined."""
+    """A valid configuration: all names that it refers to are defined."""
 
     route: Route = field(default_factory=lambda: Route(DEFAULT_RECEIVER))
     receivers: Mapping[str, Receiver] = field(default_factory=lambda: {DEFAULT_RECEIVER: _DEFAULT})
@@ -192,7 +192,7 @@ class Configuration:
     flapping: Damping | None = field(default_factory=Damping)
     throttle: Throttle | None = None
     resolve_timeout: timedelta | None = None
-    """An alert that is not repeated for this long is resolved; None: only when it is resolved explicitly."""
+    """How long after its last repetition an alert is resolved; None: only explicitly."""
     templates: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     rules: tuple[Rule, ...] = BUILT_IN
@@ -235,11 +235,11 @@ def read(
 
 
 class AlertsFile:
-    """The configuration in force: the file's, read again at each look. Used by one thread at a time.
+    """The configuration in force, reloaded from its file. Used by one thread at a time.
 
-    A file that cannot be read or has faults is refused, with its lines and reasons, and what was in force before stays
-    so; where nothing was, the first `look` raises. A fault is logged once, and again when it is another. `check` may
-    refuse a configuration for more than what is written in it, by an OptimizationError.
+    A file that cannot be read or has faults is refused and the previous configuration stays in force; the first `look`
+    raises instead. A fault is logged once, and again when it changes. `check` may refuse a configuration for other
+    reasons by raising OptimizationError.
     """
 
     def __init__(self, path: str | None, check: Callable[[Configuration], object] = lambda _: None) -> None:
@@ -247,10 +247,10 @@ class AlertsFile:
         self._check = check
         self._text: bytes | None = None
         self.configuration = Configuration()
-        self.fault = ""  # why the file as it is now is not in force; empty where it is
+        self.fault = ""  # why the present file is not in force; empty if it is
 
     def look(self) -> bool:
-        """Read the file. Returns whether another configuration is in force since."""
+        """Reload the file if it has changed. Returns whether that replaced a configuration."""
         if self._path is None:
             return False
         first = self._text is None
@@ -266,7 +266,7 @@ class AlertsFile:
             if first:
                 raise OptimizationAlertError(f"O9_ALERTS_FILE: {why}") from error
             if why != self.fault:
-                logger.error("%s; what was in force before stays so", why)
+                logger.error("%s; the previous configuration stays in force", why)
             self.fault = why
             return False
         if changed or self.fault:
@@ -276,7 +276,7 @@ class AlertsFile:
 
 
 def read_file(path: Path) -> bytes:
-    """Raises OSError, also for what is no regular file: a pipe would be waited for."""
+    """Read a file. Raises OSError, also for anything but a regular file, since reading a pipe would block."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
@@ -362,7 +362,7 @@ def _tree(root: _Route) -> Route:
         group_by = above.group_by
         if given.group_by is not None:
             group_by = None if ALL_LABELS in given.group_by else tuple(sorted({*given.group_by}))
-        key = f"{above.key}/{written(matchers)}".removeprefix("/")
+        key = f"{above.key}/{format_matchers(matchers)}".removeprefix("/")
         keys[key] += 1
         inherited = ("group_wait", "group_interval", "repeat_interval", "escalate_after", "receiver", "escalate_to")
         route = Route(
@@ -379,23 +379,23 @@ def _tree(root: _Route) -> Route:
     return made(root, Route(DEFAULT_RECEIVER, key=""))
 
 
-def says_where(channel: str) -> bool:
-    """Whether it is built in, an address or a block, so that no program has to register it."""
+def needs_no_registration(channel: str) -> bool:
+    """Return whether it is a built-in channel, an address or a block, which no program has to register."""
     return "://" in channel or channel in BUILT_IN_CHANNELS or channel.startswith(BLOCK)
 
 
 # Warnings
 
 
-def likely_label(name: str, known: Collection[str]) -> str | None:
-    """The label that was probably meant."""
+def similar_label(name: str, known: Collection[str]) -> str | None:
+    """Return the label that was probably meant."""
     return _PROMETHEUS.get(name.lower()) or next(iter(near(name, known)), None)
 
 
 def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterator[PathProblem]:
     for index, receiver in enumerate(file.receivers):
         for number, channel in enumerate(receiver.channels):
-            if not says_where(channel) and (problem := _doubtful_channel(channel)):
+            if not needs_no_registration(channel) and (problem := _doubtful_channel(channel)):
                 yield f"receivers[{index}].channels[{number}]", problem
     routes = dict(_walk(file.route, "route"))
     matchers = [each for path, route in routes.items() for each in _placed(f"{path}.matchers", route.matchers)]
@@ -410,11 +410,11 @@ def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterato
     for path, name in [*((path, each.name) for path, each in matchers), *labels]:
         if name in known:
             continue
-        likely = likely_label(name, known)
-        more = f"did you mean {likely}?" if likely else "only alerts of your own programs can have it"
+        similar = similar_label(name, known)
+        more = f"did you mean {similar}?" if similar else "only alerts of your own programs can have it"
         yield path, f"neither O9 nor a rule of this file sets the label {name!r:.80}; {more}"
     names = {"", *(rule.name for rule in (*BUILT_IN, *in_force))}
-    for path, name in [(path, name) for path, each in matchers if each.name == "rule" for name in written_out(each)]:
+    for path, name in [(path, name) for path, each in matchers if each.name == "rule" for name in literal_values(each)]:
         if name not in names:
             yield path, f"no rule is called {name!r:.80}{suggestion(name, names - {''})}"
     for path, route in routes.items():
@@ -428,11 +428,11 @@ def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterato
 
 def _doubtful_channel(channel: str) -> str:
     if ":" in channel:
-        return "an address has `://` in it; as it is, a program has to register a channel of this name"
+        return "an address contains `://`; this is the name of a channel that a program has to register"
     if any(each in channel for each in ", "):
-        return "one text is one channel; write several as a list, such as [log, desk]"
+        return "this names a single channel; write several as a list, such as [log, desk]"
     hint = did_you_mean(near(channel, BUILT_IN_CHANNELS))
-    return f"{hint} A program has to register {channel!r:.80}" if hint else ""
+    return f"{hint} Otherwise a program has to register {channel!r:.80}" if hint else ""
 
 
 def _walk(route: _Route, path: str) -> Iterator[tuple[str, _Route]]:
@@ -446,7 +446,7 @@ def _placed(path: str, texts: Iterable[Matchers]) -> list[tuple[str, Matcher]]:
 
 
 def _never_reached(path: str, parent: _Route, document: Document) -> Iterator[PathProblem]:
-    """Routes whose alerts all match an earlier route under the same parent that does not `continue`."""
+    """Find routes whose alerts all match an earlier sibling that does not `continue`."""
     ends: list[tuple[int, frozenset[Matcher]]] = []
     for number, route in enumerate(parent.routes):
         matchers = frozenset(sum(route.matchers, ()))
@@ -455,8 +455,8 @@ def _never_reached(path: str, parent: _Route, document: Document) -> Iterator[Pa
             line = document.line_of(f"{path}.routes[{before}]")
             yield (
                 f"{path}.routes[{number}]",
-                f"no alert gets here: the route in line {line} has them all; put this one before it, or write "
-                "`continue: true` there",
+                f"no alert reaches this route: the one in line {line} takes them all; put this one before it, or "
+                "write `continue: true` there",
             )
         elif not route.continues:
             ends.append((number, matchers))

@@ -1,1 +1,1 @@
-"""From alerts to notices: grouping, routing, silences, inhibition. Pure."""
+"""From alerts to notices: routing, grouping, silences, inhibition. Pure."""

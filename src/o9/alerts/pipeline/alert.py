@@ -1,9 +1,8 @@
-"""Alerts, and notices about them: what goes into the pipeline, what comes out, and the codes that say why.
+"""Alerts and notices, the input and output of the pipeline, and the codes of reasons. Pure; times are in UTC.
 
-An alert has labels that say which one it is: its fingerprint is their hash, and two with equal labels are one. It fires
-from `starts_at` until `ends_at`; without an end it fires until it is resolved. Programs compare the codes of why alerts
-are sent, held back or over, and stores hold them; each has its text for people, and one that this release does not know
-stands as it is. Pure; moments are aware and in UTC.
+An alert is identified by its labels: its fingerprint is their hash, and two alerts with equal labels are one. It fires
+from `starts_at` until `ends_at`, or until it is resolved. The reasons why alerts are sent, suppressed or resolved are
+codes, which programs compare and the store holds; each has a text for people. An unknown code is its own text.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`alert_id` names this episode, `fingerprint` the alert over all its episodes."""
+    """An episode of an alert: `alert_id` identifies the episode, `fingerprint` the alert."""
 
     labels: Labels
     starts_at: datetime
@@ -45,11 +44,11 @@ class Alert:
     message: str = ""
     ends_at: datetime | None = None
     expected_end: bool = False
-    """`ends_at` is when it is resolved unless its source repeats it (`resolve_timeout`)."""
+    """Whether its source is expected to repeat it before `ends_at` (`resolve_timeout`)."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     expired: bool = False
-    """It ended only because time passed."""
+    """Whether it ended only because of its age."""
 
     def __post_init__(self) -> None:
         if not self.fingerprint:
@@ -60,27 +59,27 @@ class Alert:
 
 
 class NoticeKind(str, Enum):
-    """What a notice says of its group."""
+    """What a notice reports about its group."""
 
     FIRING = "firing"
-    """Something fires that the receiver was not notified of, or some of what it was notified of is resolved."""
+    """New alerts fire, or some of those that the receiver knows are resolved."""
     REPEAT = "repeat"
-    """Nothing new: it still fires after `repeat_interval`."""
+    """The same alerts still fire after `repeat_interval`."""
     RESOLVED = "resolved"
-    """Nothing that the receiver was notified of fires any more."""
+    """All alerts that the receiver knows are resolved."""
     FLAPPING = "flapping"
-    """An alert changes too often; until it is quiet no other message is sent about it."""
+    """An alert changes too often; no other message is sent about it until it is quiet."""
     ESCALATION = "escalation"
-    """It was not acknowledged in time; the receiver is the one that the route escalates to."""
+    """Alerts were not acknowledged in time; the receiver is the one that the route escalates to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """To be sent to every channel of `receiver`, after all earlier ones of the same group.
+    """A message to every channel of `receiver`, sent after all earlier ones of its group.
 
-    `(group_key, number)` is its name: numbers of one group only grow, also where it ends and begins anew, so that a
-    notice which is written twice is seen to be the same. `firing` and `resolved` hold the alerts, the worst first, then
-    the oldest; in `firing` those first that are new to the receiver.
+    `(group_key, number)` identifies it, so that a repeated write is recognized; the numbers of a group increase even
+    after it ends and begins anew. `firing` and `resolved` have the worst alerts first, then the oldest; in `firing`
+    those that are new to the receiver precede the others.
     """
 
     receiver: str
@@ -92,31 +91,31 @@ class Notice:
     firing: tuple[Alert, ...]
     resolved: tuple[Alert, ...]
     reason: str
-    """Why it is sent, for people: one short sentence."""
+    """Why it is sent, for people, in one short sentence."""
     known: int = 0
-    """How many at the end of `firing` its receiver was notified of before."""
+    """The number of alerts at the end of `firing` that the receiver was notified of before."""
     may_be_double: bool = False
-    """Whether it is sent again, and it is unknown whether it arrived before; the reason says so."""
+    """Whether an earlier try may have arrived; the reason says so, too."""
 
     @property
     def new(self) -> tuple[Alert, ...]:
-        """What begins to fire for its receiver."""
+        """The firing alerts that are new to the receiver."""
         return self.firing[: len(self.firing) - self.known]
 
     @property
     def news_first(self) -> tuple[Alert, ...]:
-        """All of it: what is new, what is over, then what was known."""
+        """All alerts: new, resolved, then known ones."""
         new = self.new
         return (*new, *self.resolved, *self.firing[len(new) :])
 
 
 def fingerprint_of(labels: Labels) -> str:
-    """Equal for equal labels, whatever their order."""
+    """Return the hash of labels in any order."""
     return digest(part for label in sorted(labels.items()) for part in label)
 
 
 def digest(parts: Iterable[str]) -> str:
-    """Equal for equal parts, of 64 bits as Alertmanager's. What stands between them no label can have."""
+    """Return a 64-bit hash of texts. The separator cannot occur in a label."""
     return hashlib.blake2b("\udc00".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -127,7 +126,7 @@ def _known_level(labels: dict[str, str]) -> dict[str, str]:
 
 
 class _Metadata(BaseModel):
-    """What O9 itself reads of an alert's metadata."""
+    """The metadata of an alert that O9 itself reads."""
 
     labels: Annotated[
         dict[PlainName, Annotated[str, Field(max_length=VALUE_LIMIT)]],
@@ -140,11 +139,11 @@ class _Metadata(BaseModel):
 
 
 def labels_of(given: OptimizationAlert) -> dict[str, str]:
-    """`title`, `level`, `optimization` (where it has one) and `rule` (``metadata["rule"]``), and on top of these
-    ``metadata["labels"]``: a flat mapping of text, which may also replace one of them.
+    """Return the labels of an alert: `title`, `level`, `optimization`, `rule` (``metadata["rule"]``), and those in
+    ``metadata["labels"]``, a flat mapping of text, which may override the former.
 
-    A label whose value is empty counts as absent; what no database can hold is replaced. Raises
-    OptimizationValidationError for metadata that messages could not show.
+    Empty labels are omitted, and characters that databases cannot hold are replaced. Raises OptimizationValidationError
+    for metadata that messages could not show.
     """
     labels = {"title": given.title, "level": given.level._value_, "optimization": given.optimization_id}
     if given.metadata:
@@ -154,7 +153,7 @@ def labels_of(given: OptimizationAlert) -> dict[str, str]:
 
 
 def optimization_alert_of(alert: Alert, now: datetime) -> OptimizationAlert:
-    """What users hold, as it is at `now`."""
+    """Return the alert in its public form, as of `now`."""
     resolved = alert.resolved(now)
     return OptimizationAlert(
         alert_id=alert.alert_id,
@@ -170,10 +169,10 @@ def optimization_alert_of(alert: Alert, now: datetime) -> OptimizationAlert:
 
 
 def merged(known: Alert, given: Alert, now: datetime) -> Alert:
-    """What is known after `given`, an alert with the same labels.
+    """Merge an alert with a newer report of the same labels.
 
-    Where the two do not overlap, `given` is a new episode. Where they do, the earliest start counts, and the latest
-    end: of two that are over, and of two that are not where the known one was given and not only expected.
+    If the two do not overlap, `given` is a new episode. If they do, the earliest start counts, and the later end, if
+    both are over, or if neither is and the known end was given rather than expected.
     """
     end = known.ends_at
     if end is None or given.ends_at is None or end <= given.starts_at:
@@ -189,8 +188,8 @@ def merged(known: Alert, given: Alert, now: datetime) -> Alert:
     return given if starts_at == given.starts_at else replace(given, starts_at=starts_at)
 
 
-def in_order(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
-    """As people read them: the worst first, then the oldest."""
+def worst_first(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
+    """Return the alerts in the order for people: the worst first, then the oldest."""
     return tuple(sorted(alerts, key=lambda alert: (-_SEVERITY[alert.level], alert.starts_at, alert.fingerprint)))
 
 
@@ -201,7 +200,7 @@ _RULE = "o9:rule:"  # with the rule's name and a RuleReason, in `resolved_by`
 
 
 class _Coded(str, Enum):
-    """A code, and its text."""
+    """A code with a text for people."""
 
     text: str
 
@@ -213,10 +212,10 @@ class _Coded(str, Enum):
 
 
 class NotifyReason(_Coded):
-    """Why a receiver is notified, is notified later, or is not notified."""
+    """Why a receiver is notified, or not."""
 
     GOES_ON = "goes_on", "goes on"
-    # Of one alert: it is suppressed.
+    # An alert is suppressed.
     INHIBITED = "inhibited", "inhibited"
     SILENCED = "silenced", "silenced"
     MUTED = "muted", "muted by a time interval"
@@ -224,13 +223,13 @@ class NotifyReason(_Coded):
     FLAPPING = "flapping", "flapping"
     QUARANTINED = "quarantined", "quarantined after an internal error"
     DROPPED = "dropped_by_rule", "dropped by a rule"
-    # Of one alert: it needs no message any more.
+    # An alert needs no message.
     NEVER_NOTIFIED = "never_notified", "resolved before anyone was notified"
-    RESOLVED_NOT_SENT = "resolved_not_sent", "the receiver takes no resolved messages"
+    RESOLVED_NOT_SENT = "resolved_not_sent", "the receiver does not get resolved messages"
     EXPIRED = "expired", "expired without being resolved"
     NO_CHANNEL = "no_channel", "the receiver has no channel"
     NOT_ROUTED = "not_routed", "the configuration no longer routes it to this receiver"
-    # Of a group.
+    # A group.
     NOTHING_NEW = "nothing_new", "already notified"
     ACKNOWLEDGED = "acknowledged", "acknowledged: no repeats"
     FIRST = "first", "first message of the group"
@@ -243,17 +242,17 @@ class NotifyReason(_Coded):
 
 
 class RuleReason(_Coded):
-    """Why a rule does what it does with a subject."""
+    """Why a rule's state for a subject changes, or not."""
 
     QUIET = "quiet", "its condition does not hold"
-    BEGINS = "begins", "its condition holds, and has to last"
-    LASTS = "lasts", "its condition has not lasted long enough yet"
-    TOO_SHORT = "too_short", "its condition did not last long enough"
-    FIRES = "fires", "its condition has lasted long enough"
+    BEGINS = "begins", "its condition holds, and must last"
+    LASTS = "lasts", "its condition has not held long enough yet"
+    TOO_SHORT = "too_short", "its condition did not hold long enough"
+    FIRES = "fires", "its condition has held long enough"
     GOES_ON = "goes_on", "its condition still holds"
     BETWEEN = "between", "its condition does not hold, and it is not clear yet"
     UNKNOWN = "unknown", "it is not known whether its condition holds"
-    LINGERS = "lingers", "it is clear, and keeps firing for a while"
+    LINGERS = "lingers", "it is clear and keeps firing for a while"
     CLEAR = "clear", "it is clear"
     EXPIRED = "expired", NotifyReason.EXPIRED.text
     GONE = "gone", "its subject is gone"
@@ -269,18 +268,18 @@ _ENDED_BY: dict[str, str] = {
 
 
 def ended_by_rule(rule: str, why: RuleReason) -> str:
-    """What `resolved_by` holds where a rule ended an alert."""
+    """Return the `resolved_by` of an alert that a rule ended."""
     return f"{_RULE}{rule}:{why.value}"
 
 
 def is_expired(resolved_by: str | None) -> bool:
-    """Whether an alert ended only because time passed: nothing says that its problem is solved."""
+    """Return whether an alert ended only because of its age, which does not mean that its problem is solved."""
     given = resolved_by or ""
     return given.startswith(_RULE) and given.endswith(f":{RuleReason.EXPIRED.value}")
 
 
 def ended_by_text(resolved_by: str) -> str:
-    """`by ann`; `by the rule failed: it is clear`."""
+    """Return a text such as `by ann` or `by the rule failed: it is clear`."""
     if resolved_by.startswith(_RULE):
         rule, _, why = resolved_by.removeprefix(_RULE).rpartition(":")
         return f"by the rule {rule}: {_text_of(RuleReason, why)}"

@@ -1,8 +1,8 @@
-"""Alerts and their groups, as the engine knows them, and what is sent of a group when it is due.
+"""Alerts and groups as the engine tracks them, and the flush of a group, which makes its notices.
 
-A group has the alerts of one route with equal labels. It begins with its first alert and waits `group_wait` for others;
-an alert that is older than that does not wait. From then on it is flushed every `group_interval`, until nothing is left
-of it. `state` and `Group.of` convert everything but its alerts to JSON and back.
+A group has the alerts of one route with equal values in the labels `group_by`. It begins with its first alert and waits
+`group_wait` for others, unless that alert is older. Then it is flushed every `group_interval` until it is empty.
+`Group.state` and `Group.of` convert everything but the alerts to JSON and back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from o9.alerts.config.schema import Receiver
 from o9.alerts.pipeline import stages
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, NotifyReason, in_order
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, NotifyReason, worst_first
 from o9.alerts.pipeline.routing import Grouping, Route, group_key
 from o9.alerts.pipeline.stages import GOES_ON, StageDecision
 from o9.text.format import duration
@@ -24,58 +24,58 @@ V = TypeVar("V")
 
 @dataclass(slots=True)
 class Group:
-    """`notified`: by fingerprint, what the receiver believes to fire and since when; it is notified of the end."""
+    """A group, and what its receiver was notified of. Alerts are referred to by their fingerprints."""
 
     key: str
     route: Route
     labels: Grouping
     due_at: datetime
-    """When it is flushed next."""
+    """The time of its next flush."""
     idle: bool = False
-    """Nothing in it fires: only ends are left that could not be sent yet."""
+    """Whether no member fires: only resolutions are left that could not be sent yet."""
     number: int = 0
-    """Of its last notice. A new group starts at the microseconds since 1970, above all numbers used before."""
+    """The number of its last notice. A new group starts with the microseconds since 1970, above all earlier numbers."""
     members: dict[str, None] = field(default_factory=dict)
-    """The fingerprints of its alerts."""
+    """An ordered set."""
     firing: set[str] = field(default_factory=set)
-    """Those that the last message reported as firing."""
+    """The alerts that the last message reported as firing."""
     at: datetime | None = None
-    """When that was."""
+    """The time of the last message."""
     notified: dict[str, datetime] = field(default_factory=dict)
+    """The alerts that the receiver believes to fire, and since when. It will be notified of their end."""
     flapping: dict[str, datetime] = field(default_factory=dict)
-    """By fingerprint: when the receiver was last notified that it flaps."""
+    """When the receiver was last notified that an alert flaps."""
     lingering: set[str] = field(default_factory=set)
-    """Resolved ones that were never reported, and that are here because they flap."""
+    """Resolved alerts that were never reported and stay only because they flap."""
     escalated: set[str] = field(default_factory=set)
     escalate_at: datetime | None = None
     held: dict[str, tuple[NotifyReason, str]] = field(default_factory=dict)
-    """By fingerprint: the decision that holds it back, which is recorded already."""
+    """The decision that suppresses an alert; it is recorded already."""
     receiver: str = ""
-    place: Place = field(init=False, repr=False, compare=False)
-    """Which the engine keeps as long as the group."""
+    slot: GroupSlot = field(init=False, repr=False, compare=False)
 
     @property
     def next_at(self) -> datetime:
         return self.due_at if self.escalate_at is None else min(self.due_at, self.escalate_at)
 
-    def take_in(self, alert: Alert, now: datetime) -> bool:
-        """An alert that fires or flaps; whether the group's state or time has changed by it."""
+    def add(self, alert: Alert, now: datetime) -> bool:
+        """Add an alert that fires or flaps. Returns whether that changed the group's state or next flush."""
         self.members[alert.fingerprint] = None
         changed = self.idle or alert.fingerprint in self.lingering
         self.lingering.discard(alert.fingerprint)
         if self.idle:
             self.idle = False
-            self.due_at = min(self.due_at, first_look(self.route, alert, now))
+            self.due_at = min(self.due_at, first_flush_at(self.route, alert, now))
         return changed
 
-    def is_news(self, fingerprint: str) -> bool:
-        """Whether the last message did not report it, or only an episode that is over by now."""
+    def is_new(self, fingerprint: str) -> bool:
+        """Return whether the last message did not report this episode of the alert."""
         if self.at is None or fingerprint not in self.firing:
             return True
         return self.notified.get(fingerprint, self.at) > self.at
 
-    def take_out(self, fingerprint: str) -> None:
-        """A resolved alert of which the receiver needs no more messages."""
+    def remove(self, fingerprint: str) -> None:
+        """Remove an alert about which the receiver needs no more messages."""
         self.members.pop(fingerprint, None)
         self.firing.discard(fingerprint)
         self.notified.pop(fingerprint, None)
@@ -84,8 +84,8 @@ class Group:
         self.escalated.discard(fingerprint)
         self.held.pop(fingerprint, None)
 
-    def inherits(self, name: str, other: Group, now: datetime) -> None:
-        """An alert that `other` reported, under another configuration, and whose end is reported here."""
+    def inherit_from(self, name: str, other: Group, now: datetime) -> None:
+        """Take over an alert that `other` reported under another configuration; its end is reported here."""
         if name in self.notified or other.at is None:
             return
         self.members[name] = None
@@ -96,10 +96,10 @@ class Group:
         self.escalated |= {name} & other.escalated
         self.due_at = other.due_at if self.at is None else min(self.due_at, other.due_at)
         self.at = other.at if self.at is None else max(self.at, other.at)
-        self.plan_escalation(now)
+        self.schedule_escalation(now)
 
-    def plan_escalation(self, now: datetime) -> None:
-        """Sets when the next alert is due to be escalated; overdue ones are handled at each flush."""
+    def schedule_escalation(self, now: datetime) -> None:
+        """Set the time of the next escalation. Overdue ones are handled by each flush."""
         after = self.route.escalate_after
         if after is None:
             return
@@ -107,7 +107,7 @@ class Group:
         self.escalate_at = min((moment for moment in moments if moment > now), default=None)
 
     def state(self) -> dict[str, Any]:
-        """Everything but `due_at` and the alerts, JSON-ready. A store keeps it as it is."""
+        """Return everything but `due_at` and the alerts, JSON-ready, for the store."""
         return {
             "route": self.route.key,
             "labels": [list(label) for label in self.labels],
@@ -126,9 +126,11 @@ class Group:
 
     @classmethod
     def beginning(cls, key: str, route: Route, labels: Grouping, alert: Alert, now: datetime) -> Group:
-        """With its first alert."""
+        """Return a new group with its first alert."""
         number = (now - _EPOCH) // timedelta(microseconds=1)
-        return cls(key, route, labels, first_look(route, alert, now), number=number, members={alert.fingerprint: None})
+        return cls(
+            key, route, labels, first_flush_at(route, alert, now), number=number, members={alert.fingerprint: None}
+        )
 
     @classmethod
     def of(cls, key: str, route: Route, due_at: datetime, state: Mapping[str, Any]) -> Group:
@@ -146,13 +148,13 @@ class Group:
             lingering=set(state["lingering"]),
             escalated=set(state["escalated"]),
             escalate_at=state["escalate_at"] and datetime.fromisoformat(state["escalate_at"]),
-            held={name: (reason, by) for reason, by, names in held_in(state) for name in names},
+            held={name: (reason, by) for reason, by, names in suppressions_in(state) for name in names},
             receiver=state["receiver"],
         )
 
 
-class Place:
-    """A route and a grouping: where all alerts of one group belong, also while there is no such group."""
+class GroupSlot:
+    """A route and a grouping, with their group while there is one. All alerts of the group share the slot."""
 
     __slots__ = ("__weakref__", "group", "grouping", "route")
 
@@ -167,26 +169,26 @@ class Place:
 
 
 @dataclass(slots=True)
-class Known:
-    """An alert that fires, or whose end is still to be reported; one for all its episodes."""
+class TrackedAlert:
+    """An alert, over all its episodes, that fires or whose end is still to be reported."""
 
     alert: Alert
-    places: tuple[Place, ...] = ()
+    slots: tuple[GroupSlot, ...] = ()
     firing: bool = True
-    """Until its end has been noticed."""
+    """False once its end has been processed."""
     acknowledged_by: str = ""
     episodes: tuple[tuple[datetime, str], ...] = ()
-    """Earlier ones that flap damping still counts: when they ended, and their ids."""
+    """The ends and ids of earlier episodes that still count for flap damping."""
     changes: tuple[datetime, ...] = ()
-    """In a snapshot: when it changed; `o9.alerts.pipeline.stages.changes_of` reads that from its episodes."""
+    """In a snapshot only: its changes, see `o9.alerts.pipeline.stages.changes_of`."""
 
     @property
     def is_in_a_group(self) -> bool:
-        return any(place.group is not None and self.alert.fingerprint in place.group.members for place in self.places)
+        return any(slot.group is not None and self.alert.fingerprint in slot.group.members for slot in self.slots)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Suppression:
     """Why a receiver is not notified of an alert, or not again."""
 
     alert: Alert
@@ -195,13 +197,13 @@ class Held:
     at: datetime
 
 
-def held_in(state: Mapping[str, Any]) -> list[tuple[NotifyReason, str, list[str]]]:
-    """Of a stored state: each decision that holds alerts back, with their fingerprints."""
+def suppressions_in(state: Mapping[str, Any]) -> list[tuple[NotifyReason, str, list[str]]]:
+    """Return the suppressing decisions in a stored group state, each with the fingerprints of its alerts."""
     return [(NotifyReason(reason), by, names) for reason, by, names in state["held"]]
 
 
-def first_look(route: Route, alert: Alert, now: datetime) -> datetime:
-    """When a group that begins with `alert` is flushed first."""
+def first_flush_at(route: Route, alert: Alert, now: datetime) -> datetime:
+    """Return the time of the first flush of a group that begins with `alert`."""
     return now if now - alert.starts_at > route.group_wait else now + route.group_wait
 
 
@@ -209,7 +211,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _names_by(values: Mapping[str, V]) -> dict[V, list[str]]:
-    """Many alerts share a value: each value once, with all its alerts."""
+    """Return the names by value, since many alerts share one."""
     found: dict[V, list[str]] = {}
     for name, value in values.items():
         found.setdefault(value, []).append(name)
@@ -231,22 +233,22 @@ _KINDS = {
 
 @dataclass(slots=True)
 class Flush:
-    """Of one group, when it is due: `o9.alerts.pipeline.stages` decides, and here that is carried out."""
+    """The flush of a group that is due. Carries out the decisions of `o9.alerts.pipeline.stages`."""
 
     group: Group
     now: datetime
-    alerts: Mapping[str, Known]
-    facts: stages.GroupContext
+    alerts: Mapping[str, TrackedAlert]
+    context: stages.GroupContext
     receivers: Mapping[str, Receiver]
     notices: list[Notice] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    held: list[Suppression] = field(default_factory=list)
     done: list[Alert] = field(default_factory=list)
-    """Resolved alerts of which the receiver needs no more messages."""
+    """Resolved alerts about which the receiver needs no more messages."""
     changed: bool = False
-    """Whether the group's state has."""
+    """Whether the group's state has changed."""
 
     def regular(self) -> None:
-        """The notice for the group's receiver, each `group_interval`."""
+        """Make the notice for the group's receiver, due every `group_interval`."""
         firing, ended, flapping = self._sorted()
         over = [alert for alert in ended if not alert.expired]
         if self.receivers[self.group.route.receiver].channels:
@@ -262,42 +264,44 @@ class Flush:
         for alert in ended:
             if alert.expired:
                 self._hold(alert, StageDecision(NotifyReason.EXPIRED))
-            self.group.take_out(alert.fingerprint)
+            self.group.remove(alert.fingerprint)
             self.changed = True
         self.done += ended
 
     def escalation(self) -> None:
-        """What was reported so long ago that it is escalated."""
+        """Make the notice for the receiver to which overdue alerts are escalated."""
         group, now, after = self.group, self.now, self.group.route.escalate_after
         if after is None:
             return
-        late = [
+        overdue = [
             self.alerts[name]
             for name, at in group.notified.items()
             if name not in group.escalated and at + after <= now
         ]
         alerts = [
             known.alert
-            for known in late
-            if known.firing and not known.acknowledged_by and stages.suppressed(known.alert, now, self.facts) is GOES_ON
+            for known in overdue
+            if known.firing
+            and not known.acknowledged_by
+            and stages.suppressed(known.alert, now, self.context) is GOES_ON
         ]
         if alerts:
             reason = f"{NotifyReason.NOT_ACKNOWLEDGED.text} for {duration(after)}"
             self._notice(NoticeKind.ESCALATION, alerts, [], reason, group.route.escalate_to)
             group.escalated.update(alert.fingerprint for alert in alerts)
         before = group.escalate_at
-        group.plan_escalation(now)
+        group.schedule_escalation(now)
         self.changed |= before != group.escalate_at
 
     def _sorted(self) -> tuple[list[Alert], list[Alert], list[tuple[Alert, StageDecision]]]:
-        """The alerts that nothing holds back, those of them that are over, and those that flap."""
+        """Return the firing alerts and the resolved ones that are not suppressed, and those that flap."""
         group = self.group
         firing: list[Alert] = []
         over: list[Alert] = []
         flapping: list[tuple[Alert, StageDecision]] = []
         for name in group.members:
             known = self.alerts[name]
-            decision = stages.suppressed(known.alert, self.now, self.facts)
+            decision = stages.suppressed(known.alert, self.now, self.context)
             if decision is not GOES_ON:
                 self._hold(known.alert, decision)
                 if decision.reason is NotifyReason.FLAPPING:
@@ -330,16 +334,16 @@ class Flush:
         if kind is None:
             return
         new = firing if kind is NoticeKind.FIRING else []
-        new = [alert for alert in new if group.is_news(alert.fingerprint)]
+        new = [alert for alert in new if group.is_new(alert.fingerprint)]
         self._notice(kind, firing, known_over if receiver.send_resolved else [], decision.reason.text, new=new)
         group.at = now
         group.firing = {alert.fingerprint for alert in firing}
         for alert in firing:
             group.notified.setdefault(alert.fingerprint, now)
-        group.plan_escalation(now)
+        group.schedule_escalation(now)
 
     def _notify_flapping(self, flapping: list[tuple[Alert, StageDecision]]) -> None:
-        """Once, and again if it goes on for `repeat_interval` without being acknowledged."""
+        """Report flapping alerts once, and after `repeat_interval` again unless they are acknowledged."""
         group, now, again = self.group, self.now, self.group.route.repeat_interval
         news = []
         for alert, decision in flapping:
@@ -380,21 +384,21 @@ class Flush:
                 group_labels=dict(group.labels),
                 kind=kind,
                 at=self.now,
-                firing=(*in_order(new), *in_order(known)),
-                resolved=in_order(over),
+                firing=(*worst_first(new), *worst_first(known)),
+                resolved=worst_first(over),
                 reason=reason,
                 known=len(known),
             )
         )
 
     def _hold(self, alert: Alert, decision: StageDecision) -> None:
-        """Notes it, unless the same was noted before."""
+        """Record why an alert is suppressed, unless that is recorded already."""
         group, what = self.group, (decision.reason, decision.by)
         before = group.held.get(alert.fingerprint)
         if before == what or (before and before[0] is decision.reason is NotifyReason.FLAPPING):
             return
         group.held[alert.fingerprint] = what
-        self.held.append(Held(alert, group.route.receiver, decision, self.now))
+        self.held.append(Suppression(alert, group.route.receiver, decision, self.now))
         self.changed = True
 
 

@@ -1,13 +1,11 @@
-"""Matchers: which labels an alert has to have. The syntax is Alertmanager's.
+"""Matchers: conditions on an alert's labels, in Alertmanager's syntax. Pure.
 
     title="Drawdown", level=~"critical|error", optimization!="opt-7", desk!~"eu-.*"
 
-`parse` reads one or more, in braces or not. A name or value without reserved characters (blanks and ``{}!=~,\\"'` ``)
-needs no quotes; within quotes ``\\"``, ``\\\\``, ``\\n``, ``\\t``, ``\\r`` and ``\\uXXXX`` are escapes, and any other
-backslash stays as it is, so that regular expressions are written plainly. They are anchored at both ends, a dot matches
-every character, and RE2 runs them in time linear in the text: none explodes. A label that an alert does not have
-counts as empty. The label `level` has one of four values, in whatever case they are written here; `unfit` says what
-then, and of any label, can never hold. Pure.
+`parse` reads one or more, with or without braces. A name or value needs no quotes unless it contains blanks or one of
+``{}!=~,\\"'` ``. Within quotes ``\\"``, ``\\\\``, ``\\n``, ``\\t``, ``\\r`` and ``\\uXXXX`` are escapes, and any other
+backslash is literal, so that regular expressions need no doubled ones. These are anchored at both ends, a dot matches
+every character, and RE2 runs them in linear time. A missing label counts as empty. Levels match in any case.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ Operator = Literal["=", "!=", "=~", "!~"]
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """One condition on one label. `str()` writes it so that `parse` reads the same."""
+    """A condition on a label. `str()` returns text that `parse` reads as the same matcher."""
 
     name: str
     operator: Operator
@@ -59,58 +57,58 @@ Matchers = tuple[Matcher, ...]
 
 
 def match(matchers: Matchers, labels: Labels) -> bool:
-    """Whether all of them hold; none is no condition."""
+    """Return whether all matchers match."""
     return all(matcher.test(labels.get(matcher.name, "")) for matcher in matchers)
 
 
-def written(matchers: Matchers) -> str:
-    """As text that `parse` reads: ``{title="Drawdown",level=~"critical|error"}``."""
+def format_matchers(matchers: Matchers) -> str:
+    """Return text that `parse` reads: ``{title="Drawdown",level=~"critical|error"}``."""
     return "{" + ",".join(map(str, matchers)) + "}"
 
 
-def unfit(matchers: Matchers) -> str | None:
-    """Why no alert can have what they ask for, or one of them asks for nothing, with the remedy; else None."""
-    wrong = next(filter(None, map(_unfit_level, matchers)), None)
-    return _unfit_together(matchers) if wrong is None else wrong
+def why_unsatisfiable(matchers: Matchers) -> str | None:
+    """Return why no alert can match all of them, with the remedy; None if one can."""
+    wrong = next(filter(None, map(_wrong_level, matchers)), None)
+    return _contradiction(matchers) if wrong is None else wrong
 
 
-def written_out(matcher: Matcher) -> tuple[str, ...]:
-    """The values that it names in full; none where its regular expression is more than words and `|`."""
+def literal_values(matcher: Matcher) -> tuple[str, ...]:
+    """Return the values that it names; none if its regular expression has more than words and `|`."""
     if matcher.operator in ("=", "!="):
         return (matcher.value,)
     words = matcher.value.removeprefix("(").removesuffix(")").split("|")
     return tuple(words) if all(map(_WORD.fullmatch, words)) else ()
 
 
-def _unfit_level(matcher: Matcher) -> str | None:
+def _wrong_level(matcher: Matcher) -> str | None:
     if matcher.name != LEVEL or (matcher.operator in ("!=", "!~") and not matcher.value):
         return None
-    wrong = next((value for value in written_out(matcher) if value.lower() not in LEVELS), None)
+    wrong = next((value for value in literal_values(matcher) if value.lower() not in LEVELS), None)
     if wrong is not None:
         return f"no level is called {wrong!r:.80}{suggestion(wrong, LEVELS)}"
     if matcher.operator in ("=", "!="):
         return None
-    fitted = [matcher.test(level) == (matcher.operator == "=~") for level in LEVELS]
-    if not any(fitted):
-        return f"{matcher.value!r:.80} fits none of the levels {', '.join(LEVELS)}; it has to fit the whole word"
-    if all(fitted) and matcher.operator == "!~":
-        return f"{matcher.value!r:.80} fits each level, so that no alert is left; leave some out"
+    matched = [matcher.test(level) == (matcher.operator == "=~") for level in LEVELS]
+    if not any(matched):
+        return f"{matcher.value!r:.80} matches none of the levels {', '.join(LEVELS)}; it must match the whole word"
+    if all(matched) and matcher.operator == "!~":
+        return f"{matcher.value!r:.80} excludes every level, so no alert can match; remove some"
     return None
 
 
-def _unfit_together(matchers: Matchers) -> str | None:
+def _contradiction(matchers: Matchers) -> str | None:
     exact = {each.name: each for each in reversed(matchers) if each.operator == "="}
     for other in matchers:
         wanted = exact.get(other.name)
         if wanted is not None and not other.test(wanted.value):
             plain = other.operator == "=" and not _SPECIAL.search(wanted.value + other.value)
-            either = f'; for either write {wanted.name}=~"{wanted.value}|{other.value}"' if plain else ""
-            return f"no alert has both {wanted} and {other}, and all matchers have to hold{either}"
+            either = f'; to match either write {wanted.name}=~"{wanted.value}|{other.value}"' if plain else ""
+            return f"no alert can match both {wanted} and {other}, and all matchers must match{either}"
     return None
 
 
 def parse(text: str, field: str = "matchers") -> Matchers:
-    """The matchers in `text`. Raises OptimizationValidationError that says at which character it goes wrong."""
+    """Parse matchers. Raises OptimizationValidationError with the position of the error."""
     if len(text) > TEXT_LIMIT:
         raise OptimizationValidationError(field, f"{len(text):,} characters; at most {TEXT_LIMIT:,} are allowed")
     text, at = free_text(text), 0
@@ -133,7 +131,7 @@ def parse(text: str, field: str = "matchers") -> Matchers:
             matchers.append(Matcher(_unquoted(name), cast(Operator, operator), _unquoted(value)))
         except ValueError as error:
             wrong = f"character {at - len(value) + 1}: {_unquoted(value)!r:.200}"
-            raise OptimizationValidationError(field, f"{wrong} is no regular expression: {error}") from None
+            raise OptimizationValidationError(field, f"{wrong} is not a regular expression: {error}") from None
         if not take("", _COMMA):
             break
     if braces:
@@ -143,16 +141,16 @@ def parse(text: str, field: str = "matchers") -> Matchers:
 
 
 def _unexpected(text: str, at: int, expected: str) -> str:
-    """What stands there instead, and what was probably meant."""
+    """Say what was found instead, with a hint."""
     found = _ANYTHING.match(text, at)
     assert found is not None
     place, shown, hint = found.start(1) + 1, found[1], ""
     if shown == '"':
         return f"character {place}: the quote is not closed"
     if shown == "'":
-        hint = "; quotes are double ones"
+        hint = "; use double quotes"
     elif _UNQUOTED.fullmatch(shown) and expected.startswith("a comma"):
-        hint = "; a value with blanks stands in double quotes"
+        hint = "; put a value with blanks in double quotes"
     return f"character {place}: expected {expected}, found {repr(shown[:40]) if shown else 'the end'}{hint}"
 
 
@@ -163,13 +161,13 @@ def _unquoted(text: str) -> str:
 
 
 def parse_all(texts: Iterable[str], field: str = "matchers") -> Matchers:
-    """The matchers in all of `texts`: all have to hold."""
+    """Parse the matchers in all of `texts`."""
     return tuple(matcher for index, text in enumerate(texts) for matcher in parse(text, f"{field}[{index}]"))
 
 
 @lru_cache(maxsize=4096)
 def regular_expression(pattern: str, *, any_case: bool = False) -> Callable[[str], bool]:
-    """Whether all of a text matches. Raises ValueError with RE2's reason where it is no regular expression."""
+    """Return a test for whether a whole text matches `pattern`. Raises ValueError with RE2's reason."""
     options = re2.Options()
     options.log_errors, options.dot_nl, options.never_capture = False, True, True
     options.case_sensitive = not any_case
@@ -205,7 +203,7 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
 
 def _quoted(text: str) -> str:
-    """In quotes, so that `parse` reads `text` again."""
+    """Return `text` in quotes, with escapes."""
     return '"' + _TO_ESCAPE.sub(lambda found: _ESCAPES.get(found[0], f"\\u{ord(found[0]):04x}"), text) + '"'
 
 

@@ -1,7 +1,7 @@
-"""`o9 alerts config simulate`: a script of alerts against a configuration: who would be notified of what, and why not.
+"""`o9 alerts config simulate`: plays a script of alerts against a configuration, and shows who would be notified. Pure.
 
-    start: 2026-01-05 09:00:00+00:00      # optional; it matters where there are time intervals
-    until: 2h                             # optional: an hour after the last thing that happens
+    start: 2026-01-05 09:00:00+00:00      # optional; only time intervals depend on it
+    until: 2h                             # default: an hour after the last event
     happens:
       - {at: 0s, fires: {title: Drawdown, level: critical, optimization: opt-1}, message: 12% below the peak}
       - {at: 90s, resolved: {title: Drawdown, level: critical, optimization: opt-1}}
@@ -9,10 +9,10 @@
       - {at: 3m, suppress: 'memory', for: 10m}        # as `suppress_alert`
       - {at: 5m, acknowledged: {title: Drawdown, level: critical, optimization: opt-1}, author: ana}
 
-Each alert has a `title`, and is a warning unless its `level` says otherwise. `fires` may have a `since`, how long it
-has fired already, and a `for`: then it ends by itself after that. What happens at the same moment happens in
-the order of the file, and before anyone is notified. What cannot happen is refused: the end of something that never
-began, or what comes after `until`. It runs the real engine on the script's clock. Pure.
+Each alert has a `title`; its default `level` is warning. `fires` may have `since`, how long the alert has fired, and
+`for`, after which it ends. Events at the same time are applied in the order of the file, before notifications. Events
+that cannot happen are refused: the end of an alert that never fired, or anything after `until`. The script is played
+by the real engine on a simulated clock.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from o9.alerts.config.fields import Span, SpanOrZero, Words, as_text, level_of
 from o9.alerts.config.schema import Configuration
 from o9.alerts.pipeline.alert import Alert, Notice
 from o9.alerts.pipeline.engine import Engine
-from o9.alerts.pipeline.groups import Held
+from o9.alerts.pipeline.groups import Suppression
 from o9.alerts.pipeline.matchers import parse
-from o9.alerts.pipeline.stages import Silence, checked
+from o9.alerts.pipeline.stages import Silence, validated_silence
 from o9.config.document import Document, DocumentError, read
 from o9.model.errors import Faults, OptimizationAlertError, OptimizationValidationError
 from o9.model.faults import Typed
@@ -41,14 +41,14 @@ from o9.text.format import duration
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 AFTERWARDS = timedelta(hours=1)
-LOOKS_LIMIT = 100_000
+STEPS_LIMIT = 100_000
 ALERTS_SHOWN = 10
 YEARS = range(1970, 3001)
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """`what` is fires, resolved, acknowledged (of `alert`) or silence."""
+class ScriptEvent:
+    """Something that happens: `what` is fires, resolved or acknowledged, with `alert`, or silence."""
 
     at: datetime
     what: str
@@ -61,48 +61,48 @@ class Happening:
 class Script:
     start: datetime
     until: datetime
-    happenings: tuple[Happening, ...]
+    events: tuple[ScriptEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One line of a timeline: what happened, a notification, or why there was none."""
+    """A line of a timeline: an event, a notification, or why there was none."""
 
     at: datetime
-    what: Happening | Notice | Held
+    what: ScriptEvent | Notice | Suppression
 
 
 def simulate(configuration: Configuration, script: Script) -> Iterator[TimelineEntry]:
-    """Everything that happens until the script's end, in order. Raises OptimizationAlertError for one without end."""
+    """Yield the timeline up to the script's end. Raises OptimizationAlertError if it takes too many steps."""
     engine = Engine(configuration)
-    coming = list(reversed(script.happenings))
-    for _ in range(LOOKS_LIMIT):
+    coming = list(reversed(script.events))
+    for _ in range(STEPS_LIMIT):
         due = engine.due()
         now = min((at for at in (due, coming[-1].at if coming else None) if at is not None), default=None)
         if now is None or now > script.until:
             return
         while coming and coming[-1].at <= now:
-            happening = coming.pop()
-            yield TimelineEntry(now, happening)
-            apply(engine, happening)
-        yield from (TimelineEntry(now, notice) for notice in for_people(engine.advance(now)))
+            event = coming.pop()
+            yield TimelineEntry(now, event)
+            apply(engine, event)
+        yield from (TimelineEntry(now, notice) for notice in by_receiver(engine.advance(now)))
         held = sorted(engine.drain().held, key=lambda each: (each.receiver, named(each.alert)))
         yield from (TimelineEntry(now, each) for each in held)
-    raise OptimizationAlertError(f"after {LOOKS_LIMIT:,} looks there is no end; give the script an earlier `until`")
+    raise OptimizationAlertError(f"it has not ended after {STEPS_LIMIT:,} steps; give the script an earlier `until`")
 
 
-def for_people(notices: Iterable[Notice]) -> list[Notice]:
-    """Those of one moment by receiver and group; an engine has them in the order of its keys."""
+def by_receiver(notices: Iterable[Notice]) -> list[Notice]:
+    """Return the notices of one time in the order of receivers and groups."""
     return sorted(notices, key=lambda each: (each.receiver, sorted(each.group_labels.items()), each.number))
 
 
-def apply(engine: Engine, happening: Happening) -> None:
-    """Lets it happen."""
-    now, alert = happening.at, happening.alert
-    if happening.silence is not None:
-        engine.put_silence(happening.silence)
-    elif alert is not None and happening.what == "acknowledged":
-        engine.acknowledge(alert.fingerprint, happening.author)
+def apply(engine: Engine, event: ScriptEvent) -> None:
+    """Apply an event to the engine."""
+    now, alert = event.at, event.alert
+    if event.silence is not None:
+        engine.put_silence(event.silence)
+    elif alert is not None and event.what == "acknowledged":
+        engine.acknowledge(alert.fingerprint, event.author)
     elif alert is not None:
         timeout = engine.configuration.resolve_timeout
         if timeout is not None and alert.ends_at is None:  # its source does not repeat it
@@ -111,20 +111,20 @@ def apply(engine: Engine, happening: Happening) -> None:
 
 
 def columns(script: Script, entry: TimelineEntry) -> tuple[str, str, str]:
-    """When, who or what, and what of it; each on one line that steers no terminal."""
+    """Return the time, the event or receiver, and the details, each on one line without control characters."""
     what = entry.what
     if isinstance(what, Notice):
-        column, text = f"→ {what.receiver}", _notice(what)
-    elif isinstance(what, Held):
+        column, text = f"→ {what.receiver}", _notice_text(what)
+    elif isinstance(what, Suppression):
         by = f": {what.decision.by}" if what.decision.by else ""
         column, text = f"✗ {what.receiver}", f"{named(what.alert)} ({what.decision.reason.text}{by})"
     else:
-        column, text = what.what, _happened(what)
+        column, text = what.what, _event_text(what)
     return _time(script, entry.at), chat_line(column), chat_line(text)
 
 
 def named(alert: Alert) -> str:
-    """Short, for a line: the title, and the other labels in braces."""
+    """Return an alert's title, with the other labels in braces."""
     labels = ", ".join(f"{name}={value}" for name, value in sorted(alert.labels.items()) if name != "title")
     return (alert.title + (f"{{{labels}}}" if labels else "")) or "{}"
 
@@ -135,12 +135,12 @@ _KINDS = {
     "fires": ("since", "for", "message"), "resolved": (), "acknowledged": ("author",),
     "silence": ("for", "author", "comment"), "suppress": ("for", "author", "comment"),
 }  # fmt: skip
-"""What may stand beside `at` in an entry of each kind."""
+"""The kinds of entries, and the fields that each may have beside `at`."""
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:
     if not labels.get("title", "").strip():
-        raise OptimizationValidationError("title", "it is missing; say in a few words what happens")
+        raise OptimizationValidationError("title", "it is missing; write in a few words what happens")
     try:
         level = level_of(labels.get("level", AlertLevel.WARNING.value))
     except ValueError as error:
@@ -152,9 +152,9 @@ def _moment(value: Any) -> datetime:
     try:
         at = datetime.fromisoformat(as_text(value))
     except ValueError:
-        raise ValueError(f"{value!r:.80} is no moment; write one such as 2026-01-05 09:00:00+00:00") from None
+        raise ValueError(f"{value!r:.80} is not a time; write one such as 2026-01-05 09:00:00+00:00") from None
     if at.year not in YEARS:
-        raise ValueError(f"{value!r:.80} is not in the years {YEARS[0]} to {YEARS[-1]}")
+        raise ValueError(f"{value!r:.80} is not between the years {YEARS[0]} and {YEARS[-1]}")
     return as_utc(at)
 
 
@@ -186,9 +186,9 @@ class _Entry(Typed):
             raise ValueError(f"it needs one of {', '.join(_KINDS)}" + (f", and has {len(kinds)}" if kinds else ""))
         faults = Faults()
         for name in given - {"at", kinds[0], *_KINDS[kinds[0]]}:
-            faults.add(OptimizationValidationError(name, f"it means nothing beside `{kinds[0]}`; leave it out"))
+            faults.add(OptimizationValidationError(name, f"it has no meaning with `{kinds[0]}`; remove it"))
         if kinds[0] in ("silence", "suppress") and self.lasts is None:
-            faults.add(OptimizationValidationError(kinds[0], "for how long? say it in `for`"))
+            faults.add(OptimizationValidationError(kinds[0], "write its duration in `for`"))
         faults.refuse()
         return self
 
@@ -200,37 +200,37 @@ class _File(Typed):
 
 
 def load_script(text: str | bytes, source: str = "the script") -> Script:
-    """Raises DocumentError with all its faults, a line for each."""
+    """Parse a script. Raises DocumentError with all its faults and their lines."""
     document = Document.parse(text, source)
     given = read(_File, document)
     start, last = given.start, max((each.at for each in given.happens), default=timedelta(0))
     until = last + AFTERWARDS if given.until is None else given.until
-    faults, happenings, fired = Faults(), list[Happening](), set[str]()
+    faults, events, fired = Faults(), list[ScriptEvent](), set[str]()
     for index, entry in sorted(enumerate(given.happens), key=lambda each: each[1].at):
         field = f"happens[{index}]"
         try:
-            happening = _happening(entry, start, document.line_of(f"{field}.{entry.kind}"))
+            event = _event_of(entry, start, document.line_of(f"{field}.{entry.kind}"))
         except OptimizationValidationError as error:
             faults.add(OptimizationValidationError(f"{field}.{entry.kind}", error.problem))
             continue
-        happenings.append(happening)
+        events.append(event)
         if entry.at > until:
-            problem = f"it lies behind `until`, {duration(until)}; it would not be seen"
+            problem = f"it is after `until`, {duration(until)}, and would not be played"
             faults.add(OptimizationValidationError(field, problem))
-        if happening.what == "fires" and happening.alert is not None:
-            fired.add(happening.alert.fingerprint)
-        elif happening.alert is not None and happening.alert.fingerprint not in fired:
-            problem = f"{named(happening.alert)} has not fired by then"
+        if event.what == "fires" and event.alert is not None:
+            fired.add(event.alert.fingerprint)
+        elif event.alert is not None and event.alert.fingerprint not in fired:
+            problem = f"{named(event.alert)} has not fired by then"
             faults.add(OptimizationValidationError(field, problem))
     try:
         faults.refuse()
     except OptimizationValidationError as error:
         raise DocumentError(source, document.placed(error)) from None
-    return Script(start, start + until, tuple(happenings))
+    return Script(start, start + until, tuple(events))
 
 
-def _happening(entry: _Entry, start: datetime, line: int) -> Happening:
-    """Raises OptimizationValidationError for a silence that nobody can mean."""
+def _event_of(entry: _Entry, start: datetime, line: int) -> ScriptEvent:
+    """Raises OptimizationValidationError for an invalid silence."""
     at, kind, lasts = start + entry.at, entry.kind, entry.lasts
     if kind in ("silence", "suppress"):
         assert lasts is not None
@@ -238,7 +238,7 @@ def _happening(entry: _Entry, start: datetime, line: int) -> Happening:
             f"line-{line}", at, at + lasts, parse(entry.silence or ""), entry.suppress or "", entry.author,
             entry.comment,
         )  # fmt: skip
-        return Happening(at, "silence", silence=checked(silence, at), author=entry.author)
+        return ScriptEvent(at, "silence", silence=validated_silence(silence, at), author=entry.author)
     labels: dict[str, str] = getattr(entry, kind)
     alert = Alert(
         labels=labels,
@@ -250,10 +250,10 @@ def _happening(entry: _Entry, start: datetime, line: int) -> Happening:
         message=entry.message,
         ends_at=at if kind == "resolved" else at + lasts if lasts is not None else None,
     )
-    return Happening(at, kind, alert=alert, author=entry.author)
+    return ScriptEvent(at, kind, alert=alert, author=entry.author)
 
 
-def _notice(notice: Notice) -> str:
+def _notice_text(notice: Notice) -> str:
     parts = [notice.kind.value, _listed(notice.firing)] if notice.firing else []
     if notice.resolved:
         parts += ["over" if notice.kind.value == "flapping" else "resolved", _listed(notice.resolved)]
@@ -265,14 +265,14 @@ def _listed(alerts: tuple[Alert, ...]) -> str:
     return ", ".join(named(alert) for alert in alerts[:ALERTS_SHOWN]) + more
 
 
-def _happened(happening: Happening) -> str:
-    by = f" by {happening.author}" if happening.author else ""
-    if happening.silence is not None:
-        return f"{happening.silence} for {duration(happening.silence.ends_at - happening.silence.starts_at)}{by}"
-    assert happening.alert is not None
-    alert, lasts = happening.alert, ""
-    if happening.what == "fires" and alert.ends_at is not None:
-        lasts = f" for {duration(alert.ends_at - happening.at)}"
+def _event_text(event: ScriptEvent) -> str:
+    by = f" by {event.author}" if event.author else ""
+    if event.silence is not None:
+        return f"{event.silence} for {duration(event.silence.ends_at - event.silence.starts_at)}{by}"
+    assert event.alert is not None
+    alert, lasts = event.alert, ""
+    if event.what == "fires" and alert.ends_at is not None:
+        lasts = f" for {duration(alert.ends_at - event.at)}"
     return f"{named(alert)}{lasts}{by}"
 
 

@@ -1,10 +1,9 @@
-"""The stages between an alert and a message, each a decision with a named reason.
+"""The decisions between an alert and a message, each with a named reason. Pure.
 
-    suppressed          of one alert: may anyone be notified of it now?
-    worth_notifying     of a group: does the receiver know that already?
+    suppressed          whether anyone may be notified of an alert now
+    worth_notifying     whether a group has news for its receiver
 
-Every stage is a function (what it is about, now, what is known) → Decision. It does nothing, and the same arguments
-always give the same answer; `o9.alerts.pipeline.engine` gathers what is known and does what is decided. Pure.
+`o9.alerts.pipeline.engine` supplies the arguments and carries out the decisions.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pydantic import Field, Strict
 
 from o9.alerts.config.fields import LONGEST, Span
 from o9.alerts.pipeline.alert import Alert, Labels, NotifyReason
-from o9.alerts.pipeline.matchers import Matchers, match, regular_expression, unfit, written
+from o9.alerts.pipeline.matchers import Matchers, format_matchers, match, regular_expression, why_unsatisfiable
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.time_intervals import TimeIntervals
 from o9.model.errors import OptimizationValidationError
@@ -37,9 +36,9 @@ COMMENT_LIMIT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class InhibitRule:
-    """It mutes an alert that fits `target` while one that fits `source` fires and has the same values in the labels
-    `equal` (both without one are equal, too). An alert that fits both sides is muted only by one that does not: so none
-    mutes itself, and no two each other. The semantics are Alertmanager's.
+    """Mutes alerts that match `target` while an alert that matches `source` fires and has the same values in the labels
+    `equal`; a missing label equals a missing one. An alert that matches both is muted only by one that does not, so
+    none mutes itself and no two each other. The semantics are Alertmanager's.
     """
 
     source: Matchers
@@ -52,17 +51,16 @@ class InhibitRule:
 
 
 class Inhibitions:
-    """The alerts that may mute others, by rule and values. Which rules concern an alert is looked up once."""
+    """The firing alerts that may mute others, by rule and values. The rules of an alert are determined once."""
 
     def __init__(self, rules: Sequence[InhibitRule]) -> None:
         self._rules = tuple(rules)
-        # By rule, values and whether they are targets too; then by fingerprint.
+        # By rule, values, and whether the alert is also a target of the rule; then by fingerprint.
         self._firing: dict[tuple[int, tuple[str, ...], bool], dict[str, Alert]] = {}
-        self._concerning: dict[str, Concerning] = {}
-        self._shared: dict[Concerning, Concerning] = {}
+        self._rule_numbers: dict[str, RuleNumbers] = {}
+        self._shared: dict[RuleNumbers, RuleNumbers] = {}  # equal values are stored once
 
-    def put(self, alert: Alert, *, firing: bool) -> None:
-        """An alert that fires, or does no more."""
+    def update(self, alert: Alert, *, firing: bool) -> None:
         sources, targets = self._rules_of(alert)
         for number in sources:
             key = number, self._rules[number].values(alert.labels), number in targets
@@ -74,8 +72,8 @@ class Inhibitions:
             if not known:
                 del self._firing[key]
 
-    def muting(self, alert: Alert, now: datetime) -> Alert | None:
-        """An alert that mutes this one at `now`."""
+    def inhibitor_of(self, alert: Alert, now: datetime) -> Alert | None:
+        """Return an alert that mutes this one at `now`."""
         sources, targets = self._rules_of(alert)
         for number in targets:
             values = self._rules[number].values(alert.labels)
@@ -86,24 +84,24 @@ class Inhibitions:
         return None
 
     def forget(self, fingerprint: str) -> None:
-        """An alert that does not fire."""
-        self._concerning.pop(fingerprint, None)
+        """Drop what is known of an alert that does not fire."""
+        self._rule_numbers.pop(fingerprint, None)
 
-    def _rules_of(self, alert: Alert) -> Concerning:
+    def _rules_of(self, alert: Alert) -> RuleNumbers:
         if not self._rules:
             return _NONE
-        found = self._concerning.get(alert.fingerprint)
+        found = self._rule_numbers.get(alert.fingerprint)
         if found is None:
             sources = tuple(number for number, rule in enumerate(self._rules) if match(rule.source, alert.labels))
             targets = tuple(number for number, rule in enumerate(self._rules) if match(rule.target, alert.labels))
             found = self._shared.setdefault((sources, targets), (sources, targets))
-            self._concerning[alert.fingerprint] = found
+            self._rule_numbers[alert.fingerprint] = found
         return found
 
 
-Concerning = tuple[tuple[int, ...], tuple[int, ...]]
-"""The rules of which an alert is a source, and those of which it is a target."""
-_NONE: Concerning = ((), ())
+RuleNumbers = tuple[tuple[int, ...], tuple[int, ...]]
+"""The rules for which an alert is a source, and those for which it is a target."""
+_NONE: RuleNumbers = ((), ())
 
 
 # Silences
@@ -111,11 +109,11 @@ _NONE: Concerning = ((), ())
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A person's mute, from a start to an end, with who and why; `checked` says what is acceptable.
+    """Mutes alerts from a start to an end; `validated_silence` checks it.
 
-    It has either matchers or a pattern. A pattern without wildcards mutes what has it somewhere in the title or the
-    message, in whatever case, or has exactly this optimization id (`opt-1` is not `opt-10`). With `*` (anything) or `?`
-    (one character) it has to fit the whole of one of the three.
+    It has either matchers or a pattern. A pattern without wildcards matches an alert that contains it in its title or
+    message, in any case, or whose optimization id equals it. With `*` (any text) or `?` (one character) it must match
+    all of one of the three.
     """
 
     silence_id: str
@@ -125,17 +123,17 @@ class Silence:
     pattern: str = ""
     author: str = ""
     comment: str = ""
-    fits: Callable[[Alert], bool] = field(init=False, repr=False, compare=False)
-    """Whether it mutes this alert while it stands."""
+    matches: Callable[[Alert], bool] = field(init=False, repr=False, compare=False)
+    """Whether it mutes this alert while it is active."""
 
     def __post_init__(self) -> None:
-        fits = _fits_pattern(self.pattern) if self.pattern else lambda alert: match(self.matchers, alert.labels)
-        object.__setattr__(self, "fits", fits)
+        matches = _matches_pattern(self.pattern) if self.pattern else lambda alert: match(self.matchers, alert.labels)
+        object.__setattr__(self, "matches", matches)
 
     def __str__(self) -> str:
-        return f"{self.pattern!r}" if self.pattern else written(self.matchers)
+        return f"{self.pattern!r}" if self.pattern else format_matchers(self.matchers)
 
-    def stands(self, now: datetime) -> bool:
+    def is_active(self, now: datetime) -> bool:
         return self.starts_at <= now < self.ends_at
 
 
@@ -149,27 +147,29 @@ def new_silence(
     author: str = "",
     comment: str = "",
 ) -> Silence:
-    """One with a new id, short enough to be typed. Raises as `checked` does."""
+    """Return a silence with a new, short id. Raises as `validated_silence` does."""
     begins = now if starts_at is None else starts_at
     try:
         ends_at = begins + lasts
     except OverflowError:
-        raise OptimizationValidationError("starts_at", f"{lasts} from {begins} on is behind the end of time") from None
-    return checked(Silence(uuid.uuid4().hex[:12], begins, ends_at, matchers, pattern, author, comment), now)
+        raise OptimizationValidationError(
+            "starts_at", f"{begins} plus {lasts} is later than the last possible date"
+        ) from None
+    return validated_silence(Silence(uuid.uuid4().hex[:12], begins, ends_at, matchers, pattern, author, comment), now)
 
 
-def checked(silence: Silence, now: datetime) -> Silence:
-    """The silence. Raises OptimizationValidationError for one that mutes nothing, everything or never."""
+def validated_silence(silence: Silence, now: datetime) -> Silence:
+    """Return the silence. Raises OptimizationValidationError if it mutes nothing, everything or never."""
     if not silence.matchers and not silence.pattern.strip():
-        raise OptimizationValidationError("matchers", "there are no matchers and no pattern; say what shall be silent")
+        raise OptimizationValidationError("matchers", "there are no matchers and no pattern; write what to silence")
     if silence.matchers and silence.pattern:
         raise OptimizationValidationError("pattern", "give either matchers or a pattern")
     if silence.matchers and match(silence.matchers, {}):
         raise OptimizationValidationError(
             "matchers",
-            f"{written(silence.matchers)} fits every alert, even without labels; name a label that an alert must have",
+            f"{format_matchers(silence.matchers)} matches every alert; name a label that an alert must have",
         )
-    if (why := unfit(silence.matchers)) is not None:
+    if (why := why_unsatisfiable(silence.matchers)) is not None:
         raise OptimizationValidationError("matchers", why)
     for name, limit in (("pattern", PATTERN_LIMIT), ("author", PATTERN_LIMIT), ("comment", COMMENT_LIMIT)):
         if len(getattr(silence, name)) > limit:
@@ -177,7 +177,7 @@ def checked(silence: Silence, now: datetime) -> Silence:
     if silence.ends_at <= silence.starts_at:
         raise OptimizationValidationError("ends_at", f"{silence.ends_at} is not after the start, {silence.starts_at}")
     if silence.ends_at <= now:
-        raise OptimizationValidationError("ends_at", f"{silence.ends_at} is over already; give a moment in the future")
+        raise OptimizationValidationError("ends_at", f"{silence.ends_at} is in the past; give a time in the future")
     if silence.ends_at - max(silence.starts_at, now) > LONGEST:
         raise OptimizationValidationError(
             "ends_at", f"at most {LONGEST.days:,} days are allowed; change the rule instead"
@@ -185,13 +185,13 @@ def checked(silence: Silence, now: datetime) -> Silence:
     return silence
 
 
-def muting(silences: Iterable[Silence], alert: Alert, now: datetime) -> Silence | None:
-    """Of those that stand and fit, the one that stands longest."""
-    fitting = (each for each in silences if each.stands(now) and each.fits(alert))
-    return max(fitting, key=lambda each: (each.ends_at, each.silence_id), default=None)
+def active_silence(silences: Iterable[Silence], alert: Alert, now: datetime) -> Silence | None:
+    """Return the active silence that matches the alert; of several the one that ends last."""
+    active = (each for each in silences if each.is_active(now) and each.matches(alert))
+    return max(active, key=lambda each: (each.ends_at, each.silence_id), default=None)
 
 
-def _fits_pattern(pattern: str) -> Callable[[Alert], bool]:
+def _matches_pattern(pattern: str) -> Callable[[Alert], bool]:
     if not any(wildcard in pattern for wildcard in "*?"):
         wanted = pattern.casefold()
         return lambda alert: (
@@ -199,18 +199,18 @@ def _fits_pattern(pattern: str) -> Callable[[Alert], bool]:
         )
     parts = {"*": ".*", "?": "."}
     translated = "".join(parts.get(character) or re2.escape(character) for character in pattern)
-    ids, words = regular_expression(translated), regular_expression(f"(?i:{translated})")
-    return lambda alert: words(alert.title) or words(alert.message) or ids(alert.optimization_id)
+    is_id, is_text = regular_expression(translated), regular_expression(f"(?i:{translated})")
+    return lambda alert: is_text(alert.title) or is_text(alert.message) or is_id(alert.optimization_id)
 
 
 # Flap damping
 
 
 class Damping(Typed):
-    """An alert that changes too often is reported once as flapping, and then not until it is quiet.
+    """When an alert counts as flapping: it is reported once as such, and then not until it is quiet.
 
-    It changes at each end, and at each start but the first. It flaps from the moment of its `changes`-th change within
-    `within` until it has not changed for `quiet`.
+    An alert changes at each end and at each start but the first. It flaps from its `changes`-th change within `within`
+    until it has not changed for `quiet`.
     """
 
     changes: Annotated[int, Strict(), Field(ge=2, le=1_000)] = 6
@@ -218,50 +218,50 @@ class Damping(Typed):
     quiet: Span = timedelta(minutes=15)
 
 
-def flaps(changes: Sequence[datetime], now: datetime, damping: Damping) -> bool:
-    """`changes` in their order."""
+def is_flapping(changes: Sequence[datetime], now: datetime, damping: Damping) -> bool:
+    """Return whether an alert with these changes, oldest first, flaps at `now`."""
     if len(changes) < damping.changes or now - changes[-1] >= damping.quiet:
         return False
     return changes[-1] - changes[-damping.changes] <= damping.within
 
 
-def kept(changes: Sequence[datetime], now: datetime, damping: Damping) -> tuple[datetime, ...]:
-    """Those of `changes` that still matter at `now`; none where it has been quiet."""
+def recent_changes(changes: Sequence[datetime], now: datetime, damping: Damping) -> tuple[datetime, ...]:
+    """Return the changes that still count at `now`; none if it has been quiet."""
     if not changes or now - changes[-1] >= damping.quiet:
         return ()
     since = changes[-1] - damping.within
     return tuple(change for change in changes[-CHANGES_KEPT:] if change >= since)
 
 
-class CountedChanges(dict[str, tuple[datetime, ...]]):
-    """By fingerprint, when an alert changed, as far as that counts; in the order of the last change of each."""
+class ChangeHistory(dict[str, tuple[datetime, ...]]):
+    """The changes of each alert that count, by fingerprint, in the order of their last change."""
 
     def __init__(self, damping: Damping | None) -> None:
         super().__init__()
         self._damping = damping
 
-    def count(self, name: str, at: datetime) -> tuple[datetime, ...]:
-        """It changed at `at`, or as late as it changed before. Answers with all that counts."""
+    def record(self, name: str, at: datetime) -> tuple[datetime, ...]:
+        """Record a change at `at`, or at the time of the last one if that is later. Returns all that count."""
         if self._damping is None:
             return ()
         before = self.pop(name, ())
         at = max((at, *before[-1:]))
-        self[name] = (*kept(before, at, self._damping), at)
+        self[name] = (*recent_changes(before, at, self._damping), at)
         return self[name]
 
-    def flaps(self, name: str) -> bool:
-        """At its last change."""
+    def is_flapping(self, name: str) -> bool:
+        """Return whether it flaps as of its last change."""
         changes = self.get(name)
-        return self._damping is not None and changes is not None and flaps(changes, changes[-1], self._damping)
+        return self._damping is not None and changes is not None and is_flapping(changes, changes[-1], self._damping)
 
     def is_quiet(self, name: str, now: datetime) -> bool:
-        """Whether its changes count no more."""
+        """Return whether none of its changes counts any more."""
         changes = self.get(name)
         return self._damping is not None and changes is not None and now - changes[-1] >= self._damping.quiet
 
 
 def changes_of(episodes: Iterable[Alert], now: datetime) -> tuple[datetime, ...]:
-    """When an alert changed, from its episodes as a store has them."""
+    """Return the changes of an alert from its stored episodes."""
     moments: list[datetime] = []
     for episode in sorted(episodes, key=lambda each: each.starts_at):
         if moments:
@@ -276,7 +276,7 @@ def changes_of(episodes: Iterable[Alert], now: datetime) -> tuple[datetime, ...]
 
 @dataclass(frozen=True, slots=True)
 class StageDecision:
-    """`by` names what decided: a silence's id, the inhibiting alert, an interval."""
+    """A reason, and what it refers to (`by`): a silence's id, the inhibiting alert, an interval."""
 
     reason: NotifyReason
     by: str = ""
@@ -287,34 +287,34 @@ GOES_ON = StageDecision(NotifyReason.GOES_ON)
 
 @dataclass(frozen=True, slots=True)
 class GroupContext:
-    """What the decisions on the alerts of one group rest on, beside them and the time."""
+    """What decisions about a group's alerts depend on, beside the alerts and the time."""
 
     inhibitions: Inhibitions
     silences: Collection[Silence]
     interval: StageDecision
-    """What the route's time intervals say now: `by_intervals`."""
+    """The decision of `by_intervals`."""
     changes: Mapping[str, Sequence[datetime]]
-    """By fingerprint: when an alert changed."""
+    """By fingerprint."""
     damping: Damping | None
 
 
 def suppressed(alert: Alert, now: datetime, known: GroupContext) -> StageDecision:
-    """Whether anyone may be notified of it now: the first of these that holds it back."""
-    if (source := known.inhibitions.muting(alert, now)) is not None:
+    """Return what suppresses the alert now, or GOES_ON."""
+    if (source := known.inhibitions.inhibitor_of(alert, now)) is not None:
         return StageDecision(NotifyReason.INHIBITED, source.title or source.fingerprint)
-    if (silence := muting(known.silences, alert, now)) is not None:
+    if (silence := active_silence(known.silences, alert, now)) is not None:
         return StageDecision(NotifyReason.SILENCED, silence.silence_id)
     if known.interval is not GOES_ON:
         return known.interval
     changes = known.changes.get(alert.fingerprint)
-    if known.damping is None or not changes or not flaps(changes, now, known.damping):
+    if known.damping is None or not changes or not is_flapping(changes, now, known.damping):
         return GOES_ON
-    recent = kept(changes, now, known.damping)
+    recent = recent_changes(changes, now, known.damping)
     return StageDecision(NotifyReason.FLAPPING, f"{len(recent)} changes in {duration(recent[-1] - recent[0])}")
 
 
 def by_intervals(route: Route, now: datetime, intervals: TimeIntervals) -> StageDecision:
-    """Whether the route is muted. An interval of which it is unknown whether it holds mutes nothing."""
+    """Return whether the route's time intervals mute it. An interval that may or may not hold mutes nothing."""
     for name in route.mute_time_intervals:
         if any(each.holds(now) for each in intervals[name]):
             return StageDecision(NotifyReason.MUTED, name)
@@ -335,10 +335,10 @@ def worth_notifying(
     send_resolved: bool,
     acknowledged: bool,
 ) -> StageDecision:
-    """Of the alerts of a group that fire, and of those that the receiver knows of and that are over.
+    """Return whether and why to notify a receiver of a group's firing alerts, and of those that are over.
 
-    reported: the fingerprints that the last message, at `at`, reported as firing. acknowledged: whether each that fires
-    is.
+    reported: the fingerprints that the last message, at `at`, reported as firing. acknowledged: whether all firing
+    alerts are.
     """
     if any(alert.fingerprint not in reported for alert in firing):
         return StageDecision(NotifyReason.NEW_ALERTS if reported else NotifyReason.FIRST)
@@ -352,7 +352,7 @@ def worth_notifying(
 
 
 class Throttle(Typed):
-    """At most `messages` in any span of `every`, for each channel."""
+    """At most `messages` per `every`, for each channel."""
 
     messages: Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
     every: Span

@@ -1,8 +1,8 @@
-"""Time intervals: when a route is mute, or the only times when it is not. Alertmanager's fields, and a calendar.
+"""Time intervals in which a route is muted, or outside of which it is. Alertmanager's fields, and a trading calendar.
 
-An interval holds at a moment where each of its fields does; a field holds where one of its ranges does. Clock and
-calendar are those of `location`, a time zone's name (UTC without one). `calendar` names an exchange (`XNYS`): it holds
-while that exchange trades, holidays, early closes and breaks included, as the package exchange-calendars has them.
+An interval holds at a time if all its fields do; a field holds if one of its ranges does. Times are in the time zone
+`location`, by default UTC. `calendar` is the code of an exchange (`XNYS`), and holds while that exchange trades:
+exchange-calendars knows its holidays, early closes and breaks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from o9.model.optimization import utc_now
 from o9.text.suggest import suggestion
 
 Range = tuple[int, int]
-"""Of minutes in the day (the end excluded), weekdays (0 is Sunday), days, months or years (the end included)."""
+"""Minutes of the day (end excluded), or weekdays (0 is Sunday), days, months or years (end included)."""
 
 WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 MONTHS = (
@@ -50,16 +50,16 @@ def _time_range(data: Any) -> Range:
     if first >= last:
         start, end = given.start_time, given.end_time
         raise ValueError(
-            f"{start} is not before {end}; one that crosses midnight is two: {start} to 24:00, 00:00 to {end}"
+            f"{start} is not before {end}; split a range across midnight in two: {start} to 24:00, 00:00 to {end}"
         )
     return first, last
 
 
 def _minute(text: str) -> int:
-    """Of the day: ``09:30``, up to ``24:00``."""
+    """Parse a time from ``00:00`` to ``24:00`` into the minute of the day."""
     found = _TIME.fullmatch(text)
     if found is None:
-        raise ValueError(f'{text!r:.80} is no time of day; write it as "09:30", in quotes, up to "24:00"')
+        raise ValueError(f'{text!r:.80} is not a time of day; write one such as "09:30", in quotes, up to "24:00"')
     return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
 
 
@@ -67,12 +67,12 @@ def _index(word: str, names: tuple[str, ...], kind: str) -> int:
     try:
         return names.index(word.lower())
     except ValueError:
-        raise ValueError(f"{word!r:.80} is no {kind}; they are {', '.join(names)}") from None
+        raise ValueError(f"{word!r:.80} is not a {kind}; use {', '.join(names)}") from None
 
 
 def _number(word: str, low: int, high: int) -> int:
     if not re.fullmatch(r"-?[0-9]{1,4}", word) or not low <= int(word) <= high:
-        raise ValueError(f"{word!r:.80} is no number from {low} to {high}")
+        raise ValueError(f"{word!r:.80} is not a number from {low} to {high}")
     return int(word)
 
 
@@ -84,29 +84,29 @@ def _both(value: Any, member: Callable[[str], int]) -> Range:
     text = as_text(value)
     first, colon, last = text.strip().partition(":")
     if not colon and "-" in first[1:]:
-        raise ValueError(f"{text!r:.80}: a range has a colon between its ends, as 1:7 or monday:friday")
+        raise ValueError(f"{text!r:.80}: write a range with a colon, such as 1:7 or monday:friday")
     return member(first.strip()), member((last if colon else first).strip())
 
 
 def _range(member: Callable[[str], int]) -> PlainValidator:
-    """``2027`` or ``2026:2028``, ``saturday`` or ``monday:friday``."""
+    """Parse ``2027`` or ``2026:2028``, ``saturday`` or ``monday:friday``."""
 
     def read(value: Any) -> Range:
         first, last = _both(value, member)
         if first > last:
-            raise ValueError(f"{value}: the end is before the start; one that runs over the end is two ranges")
+            raise ValueError(f"{value}: the end is before the start; split a range that wraps around in two")
         return first, last
 
     return PlainValidator(read)
 
 
 def _days(value: Any) -> Range:
-    """``1:7``, ``-1`` or ``25:-1``; none that is empty in every month."""
+    """Parse ``1:7``, ``-1`` or ``25:-1``. A range that is empty in every month is refused."""
     first, last = _both(value, lambda word: _number(word, -31, 31))
     if first == 0 or last == 0:
-        raise ValueError("days of a month are 1 to 31, or -31 to -1 counted from its end")
+        raise ValueError("days of the month are 1 to 31, or -31 to -1 counted from its end")
     if first < 0 < last:
-        raise ValueError(f"{value}: where the first day counts from the end of the month, so does the last")
+        raise ValueError(f"{value}: if the first day counts from the end of the month, the last must, too")
     if (28 + first if first < 0 else first) > (28 + last if last < 0 else last):
         raise ValueError(f"{value}: the last day is before the first")
     return first, last
@@ -117,24 +117,24 @@ def _time_zone(value: Any) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"{name!r:.80} is no time zone; write one such as America/New_York") from None
+        raise ValueError(f"{name!r:.80} is not a time zone; write one such as America/New_York") from None
 
 
 def _exchange(name: str) -> str:
-    """After a look at this year's sessions."""
+    """Check an exchange's code, and that its calendar covers this year."""
     if importlib.util.find_spec("exchange_calendars") is None:
         raise ValueError(f"the calendar {name} needs a package: pip install 'prefect-o9[calendars]'")
     from exchange_calendars import get_calendar_names
 
     if name not in get_calendar_names():
-        raise ValueError(f"{name!r:.80} is no exchange's calendar{suggestion(name, get_calendar_names())}")
+        raise ValueError(f"{name!r:.80} is not an exchange's code{suggestion(name, get_calendar_names())}")
     if trades(name, utc_now()) is None:
-        raise ValueError(f"the installed exchange-calendars cannot tell when {name} trades this year")
+        raise ValueError(f"the installed exchange-calendars does not know when {name} trades this year")
     return name
 
 
 class TimeInterval(Typed):
-    """An empty field is no condition. Days of the month may count from its end: -1 is the last."""
+    """An empty field always holds. Negative days of the month count from its end; -1 is the last."""
 
     times: tuple[Annotated[Range, PlainValidator(_time_range)], ...] = ()
     weekdays: Several[Annotated[Range, _range(lambda word: _index(word, WEEKDAYS, "weekday"))]] = ()
@@ -145,7 +145,7 @@ class TimeInterval(Typed):
     calendar: Annotated[Words, AfterValidator(_exchange)] = ""
 
     def holds(self, now: datetime) -> bool | None:
-        """None where that is unknown: the calendar does not reach so far."""
+        """Return whether it holds at `now`; None if its calendar does not cover that time."""
         local = now.astimezone(self.location or UTC)
         minute = local.hour * 60 + local.minute
         by_clock = (
@@ -159,28 +159,28 @@ class TimeInterval(Typed):
 
 
 TimeIntervals = Mapping[str, tuple[TimeInterval, ...]]
-"""Named ones: each holds where one of its intervals does."""
+"""By name; a name holds if one of its intervals does."""
 
 
 def trades(name: str, now: datetime) -> bool | None:
-    """Whether the exchange `name` is open at `now`; None where its calendar does not reach so far."""
+    """Return whether the exchange is open at `now`; None if its calendar does not cover that time."""
     minute = now.astimezone(UTC).replace(second=0, microsecond=0)
     calendar = _calendar(name, minute.year)
-    with contextlib.suppress(ValueError):  # it is out of bounds
+    with contextlib.suppress(ValueError):  # the minute is out of bounds
         return None if calendar is None else bool(calendar.is_open_on_minute(minute, ignore_breaks=False))
     return None
 
 
 @lru_cache(maxsize=64)
 def _calendar(name: str, year: int) -> Any:
-    """From the year before on; None where it is not known."""
+    """Return the calendar that begins in the year before; None if exchange-calendars has no such years."""
     from exchange_calendars import get_calendar
 
-    # What it raises for a year it has no holidays of differs from calendar to calendar; and pandas deprecates.
+    # Calendars raise different errors for years without known holidays; pandas warns of deprecations.
     with contextlib.suppress(ValueError, NotImplementedError, LookupError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         calendar = get_calendar(name, start=date(year - 1, 12, 1))
-        calendar.is_open_on_minute(calendar.first_minute)  # computes the minutes, which the calendar keeps
+        calendar.is_open_on_minute(calendar.first_minute)  # computes and caches the minutes
         return calendar
     return None
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from o9.alerts.messages.view import CLOCKS_DIFFER
 from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, fingerprint_of, is_expired, labels_of
-from o9.alerts.pipeline.groups import Known
-from o9.alerts.pipeline.matchers import parse, written
-from o9.alerts.pipeline.stages import Damping, Silence, changes_of, kept
+from o9.alerts.pipeline.groups import TrackedAlert
+from o9.alerts.pipeline.matchers import format_matchers, parse
+from o9.alerts.pipeline.stages import Damping, Silence, changes_of, recent_changes
 from o9.model.errors import OptimizationValidationError
 from o9.model.optimization import OptimizationAlert, as_utc, utc_now
 from o9.model.states import AlertLevel
@@ -98,7 +98,7 @@ def all_open(store: Store) -> Iterator[Episode]:
         after = episodes[-1].changed, episodes[-1].alert_id
 
 
-def known_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> Known:
+def known_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> TrackedAlert:
     """What an engine remembers of an alert, from its episodes that are still open, in the order of their beginning.
 
     Its end was noticed where the engine had read it.
@@ -110,9 +110,9 @@ def known_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: D
     changes: tuple[datetime, ...] = ()
     if damping is not None:
         for at in changes_of(counted, now):
-            changes = (*kept(changes, at, damping), at)
+            changes = (*recent_changes(changes, at, damping), at)
     over = tuple((datetime.fromisoformat(each.resolved_at), each.alert_id) for each in earlier if each.resolved_at)
-    return Known(alert, (), not ended, episode.acknowledged_by or "", over, changes)
+    return TrackedAlert(alert, (), not ended, episode.acknowledged_by or "", over, changes)
 
 
 def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:
@@ -187,8 +187,8 @@ def history(store: Store, limit: int) -> list[Row]:
 
 def add_silence(silence: Silence) -> AddSilence:
     return AddSilence(
-        silence.silence_id, silence.starts_at, silence.ends_at, written(silence.matchers) if silence.matchers else "",
-        silence.pattern, silence.author, silence.comment,
+        silence.silence_id, silence.starts_at, silence.ends_at,
+        format_matchers(silence.matchers) if silence.matchers else "", silence.pattern, silence.author, silence.comment,
     )  # fmt: skip
 
 

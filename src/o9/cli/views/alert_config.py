@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from o9.alerts.channels.redaction import redacted
 from o9.alerts.config.rules import BUILT_IN
-from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
+from o9.alerts.config.schema import BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, needs_no_registration
 from o9.alerts.pipeline.matchers import Matchers
 from o9.alerts.pipeline.routing import Route
 from o9.alerts.pipeline.stages import Throttle
@@ -108,7 +108,7 @@ def _receiver_words(receiver: Receiver) -> Iterator[str]:
         if channel == EVERY_CHANNEL:
             yield f"{', '.join(BUILT_IN_CHANNELS)}, and every channel that a program registers"
         else:
-            yield redacted(channel) if says_where(channel) else f"{channel} (a program has to register it)"
+            yield redacted(channel) if needs_no_registration(channel) else f"{channel} (a program has to register it)"
     if not receiver.channels:
         yield "no channel: never notified"
     if not receiver.send_resolved:

@@ -190,7 +190,7 @@ def silences_view(silences: Sequence[Silence], firing: Sequence[Alert], now: dat
             "what": Text(shown(str(each))).append(f"\n{shown(each.comment)}" if each.comment else "", style="dim"),
             "from": Text(_short(each.starts_at, now), style="yellow" if each.starts_at > now else ""),
             "until": _short(each.ends_at, now),
-            "matches": f"{sum(bool(each.fits(alert)) for alert in firing):,}",
+            "matches": f"{sum(bool(each.matches(alert)) for alert in firing):,}",
             "by": each.author,
         }
         for each in silences

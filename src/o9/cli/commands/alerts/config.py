@@ -25,7 +25,7 @@ if not help_only:
     from o9.alerts.channels.redaction import redacted
     from o9.alerts.config.schema import Configuration, Read, load, read, read_file
     from o9.alerts.pipeline.alert import Alert, Notice
-    from o9.alerts.pipeline.groups import Held
+    from o9.alerts.pipeline.groups import Suppression
     from o9.alerts.pipeline.simulation import Script, TimelineEntry, columns, load_script
     from o9.alerts.pipeline.simulation import simulate as entries_of
     from o9.cli.console import complain, say, show, write_json, write_json_list
@@ -105,7 +105,7 @@ def simulate(
         return
     show(_timeline(played, found))
     notices = sum(isinstance(entry.what, Notice) for entry in found)
-    held = sum(isinstance(entry.what, Held) for entry in found)
+    held = sum(isinstance(entry.what, Suppression) for entry in found)
     by = f"by {source}" if source else "by O9's own configuration; --config FILE takes another"
     say(f"{by}: {count(notices, 'message')}; {count(held, 'time')} suppressed")
 
@@ -161,7 +161,7 @@ def _document(entry: TimelineEntry) -> Mapping[str, Any]:
             "group_labels": dict(what.group_labels), "firing": [dict(alert.labels) for alert in what.firing],
             "resolved": [dict(alert.labels) for alert in what.resolved],
         }  # fmt: skip
-    if isinstance(what, Held):
+    if isinstance(what, Suppression):
         return {
             "at": at, "what": "suppressed", "receiver": what.receiver, "reason": what.decision.reason.value,
             "by": what.decision.by, "alert": dict(what.alert.labels),

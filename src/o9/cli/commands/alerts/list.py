@@ -23,7 +23,7 @@ from o9.model.states import AlertLevel
 
 if not help_only:
     from o9.alerts.pipeline.alert import NotifyReason
-    from o9.alerts.pipeline.groups import held_in
+    from o9.alerts.pipeline.groups import suppressions_in
     from o9.alerts.service import repository
     from o9.alerts.service.leader import LEASE
     from o9.cli import console
@@ -179,7 +179,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
         for _, names in state["notified"]:
             for name in wanted.intersection(names):
                 out.setdefault(name, []).append((key, state["number"]))
-        for reason, by, names in held_in(state):
+        for reason, by, names in suppressions_in(state):
             for name in wanted.intersection(names):
                 held.setdefault(name, set()).add((reason.value, by))
     groups = {each for names in out.values() for each in names}

@@ -19,9 +19,9 @@ from o9.model.errors import OptimizationError, OptimizationStoreError, Optimizat
 if not help_only:
     from o9.alerts.config.fields import span_of
     from o9.alerts.config.rules import BUILT_IN
-    from o9.alerts.config.schema import OF_O9, likely_label
+    from o9.alerts.config.schema import OF_O9, similar_label
     from o9.alerts.pipeline.alert import Alert
-    from o9.alerts.pipeline.matchers import Matchers, parse_all, written_out
+    from o9.alerts.pipeline.matchers import Matchers, literal_values, parse_all
     from o9.alerts.pipeline.stages import Silence, new_silence
     from o9.alerts.service.repository import add_silence, alert_in, silence_in
     from o9.cli.answers import Answer, Outcome, conclude, tell, who
@@ -123,7 +123,7 @@ def add(
         row = next(each for each in opened.read(queries.silences) if each["silence_id"] == silence.silence_id)
         firing = [alert_in(episode) for episode in fires(opened, now)]
         seen = _labels_seen(opened, firing)
-    matching = [alert for alert in firing if silence.fits(alert)]
+    matching = [alert for alert in firing if silence.matches(alert)]
     warnings = list(warnings_of(silence.matchers, seen))
     for warning in warnings:
         complain(f"warning: {warning}")
@@ -195,11 +195,11 @@ def warnings_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iter
     rules = {*(rule.name for rule in BUILT_IN), *seen.get("rule", ())}
     for matcher in matchers:
         if matcher.name not in labels:
-            likely = likely_label(matcher.name, labels)
+            likely = similar_label(matcher.name, labels)
             hint = f"; did you mean {likely}?" if likely else ""
             yield f"no alert so far has the label {matcher.name!r:.80}, and O9 sets none of that name{hint}"
         elif matcher.name == "rule":
-            for name in written_out(matcher):
+            for name in literal_values(matcher):
                 if name not in {"", *rules}:
                     yield f"no alert so far is of the rule {name!r:.80}{suggestion(name, rules)}"
 

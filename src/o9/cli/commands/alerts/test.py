@@ -24,7 +24,14 @@ if not failures.help_only:
     from o9.alerts.channels.outcome import Channel, Failed, Sent
     from o9.alerts.channels.redaction import redacted
     from o9.alerts.channels.registry import FileChannel, built_in_channels, channel_name, channel_of
-    from o9.alerts.config.schema import BLOCK, BUILT_IN_CHANNELS, EVERY_CHANNEL, Configuration, Receiver, says_where
+    from o9.alerts.config.schema import (
+        BLOCK,
+        BUILT_IN_CHANNELS,
+        EVERY_CHANNEL,
+        Configuration,
+        Receiver,
+        needs_no_registration,
+    )
     from o9.alerts.messages.render import Message
     from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
     from o9.cli.answers import who
@@ -81,7 +88,7 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, Seq
     if uses := [(each, own) for each, own in named if name in (own, channel_name(own))]:
         receiver, reference = uses[0]
         return receiver if len(uses) == 1 else _receiver_of(reference), [reference]
-    if says_where(name):
+    if needs_no_registration(name):
         return _receiver_of(name), [name]
     if name not in receivers:
         known = dict.fromkeys([*BUILT_IN_CHANNELS, *(own for _, own in named if "://" not in own), *receivers])
@@ -152,7 +159,7 @@ async def _send(references: Sequence[str], receiver: Receiver, configuration: Co
         try:
             channel = await _channel(reference)
         except OptimizationError as error:
-            outcome = "failed" if says_where(reference) else LEFT_OUT
+            outcome = "failed" if needs_no_registration(reference) else LEFT_OUT
             return _document(channel_name(reference), outcome, reason=redacted(str(error)))
         address = settings().alerts_log if isinstance(channel, FileChannel) else getattr(channel, "address", "")
         name = f"{channel.name} ({address})" if address else channel.name
