@@ -74,7 +74,7 @@ async def deliver(store: Store) -> AsyncIterator[Callable[..., Delivery]]:
 async def until_sent(delivery: Delivery, store: Store, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while any(row["status"] == "pending" for row in store.read(queries.notifications)):
-            await delivery.look()
+            await delivery.send_due()
             await asyncio.sleep(0.01)
 
 
@@ -154,7 +154,7 @@ async def test_one_that_hangs_holds_up_itself_alone(
     delivery = deliver(channels)
     async with asyncio.timeout(5.0):
         while len(quick.sent) < 2:
-            await delivery.look()
+            await delivery.send_due()
             await asyncio.sleep(0.01)
         await delivery.stop()
     released.set()
@@ -208,7 +208,7 @@ async def test_nodes_share_the_work_and_take_over_from_the_dead(
 
         dead = Dies()
         one = deliver({"log": dead}, "one", lease=0.5)
-        await one.look()
+        await one.send_due()
         await async_wait_until(lambda: dead.sent)
         two = Delivery(elsewhere, "two", 600.0)
         two.use({"log": living}, (), Configuration())
@@ -240,10 +240,10 @@ async def test_what_is_being_sent_stays_with_its_node_while_that_lives(
 
     slow, other = Slow(), Scripted()
     one, two = deliver({"log": slow}, "one", lease=0.3), deliver({"log": other}, "two", lease=0.3)
-    await one.look()
+    await one.send_due()
     for _ in range(8):
         await one.keep()
-        await two.look()
+        await two.send_due()
         await asyncio.sleep(0.1)
     released.set()
     await one.idle()

@@ -56,7 +56,7 @@ class World:
     lives: int = 0
 
     def __post_init__(self) -> None:
-        self.file.look()
+        self.file.reload()
         self.restart()
 
     def restart(self) -> None:

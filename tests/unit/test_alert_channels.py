@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
 from o9.alerts.channels.outcome import LONGEST_WAIT, REASON_LIMIT, Channel, Failed, Sent, failure_of
-from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, parts_of, redacted
+from o9.alerts.channels.redaction import HIDDEN, Secrets, guarded, redacted, secret_parts
 from o9.alerts.channels.registry import BlockChannel, FunctionChannel, LogChannel, built_in_channels, channel_of
 from o9.alerts.messages.render import Message
 from o9.alerts.pipeline.alert import Notice
@@ -217,7 +217,7 @@ def test_no_secret_of_a_url_is_in_a_redacted_text(password: str, path: str, valu
         f"jsons://user:{quote(password, safe='')}@hooks.example.com:8443/{quote(path, safe='')}"
         f"?+Authorization={quote(value, safe='')}&format=text"
     )
-    secrets = Secrets(parts_of(url, shown="hooks.example.com:8443"))
+    secrets = Secrets(secret_parts(url, shown="hooks.example.com:8443"))
     forms: list[Callable[[str], str]] = [
         str, lambda text: quote(text, safe=""), quote, quote_plus, repr, json.dumps, html.escape,
         lambda text: json.dumps(text, ensure_ascii=False), str.upper, lambda text: repr(text.encode()),
@@ -252,7 +252,7 @@ def test_what_looks_like_a_secret_is_hidden_though_it_is_not_known(text: str, to
 
 
 def test_a_short_password_is_hidden_where_it_stands_alone() -> None:
-    secrets = Secrets(parts_of("mailto://me:a1@example.com", shown="example.com"))
+    secrets = Secrets(secret_parts("mailto://me:a1@example.com", shown="example.com"))
     assert redacted("login a1 refused, 'a1', data1", secrets) == "login *** refused, '***', data1"
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_kept_is_refused_by_its_field(fields: dict[str, Any], mes
 
 
 def test_what_is_no_alert_is_refused() -> None:
-    with pytest.raises(OptimizationValidationError, match=r"alert: expected an OptimizationAlert, got dict; from_dict"):
+    with pytest.raises(OptimizationValidationError, match=r"alert: expected an OptimizationAlert, got dict"):
         new_alert_of({"alert_id": "a"}, None)  # type: ignore[arg-type]
 
 
@@ -186,20 +186,20 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.Log
     path = tmp_path / "alerts.yaml"
     path.write_text("route: {receiver: default, group_wait: 1s}\n")
     file = AlertsFile(str(path))
-    assert not file.look()  # the first one: nothing else was in force
+    assert not file.reload()  # the first one: nothing else was in force
     assert file.configuration.route.group_wait == timedelta(seconds=1)
-    assert not file.look()
+    assert not file.reload()
     path.write_text("route: {receiver: default, group_wait: 20s}\n")
-    assert file.look()
+    assert file.reload()
     assert file.configuration.route.group_wait == timedelta(seconds=20)
     os.utime(path, (1, 1))
-    assert not file.look()  # touched, and still the same
+    assert not file.reload()  # touched, and still the same
 
     for text in ("route:\n  receiver: nobody\n  group_wait: soon\n", "route: [", "\ud800"):
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         for moment in (7, 7, 8):  # written again as it was, it is not told again
             os.utime(path, (moment, moment))
-            assert not file.look()
+            assert not file.reload()
         assert str(path) in file.fault
         assert file.configuration.route.group_wait == timedelta(seconds=20)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
@@ -208,13 +208,13 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.Log
     assert "line 3" in said[0]
     assert all("what was in force before stays so" in each for each in said)
     path.unlink()
-    assert not file.look()
+    assert not file.reload()
     assert "cannot be read" in file.fault
     path.write_text("route: {receiver: default, group_wait: 20s}\n")
-    assert not file.look()  # as it was before
+    assert not file.reload()  # as it was before
     assert file.fault == ""
     path.write_text("route: {receiver: default, group_wait: 3s}\n")
-    assert file.look()
+    assert file.reload()
     assert file.fault == ""
 
 
@@ -223,15 +223,15 @@ def test_a_file_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "alerts.yaml"
     path.write_text("route: {receiver: default, group_wait: 20s}\n")
     file = AlertsFile(str(path))
-    file.look()
+    file.reload()
     path.write_text(text)
-    assert not file.look()
+    assert not file.reload()
     assert "line 1: the file is empty" in file.fault
     assert file.configuration.route.group_wait == timedelta(seconds=20)
     with pytest.raises(OptimizationAlertError, match="the file is empty"):
-        AlertsFile(str(path)).look()
+        AlertsFile(str(path)).reload()
     path.write_text("{}")
-    assert file.look()
+    assert file.reload()
     assert file.configuration == Configuration()
 
 
@@ -239,24 +239,24 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, caplog: pytest.Lo
     path = tmp_path / "alerts.yaml"
     path.write_text("{}")
     file = AlertsFile(str(path))
-    file.look()
+    file.reload()
     path.unlink()
     os.mkfifo(path)
-    assert [file.look() for _ in range(3)] == [False] * 3
+    assert [file.reload() for _ in range(3)] == [False] * 3
     assert "not a regular file" in file.fault
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
     with pytest.raises(OptimizationAlertError, match="not a regular file"):
-        AlertsFile(str(path)).look()
+        AlertsFile(str(path)).reload()
 
 
 def test_a_faulty_file_in_the_beginning_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "alerts.yaml"
     with pytest.raises(OptimizationAlertError, match=r"O9_ALERTS_FILE: .*alerts.yaml cannot be read"):
-        AlertsFile(str(path)).look()
+        AlertsFile(str(path)).reload()
     path.write_text("route:\n  receiver: nobody\n")
     with pytest.raises(OptimizationAlertError, match=r"(?s)O9_ALERTS_FILE: .*line 2"):
-        AlertsFile(str(path)).look()
-    assert AlertsFile(None).look() is False
+        AlertsFile(str(path)).reload()
+    assert AlertsFile(None).reload() is False
 
 
 def test_what_the_node_cannot_do_is_refused_too(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_what_the_node_cannot_do_is_refused_too(tmp_path: Path) -> None:
         reach.channels(configuration)
 
     with pytest.raises(OptimizationAlertError, match="Apprise"):
-        AlertsFile(str(path), check).look()
+        AlertsFile(str(path), check).reload()
 
 
 # The clock.

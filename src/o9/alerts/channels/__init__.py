@@ -1,1 +1,1 @@
-"""Where messages go. `o9.alerts.channels.registry` makes channels of what users give."""
+"""Channels, through which messages are sent. `o9.alerts.channels.registry` makes them from what users register."""

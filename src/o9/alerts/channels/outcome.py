@@ -1,8 +1,8 @@
-"""The outcome of a send, and what an error means for the next try.
+"""The outcome of a send, and whether and when to retry it.
 
-Contract. `Failed.reason` is for people, in one line, without secrets. `retry_after` is what the service asked for.
-`permanent` is true only if the same send cannot succeed: the service refuses the message or its sender. If a send was
-cut off or its answer was lost, it is unknown whether the message arrived, and the reason says so.
+Contract. `Failed.reason` is one line for people, without secrets. `retry_after` is what the service asked for.
+`permanent` is set only if the same send cannot succeed: the service refuses the message or its sender. If a send was
+interrupted or its answer was lost, it is unknown whether the message arrived, and the reason says so.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from o9.user_code.calls import AT_ONCE, Busy, Calls, Unanswered
 
 REASON_LIMIT = 300
 UNKNOWN = "; whether it arrived is unknown"
-LONGEST_WAIT = timedelta(days=1)  # that a service may ask for
-PASSES = frozenset({408, 421, 423, 425, 429})  # of the 4xx: the same message may be accepted later
+LONGEST_WAIT = timedelta(days=1)  # limits the wait that a service may ask for
+TEMPORARY = frozenset({408, 421, 423, 425, 429})  # statuses 4xx after which a retry may succeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It did not, or that is unknown: then it is `in_doubt`, and the next try may make a duplicate."""
+    """The service did not accept it. `in_doubt`: it may have, so that a retry may cause a duplicate."""
 
     reason: str
     retry_after: timedelta | None = None
@@ -47,7 +47,7 @@ class Failed:
 
 
 class Channel(Protocol):
-    """One place to send to. `send` never raises, nor takes longer than the channel's time limit."""
+    """A destination of messages. `send` never raises, and returns within the channel's time limit."""
 
     @property
     def name(self) -> str: ...
@@ -56,9 +56,9 @@ class Channel(Protocol):
 
 
 class MessageChannel(ABC):
-    """A channel that sends what a message says, in a thread: by `_write`, and whatever that raises is a failure.
+    """A channel that sends a message by `_write`, in a thread; any exception is a failure.
 
-    It needs no more of a notice than its first alerts and how many there are.
+    It needs only the first alerts of a notice, and the number of the others (`shows_the_first`).
     """
 
     shows_the_first = True
@@ -74,7 +74,7 @@ class MessageChannel(ABC):
 
     @abstractmethod
     def _write(self, message: Message) -> Failed | None:
-        """None: it was sent."""
+        """Send the message. Returns None on success."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -88,17 +88,17 @@ def failed(
     permanent: bool = False,
     in_doubt: bool = False,
 ) -> Failed:
-    doubt = UNKNOWN if in_doubt else ""
-    said = cut(chat_line(redacted(reason, secrets)), REASON_LIMIT - len(doubt))
-    return Failed(f"{said}{doubt}", retry_after, permanent, in_doubt)
+    suffix = UNKNOWN if in_doubt else ""
+    shown = cut(chat_line(redacted(reason, secrets)), REASON_LIMIT - len(suffix))
+    return Failed(f"{shown}{suffix}", retry_after, permanent, in_doubt)
 
 
 async def outcome_of(
     calls: Calls, send: Callable[[], Any], seconds: float, secrets: Secrets = NONE_KNOWN, *, awaits: bool = False
 ) -> Sent | Failed:
-    """What `send` returns, raises, or means by not coming back. False is a failure; all but a Failed is a success.
+    """Call `send` and return its outcome. An exception, a timeout, False and Failed are failures.
 
-    awaits: it is a coroutine function.
+    awaits: whether `send` returns an awaitable.
     """
     try:
         answer = await calls.run(send, seconds, awaits=awaits)
@@ -106,7 +106,7 @@ async def outcome_of(
         return failed(f"busy: {error}", retry_after=timedelta(seconds=error.seconds))
     except Unanswered as error:
         return failed(str(error), in_doubt=True)
-    except Exception as error:  # noqa: BLE001 - a library's or a user's: whatever it raises is the answer
+    except Exception as error:  # noqa: BLE001 - any error of a library or of user code is a failed send
         return failure_of(error, secrets, now=utc_now())
     if isinstance(answer, Failed):
         return answer
@@ -114,21 +114,21 @@ async def outcome_of(
 
 
 def failure_of(error: BaseException, secrets: Secrets = NONE_KNOWN, *, now: datetime) -> Failed:
-    """What an exception means: by the HTTP response that it carries, SMTP's codes, or the network's errors."""
+    """Return the failure that an exception means, by its HTTP response, SMTP code or network error."""
     chain = list(_chain(error))
     for each in chain:
         if isinstance(each, smtplib.SMTPException):
             return _of_smtp(each, secrets)
         if (answered := _of_http(each, secrets, now)) is not None:
             return answered
-    network = [each for each in chain if isinstance(each, OSError)]  # the innermost one says it in the fewest words
-    return failed(_words(network[-1] if network else error), secrets, in_doubt=_in_doubt(error))
+    network = [each for each in chain if isinstance(each, OSError)]  # the innermost has the shortest text
+    return failed(_text_of(network[-1] if network else error), secrets, in_doubt=_in_doubt(error))
 
 
 def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | None:
-    """Of an error that carries an HTTP response, of requests, httpx, aiohttp or urllib; None for any other.
+    """Return the failure of an error with an HTTP response (requests, httpx, aiohttp, urllib); None for any other.
 
-    A status 4xx is permanent, but for PASSES.
+    A status 4xx is permanent unless it is TEMPORARY.
     """
     carried = getattr(error, "response", None)
     response: Any = error if carried is None else carried
@@ -139,10 +139,10 @@ def _of_http(error: BaseException, secrets: Secrets, now: datetime) -> Failed | 
         return None
     try:
         body = str(getattr(response, "text", ""))
-    except (OSError, RuntimeError):  # of a response whose body was not read
+    except (OSError, RuntimeError):  # the body was not read
         body = ""
     reason = f"HTTP {status}" + (f": {body}" if body and not body.lstrip().startswith("<") else "")
-    permanent = 400 <= status < 500 and status not in PASSES
+    permanent = 400 <= status < 500 and status not in TEMPORARY
     return failed(reason, secrets, retry_after=_asked_to_wait(header("Retry-After"), now), permanent=permanent)
 
 
@@ -153,15 +153,15 @@ def _of_smtp(error: smtplib.SMTPException, secrets: Secrets) -> Failed:
     elif isinstance(error, smtplib.SMTPResponseException):
         answers = [(error.smtp_code, error.smtp_error)]
     if answers:
-        code, said = max(answers)
-        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+        code, answer = max(answers)
+        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
         return failed(f"SMTP {code}: {text}", secrets, permanent=min(answers)[0] >= 500)
     permanent = isinstance(error, smtplib.SMTPNotSupportedError)
-    return failed(_words(error), secrets, permanent=permanent, in_doubt=not permanent and _in_doubt(error))
+    return failed(_text_of(error), secrets, permanent=permanent, in_doubt=not permanent and _in_doubt(error))
 
 
 def _asked_to_wait(retry_after: str | None, now: datetime) -> timedelta | None:
-    """Seconds, or a date."""
+    """Parse a `Retry-After` header: seconds, or a date."""
     if not retry_after:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", retry_after.strip()):
@@ -182,19 +182,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         at = at.__cause__ or at.__context__
 
 
-def _words(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of the server is not trusted: {error.verify_message}"
+        return f"the server's certificate is not trusted: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror).lower()
     if "timeout" in (kind := type(error).__name__.lower()):
-        return "no connection in time" if "connect" in kind else "no answer in time"
-    said = chat_line(str(error))
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+        return "the connection timed out" if "connect" in kind else "the answer timed out"
+    text = chat_line(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _in_doubt(error: BaseException) -> bool:
-    """A connection that was refused carried nothing; one that broke may have carried the message."""
+    """Return whether the message may have arrived: a refused connection carried nothing, a broken one may have."""
     for each in _chain(error):
         if isinstance(each, ConnectionRefusedError) or "gaierror" in type(each).__name__:
             return False

@@ -1,14 +1,14 @@
-"""Redaction: the secrets of channels, and texts about channels without them.
+"""Redaction of channels' secrets in texts about channels.
 
-Contract. `Secrets` holds what is secret in a channel's address, and is never shown. Every text about a channel passes
-`redacted` before anybody sees it: an error, a server's answer, a line of a log. Inside `guarded`, what Apprise and the
-HTTP libraries log in that thread or task is redacted, too. Apprise's own `url(privacy=True)` is not enough: it shows a
-webhook's path, and the headers that a URL adds.
+Contract. `Secrets` holds the secret parts of a channel's address and is never shown. Every text about a channel passes
+`redacted` before anyone sees it: errors, servers' answers, log messages. Within `guarded`, what Apprise and the HTTP
+libraries log in that thread or task is redacted, too. Apprise's own `url(privacy=True)` is not enough: it shows
+webhooks' paths, and headers in a URL.
 
-A password and a service's private tokens are hidden whatever their length (those of one to three characters only as
-words of their own); any other part of an address from six characters on.
+Passwords and a service's private tokens are hidden at any length (at one to three characters only as whole words),
+other parts of an address from six characters on.
 
-The time of redaction is linear in the text's length: the texts come from strangers, and `re` holds up every thread.
+Redaction is linear in the text's length, since texts come from outside and `re` blocks every thread.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from o9.model.urls import HIDDEN as HIDDEN
 
-LONG_ENOUGH = 6  # of a part of an address that is not known to be a secret
-_STANDS_ALONE = 4  # shorter ones are hidden only as words of their own
+LONG_ENOUGH = 6  # the shortest part of an address that is hidden without being known as a secret
+_WHOLE_WORD_BELOW = 4  # shorter secrets are hidden only as whole words
 _LONGEST_TEXT = 20_000
 
-# Apprise's own words in a query, with what they are set to; of any other one its name.
+# Parts of a query that are not secret: Apprise's options with their values, and the names of other parameters.
 _OPTIONS = re.compile(
     r"[?&](?:(?:format|overflow|mode|method|verify|redirect|image|footer|rto|cto|retry|wait|tz|emojis)=[^&]*|[^=&]*=)",
     re.IGNORECASE,
 )
-_URL = re.compile(r"""://([^\s"'<>]*[^\s"'<>.,;:)\]])""")  # behind its scheme, which is shown as it is
-_PATH = re.compile(r"(with url: )\S+", re.IGNORECASE)  # as urllib3 says what it could not reach
+_URL = re.compile(r"""://([^\s"'<>]*[^\s"'<>.,;:)\]])""")  # after the scheme, which is shown
+_PATH = re.compile(r"(with url: )\S+", re.IGNORECASE)  # in urllib3's errors
 _NAMED = re.compile(
     r"""\b(authorization|passw(?:or)?d|pwd|secret|token|api[-_]?key|access[-_]?key|sig|signature|credentials?)"""
     r"""(["']?\s*[:=]\s*["']?)(?:(?:bearer|basic)\s+)?[^\s"',;&)\]}]+""",
@@ -45,7 +45,7 @@ _NAMED = re.compile(
 
 
 class Secrets:
-    """What is secret in an address, in each form in which it may turn up in a text."""
+    """The secret parts of an address, in every form in which they may occur in a text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
@@ -62,8 +62,11 @@ class Secrets:
 NONE_KNOWN = Secrets()
 
 
-def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]:
-    """What is secret in a channel's URL: all of it but its scheme and `shown`, the host if it has one."""
+def secret_parts(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]:
+    """Return the secret parts of a channel's URL: everything but the scheme and `shown`, the host if there is one.
+
+    private: the service's tokens, if known.
+    """
     _, is_url, rest = url.partition("://")
     if not is_url:
         return {url, *private}
@@ -84,7 +87,7 @@ def parts_of(url: str, private: Iterable[str] = (), shown: str = "") -> set[str]
 
 
 def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
-    """`text` without `secrets`, what follows the host in any URL, and values that are named as secrets."""
+    """Return `text` without `secrets`, what follows the host in any URL, and values that are named as secrets."""
     out = secrets.hide(text[:_LONGEST_TEXT])
     out = _URL.sub(_bare, out)
     out = _PATH.sub(rf"\1{HIDDEN}", out)
@@ -93,7 +96,7 @@ def redacted(text: str, secrets: Secrets = NONE_KNOWN) -> str:
 
 @contextmanager
 def guarded(secrets: Secrets) -> Iterator[None]:
-    """Redact what LIBRARIES log in this thread or task meanwhile."""
+    """Redact what LIBRARIES log in this thread or task."""
     before = _guard.set(secrets)
     try:
         yield
@@ -102,30 +105,30 @@ def guarded(secrets: Secrets) -> Iterator[None]:
 
 
 def _redact(record: logging.LogRecord) -> bool:
-    """A filter. Apprise's DEBUG lines, which are whole URLs and their parts one by one, never pass."""
+    """A log filter. Apprise's DEBUG messages, which contain whole URLs, never pass."""
     secrets = _guard.get()
     if record.name == "apprise" and record.levelno < logging.INFO:
         return False
-    if secrets is not None or record.name == "apprise":  # it also sends in threads of its own
+    if secrets is not None or record.name == "apprise":  # Apprise also sends in its own threads
         _clean(record, secrets or NONE_KNOWN)
     return True
 
 
 _guard: ContextVar[Secrets | None] = ContextVar("o9_guarded_secrets", default=None)
-LIBRARIES = ("apprise", "httpx", "urllib3.connectionpool", "urllib3.util.retry")  # whose loggers name addresses
+LIBRARIES = ("apprise", "httpx", "urllib3.connectionpool", "urllib3.util.retry")  # their loggers write addresses
 for _name in LIBRARIES:
     logging.getLogger(_name).addFilter(_redact)
 
 
 def _clean(record: logging.LogRecord, secrets: Secrets) -> None:
     try:
-        said = record.getMessage()
-    except (TypeError, ValueError, KeyError):  # wrong arguments: logging would report them all
-        said = str(record.msg)
+        text = record.getMessage()
+    except (TypeError, ValueError, KeyError):  # wrong arguments, which logging would print
+        text = str(record.msg)
     if record.exc_info and record.exc_info[0] is not None:
-        said += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         record.exc_info = None
-    record.msg, record.args = redacted(said, secrets), ()
+    record.msg, record.args = redacted(text, secrets), ()
 
 
 def _bare(found: re.Match[str]) -> str:
@@ -136,7 +139,7 @@ def _bare(found: re.Match[str]) -> str:
 
 
 def host_in(url: str) -> str:
-    """The host in a URL, with its port; empty if a token stands in its place."""
+    """Return the host in a URL, with its port; empty if there is a token in its place."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -146,19 +149,19 @@ def host_in(url: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether this names a server, and is no token in its place."""
+    """Return whether this is the name or address of a server, not a token."""
     return text == "localhost" or bool(
         re.fullmatch(r"[a-z0-9_\-]+(\.[a-z0-9_\-]+)+|[0-9a-f:.]*:[0-9a-f:.]+", text, re.I)
     )
 
 
 def _forms(secret: str) -> set[str]:
-    """As it is written in a URL (also one within another), in HTML, in JSON, and by Python."""
-    spoken = {form for each in (secret, unquote(secret)) for form in _quoted(each)}
-    for each in tuple(spoken):
-        spoken |= {html.escape(each), json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1]}
-        spoken |= {repr(each)[1:-1], repr(each.encode("utf-8", "replace"))[2:-1]}
-    return {each for each in spoken if each.strip() and each.strip("*")}
+    """Return the secret as it is written in URLs (also within another one), HTML, JSON and Python."""
+    forms = {form for each in (secret, unquote(secret)) for form in _quoted(each)}
+    for each in tuple(forms):
+        forms |= {html.escape(each), json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1]}
+        forms |= {repr(each)[1:-1], repr(each.encode("utf-8", "replace"))[2:-1]}
+    return {each for each in forms if each.strip() and each.strip("*")}
 
 
 def _quoted(text: str) -> set[str]:
@@ -167,6 +170,6 @@ def _quoted(text: str) -> set[str]:
 
 
 def _pattern(form: str) -> str:
-    if len(form) >= _STANDS_ALONE:
+    if len(form) >= _WHOLE_WORD_BELOW:
         return re.escape(form)
     return rf"(?<!\w){re.escape(form)}(?!\w)"

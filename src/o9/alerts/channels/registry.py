@@ -1,9 +1,9 @@
-"""The channels that a node can send through: the built-in ones, those that its program registered, and those that the
-configuration names by an address or as a block.
+"""The channels of a node: built-in ones, those that its program registered, and those that the configuration names by
+an address or as a block.
 
-Contract. A channel's name is not secret, and is the same on every node: that of an address is its scheme and a hash.
-What cannot be a channel is refused at registration, or with the configuration; a block is loaded at its first send,
-since Prefect's server may be away.
+Contract. A channel's name is not secret and is the same on every node: that of an address is its scheme and a hash.
+Invalid channels are refused at registration, or with the configuration. A block is loaded at its first send, since
+Prefect's server may be unavailable before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, TextIO, cast
 from pydantic import Secret, SecretStr
 
 from o9.alerts.channels.outcome import Channel, Failed, MessageChannel, Sent, failed, outcome_of
-from o9.alerts.channels.redaction import Secrets, guarded, host_in, parts_of
+from o9.alerts.channels.redaction import Secrets, guarded, host_in, secret_parts
 from o9.alerts.config.schema import BLOCK, EVERY_CHANNEL, Configuration
 from o9.alerts.messages.render import Form, Message
 from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, optimization_alert_of
@@ -48,33 +48,33 @@ BUILT_IN_SECONDS = 10.0
 FILE_BYTES = 5 * 2**20
 FILES_KEPT = 5
 IDS_LOGGED = 10
-TEXT_LIMIT = 20_000  # for a block that has no limit of its own
-_NOTIFIED_AGAIN = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
+TEXT_LIMIT = 20_000  # for blocks without a limit
+_REPORT_ALL = (NoticeKind.REPEAT, NoticeKind.ESCALATION)
 _REMEMBERED = 100  # notices that failed in part
 
 
 def built_in_channels(logged: Callable[[str], bool] = lambda _: False) -> dict[str, Channel]:
-    """Those that are there from the start; a user's of the same name replaces one. `logged`: see ConsoleChannel."""
+    """Return the built-in channels; a user's channel of the same name replaces one. `logged`: see ConsoleChannel."""
     return {"log": LogChannel(), "console": ConsoleChannel(logged=logged), "file": FileChannel()}
 
 
 def channel_of(name: str, what: Any) -> Channel:
-    """The channel `name`: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body,
+    """Return a channel for a function or coroutine function of one alert, an Apprise URL, an object with `notify(body,
     subject)`, or a channel.
 
-    Raises OptimizationValidationError, which names the channel and the remedy, and holds nothing of a URL.
+    Raises OptimizationValidationError, which names the channel and the remedy, and contains nothing of a URL.
     """
     if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
         raise OptimizationValidationError(
-            "channels", f"{name!r:.80} cannot name a channel; take printable text of 1 to {NAME_LIMIT} characters"
+            "channels", f"{name!r:.80} cannot be a channel's name; use printable text of 1 to {NAME_LIMIT} characters"
         )
     field = f"channels.{name}"
     if isinstance(what, str):
-        from o9.alerts.channels.apprise import AppriseChannel  # which loads Apprise
+        from o9.alerts.channels.apprise import AppriseChannel  # imports Apprise
 
         return AppriseChannel(name, what)
     if inspect.isclass(what):
-        raise OptimizationValidationError(field, f"{what.__name__} is a class; give an instance of it")
+        raise OptimizationValidationError(field, f"{what.__name__} is a class; pass an instance of it")
     if hasattr(what, "to_channel"):  # O9's block
         what = what.to_channel(name)
     if hasattr(what, "send") and isinstance(getattr(what, "name", None), str):
@@ -86,7 +86,7 @@ def channel_of(name: str, what: Any) -> Channel:
         return FunctionChannel(name, what)
     raise OptimizationValidationError(
         field,
-        f"{type(what).__name__} is no channel; give a function or coroutine function of one alert, an Apprise URL, "
+        f"{type(what).__name__} is not a channel; pass a function or coroutine function of one alert, an Apprise URL, "
         "a block with notify(body, subject), or block:NAME",
     )
 
@@ -95,17 +95,17 @@ def _check_takes_one(field: str, function: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # written in C: its first call shows it
+        return  # some functions in C have no signature
     try:
         signature.bind(object())
     except TypeError:
         raise OptimizationValidationError(
-            field, f"it is called with one alert, and takes {signature}; let it take exactly one argument"
+            field, f"it is called with one alert, but takes {signature}; it must accept exactly one argument"
         ) from None
 
 
 class ChannelRegistry:
-    """`resolve` loads a block by its name; None: this program cannot."""
+    """The channels of a program. `resolve` loads a block by its name; None if the program cannot load blocks."""
 
     def __init__(self, resolve: Callable[[str], Any] | None = None) -> None:
         self._resolve = resolve
@@ -116,17 +116,17 @@ class ChannelRegistry:
 
     @property
     def own(self) -> tuple[str, ...]:
-        """What the program registered, by name: other nodes may not have it."""
+        """The names of the registered channels, which other nodes may not have."""
         return tuple(sorted(self._own))
 
     def register(self, name: str, what: Any) -> None:
-        """Raises OptimizationValidationError for what is no channel."""
+        """Raises OptimizationValidationError for an invalid channel."""
         if name == EVERY_CHANNEL or "://" in str(name) or str(name).startswith(BLOCK):
-            raise OptimizationValidationError("channels", f"{name!r:.80} cannot name a channel; take a plain name")
+            raise OptimizationValidationError("channels", f"{name!r:.80} cannot be a channel's name; use a plain name")
         self._own[name] = self._made(name, what)
 
     def channels(self, configuration: Configuration) -> dict[str, Channel]:
-        """All that this node has, by name. Raises OptimizationValidationError for an address that is none."""
+        """Return all channels of this node by name. Raises OptimizationValidationError for an invalid address."""
         references = [each for receiver in configuration.receivers.values() for each in receiver.channels]
         named = {channel_name(each): each for each in references if "://" in each or each.startswith(BLOCK)}
         self._named = {name: self._named.get(name) or self._made(name, each) for name, each in named.items()}
@@ -137,7 +137,7 @@ class ChannelRegistry:
         return {**self._built_in, **self._named, **self._own}
 
     def unknown(self, configuration: Configuration) -> dict[str, str]:
-        """Names of channels that this node does not have, each with a receiver that names it."""
+        """Return the channels that receivers name and this node lacks, each with one of the receivers."""
         known = self.channels(configuration)
         return {
             name: receiver.name
@@ -153,7 +153,7 @@ class ChannelRegistry:
 
 
 def channel_name(reference: str) -> str:
-    """The name of the channel that a receiver refers to."""
+    """Return the name of the channel that a receiver refers to."""
     scheme, is_address, _ = reference.partition("://")
     if not is_address:
         return reference
@@ -161,7 +161,7 @@ def channel_name(reference: str) -> str:
 
 
 class NamedBlock:
-    """A block that is loaded at the first send."""
+    """A channel for a block, which is loaded at the first send."""
 
     shows_the_first = True
 
@@ -174,22 +174,21 @@ class NamedBlock:
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         if self._channel is None:
             if self._resolve is None:
-                return Failed(f"this program cannot load blocks, and so not {self._block!r}")
+                return Failed(f"this program cannot load the block {self._block!r}")
             try:
                 block = await asyncio.to_thread(self._resolve, self._block)
                 self._channel = channel_of(self.name, block)
-            except Exception as error:  # noqa: BLE001 - of Prefect, its server or the block: the try fails with it
-                return failed(f"the block {self._block!r} cannot be loaded: {type(error).__name__}: {error}")
+            except Exception as error:  # noqa: BLE001 - any error of Prefect or the block is a failed send
+                return failed(f"the block {self._block!r} could not be loaded: {type(error).__name__}: {error}")
         return await self._channel.send(message, notice)
 
 
 class FunctionChannel:
-    """A user's function, sync or async, of one alert.
+    """A channel for a user's function or coroutine function of one alert.
 
-    It is called with each alert of a notice that is new or resolved; at a repeat or an escalation with each that fires.
-    It runs in a thread of the channel's own, a coroutine function in the program's event loop, under the watchdog. It
-    fails if it raises or returns False. If it fails for one of several alerts, this process does not repeat those
-    before it when the notice is tried again.
+    It is called for each new or resolved alert of a notice; at a repeat or an escalation for each firing one. A
+    function runs in a thread, a coroutine function in the program's event loop under the watchdog. A send fails if the
+    function raises or returns False. When it is retried, this process skips the alerts for which it succeeded.
     """
 
     def __init__(self, name: str, function: Callable[[OptimizationAlert], Any], seconds: float = SECONDS) -> None:
@@ -202,7 +201,7 @@ class FunctionChannel:
     async def send(self, message: Message, notice: Notice) -> Sent | Failed:
         key = (notice.group_key, notice.number)
         notified = self._notified.setdefault(key, set())
-        firing = notice.firing if notice.kind in _NOTIFIED_AGAIN else notice.new
+        firing = notice.firing if notice.kind in _REPORT_ALL else notice.new
         for alert in (*firing, *notice.resolved):
             if alert.alert_id in notified:
                 continue
@@ -219,12 +218,12 @@ class FunctionChannel:
 
 
 class BlockChannel(MessageChannel):
-    """Any object with `notify(body, subject)`: Prefect's notification blocks as they are."""
+    """A channel for any object with `notify(body, subject)`, such as Prefect's notification blocks."""
 
     def __init__(self, name: str, block: Any) -> None:
         super().__init__(name, SECONDS, _secrets_in(block))
         self._block = block
-        self._one_at_a_time = threading.Lock()  # `raise_on_failure` is the block's, not the call's
+        self._one_at_a_time = threading.Lock()  # `raise_on_failure` applies to the block, not to the call
 
     def _write(self, message: Message) -> Failed | None:
         raising = getattr(self._block, "raise_on_failure", contextlib.nullcontext)
@@ -237,36 +236,36 @@ class BlockChannel(MessageChannel):
             except Exception as error:
                 if not isinstance(log := getattr(error, "log", None), str):
                     raise
-                # Prefect's blocks raise with what Apprise logged.
-                return failed(log or "Prefect's block could not send, and logged no reason", self._secrets)
+                # The error of Prefect's blocks has Apprise's log.
+                return failed(log or "Prefect's block could not send it and logged no reason", self._secrets)
         return None
 
     def _body(self, message: Message) -> str:
-        """Without a form Apprise passes it on as it is, and mail services take it for HTML."""
-        servers = list(getattr(self._block, "_apprise_client", ()))  # Prefect's; without it plain text is right
+        """Return the body. Prefect's blocks pass it to Apprise without a format; mail services take it for HTML."""
+        servers = list(getattr(self._block, "_apprise_client", ()))  # only Prefect's blocks have it
         limit = min((each.body_maxlen for each in servers), default=TEXT_LIMIT)
         letters = bool(servers) and all(each.notify_format == Form.HTML.value for each in servers)
         return message.body(Form.PAGE if letters else Form.TEXT, limit)
 
 
 def _secrets_in(block: Any) -> Secrets:
-    """The values of all fields of the type SecretStr or Secret."""
+    """Return the values of all fields of the types SecretStr and Secret."""
     fields = [getattr(block, name, None) for name in getattr(type(block), "model_fields", {})]
     hidden = [each.get_secret_value() for each in fields if isinstance(each, Secret | SecretStr)]
     texts = [each for value in hidden for each in (value.values() if isinstance(value, dict) else [value])]
-    return Secrets(part for each in texts if isinstance(each, str) for part in parts_of(each, shown=host_in(each)))
+    return Secrets(part for each in texts if isinstance(each, str) for part in secret_parts(each, shown=host_in(each)))
 
 
-# The built-in ones. No text in an alert can forge an entry: a record of the log is one line, and in the console and the
-# file every line of an entry but its first is indented.
+# The built-in channels. No alert's text can forge an entry: a log record is one line, and in the console and the file
+# all lines of an entry but the first are indented.
 
 _shown: Callable[[Alert], bool] | None = None
 
 
 def show_only(wanted: Callable[[Alert], bool] | None) -> None:
-    """What the log and the console of this process show of all that goes through them; None: everything.
+    """Limit the alerts that the log and console channels of this process show; None shows all. All count as sent.
 
-    For a program that a person watches, and that is about few optimizations of the store. All of it counts as sent.
+    For an interactive program that is about few of the store's optimizations.
     """
     global _shown
     _shown = wanted
@@ -288,7 +287,7 @@ _ANSI_RESOLVED = 32
 
 
 class LogChannel(MessageChannel):
-    """Logger `o9.alerts`: one record for each notice, at its level; INFO once all of it is resolved."""
+    """Writes one record for each notice to the logger `o9.alerts`, at its level, or INFO if all is resolved."""
 
     def __init__(self) -> None:
         super().__init__("log", BUILT_IN_SECONDS, at_once=1)
@@ -303,10 +302,10 @@ class LogChannel(MessageChannel):
 
 
 class ConsoleChannel(MessageChannel):
-    """The program's stderr at the time of the send; coloured if that is a terminal and NO_COLOR is not set.
+    """Writes to the program's present stderr, in colour if that is a terminal and NO_COLOR is not set.
 
-    logged: whether a receiver is notified through the log as well. A message that the program's own logging shows on
-    the same stream is not printed twice.
+    logged: whether a receiver is also notified through the log. A message that the program's logging already shows on
+    the same stream is not printed again.
     """
 
     def __init__(
@@ -332,7 +331,7 @@ class ConsoleChannel(MessageChannel):
 
 
 class FileChannel(MessageChannel):
-    """A file (None: O9_ALERTS_LOG). Above `most_bytes` it is renamed to `NAME.1`, and older ones up to `NAME.kept`.
+    """Appends to a file, by default O9_ALERTS_LOG, which is rotated at `most_bytes`; `kept` older ones are kept.
     Several processes may write to it.
     """
 
@@ -365,20 +364,20 @@ def _level_of(message: Message) -> int:
 
 
 def _log_is_shown_on(stream: TextIO, level: int) -> bool:
-    """Whether a record of the channel `log` goes to this stream, by the handlers that the program has."""
+    """Return whether the program's log handlers write a record of the channel `log` to this stream."""
     if not logger.isEnabledFor(level):
         return False
     at: logging.Logger | None = logger
     while at is not None:
-        there = (each for each in at.handlers if _bare(getattr(each, "stream", None)) is _bare(stream))
-        if any(level >= handler.level for handler in there):
+        on_it = (each for each in at.handlers if _unwrapped(getattr(each, "stream", None)) is _unwrapped(stream))
+        if any(level >= handler.level for handler in on_it):
             return True
         at = at.parent if at.propagate else None
     return False
 
 
-def _bare(stream: object) -> object:
-    """The stream behind a proxy of Rich's live display."""
+def _unwrapped(stream: object) -> object:
+    """Return the stream behind the proxy of Rich's live display, if there is one."""
     return getattr(stream, "rich_proxied_file", stream)
 
 

@@ -237,9 +237,9 @@ def read(
 class AlertsFile:
     """The configuration in force, reloaded from its file. Used by one thread at a time.
 
-    A file that cannot be read or has faults is refused and the previous configuration stays in force; the first `look`
-    raises instead. A fault is logged once, and again when it changes. `check` may refuse a configuration for other
-    reasons by raising OptimizationError.
+    A file that cannot be read or has faults is refused, and the previous configuration stays in force; the first
+    `reload` raises instead. A fault is logged once, and again when it changes. `check` may refuse a configuration for
+    other reasons by raising OptimizationError.
     """
 
     def __init__(self, path: str | None, check: Callable[[Configuration], object] = lambda _: None) -> None:
@@ -249,7 +249,7 @@ class AlertsFile:
         self.configuration = Configuration()
         self.fault = ""  # why the present file is not in force; empty if it is
 
-    def look(self) -> bool:
+    def reload(self) -> bool:
         """Reload the file if it has changed. Returns whether that replaced a configuration."""
         if self._path is None:
             return False

@@ -1,1 +1,1 @@
-"""From a notice to what people read."""
+"""Messages: what people read about a notice."""

@@ -1,9 +1,9 @@
-"""Markdown, in which messages are written: text escaped for it, templates of it, and it as HTML or plain text. Pure.
+"""Markdown, the source format of messages: escaping, templates, and conversion to HTML and plain text. Pure.
 
-Contract. `markdown_text` is shown as it is by CommonMark and the services' dialects of it, with its lines and their
-indentation, and mentions nobody. `html_of` and `text_of` take CommonMark; its line ends are line ends in both.
-Templates are Jinja in its immutable sandbox, with a bound on what they print. They are written by the operator, not by
-an attacker; these are bounds against accidents.
+Contract. CommonMark and the services' dialects of it show the result of `markdown_text` literally, with its lines and
+their indentation; it mentions nobody. `html_of` and `text_of` convert CommonMark and keep its line breaks. Templates
+are Jinja in its immutable sandbox, with a limit on their output. Operators write them, not attackers: the limits are
+against accidents.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from o9.text.suggest import suggestion
 _MARKDOWN = MarkdownIt("commonmark", {"breaks": True})
 _AT_WORD = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is no emphasis
 _ANYWHERE = re.compile(r"[\\`*\[\]<>|]|~(?=~)|&(?=#?\w+;)")
-_MENTION = re.compile(r"@(?=[&0-9a-z])", re.IGNORECASE)  # Apprise makes a ping of each, for Discord
+_MENTION = re.compile(r"@(?=[&0-9a-z])", re.IGNORECASE)  # Apprise turns each into a ping, for Discord
 _AT_LINE = re.compile(r"^(\s*)(?:([#>=+-])|(\d{1,9})([.)]))", re.MULTILINE)
-_INDENTATION = re.compile(r"^ +(?=\S)", re.MULTILINE)  # which Markdown drops, or takes for code
+_INDENTATION = re.compile(r"^ +(?=\S)", re.MULTILINE)  # Markdown drops it, or takes it for code
 _NO_BREAK = "\u00a0"
-_TYPED = re.compile(r"`([^`]+)`")
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def markdown_text(text: str) -> str:
-    """`text`, escaped."""
+    """Return `text`, escaped for Markdown."""
     out = _AT_WORD.sub(r"\\_", _ANYWHERE.sub(r"\\\g<0>", text))
     out = _MENTION.sub("@\u200b", out)
     out = _AT_LINE.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", out)
@@ -41,8 +41,8 @@ def markdown_text(text: str) -> str:
 
 
 def markdown_prose(text: str) -> str:
-    """The same for a text in which backticks mark what is typed: that stays code."""
-    parts = _TYPED.split(text)
+    """Return `text`, escaped for Markdown except for code in backticks."""
+    parts = _CODE.split(text)
     return "".join(f"`{part}`" if place % 2 else markdown_text(part) for place, part in enumerate(parts))
 
 
@@ -52,9 +52,9 @@ def html_of(source: str) -> str:
 
 
 def text_of(source: str) -> str:
-    """Without emphasis; lists keep their marks."""
+    """Return Markdown as plain text, without emphasis; lists keep their marks."""
     lines: list[str] = []
-    marks: list[str] = []  # of the open items of lists: for the first line of each, and then as many blanks
+    marks: list[str] = []  # of the open list items; blanks after the first line of each
     for token in _MARKDOWN.parse(source):
         if token.type == "list_item_open":
             marks.append(f"{token.info}. " if token.info else "- ")
@@ -89,30 +89,30 @@ def _inline(tokens: Iterable[Token]) -> str:
 
 
 SOURCE_LIMIT = 20_000  # characters
-PRINTED = 200_000  # characters
+OUTPUT_LIMIT = 200_000  # characters
 
 
 class TemplateError(Exception):
-    """A template failed while it was rendered. The message says at what."""
+    """A template failed while it was rendered."""
 
 
 class Address(str):
-    """A URL in which nothing is left that means something in Markdown."""
+    """A URL without characters that have a meaning in Markdown."""
 
     __slots__ = ()
 
 
 class Prose(str):
-    """A text in which backticks mark what is typed, which Markdown shows as code."""
+    """A text with code in backticks, which Markdown shows as code."""
 
     __slots__ = ()
 
 
 class Template:
-    """One template, checked and compiled. `names`: those that it may read; a key that a mapping lacks is an empty text.
+    """A template, checked and compiled. `names`: the variables that it may use.
 
-    Raises OptimizationValidationError, which names the field, the line and the remedy, for what is no Jinja and for
-    names that there are not. What is printed into Markdown is escaped for it.
+    A missing key of a mapping is an empty text. Output into Markdown is escaped. Raises OptimizationValidationError,
+    with the field and the line, for invalid Jinja and unknown names.
     """
 
     def __init__(self, source: str, field: str, *, markdown: bool, names: Collection[str]) -> None:
@@ -130,20 +130,20 @@ class Template:
             raise OptimizationValidationError(field, f"{where}{problem}") from None
         for name in sorted(unknown):
             line = next(n for n, text in enumerate(source.split("\n"), 1) if re.search(rf"\b{re.escape(name)}\b", text))
-            problem = f"line {line}: there is no name {name!r:.80} here{suggestion(name, names)}"
+            problem = f"line {line}: {name!r:.80} is not defined{suggestion(name, names)}"
             raise OptimizationValidationError(field, problem)
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The text, at most PRINTED characters. Raises TemplateError."""
-        printed = ""
+        """Return the text, at most OUTPUT_LIMIT characters. Raises TemplateError."""
+        text = ""
         try:
             for piece in self._template.generate(values):
-                printed += piece
-                if len(printed) > PRINTED:
-                    raise OverflowError(f"it printed more than {PRINTED:,} characters")
-        except Exception as error:  # noqa: BLE001 - a user's template: whatever it raises is its fault
+                text += piece
+                if len(text) > OUTPUT_LIMIT:
+                    raise OverflowError(f"its output exceeds {OUTPUT_LIMIT:,} characters")
+        except Exception as error:  # noqa: BLE001 - any error in a user's template
             raise TemplateError(str(error) or type(error).__name__) from None
-        return printed
+        return text
 
 
 class _Environment(ImmutableSandboxedEnvironment):

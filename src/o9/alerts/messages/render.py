@@ -1,11 +1,11 @@
-"""Messages: a notice as a title and a body, in plain text, Markdown and HTML, as long as a service takes.
+"""Messages: a notice as a title and a body, in plain text, Markdown or HTML, within a service's length limit. Pure.
 
-Contract. `check_template` says what no template may be. A `Message` writes itself when a channel asks, in the form and
-length it wants, by O9's templates or a user's: it leaves out text and alerts before it cuts, and cuts no character. The
-body is written in Markdown, and becomes plain text or HTML from that. A user's template that fails on a notice all the
-same is replaced by O9's own, which says so. Pure; the present is the notice's.
+Contract. A `Message` is rendered when a channel asks for it, in its format and length, by O9's templates or the user's.
+It omits details and alerts before it cuts text, and never cuts within a character. The body is written in Markdown and
+converted from that. A user's template that fails in spite of `check_template` is replaced by O9's own, with a note. The
+present time is the notice's.
 
-An alert says more by its metadata: `evidence` (figures by name), `remedy` (what to do), `link` (an address to look at).
+Messages show an alert's metadata: `evidence` (figures by name), `remedy` (what to do), and `link` (a URL).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from o9.alerts.messages.markdown import Template, TemplateError, html_of, text_of
-from o9.alerts.messages.view import Detail, View, address, view_of, worst_of
+from o9.alerts.messages.view import Detail, NoticeView, address, view_of, worst_of
 from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind
 from o9.model.errors import OptimizationValidationError
 from o9.model.states import AlertLevel
@@ -36,7 +36,7 @@ TITLE_LIMIT = 200
 NAMES = ("title", "body")
 
 SHOWN = 10  # alerts of a group
-# What is left out, step by step, where a service takes no more; in a group rather what each says than which they are.
+# What is omitted, step by step, to fit a service's limit; in a group, details before alerts.
 _WHOLE: Final = Detail(SHOWN, 2_000)
 _OF_ONE: Final = (_WHOLE, Detail(1, 400), Detail(1, 200), Detail(1, 80), Detail(1, 80, bare=True))
 _BARE: Final = tuple(Detail(n, 80, bare=True) for n in (SHOWN, 7, 5, 3, 2, 1))
@@ -44,18 +44,18 @@ _OF_MANY: Final = (_WHOLE, Detail(SHOWN, 400), Detail(SHOWN, 160), *_BARE)
 
 
 class Form(str, Enum):
-    """In what a body is written."""
+    """The format of a body."""
 
     TEXT = "text"
     MARKDOWN = "markdown"
     HTML = "html"
     PAGE = "page"
-    """HTML as a whole mail; HTML alone has a few tags, as chats know them."""
+    """A whole HTML mail; HTML itself has only the few tags that chats support."""
 
 
 @cache
 def _samples() -> dict[str, Notice]:
-    """What templates are tried on: an alert with all that one may have, one with nothing, many, and what is over."""
+    """Return the notices on which templates are tried: a complete alert, a bare one, a group, and a resolved one."""
     at = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
     labels = {"title": "Drawdown", "level": "critical", "optimization": "carry", "rule": "sample", "desk": "fx"}
     metadata = {
@@ -79,9 +79,9 @@ def _samples() -> dict[str, Notice]:
 
 
 def check_template(name: str, source: str) -> None:
-    """Raises OptimizationValidationError, of the field `name`, for what is no template, or fails on a sample."""
+    """Raises OptimizationValidationError for the field `name` if the template is invalid or fails on a sample."""
     if name not in NAMES:
-        raise OptimizationValidationError(name, f"no such template; those are {', '.join(NAMES)}")
+        raise OptimizationValidationError(name, f"there is no such template; use {', '.join(NAMES)}")
     template = _compiled(name, source)
     for what, sample in _samples().items():
         try:
@@ -91,10 +91,10 @@ def check_template(name: str, source: str) -> None:
 
 
 class Message:
-    """One notice, to be written as a channel wants it.
+    """A notice, to be rendered in the format and length of a channel.
 
-    templates: by name: `title`, and `body`, which is Markdown; those that are not given are O9's own. link: an address
-    for alerts that bring none, with `{optimization}` and `{alert}` where their ids go.
+    templates: by name, `title` and `body`, which is Markdown; the default is O9's own. link: a URL for alerts without
+    one; `{optimization}` and `{alert}` are replaced by their ids.
     """
 
     def __init__(self, notice: Notice, templates: Mapping[str, str] | None = None, link: str | None = None) -> None:
@@ -102,20 +102,20 @@ class Message:
         self._templates = templates or {}
         self._link = link
         self._faults: dict[str, str] = {}
-        self._views: dict[Detail, View] = {}
+        self._views: dict[Detail, NoticeView] = {}
 
     def about(self, notice: Notice) -> Message:
-        """The same for part of what the notice is about."""
+        """Return the message for another notice, such as a part of this one."""
         return Message(notice, self._templates, self._link)
 
     @cached_property
     def level(self) -> AlertLevel:
-        """The worst of what fires; of what is over, where nothing does."""
+        """The worst level of the firing alerts, or of the resolved ones if none fires."""
         return worst_of(self.notice)
 
     @cached_property
     def over(self) -> bool:
-        """Whether nothing fires any more."""
+        """Whether all alerts are resolved."""
         return not self.notice.firing
 
     @cached_property
@@ -127,14 +127,14 @@ class Message:
         return cut(chat_line(self._written("title", _WHOLE)), limit)
 
     def body(self, form: Form = Form.TEXT, limit: int | None = None) -> str:
-        """At most `limit` UTF-16 units."""
+        """Return the body, at most `limit` UTF-16 units."""
         out = ""
         for detail in _OF_ONE if len(self.notice.firing) + len(self.notice.resolved) == 1 else _OF_MANY:
             out = self._in(form, self._written("body", detail).strip("\n"))
             if limit is None or size(out) <= limit:
                 return out
         assert limit is not None
-        if form in (Form.HTML, Form.PAGE):  # cut anywhere it would be none; this is the shortest that is
+        if form in (Form.HTML, Form.PAGE):  # cutting would break its tags; this is the shortest HTML
             out = f"<p>{escape(self.short_title(limit // 6))}</p>"
             return out if size(out) <= limit else ""
         return cut_lines(out, limit) if size(out.split("\n", 1)[0]) < limit else self.short_title(limit)
@@ -151,7 +151,7 @@ class Message:
             if own is None:
                 raise
             self._faults[name] = f"templates.{name} failed: {error}"
-            logger.warning("templates.%s failed, O9's own is taken: %s", name, error)
+            logger.warning("templates.%s failed, O9's own template is used: %s", name, error)
             return self._written(name, detail)
 
     def _in(self, form: Form, source: str) -> str:
@@ -165,7 +165,7 @@ class Message:
         view = self._view(_WHOLE)
         return _mail().render(badge=view.badge, headline=view.headline, colour=view.colour, body=Markup(html))
 
-    def _view(self, detail: Detail) -> View:
+    def _view(self, detail: Detail) -> NoticeView:
         if detail not in self._views:
             self._views[detail] = view_of(self.notice, detail, self._link)
         return self._views[detail]
@@ -186,16 +186,16 @@ def _source(file: str) -> str:
     return files("o9.alerts.messages").joinpath("templates", file).read_text(encoding="utf-8")
 
 
-_READ = tuple(each.name for each in fields(View))
+_READ = tuple(each.name for each in fields(NoticeView))
 
 
 def checked_link(link: str) -> str:
-    """`link`. Raises ValueError where it is no address of a page, or has braces that stand for nothing."""
+    """Return `link`. Raises ValueError unless it is a URL with no placeholders but the known ones."""
     plain = link.replace("{optimization}", "x").replace("{alert}", "x")
     wrong = _BRACES.search(plain)
     if wrong or not address(plain):
-        problem = f"{wrong[0]!r:.80} stands for nothing" if wrong else "expected a page's address, with http or https"
-        raise ValueError(f"{problem}; {{optimization}} and {{alert}} stand for their ids in it")
+        problem = f"{wrong[0]!r:.80} is not a placeholder" if wrong else "expected a URL with http or https"
+        raise ValueError(f"{problem}; {{optimization}} and {{alert}} are replaced by their ids")
     return link
 
 

@@ -1,7 +1,7 @@
-"""What templates can show of a notice: words and figures, harmless, ready to print. Pure.
+"""What templates can show of a notice: texts and figures, ready to print. Pure.
 
-Contract. Every text in a `View` has passed `o9.text.escape.chat_line` or `chat_lines`; templates only escape it for
-their form. `Detail` says how much of a notice is shown.
+Contract. Every text in a `NoticeView` has passed `o9.text.escape.chat_line` or `chat_lines`; templates only escape it
+for their format.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME_LIMIT = 200  # of titles, ids and labels, in UTF-16 units
 LABELLED_LIMIT, HEADLINE_LABELLED_LIMIT, VALUE_LIMIT = 160, 60, 40
 FIGURES = 12
 UNTITLED = "Untitled alert"
-# Distinguishable by brightness too, and dark enough for white text.
+# They differ in brightness, too, and are dark enough for white text.
 _COLOURS = {
     AlertLevel.CRITICAL: "#8f1029",
     AlertLevel.ERROR: "#b5451b",
@@ -34,14 +34,14 @@ _COLOURS = {
     AlertLevel.INFO: "#1f6aa8",
 }
 _RESOLVED = "#0f7a5c"
-_SAY_WHY_FIRST = (NoticeKind.FLAPPING, NoticeKind.ESCALATION)
-_RAW_LIMIT = 20_000  # characters of a message that are looked at
-CLOCKS_DIFFER = timedelta(minutes=5)  # by how much a source's clock may be ahead
+_REASON_FIRST = (NoticeKind.FLAPPING, NoticeKind.ESCALATION)
+_RAW_LIMIT = 20_000  # characters of a text that are used
+CLOCKS_DIFFER = timedelta(minutes=5)  # how far a source's clock may be ahead
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How many alerts, units of each text, and whether all is left out but what fires and since when."""
+    """How much is shown: the number of alerts, the units of each text, and whether only titles and times (`bare`)."""
 
     alerts: int
     text: int
@@ -49,42 +49,42 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class AlertShown:
-    """One alert."""
+class AlertView:
+    """An alert."""
 
     title: str
-    message: str  # with its lines
-    brief: str  # on one line, of a traceback the last
+    message: str  # may have several lines
+    brief: str  # the message on one line; of a traceback the last line
     level: str
     state: str  # firing or resolved
-    news: str  # new, where others were known
+    news: str  # "new" if others were known
     badge: str  # CRITICAL, RESOLVED
     optimization: str
-    subject: str  # its name and id
+    subject: str  # the optimization's name and id
     since: str
     lasting: str
     ended: str  # empty while it fires
-    when: str  # the three in one
+    when: str  # since, lasting and ended in one text
     figures: Mapping[str, str]
     evidence: str  # the figures on one line
     remedy: Prose
     link: str
-    run: str  # the page of its run in Prefect
-    report: str  # the page of its report
+    run: str  # the URL of its run in Prefect
+    report: str  # the URL of its report
     command: str
     labels: Mapping[str, str]
-    labelled: str  # those of them that nothing else says, on one line
+    labelled: str  # the labels that no other field shows, on one line
 
 
 @dataclass(frozen=True)
-class View:
+class NoticeView:
     """A notice."""
 
     kind: str
     badge: str
     colour: str
     headline: str
-    lead: str  # one sentence of what is new
+    lead: str  # what is new, in one sentence
     reason: str
     may_be_double: bool
     receiver: str
@@ -92,29 +92,29 @@ class View:
     at: str
     level: str
     firing: int
-    new: int  # of what fires
+    new: int  # of the firing alerts
     resolved: int
-    remedy: Prose  # where what is shown has the same one, but for the optimization's id
-    alerts: Sequence[AlertShown]
+    remedy: Prose  # common to all alerts shown, apart from the optimization's id
+    alerts: Sequence[AlertView]
     more: int
 
 
-def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
-    """The first alerts of it: what is new, what is over, then what was known."""
+def view_of(notice: Notice, detail: Detail, link: str | None) -> NoticeView:
+    """Return the view of a notice with its first alerts: new, resolved, then known ones."""
     everything, new = notice.news_first, len(notice.new)
     over = range(new, new + len(notice.resolved))
     shown = tuple(
-        _shown(each, n not in over, "new" if n < new and notice.known else "", notice.at, detail, link)
+        _alert_view(each, n not in over, "new" if n < new and notice.known else "", notice.at, detail, link)
         for n, each in enumerate(everything[: detail.alerts])
     )
     level = worst_of(notice)
-    return View(
+    return NoticeView(
         kind=notice.kind.value,
         badge=_badge(notice.kind, level),
         colour=_RESOLVED if notice.kind is NoticeKind.RESOLVED else _COLOURS[level],
         headline=_headline(notice, everything),
         lead=_lead(notice, everything),
-        reason="" if notice.kind in _SAY_WHY_FIRST else cut(chat_line(notice.reason), detail.text),
+        reason="" if notice.kind in _REASON_FIRST else cut(chat_line(notice.reason), detail.text),
         may_be_double=notice.may_be_double,
         receiver=_name(notice.receiver),
         group={_name(name): _name(value) for name, value in notice.group_labels.items()},
@@ -130,25 +130,25 @@ def view_of(notice: Notice, detail: Detail, link: str | None) -> View:
 
 
 def worst_of(notice: Notice) -> AlertLevel:
-    """Of what fires; of what is over, where nothing does."""
+    """Return the worst level of the firing alerts, or of the resolved ones if none fires."""
     levels = list(AlertLevel)
     return max((each.level for each in notice.firing or notice.resolved), key=levels.index, default=AlertLevel.INFO)
 
 
-def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertShown:
+def _alert_view(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail, link: str | None) -> AlertView:
     remedy = alert.metadata.get("remedy")
     todo = chat_line(remedy[:_RAW_LIMIT]) if isinstance(remedy, str) else ""
     lines = chat_lines(alert.message[:_RAW_LIMIT])
     line, brief = chat_line(lines), chat_line(_without_traceback(lines))
-    if todo and line.endswith(todo):  # as the monitor's messages
+    if todo and line.endswith(todo):  # the monitor's messages end with the remedy
         lines, brief = (each.removesuffix(todo).rstrip(" :;,.-") for each in (line, brief))
     ended = None if firing else alert.ends_at
     since, lasting = moment(alert.starts_at), duration(max(timedelta(0), (ended or now) - alert.starts_at))
     figures = _figures(alert, detail)
-    return AlertShown(
+    return AlertView(
         title=_name(alert.title) or UNTITLED,
-        message=cut_naming(lines, detail.text, _where_all_is(alert)),
-        brief="" if detail.bare else cut_naming(brief, min(detail.text, 300), _where_all_is(alert)),
+        message=cut_naming(lines, detail.text, _full_text_hint(alert)),
+        brief="" if detail.bare else cut_naming(brief, min(detail.text, 300), _full_text_hint(alert)),
         level=alert.level.value,
         state="firing" if firing else "resolved",
         news=news,
@@ -167,39 +167,39 @@ def _shown(alert: Alert, firing: bool, news: str, now: datetime, detail: Detail,
         report="" if detail.bare else _given_address(alert, "report"),
         command=f"o9 show {shlex.quote(_name(alert.optimization_id))}" if alert.optimization_id else "",
         labels={_name(name): _name(value) for name, value in alert.labels.items()},
-        labelled=cut(labelled(alert.labels, *said_of(alert)), min(detail.text, LABELLED_LIMIT)),
+        labelled=cut(_labelled(alert), min(detail.text, LABELLED_LIMIT)),
     )
 
 
-def _where_all_is(alert: Alert) -> str:
-    """Nothing where its id cannot be typed as it is shown."""
+def _full_text_hint(alert: Alert) -> str:
+    """Return which command shows the whole text; nothing if the alert's id is not shown literally."""
     out = _name(alert.alert_id)
     return f"(all of it: o9 alerts show {shlex.quote(out)})" if out and out == alert.alert_id else ""
 
 
 def subject_of(labels: Mapping[str, str], optimization: str) -> str:
-    """`Momentum · momentum-7f3a`: the name, or the series, and the id; nothing of an alert of no optimization."""
+    """Return the name, or the series, and the id, such as `Momentum · momentum-7f3a`; empty without an optimization."""
     name = labels.get("name") or labels.get("series") or optimization
     return " · ".join(dict.fromkeys((_name(name), _name(optimization)))) if optimization else ""
 
 
-def said_of(alert: Alert) -> tuple[str, str, str]:
-    return alert.title, alert.level.value, alert.optimization_id
-
-
 def labelled(labels: Mapping[str, str], title: str, level: str, optimization: str) -> str:
-    """`book=a, venue=XNYS`: what distinguishes an alert beside these three, its subject and its rule."""
-    said = {"title": title, "level": level, "optimization": optimization}
-    said |= {
+    """Return the labels that are not shown otherwise, by the other arguments, the subject or the rule: `book=a`."""
+    shown = {"title": title, "level": level, "optimization": optimization}
+    shown |= {
         name: labels.get(name, "")
         for name in ("rule", *(LABELS[Scope.END] if "rule" in labels and optimization else ()))
     }
-    others = [(name, value) for name, value in sorted(labels.items()) if said.get(name) != value]
+    others = [(name, value) for name, value in sorted(labels.items()) if shown.get(name) != value]
     return ", ".join(f"{_name(name)}={cut(_name(value), VALUE_LIMIT)}" for name, value in others)
 
 
+def _labelled(alert: Alert) -> str:
+    return labelled(alert.labels, alert.title, alert.level.value, alert.optimization_id)
+
+
 def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
-    """For how long it has fired, or fired. Its source's clock may be wrong, and its start in the future."""
+    """Return how long it has fired, or did. If its source's clock is wrong, the start may be in the future."""
     if ended is not None:
         return f"over before that, at {moment(ended)}" if ended < begins else f"over after {duration(ended - begins)}"
     if begins - now > CLOCKS_DIFFER:
@@ -224,8 +224,8 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
         alert = everything[0]
         where = subject_of(alert.labels, alert.optimization_id)
         out = f"{title or UNTITLED}: {where}" if where else title or UNTITLED
-        # Title and subject distinguish an alert of a rule.
-        which = "" if "rule" in alert.labels else labelled(alert.labels, *said_of(alert))
+        # An alert of a rule is identified by its title and subject.
+        which = "" if "rule" in alert.labels else _labelled(alert)
         return f"{out} ({cut(which, HEADLINE_LABELLED_LIMIT)})" if which else out
     sides = _sides(notice)
     counts = [f"{len(alerts):,} {what}" for what, alerts in sides.items()]
@@ -237,7 +237,7 @@ def _headline(notice: Notice, everything: Sequence[Alert]) -> str:
 
 
 def _sides(notice: Notice) -> dict[str, Sequence[Alert]]:
-    """What is firing and what is resolved; where some of it was known, what is new, resolved, and known."""
+    """Return the firing and resolved alerts; if some were known, the new, resolved and known ones."""
     if notice.kind is not NoticeKind.FIRING or not notice.known:
         sides = {"firing": notice.firing, "resolved": notice.resolved}
     else:
@@ -246,7 +246,7 @@ def _sides(notice: Notice) -> dict[str, Sequence[Alert]]:
 
 
 def _lead(notice: Notice, everything: Sequence[Alert]) -> str:
-    why = cut(chat_line(notice.reason), NAME_LIMIT) if notice.kind in _SAY_WHY_FIRST else ""
+    why = cut(chat_line(notice.reason), NAME_LIMIT) if notice.kind in _REASON_FIRST else ""
     parts = [f"{why[:1].upper()}{why[1:]}{'' if why[-1:] in '.!?' else '.'}"]
     if len(everything) > 1:
         parts += [f"{what.capitalize()}: {_levels(alerts)}." for what, alerts in _sides(notice).items()]
@@ -262,7 +262,7 @@ _FLAGS = frozenset(name for known in QUANTITIES.values() for name, quantity in k
 
 
 def _figures(alert: Alert, detail: Detail) -> dict[str, str]:
-    """Of a rule, without those that only say that it is about this."""
+    """Return the evidence as texts; for an alert of a rule without its flags."""
     evidence, by_rule = alert.metadata.get("evidence"), "rule" in alert.metadata
     if detail.bare or not isinstance(evidence, Mapping):
         return {}
@@ -280,7 +280,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 def _without_traceback(out: str) -> str:
-    """What stands before the first traceback, and the error behind the last."""
+    """Return the text before the first traceback, and the error after the last."""
     before, found, rest = out.partition(_TRACEBACK)
     if not found:
         return out
@@ -289,7 +289,7 @@ def _without_traceback(out: str) -> str:
     return before + " ".join(after[error[0] :] if error else [])
 
 
-def _remedy_of(shown: Sequence[AlertShown]) -> Prose:
+def _remedy_of(shown: Sequence[AlertView]) -> Prose:
     out = [each for each in shown if each.remedy and not each.ended]
     ways = {each.remedy for each in out}
     if len(ways) > 1:
@@ -315,7 +315,7 @@ def _given_address(alert: Alert, name: str) -> Address | str:
 
 
 def address(text: str) -> Address | str:
-    """`text` as a link to a page, in which nothing means anything to Markdown or HTML; nothing where it is none."""
+    """Return a URL with characters escaped that have a meaning in Markdown or HTML; empty if it is not a URL."""
     text = text.strip()
     if len(text) > 2_000 or not re.match(r"https?://[^\s/]", text, re.IGNORECASE):
         return ""

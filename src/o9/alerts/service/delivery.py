@@ -1,10 +1,10 @@
-"""Sending: what was decided goes out through this node's channels, in order within a group, each try on the record.
+"""The delivery of notifications through this node's channels, in order within a group, with every try recorded.
 
-Contract. Owned by one event loop. Each channel has a worker while it has something to send, one send at a time; one
-that fails or hangs holds up itself alone. A try is written before it begins; its end, and with it what becomes of the
-notification, behind it. So nothing is lost when a node dies, and a message is sent twice only where it is unknown
-whether it arrived: the node died between sending and writing, or no answer came. The repetition says so, and is
-counted. `keep` has to be called every third of a lease, else other nodes take over what is being sent.
+Contract. It belongs to one event loop. Each channel has a worker while it has something to send, one send at a time; a
+channel that fails or hangs delays no other. A try is recorded before it begins, and its result after it. So nothing is
+lost when a node dies, and a message is sent twice only if it is unknown whether it arrived: the node died between
+sending and recording, or there was no answer. The repetition says so and is counted. `keep` must be called every third
+of a lease; otherwise other nodes take over what is being sent.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OnAttempt = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Delivery:
-    """`on_attempt` gets each attempt that ended: what `entry_of` gives."""
+    """`on_attempt` is called with the entry (`entry_of`) of each try that has ended."""
 
     store: Store
     node: str
@@ -59,17 +59,19 @@ class Delivery:
     _stopping: bool = field(default=False, init=False)
 
     def use(self, channels: Mapping[str, Channel], announced: tuple[str, ...], configuration: Configuration) -> None:
-        """Send through these from now on. `announced`: those that other nodes may not have."""
+        """Set the channels. announced: those that other nodes may not have."""
         self._channels, self._announced = dict(channels), announced
         self._configuration = configuration
 
     async def keep(self) -> None:
-        """Renew this node's claims. Raises OptimizationStoreError where the store is away."""
+        """Renew this node's claims. Raises OptimizationStoreError if the store is unavailable."""
         sending = list(self._sending)
         await self.store.write_async(AnnounceChannels(self.node, self._announced, self.lease_seconds, sending))
 
-    async def look(self) -> None:
-        """Begin to send what is due and not being sent. Raises OptimizationStoreError where the store is away."""
+    async def send_due(self) -> None:
+        """Start workers for the channels with due notifications. Raises OptimizationStoreError if the store is
+        unavailable.
+        """
         now = time.monotonic()
         idle = [name for name in self._channels if name not in self._workers and self._not_before.get(name, 0.0) <= now]
         if idle and not self._stopping:
@@ -78,23 +80,22 @@ class Delivery:
                     self._workers[name] = asyncio.create_task(self._work(name), name=f"o9-alerts-{name}")
 
     async def idle(self) -> None:
-        """Returns when nothing is being sent, and nothing is due that could be."""
+        """Wait until nothing is being sent, and nothing is due that could be sent."""
         while True:
-            await self.look()
+            await self.send_due()
             if not self._workers:
                 return
             await asyncio.wait(set(self._workers.values()))
 
     def wait_seconds(self) -> float | None:
-        """Until the first channel that a throttle holds back may send again; None: none is."""
+        """Return the seconds until the first throttled channel may send again; None if none is throttled."""
         now = time.monotonic()
         left = [at - now for at in self._not_before.values() if at > now]
         return min(left, default=None)
 
     async def stop(self) -> None:
-        """Let what is being sent come to its end for a while; then cut it off, and say so in the log.
-
-        A channel that does not let itself be cut off is left: its try stays open in the store, and so it is sent again.
+        """Wait briefly for what is being sent, then cancel it. A try that cannot be cancelled is abandoned: it stays
+        open in the store and is sent again.
         """
         self._stopping = True
         left = set(self._workers.values())
@@ -105,11 +106,11 @@ class Delivery:
         if left:
             _, left = await asyncio.wait(left, timeout=CUT_OFF_SECONDS)
         if left:
-            logger.error("%d channels cannot be stopped; what they were sending is sent again", len(left))
+            logger.error("%d channels could not be stopped; their messages will be sent again", len(left))
         await self.store.write_async(WithdrawChannels(self.node))
 
     def _due(self, channels: list[str]) -> list[str]:
-        """In a thread."""
+        """Blocks."""
         if not self.store.read(queries.has_pending_notifications):
             return []
         return self.store.read(queries.due_channels, channels, dead_on_this_host(self.store))
@@ -158,17 +159,17 @@ class Delivery:
             message = Message(notice, templates, self._configuration.link)
         except OptimizationStoreError:
             raise
-        except Exception as error:  # an internal error must not hold up all others of the channel
-            logger.exception("a message to %s (%s) could not be made", row["channel"], row["receiver"])
-            return Failed(f"the message could not be made: {type(error).__name__}")
+        except Exception as error:  # an internal error must not block the channel's other messages
+            logger.exception("could not render a message to %s (%s)", row["channel"], row["receiver"])
+            return Failed(f"the message could not be rendered: {type(error).__name__}")
         try:
             return await channel.send(message, notice)
-        except Exception as error:  # a channel that breaks its contract fails like any other
-            logger.exception("the channel %r raised", row["channel"])
+        except Exception as error:  # channels should not raise; a user's may
+            logger.exception("the channel %r raised an error", row["channel"])
             return Failed(f"it raised {type(error).__name__}")
 
     def _notice(self, row: Row, counts: bool) -> Notice:
-        """In a thread: a group may be large. counts: of those that are not shown only what is counted is read."""
+        """Read the notice. Blocks. counts: only levels and titles are read of alerts that are not shown."""
         begins, read = len(row["firing"]) - row["known"], self.store.read
         names = [*row["firing"][:begins], *row["resolved"], *row["firing"][begins:]]
         if counts and len(names) > SHOWN and len(shown := read(queries.episodes, names[:SHOWN])) == SHOWN:
@@ -182,28 +183,30 @@ class Delivery:
         mine = await asyncio.shield(writing)
         where = f"{row['channel']} ({row['receiver']})"
         if not mine:
-            logger.warning("%s: another node took over what this one was sending; it may arrive twice", where)
+            logger.warning(
+                "%s: another node took over the message that this one was sending; it may arrive twice", where
+            )
         elif end.error is None:
             logger.debug("%s: sent", where)
         elif end.retry_in is None:
             logger.error("%s: given up: %s", where, end.error)
         else:
-            again = f"trying again in {end.retry_in:.0f} s"
+            again = f"retrying in {end.retry_in:.0f} s"
             logger.log(logging.WARNING if row["tries"] == 1 else logging.DEBUG, "%s: %s; %s", where, end.error, again)
         if self.on_attempt is not None:
             self.on_attempt(entry_of(row, end))
 
     def _not_written(self, error: Exception, _: int) -> None:
-        """It is tried again: as long as the store is away, no other node can take the notification over either."""
+        """Retry the write, unless stopping: while the store is unavailable, no other node can take over either."""
         if self._stopping:
             raise error
 
 
 def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> EndTry:
-    """What becomes of a notification after a try.
+    """Return the result of a try.
 
-    Pauses double up to the longest, less up to half by `chance`, by which those of many spread out. What the service
-    asks for (`Retry-After`) is kept to. The last try is a day after the message was due at the latest.
+    Pauses double up to LONGEST_PAUSE, less up to half by `chance` (jitter), but are at least what the service asked for
+    (`Retry-After`). After TRIED_FOR the notification is given up.
     """
     end = EndTry(row["id"], row["tries"], row["claimed_by"])
     if isinstance(outcome, Sent):
@@ -211,7 +214,7 @@ def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> En
     end = replace(end, error=outcome.reason, in_doubt=outcome.in_doubt)
     left = datetime.fromisoformat(row["created_at"]) + TRIED_FOR - now
     if outcome.permanent or left <= timedelta(0):
-        why = "the channel refused it for good" if outcome.permanent else f"it was tried for {duration(TRIED_FOR)}"
+        why = "a retry cannot succeed" if outcome.permanent else f"it was tried for {duration(TRIED_FOR)}"
         return replace(end, error=f"{outcome.reason} (given up: {why})")
     pause = min(FIRST_PAUSE * 2 ** min(row["tries"] - 1, 30), LONGEST_PAUSE) * (1 - chance / 2)
     asked = outcome.retry_after or timedelta(0)
@@ -220,10 +223,10 @@ def end_of(row: Row, outcome: Sent | Failed, now: datetime, chance: float) -> En
 
 
 def entry_of(row: Row, end: EndTry) -> dict[str, Any]:
-    """One attempt, as callbacks get it. `status`: sent, pending (tried again in `retry_in` seconds) or failed."""
+    """Return a try in the form for callbacks. `status`: sent, pending (retried in `retry_in` seconds) or failed."""
     status = "sent" if end.error is None else "failed" if end.retry_in is None else "pending"
-    said = {name: row[name] for name in ("receiver", "channel", "kind", "reason", "group_key", "number", "tries")}
+    known = {name: row[name] for name in ("receiver", "channel", "kind", "reason", "group_key", "number", "tries")}
     return {
-        **said, "status": status, "error": end.error, "retry_in": end.retry_in, "alerts": row["firing"],
+        **known, "status": status, "error": end.error, "retry_in": end.retry_in, "alerts": row["firing"],
         "resolved": row["resolved"],
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""Ingesting alerts: those that arrive together are filtered and recorded together.
+"""The ingest of alerts, which are filtered and recorded in batches.
 
-Contract. Owned by one event loop. `add` returns when the alerts are durable; each is refused by itself. While a batch
-is written the next one gathers, so that what arrives decides how large they are; no more than BATCH, for the store's
-other writers take turns with them. A caller that is cancelled does not undo what it added.
+Contract. It belongs to one event loop. `add` returns when the alerts are durable; each is accepted or refused on its
+own. While a batch is written the next one gathers, up to BATCH alerts, so that the store's other writers get their
+turn. A caller that is cancelled does not undo what it added.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from o9.user_code.calls import Calls, Unanswered
 
 logger = logging.getLogger(__name__)
 BATCH = 4_000
-RULE_SECONDS = 10.0  # for all alerts that arrived together
-AT_ONCE = 250  # of a list, before whatever else runs in the loop has its turn
+FILTER_SECONDS = 10.0  # for all alerts of a batch
+AT_ONCE = 250  # alerts that are validated before the event loop gets its turn
 
 _recording: ContextVar[bool] = ContextVar("o9_recording_alerts", default=False)
-"""Set while alerts are filtered and recorded: what a filter itself sends is not filtered, and does not wait."""
+"""Set while alerts are filtered and recorded: alerts that a filter sends are not filtered, and do not wait."""
 
 FilterFunction = Callable[[OptimizationAlert], Any]
 Ingested = Recorded | OptimizationError | None
-"""What became of an alert: None where a rule dropped it, an error where it was refused."""
+"""The result for an alert: None if a filter dropped it, an error if it was refused."""
 
 
 class _Parcel(NamedTuple):
-    """What one caller added, at most BATCH."""
+    """The alerts of one call, at most BATCH."""
 
     alerts: Sequence[OptimizationAlert]
     new_alerts: Sequence[NewAlert]
@@ -50,8 +50,6 @@ class _Parcel(NamedTuple):
 
 
 class AlertIngest:
-    """Writes to `store`, and to no other from its first alert on."""
-
     def __init__(self, store: Store, filters: Sequence[AlertFilter]) -> None:
         self._store = store
         self._filters = filters
@@ -59,8 +57,9 @@ class AlertIngest:
         self._writing: asyncio.Task[None] | None = None
 
     async def add(self, alerts: Sequence[OptimizationAlert], resolve_timeout: timedelta | None) -> list[Ingested]:
-        """What became of each, in their order: an error is an OptimizationValidationError, which names the field, or an
-        OptimizationConflictError for an id that is taken.
+        """Record the alerts, and return the result for each in their order.
+
+        An error is an OptimizationValidationError, or an OptimizationConflictError for an id that is taken.
         """
         answers: list[Ingested] = []
         left = iter(alerts)
@@ -80,7 +79,7 @@ class AlertIngest:
         return answers
 
     async def idle(self) -> None:
-        """Returns when all alerts are recorded."""
+        """Wait until all alerts are recorded."""
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
@@ -105,14 +104,14 @@ class AlertIngest:
                 size += len(parcels[-1].new_alerts)
             try:
                 answers = iter(await self._recorded(parcels))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
+            except Exception as error:  # noqa: BLE001 - any error is passed to the callers
                 for parcel in parcels:
                     if not parcel.answers.done():
                         parcel.answers.set_exception(error)
                 continue
             for parcel in parcels:
                 mine = list(islice(answers, len(parcel.new_alerts)))
-                if not parcel.answers.done():  # else its caller was cancelled
+                if not parcel.answers.done():  # its caller may have been cancelled
                     parcel.answers.set_result(mine)
 
     async def _recorded(self, parcels: Sequence[_Parcel]) -> Sequence[Ingested]:
@@ -125,8 +124,8 @@ class AlertIngest:
         if dropped:
             at = moment(utc_now())
             suppressed = [
-                Suppressed(new_alerts[place].alert_id, "", NotifyReason.DROPPED.value, rule, at)
-                for place, rule in dropped.items()
+                Suppressed(new_alerts[place].alert_id, "", NotifyReason.DROPPED.value, name, at)
+                for place, name in dropped.items()
             ]
             await self._store.write_async(RecordSuppressed(suppressed))
         given = iter(await writing)
@@ -134,16 +133,16 @@ class AlertIngest:
 
 
 class AlertFilter:
-    """A user's own rule, asked about each alert before it is recorded: only False drops an alert.
+    """A user's function (`register_alert_rule`), called with a copy of each alert before it is recorded.
 
-    It gets a copy. It has a limited time for all alerts that arrived together, and is not called while an earlier call
-    hangs. Where it fails it drops nothing: that is logged, once until it succeeds. Raises OptimizationValidationError
-    for what cannot be called.
+    Only the answer False drops an alert. The time for the alerts of a batch is limited, and the function is not called
+    while an earlier call hangs. If it fails it drops nothing, which is logged once until it succeeds again. Raises
+    OptimizationValidationError if it is not callable.
     """
 
-    def __init__(self, rule: FilterFunction, seconds: float = RULE_SECONDS) -> None:
+    def __init__(self, rule: FilterFunction, seconds: float = FILTER_SECONDS) -> None:
         if not callable(rule):
-            raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called; give a function of one alert")
+            raise OptimizationValidationError("rule", f"{rule!r:.80} is not callable; pass a function of one alert")
         self.name = str(getattr(rule, "__qualname__", None) or type(rule).__qualname__)
         self._rule = rule
         self._seconds = seconds
@@ -151,7 +150,7 @@ class AlertFilter:
         self._failed = False
 
     async def answers(self, alerts: Sequence[OptimizationAlert]) -> list[Any]:
-        """For each alert; an error, which drops nothing, where the rule failed or hangs."""
+        """Return the function's answer for each alert; an error, which drops nothing, if it failed or hangs."""
         awaits = is_async(self._rule)
         ask = (lambda: self._awaited(alerts)) if awaits else (lambda: list(map(self._answer, alerts)))
         try:
@@ -162,7 +161,7 @@ class AlertFilter:
         if failure is not None:
             level = logging.DEBUG if self._failed else logging.ERROR
             what = f"{type(failure).__name__}: {failure}"
-            logger.log(level, "the alert rule %s failed, and drops nothing: %s", self.name, what)
+            logger.log(level, "the alert rule %s failed and drops nothing: %s", self.name, what)
         self._failed = failure is not None
         return answers
 
@@ -171,22 +170,22 @@ class AlertFilter:
         for alert in alerts:
             try:
                 answers.append(await self._rule(alert))
-            except Exception as error:  # noqa: BLE001 - a user's rule: what it raises is its answer
+            except Exception as error:  # noqa: BLE001 - any error of user code
                 answers.append(error)
         return answers
 
     def _answer(self, alert: OptimizationAlert) -> Any:
         try:
             return self._rule(alert)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - any error of user code
             return error
 
 
-async def dropped_by(rules: Sequence[AlertFilter], alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
-    """Which of `alerts` are dropped, by their place, and by which rule; the rules are asked in their order."""
+async def dropped_by(filters: Sequence[AlertFilter], alerts: Sequence[OptimizationAlert]) -> dict[int, str]:
+    """Return the indexes of the alerts that are dropped, each with the name of the first filter that does so."""
     dropped: dict[int, str] = {}
-    for rule in rules:
+    for each in filters:
         left = [place for place in range(len(alerts)) if place not in dropped]
-        answers = await rule.answers([copy.deepcopy(alerts[place]) for place in left])
-        dropped |= {place: rule.name for place, answer in zip(left, answers, strict=True) if answer is False}
+        answers = await each.answers([copy.deepcopy(alerts[place]) for place in left])
+        dropped |= {place: each.name for place, answer in zip(left, answers, strict=True) if answer is False}
     return dropped

@@ -1,12 +1,12 @@
-"""The one node that decides: it reads new alerts, runs the engine, and writes what follows.
+"""The leader: the one node that reads new alerts, runs the engine and writes its decisions.
 
-Contract. `tick` does everything that is due, and says when to come again; it blocks, and is called by one thread at a
-time. What the engine decides is durable before anybody sends it, in one transaction with what the engine knows then. A
-leader that dies, is cut off from the store or loses its lease forgets its engine; the next leader makes one from the
-store's rows, which holds back what the old one held back. Its start costs what fires and the groups that are alive.
+Contract. `tick` does everything that is due and returns when to call it again; it blocks, and is called by one thread
+at a time. The engine's decisions are durable before they are sent, in one transaction with its state. A leader that
+dies, cannot reach the store or loses its lease discards its engine, and the next leader restores it from the store with
+the same suppressions. The cost of that depends on the firing alerts and the living groups only.
 
-The engine's time goes on by itself and never backwards: a clock that is set back stops nothing, and one that is set
-forward, or a machine that wakes up, is followed.
+The engine's time never goes backwards: a clock that is set back has no effect; one that is set forward, or a machine
+that wakes up, is followed.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from o9.text.format import duration
 logger = logging.getLogger(__name__)
 LEASE = "alerts"
 PAGE = 5_000
-AT_ONCE = 250  # taken before the process's other threads get their turn: a few milliseconds of them
-BREATH_SECONDS = 0.0005
-PAGES = 20  # that one tick reads; then what follows from them is decided first
-WORKS_EVERY = timedelta(seconds=30)  # where there is no news
-GIVES_UP_EVERY = timedelta(hours=1)
-STUCK_SECONDS = 300.0  # a tick over a million alerts takes a minute
+AT_ONCE = 250  # alerts, a few milliseconds, before the process's other threads get their turn
+YIELD_SECONDS = 0.0005
+PAGES = 20  # read by one tick, before the decisions on them
+IDLE_INTERVAL = timedelta(seconds=30)  # between two runs of the engine without news
+GIVE_UP_INTERVAL = timedelta(hours=1)
+STUCK_SECONDS = 300.0  # a tick with a million alerts takes a minute
 JUMP = timedelta(seconds=5)
 QUARANTINE = timedelta(hours=1)
 
 
 class Clock:
-    """Goes on with the machine's uptime, never backwards; where the wall clock is ahead by a jump, it is followed."""
+    """A clock that runs with the machine's uptime, never backwards, and follows forward jumps of the wall clock."""
 
     def __init__(self, wall: Callable[[], datetime] = utc_now, steady: Callable[[], float] = time.monotonic) -> None:
         self._wall = wall
@@ -67,8 +67,12 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Ticked:
-    """`next_at`: when something may be due, by `Leader.now`; None: nothing is. `behind`: there is more to read now."""
+class TickResult:
+    """The result of a tick.
+
+    next_at: when something may be due, by `Leader.now`; None if nothing is. ended: the episodes that expired. behind:
+    whether there is more to read now.
+    """
 
     leads: bool
     next_at: datetime | None = None
@@ -78,8 +82,6 @@ class Ticked:
 
 
 class Leader:
-    """See the module."""
-
     def __init__(
         self, store: Store, node: str, lease_seconds: float, file: AlertsFile, clock: Clock | None = None
     ) -> None:
@@ -97,34 +99,37 @@ class Leader:
         self._newest = -1
         self._worked_at = self._clock.now()
         self._ends_at: datetime | None = None
-        self._held: dict[str, datetime] = {}  # quarantined alerts, by fingerprint: until when the engine does without
+        self._quarantined: dict[str, datetime] = {}  # until when, by fingerprint
 
     def now(self) -> datetime:
         return self._clock.now()
 
-    def tick(self) -> Ticked:
-        """Raises OptimizationError where the store is away, or the file is refused and nothing was in force before."""
+    def tick(self) -> TickResult:
+        """Do everything that is due, if this node leads.
+
+        Raises OptimizationError if the store is unavailable, or if the first configuration is refused.
+        """
         self._ticked_at = time.monotonic()
-        changed = self._file.look()
+        changed = self._file.reload()
         if not self._lead():
-            return Ticked(leads=False)
+            return TickResult(leads=False)
         now = self.now()
         try:
             return self._work(now, reconfigure=changed)
         except BaseException as error:
-            self._forget()  # what the engine decided may not be written: the next one is made of what is
+            self._forget()  # its decisions may not be written; the next engine is restored from the store
             if isinstance(error, InternalError):
                 self._quarantine(error, now)
-                return Ticked(leads=True, next_at=now, behind=True)
+                return TickResult(leads=True, next_at=now, behind=True)
             if not isinstance(error, StaleAttemptError):
                 raise
             logger.warning("%s", error)
-            return Ticked(leads=False)
+            return TickResult(leads=False)
 
     def renewal(self) -> AcquireLeadership | None:
-        """What keeps the lease while a tick takes its time; give the answer to `renewed`. From any thread.
+        """Return the write that renews the lease during a long tick; pass its answer to `renewed`. From any thread.
 
-        None: this node does not lead, or its tick hangs, and another node is to lead.
+        None if this node does not lead, or if its tick hangs, so that another node can take over.
         """
         if self._leadership.fence is None or time.monotonic() - self._ticked_at > STUCK_SECONDS:
             return None
@@ -134,10 +139,10 @@ class Leader:
         self._leadership.renewed(fence)
 
     def leave(self) -> None:
-        """Let another node lead at once."""
+        """Release the lease, so that another node can lead at once."""
         self._forget()
-        if (going := self._leadership.release()) is not None:
-            self._store.write(going)
+        if (release := self._leadership.release()) is not None:
+            self._store.write(release)
 
     def _lead(self) -> bool:
         before = self._leadership.fence
@@ -150,12 +155,12 @@ class Leader:
         self._engine = None
         self._leadership.doubt()
 
-    def _work(self, now: datetime, *, reconfigure: bool) -> Ticked:
+    def _work(self, now: datetime, *, reconfigure: bool) -> TickResult:
         newest = self._store.read(queries.last_change)
         if self._engine is not None and not reconfigure and newest == self._newest and not self._is_due(now):
-            return Ticked(True, self._next())
+            return TickResult(True, self._next())
         self._newest, self._worked_at = newest, now
-        if any(until <= now for until in self._held.values()):
+        if any(until <= now for until in self._quarantined.values()):
             self._engine = None
         if self._engine is None:
             self._engine = self._restored(now)
@@ -171,21 +176,21 @@ class Leader:
                 self._engine.end_silence(row["silence_id"])
             else:
                 self._engine.put_silence(silence_in(row))
-        if behind := self._take_alerts(self._engine, now):
+        if behind := self._read_alerts(self._engine, now):
             self._newest = -1
         notices = self._engine.advance(now)
-        self._decide(notices, self._engine.drain())
+        self._write_decisions(notices, self._engine.drain())
         self._ends_at = self._ends_next()
-        return Ticked(True, self._next(), len(notices), ended, behind)
+        return TickResult(True, self._next(), len(notices), ended, behind)
 
     def _is_due(self, now: datetime) -> bool:
-        """Without any news: a group, an end, or the engine's housekeeping."""
+        """Return whether a flush, an end or the engine's housekeeping is due."""
         at = self._next()
-        return now - self._worked_at >= WORKS_EVERY or (at is not None and at <= max(now, utc_now()))
+        return now - self._worked_at >= IDLE_INTERVAL or (at is not None and at <= max(now, utc_now()))
 
     def _next(self) -> datetime | None:
         assert self._engine is not None
-        moments = (self._engine.due(), self._ends_at, *self._held.values())
+        moments = (self._engine.due(), self._ends_at, *self._quarantined.values())
         return min((each for each in moments if each is not None), default=None)
 
     def _ends_next(self) -> datetime | None:
@@ -193,57 +198,56 @@ class Leader:
         return None if ends_at is None else datetime.fromisoformat(ends_at)
 
     def _quarantine(self, error: InternalError, now: datetime) -> None:
-        """Everything else goes on at once, in an engine that is made without these alerts; their group begins anew."""
+        """Exclude the alerts that raised an error from the engine for a while. Their group begins anew."""
         until = now + QUARANTINE
-        self._held |= dict.fromkeys(error.alerts, until)
-        ids, words = list(error.alerts.values()), str(error)[:300]
+        self._quarantined |= dict.fromkeys(error.alerts, until)
+        ids, text = list(error.alerts.values()), str(error)[:300]
         more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
         logger.error(
-            "alerts: %s%s quarantined until %s: deciding on it raised %s",
-            ", ".join(ids[:3]), more, moment(until), words, exc_info=error,
+            "alerts: %s%s quarantined until %s after an internal error: %s",
+            ", ".join(ids[:3]), more, moment(until), text, exc_info=error,
         )  # fmt: skip
-        why = NotifyReason.QUARANTINED.value, f"{words}; tried again from {moment(until)} on", moment(now)
+        why = NotifyReason.QUARANTINED.value, f"{text}; tried again from {moment(until)} on", moment(now)
         self._store.write(RecordSuppressed([Suppressed(alert_id, "", *why) for alert_id in ids]))
         if error.group and self._leadership.fence is not None:
-            gone = CommitDecisions(LEASE, self._leadership.fence, self._written, {error.group: None})
-            self._store.write(gone)
+            self._store.write(CommitDecisions(LEASE, self._leadership.fence, self._written, {error.group: None}))
 
     def _give_up(self, now: datetime) -> None:
-        """Once an hour: what no node has had a channel for fails, and that is logged."""
-        if self._gave_up_at is not None and now - self._gave_up_at < GIVES_UP_EVERY:
+        """Once an hour, fail notifications for which no node has had the channel, and log them."""
+        if self._gave_up_at is not None and now - self._gave_up_at < GIVE_UP_INTERVAL:
             return
         self._gave_up_at = now
         why = f"no node could send through it for {duration(TRIED_FOR)}"
-        before = moment(now - TRIED_FOR - GIVES_UP_EVERY)  # a node that has the channel has tried it for the last time
+        before = moment(now - TRIED_FOR - GIVE_UP_INTERVAL)  # after the last try of a node that has the channel
         for channel, count in self._store.write(FailOldNotifications(before, why)).items():
-            logger.error("%d messages to the channel %r were given up: %s", count, channel, why)
+            logger.error("gave up %d messages to the channel %r: %s", count, channel, why)
 
-    def _take_alerts(self, engine: Engine, now: datetime) -> bool:
-        """Takes new alerts; whether there are more."""
+    def _read_alerts(self, engine: Engine, now: datetime) -> bool:
+        """Pass new alerts to the engine. Returns whether there are more."""
         for _ in range(PAGES):
             episodes = self._store.read(queries.open_episodes, self._after, limit=PAGE)
             given: list[Alert] = []
             for episode in episodes:
                 alert = alert_in(episode)
                 if episode.resolved_at is not None and episode.began >= self._after[0]:
-                    given.append(replace(alert, ends_at=None))  # it is over already, and did fire
+                    given.append(replace(alert, ends_at=None))  # the engine must see that it fired
                 given.append(alert)
-            given = [alert for alert in given if alert.fingerprint not in self._held]
+            given = [alert for alert in given if alert.fingerprint not in self._quarantined]
             for start in range(0, len(given), AT_ONCE):
                 engine.take(given[start : start + AT_ONCE], now)
-                time.sleep(BREATH_SECONDS)
+                time.sleep(YIELD_SECONDS)
             for episode in episodes:
                 if episode.acknowledged_by is not None:
                     engine.acknowledge(episode.fingerprint, episode.acknowledged_by)
             if len(episodes) == PAGE:
                 self._after = episodes[-1].changed, episodes[-1].alert_id
                 continue
-            if episodes:  # all of the last one's change was there: that becomes readable at once
+            if episodes:  # a change becomes readable as a whole, so all of the last one has been read
                 self._after = episodes[-1].changed + 1, ""
             return False
         return True
 
-    def _decide(self, notices: Sequence[Notice], changes: Changes) -> None:
+    def _write_decisions(self, notices: Sequence[Notice], changes: Changes) -> None:
         cursor = self._after[0] - 1
         if not (changes or notices or cursor > self._written):
             return
@@ -274,13 +278,15 @@ class Leader:
         return list(dict.fromkeys(channels))
 
     def _restored(self, now: datetime) -> Engine:
-        """The engine as it was when its last decision was written."""
+        """Return the engine in the state of its last written decisions."""
         configuration = self._file.configuration
-        self._held = {name: until for name, until in self._held.items() if until > now}
+        self._quarantined = {name: until for name, until in self._quarantined.items() if until > now}
         held = self._store.read(queries.leader, LEASE)
         cursor = held["cursor"] if held is not None else 0
-        known = [each for each in all_open(self._store) if each.began <= cursor and each.fingerprint not in self._held]
-        known.sort(key=lambda episode: (episode.began, episode.alert_id))  # in which the old engine took them
+        known = [
+            each for each in all_open(self._store) if each.began <= cursor and each.fingerprint not in self._quarantined
+        ]
+        known.sort(key=lambda episode: (episode.began, episode.alert_id))  # the last engine's order
         by_fingerprint: dict[str, list[Episode]] = {}
         for episode in known:
             by_fingerprint.setdefault(episode.fingerprint, []).append(episode)
@@ -291,6 +297,6 @@ class Leader:
             for key, (due_at, state) in self._store.read(queries.alert_groups).items()
         }
         self._after, self._silence_change, self._written = (cursor + 1, ""), cursor, cursor
-        logger.info("this node leads the alerts: %d of them and %d groups are open", len(known), len(groups))
+        logger.info("this node leads the alerts: %d alerts and %d groups are open", len(known), len(groups))
         snapshot = Snapshot(kept, tuple(map(silence_in, silences)), groups)
         return Engine.restored(configuration, snapshot, now)

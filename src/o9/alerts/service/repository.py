@@ -1,4 +1,4 @@
-"""Between alerts and the store's rows: alerts, episodes, silences, notices and their history, each way."""
+"""Conversion between alerts, silences and notices, and the store's rows."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _LEVELS = {level.value: level for level in AlertLevel}
 
 
 def new_alert_of(given: OptimizationAlert, resolve_timeout: timedelta | None) -> NewAlert:
-    """What a store is to keep of `given`; of a message that is too long its beginning, which says so.
+    """Return the alert in the form that the store keeps. A message that is too long is cut, with a note.
 
-    resolve_timeout: it is resolved after that unless repeated. Raises OptimizationValidationError, with the field.
+    resolve_timeout: after which it is resolved unless it is repeated. Raises OptimizationValidationError.
     """
     if isinstance(given, OptimizationAlert) and not isinstance(given.level, AlertLevel):
-        given = replace(given)  # one that was assigned later may be text
+        given = replace(given)  # converts a level that was assigned as text
     validate_alert(given)
     if len(given.message) > MESSAGE_LIMIT:
-        cut = f"\n[cut: of {len(given.message):,} characters these are the first {MESSAGE_LIMIT:,}]"
+        cut = f"\n[cut: the first {MESSAGE_LIMIT:,} of {len(given.message):,} characters]"
         given = replace(given, message=given.message[:MESSAGE_LIMIT] + cut)
     labels = labels_of(given)
     ends_at = _ended(given) if given.resolved else None
@@ -62,17 +62,17 @@ def new_alert_of(given: OptimizationAlert, resolve_timeout: timedelta | None) ->
 
 
 def _ended(given: OptimizationAlert) -> datetime:
-    """By now; what another machine's clock is ahead by does not count."""
+    """Return the end of a resolved alert, at most now: another machine's clock may be ahead."""
     ends_at, now = as_utc(given.resolved_at or given.timestamp), utc_now()
     if ends_at > now + CLOCKS_DIFFER:
         raise OptimizationValidationError(
-            "resolved_at", f"{ends_at} is in the future; send the alert as resolved when it is over"
+            "resolved_at", f"{ends_at} is in the future; send the alert as resolved once it is over"
         )
     return min(ends_at, now)
 
 
 def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fires: bool = False) -> Alert:
-    """The alert that an episode is, as it is now; fires: as it was before its end."""
+    """Return the alert of an episode. fires: as it was before its end."""
     ends_at = None if fires else episode.resolved_at or episode.ends_at
     return Alert(
         json.loads(episode.labels),
@@ -91,7 +91,7 @@ def alert_in(episode: Episode, metadata: Mapping[str, Any] | None = None, *, fir
 
 
 def all_open(store: Store) -> Iterator[Episode]:
-    """All episodes that fire, and those whose end was not dealt with yet; blocks."""
+    """Yield the episodes that fire or whose end has not been processed. Blocks."""
     after = (0, "")
     while episodes := store.read(queries.open_episodes, after, limit=PAGE):
         yield from episodes
@@ -99,9 +99,9 @@ def all_open(store: Store) -> Iterator[Episode]:
 
 
 def known_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: Damping | None) -> TrackedAlert:
-    """What an engine remembers of an alert, from its episodes that are still open, in the order of their beginning.
+    """Return the state of an alert in the engine, from its open episodes, in the order of their start.
 
-    Its end was noticed where the engine had read it.
+    Its end has been processed if the engine had read it, which `cursor` shows.
     """
     *earlier, episode = episodes
     alert = alert_in(episode)
@@ -116,7 +116,7 @@ def known_of(episodes: Sequence[Episode], cursor: int, now: datetime, damping: D
 
 
 def alert_of_row(row: Row, now: datetime) -> OptimizationAlert:
-    """What users hold, from a row of `queries.alerts`."""
+    """Return an alert in its public form, from a row of `queries.alerts`."""
     ends_at = row["resolved_at"] or (row["ends_at"] if row["ends_at"] and row["ends_at"] <= moment(now) else None)
     return OptimizationAlert(
         alert_id=row["alert_id"],
@@ -140,23 +140,27 @@ def new_notice(notice: Notice, channels: Sequence[str]) -> NewNotice:
 
 
 def notice_in(
-    row: Row, episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]], words: Mapping[str, tuple[str, str]] = _NOTHING
+    row: Row,
+    episodes: Mapping[str, tuple[Episode, Mapping[str, Any]]],
+    counted: Mapping[str, tuple[str, str]] = _NOTHING,
 ) -> Notice:
-    """The notice that a claimed notification is about; an alert that was pruned meanwhile is left out.
+    """Return the notice of a claimed notification, without alerts that have been pruned.
 
-    words: of those that are only counted, their levels and titles.
+    counted: the levels and titles of alerts that are not shown.
     """
-    alike = {each: Alert({}, _EPOCH, "", "", _LEVELS[each[0]], each[1], fingerprint="-") for each in {*words.values()}}
+    alike = {
+        each: Alert({}, _EPOCH, "", "", _LEVELS[each[0]], each[1], fingerprint="-") for each in {*counted.values()}
+    }
 
     def alerts(names: Sequence[str], *, fires: bool) -> tuple[Alert, ...]:
         found = [
-            alert_in(*episodes[name], fires=fires) if name in episodes else alike.get(words.get(name, ("", "")))
+            alert_in(*episodes[name], fires=fires) if name in episodes else alike.get(counted.get(name, ("", "")))
             for name in names
         ]
         return tuple(alert for alert in found if alert is not None)
 
     begins = len(row["firing"]) - row["known"]
-    known = alerts(row["firing"][begins:], fires=True)  # what is over by now fired when it was decided
+    known = alerts(row["firing"][begins:], fires=True)  # they fired when the notice was made
     return Notice(
         receiver=row["receiver"],
         group_key=row["group_key"],
@@ -173,9 +177,9 @@ def notice_in(
 
 
 def history(store: Store, limit: int) -> list[Row]:
-    """Notifications (sent, pending, failed) and reasons why not (suppressed), newest first, as programs get them.
+    """Return notifications (sent, pending, failed) and suppressed alerts, newest first, JSON-ready. Blocks.
 
-    `limit` is 1 to 1000; raises OptimizationValidationError. In a thread, where there is an event loop.
+    `limit` is 1 to 1000; raises OptimizationValidationError.
     """
     sent = [
         {"at": row["created_at"]} | {name: row[name] for name in _SENT}

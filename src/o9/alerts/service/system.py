@@ -1,10 +1,11 @@
-"""The alert system: alerts are recorded, grouped, silenced and routed, and their messages sent, by one of many nodes.
+"""The alert system, which records, groups, silences and routes alerts, and sends their messages.
 
-Contract. An alert that `send_alert` returned for is durable, and is delivered or its record says why not, whatever dies
-meanwhile. Of the nodes that share a store one decides (`o9.alerts.service.leader`), and each sends through the channels
-that it has (`o9.alerts.service.delivery`). Answers come from the record, so they are the same on every node. Nothing is
-sent while no system is started. It belongs to the event loop that opened or started it: what sends or changes raises
-OptimizationError in another one. Decisions run in a thread, and a hanging send holds up no other.
+Contract. When `send_alert` returns, the alert is durable: it will be delivered, or its record will say why not,
+whatever process dies. One of the nodes that share a store decides (`o9.alerts.service.leader`); each sends through its
+own channels (`o9.alerts.service.delivery`). Nothing is sent while no system is started. Answers come from the record,
+so they are the same on every node. A system belongs to the event loop that opened or started it; from another loop,
+methods that send or change alerts raise OptimizationError. Decisions run in a thread, and a send that hangs delays no
+other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from o9.alerts.pipeline.matchers import parse
 from o9.alerts.pipeline.stages import new_silence
 from o9.alerts.service.delivery import STOP_GRACE_SECONDS, Delivery
 from o9.alerts.service.ingest import AlertFilter, AlertIngest, FilterFunction
-from o9.alerts.service.leader import LEASE, Leader, Ticked
+from o9.alerts.service.leader import LEASE, Leader, TickResult
 from o9.alerts.service.repository import add_silence, alert_of_row, history
 from o9.model.component import Registered
 from o9.model.errors import OptimizationError, OptimizationValidationError
@@ -47,18 +48,18 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 _numbers = itertools.count(1)
 T = TypeVar("T")
-LOOK_SECONDS = 1.0  # for alerts of other processes, and for a leader that has gone
-MISSING_SECONDS = 10.0  # a channel that no node has: a program registers its own after it has started
-TICK_PAUSE_SECONDS = 0.05  # between two decisions, so that what arrives meanwhile is decided together
+POLL_SECONDS = 1.0  # for alerts of other processes, and for a missing leader
+MISSING_SECONDS = 10.0  # before a channel that no node has is logged; programs register theirs after the start
+TICK_PAUSE_SECONDS = 0.05  # between two ticks, so that alerts that arrive meanwhile are decided together
 
 
 class AlertNotificationSystem(StoreComponent):
-    """Given no store, it opens the one at `storage_path`; `alerts_file` None takes O9_ALERTS_FILE, where that is set.
+    """Sends alerts. Without a store it opens the one at `storage_path`; `alerts_file` defaults to O9_ALERTS_FILE.
 
     notification_channels: by name, see `register_notification_channel`. resolve_block: loads a block by its name.
 
-    Events: `alert(alert)` when one begins to fire, `resolved(alert)` when one is over, each where that was sent or
-    noticed; `notification(entry)` after each try of this node, see `o9.alerts.service.delivery.entry_of`.
+    Events: `alert(alert)` when an alert begins to fire and `resolved(alert)` when it ends, in the process that sent or
+    noticed that; `notification(entry)` after each try of this node, see `o9.alerts.service.delivery.entry_of`.
     """
 
     events = ("alert", "resolved", "notification")
@@ -77,7 +78,7 @@ class AlertNotificationSystem(StoreComponent):
         self._filters: list[AlertFilter] = []
         self._file = AlertsFile(alerts_file or settings().alerts_file or None, self._registry.channels)
         self._node = f"{settings().node_id}/alerts-{next(_numbers)}"
-        self._owner: asyncio.AbstractEventLoop | None = None  # in which it was opened, or started
+        self._owner: asyncio.AbstractEventLoop | None = None  # opened or started it
         self._ingest: AlertIngest | None = None
         self._running: Running | None = None
         self._emitting: set[asyncio.Task[None]] = set()
@@ -85,22 +86,23 @@ class AlertNotificationSystem(StoreComponent):
             self._registry.register(name, channel)
 
     def use_node(self, node: str) -> None:
-        """Lead and send under this name, by which others see that its process has died; before `start`."""
+        """Set the node's name, by which others see that its process has died. Call it before `start`."""
         self._node = node
 
     async def send_alert(
         self, alert: OptimizationAlert, *, resolve_timeout: timedelta | float | None = None
     ) -> str | None:
-        """Record an alert durably; one with `resolved` set resolves its episode. Returns the id of the episode: that of
-        its first alert. None: a rule dropped the alert, and the history says so.
+        """Record an alert durably. An alert with `resolved` set ends its episode.
 
-        An alert that is sent again under its id, with a later timestamp, still fires, and no receiver is notified
-        twice. The earliest timestamp is the start. Sent again unchanged, it has no effect. Other content needs another
-        id, and belongs to the same episode if the labels are equal; a resolved alert needs a new id to fire again. The
-        first 20,000 characters of a message are kept.
+        Returns the id of the episode, which is that of its first alert, or None if a rule dropped the alert.
+
+        Sending an alert again under its id with a later timestamp says that it still fires; receivers are not notified
+        twice, and the earliest timestamp is the start. Sending it again unchanged has no effect. Other content needs
+        another id, and belongs to the same episode if the labels are equal. A resolved alert needs a new id to fire
+        again. Messages are cut after 20,000 characters.
 
         resolve_timeout: a timedelta or seconds, after which it is resolved unless it is sent again. Raises
-        OptimizationValidationError, naming the field; OptimizationConflictError for an id that had other content.
+        OptimizationValidationError with the field, OptimizationConflictError for an id that has other content.
         """
         (answer,) = await self.send_alerts([alert], resolve_timeout=resolve_timeout)
         if isinstance(answer, OptimizationError):
@@ -110,7 +112,7 @@ class AlertNotificationSystem(StoreComponent):
     async def send_alerts(
         self, alerts: Sequence[OptimizationAlert], *, resolve_timeout: timedelta | float | None = None
     ) -> list[str | OptimizationError | None]:
-        """The same for many at once, which costs half as much; what is refused is an error in its place."""
+        """Send many alerts at half the cost. The answer has an error in the place of a refused alert."""
         self._here()
         if self._ingest is None:
             self._ingest = AlertIngest(self.store, self._filters)
@@ -134,9 +136,9 @@ class AlertNotificationSystem(StoreComponent):
         limit: int = 1_000,
         before: OptimizationAlert | None = None,
     ) -> list[OptimizationAlert]:
-        """The newest `limit` (1 to 1000) that were sent, newest first by their own time; `before`: older than this one.
+        """Return the newest `limit` (1 to 1000) alerts, newest first by timestamp; with `before`, only older ones.
 
-        Resolved is one whose episode is over, under whichever of its ids that was said.
+        An alert is resolved if its episode is over, whichever of the episode's alerts ended it.
         """
         about = None if optimization_id is None else text("optimization_id", optimization_id)
         wanted = None if level is None else alert_level(level).value
@@ -148,21 +150,21 @@ class AlertNotificationSystem(StoreComponent):
         return [alert_of_row(row, now) for row in rows]
 
     async def resolve_alert(self, alert_id: str, by: str = "") -> bool:
-        """End the episode that it belongs to. False: it was over before. Raises OptimizationError for an unknown id."""
+        """End the alert's episode. Returns False if it was over. Raises OptimizationError for an unknown id."""
         ended = await self._write(ResolveAlert(text("alert_id", alert_id), text("by", by)))
         if ended:
             self._notify_ended([alert_id])
         return ended
 
     async def acknowledge_alert(self, alert_id: str, by: str = "") -> bool:
-        """Acknowledge it: it is neither repeated nor escalated. False: it is resolved, or acknowledged already.
+        """Acknowledge an alert, so that it is neither repeated nor escalated.
 
-        Raises OptimizationError for an unknown id.
+        Returns False if it was resolved or acknowledged already. Raises OptimizationError for an unknown id.
         """
         return await self._write(AcknowledgeAlert(text("alert_id", alert_id), text("by", by)))
 
     def register_notification_channel(self, name: str, channel: Any) -> Registered:
-        """Send through `channel` what goes to `name`, and, where no file says otherwise, everything.
+        """Register a channel. Without a configuration file it gets every alert.
 
         channel: a function or coroutine function of one alert, an Apprise URL, an object with `notify(body, subject)`
         such as Prefect's notification blocks, `block:NAME`, or a channel of `o9.alerts.channels`. Raises
@@ -174,17 +176,17 @@ class AlertNotificationSystem(StoreComponent):
         return Registered()
 
     def register_alert_rule(self, rule: FilterFunction) -> Registered:
-        """Ask `rule(alert)`, sync or async, about each alert that this program sends: only False drops it."""
+        """Call `rule(alert)`, sync or async, for each alert that this program sends; only the answer False drops it."""
         self._filters.append(AlertFilter(rule))
         return Registered()
 
     async def suppress_alert(
         self, pattern: str, duration: timedelta | float, *, author: str = "", comment: str = ""
     ) -> str:
-        """Silence alerts that have `pattern` in title or message, or are about this optimization, for `duration`.
+        """Silence alerts that contain `pattern` in the title or message, or whose optimization has this id.
 
-        pattern: with `*` or `?` it has to fit the whole of one of the three. duration: a timedelta, or seconds.
-        Returns the silence's id; raises OptimizationValidationError.
+        pattern: with `*` or `?` it must match all of one of the three. duration: a timedelta, or seconds. Returns the
+        silence's id; raises OptimizationValidationError.
         """
         return await self.silence_alerts("", duration, pattern=pattern, author=author, comment=comment)
 
@@ -198,7 +200,7 @@ class AlertNotificationSystem(StoreComponent):
         author: str = "",
         comment: str = "",
     ) -> str:
-        """The same by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
+        """Silence alerts by Alertmanager's matchers, such as `title="Drawdown", level=~"info|warning"`."""
         silence = new_silence(
             utc_now(),
             span("duration", duration),
@@ -212,35 +214,36 @@ class AlertNotificationSystem(StoreComponent):
         return silence.silence_id
 
     async def end_silence(self, silence_id: str, by: str = "") -> bool:
-        """Lift it before its end. False: it was over. Raises OptimizationError for an unknown id."""
+        """End a silence early. Returns False if it was over. Raises OptimizationError for an unknown id."""
         return await self._write(EndSilence(text("silence_id", silence_id), text("by", by)))
 
     async def get_silences(self) -> list[dict[str, Any]]:
-        """Those that stand now, or will; the one that ends first first."""
+        """Return the active and future silences, in the order of their ends."""
         return await self.store.read_async(queries.silences)
 
     async def get_notification_history(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Notifications, and why others were suppressed, newest first; `limit` is 1 to 1000.
+        """Return notifications, and why others were suppressed, newest first; `limit` is 1 to 1000.
 
-        `status`: sent, pending or failed, with the `tries`, whose `outcome` is sent, failed, unknown (it may have
-        arrived), possible_double (sent again after that) or None while one goes on; or suppressed, with the `alert_id`,
-        the `reason` (a code of `NotifyReason`), and what it was `by`.
+        `status` is sent, pending or failed, with the `tries`, or suppressed, with the `alert_id`, the `reason` (a code
+        of `NotifyReason`) and what it was `by`. The `outcome` of a try is sent, failed, unknown (it may have arrived),
+        possible_double (sent again after that), or None while it runs.
         """
         return await asyncio.to_thread(history, self.store, limit)
 
     async def get_alert_statistics(self) -> dict[str, Any]:
-        """Counts over all time, and what fires now.
+        """Return counts over all time, and of what fires now.
 
-        `received`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several may be one that began.
-        `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have arrived, and were
-        repeated. `suppressed`: by reason. `channels`: the state of each. `leader`: the node that decides, or None.
+        `received`, `begun`, `resolved`, `acknowledged`, `firing`: alerts by level; several that are received may be one
+        that began. `sent`, `failed`: notifications by channel. `possible_doubles`: tries by channel that may have
+        arrived and were repeated. `suppressed`: by reason. `channels`: the state of each. `leader`: the deciding node,
+        or None.
         """
         return await asyncio.to_thread(_statistics, self.store)
 
     async def deliver_once(self) -> dict[str, Any]:
-        """Decide and send all that is due, then stop: for a schedule, where nothing runs all the time.
+        """Decide and send everything that is due, then stop: for scheduled runs, without a permanent node.
 
-        Returns `led`, whether this was the node to decide, `notices` that it made, and its tries by `status`.
+        Returns `led`, whether this node decided, the number of `notices` that it made, and of its tries by status.
         """
         tries: list[str] = []
         running = self._made(lambda entry: tries.append(entry["status"]))
@@ -249,13 +252,13 @@ class AlertNotificationSystem(StoreComponent):
 
     @property
     def configuration(self) -> Configuration:
-        """What is in force."""
+        """The configuration in force."""
         return self._file.configuration
 
     async def _open(self) -> None:
-        self._file.look()
+        self._file.reload()
         await super()._open()
-        self._ingest = None  # it wrote to the former store
+        self._ingest = None  # it belongs to the previous store
         self._owner = asyncio.get_running_loop()
 
     async def _begin(self) -> None:
@@ -266,14 +269,14 @@ class AlertNotificationSystem(StoreComponent):
     async def _end(self) -> None:
         running, self._running = self._running, None
         if self._owner is not asyncio.get_running_loop():
-            logger.warning("the event loop that the alerts ran in ended before they were stopped: their leases run out")
+            logger.warning("the event loop of the alerts ended before they were stopped; their leases will expire")
             self._emitting.clear()
             return
         if running is not None:
             await running.stop()
         _, late = await asyncio.wait(set(self._emitting), timeout=STOP_GRACE_SECONDS) if self._emitting else ((), ())
         for task in late:
-            logger.error("a callback has not come back %g s after the stop; it is cut off", STOP_GRACE_SECONDS)
+            logger.error("cancelled a callback that still ran %g s after the stop", STOP_GRACE_SECONDS)
             task.cancel()
 
     async def _close(self) -> None:
@@ -287,7 +290,7 @@ class AlertNotificationSystem(StoreComponent):
         return Running(self.store, self._node, lease, self._file, self._registry, self._notify_ended, tried)
 
     def _here(self) -> None:
-        """Raises OptimizationError in another event loop than its own, unless that has ended."""
+        """Raises OptimizationError in another event loop, unless its own has ended."""
         here = asyncio.get_running_loop()
         if here is not self._owner:
             check_loop(self._owner, type(self).__name__)
@@ -319,7 +322,7 @@ class AlertNotificationSystem(StoreComponent):
             self._soon(lambda: self.emit(event, about))
 
     def _soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """A slow callback holds up nothing else."""
+        """Run callbacks in a task, so that a slow one delays nothing else."""
         task = asyncio.create_task(work(), name="o9-alerts-callbacks")
         self._emitting.add(task)
         task.add_done_callback(self._emitting.discard)
@@ -327,12 +330,12 @@ class AlertNotificationSystem(StoreComponent):
 
 @dataclass
 class Running:
-    """What runs on a node while its alert system is started: deciding, if it leads, and sending, in any case.
+    """The loops of a started alert system: they decide, if this node leads, and send.
 
-    A store that is away, a file that is refused and a channel that fails are said once, and tried again; nothing here
-    ends but by `stop`, which leaves nothing behind: what waits is sent by another node, or at the next start.
+    An unavailable store, a refused file or a failing channel is logged once and retried; the loops run until `stop`.
+    What is still waiting then is sent by another node, or after the next start.
 
-    ended: gets the episodes that expired; tried: gets each attempt of this node.
+    ended: called with the episodes that expired. tried: called with the entry of each try of this node.
     """
 
     store: Store
@@ -348,12 +351,12 @@ class Running:
         self._delivery = Delivery(self.store, self.node, self.lease_seconds, self.tried)
         self._configuration: Configuration | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._tick: asyncio.Future[Ticked] | None = None
+        self._tick: asyncio.Future[TickResult] | None = None
         self._new_alerts, self._to_send, self._to_keep = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._missing: dict[str, float] = {}  # channels that no node has: when that was first seen; inf once logged
+        self._missing: dict[str, float] = {}  # channels that no node has, since when; inf once logged
 
     async def start(self) -> None:
-        """Raises OptimizationError where the store is away."""
+        """Raises OptimizationError if the store is unavailable."""
         self.use_channels()
         await self._delivery.keep()
         loops: tuple[tuple[str, Callable[[], Awaitable[float]], asyncio.Event], ...] = (
@@ -367,25 +370,25 @@ class Running:
 
     async def stop(self) -> None:
         await cancel_and_wait(*self._tasks)
-        if self._tick is not None:  # it goes on in its thread
+        if self._tick is not None:  # its thread cannot be cancelled
             await asyncio.wait({self._tick})
-        with contextlib.suppress(OptimizationError):  # a store that is away: the lease runs out
+        with contextlib.suppress(OptimizationError):  # if the store is unavailable, the lease expires
             await self._delivery.stop()
             await asyncio.to_thread(self._leader.leave)
 
     def wake(self) -> None:
-        """There are new alerts: decide soon."""
+        """Decide soon, since there are new alerts."""
         self._new_alerts.set()
 
     def use_channels(self) -> None:
-        """Send through those that there are now."""
+        """Use the present channels and configuration."""
         self._configuration = self.file.configuration
         self._delivery.use(self.registry.channels(self._configuration), self.registry.own, self._configuration)
         self._to_keep.set()
         self._to_send.set()
 
     async def once(self) -> tuple[bool, int]:
-        """Decide and send all that is due now, then leave. Answers whether this node led, and the notices it made."""
+        """Decide and send everything that is due, then stop. Returns whether this node led, and how many notices it made."""
         self.use_channels()
         notices, led = 0, False
         try:
@@ -401,11 +404,11 @@ class Running:
         return led, notices
 
     async def _repeat(self, name: str, act: Callable[[], Awaitable[float]], wake: asyncio.Event) -> None:
-        """Do it again after the seconds that it answers, or when it is woken."""
+        """Call `act` again and again, after the seconds that it returns or when woken."""
         boundary = ErrorBoundary(logger, f"alerts: the loop {name!r}")
         while True:
             wake.clear()
-            seconds = LOOK_SECONDS
+            seconds = POLL_SECONDS
             with boundary:
                 seconds = await act()
             with contextlib.suppress(TimeoutError):
@@ -424,17 +427,17 @@ class Running:
         if ticked.notices:
             self._to_send.set()
         if not ticked.leads:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             return 0.0
         if ticked.behind:
             return 0.0
-        until = LOOK_SECONDS if ticked.next_at is None else (ticked.next_at - self._leader.now()).total_seconds()
-        return min(max(until, 0.0), LOOK_SECONDS)
+        until = POLL_SECONDS if ticked.next_at is None else (ticked.next_at - self._leader.now()).total_seconds()
+        return min(max(until, 0.0), POLL_SECONDS)
 
     async def _send(self) -> float:
-        await self._delivery.look()
+        await self._delivery.send_due()
         throttled = self._delivery.wait_seconds()
-        return LOOK_SECONDS if throttled is None else min(throttled, LOOK_SECONDS)
+        return POLL_SECONDS if throttled is None else min(throttled, POLL_SECONDS)
 
     async def _keep(self) -> float:
         await self._delivery.keep()
@@ -448,21 +451,21 @@ class Running:
         for channel in [name for name, since in self._missing.items() if now - since >= MISSING_SECONDS]:
             self._missing[channel] = inf
             logger.error(
-                "the receiver %r names the channel %r, which no node has: register it, or correct the file; "
-                "what goes there waits", unknown[channel], channel,
+                "the receiver %r names the channel %r, which no node has: register it or correct the file; "
+                "its messages wait", unknown[channel], channel,
             )  # fmt: skip
         return min(self.lease_seconds / 3, *(since + MISSING_SECONDS - now for since in self._missing.values()), inf)
 
 
 def text(field: str, value: Any) -> str:
-    """As the store holds it. Raises OptimizationValidationError for what is no text."""
+    """Return text in the form that the store holds. Raises OptimizationValidationError for other values."""
     if not isinstance(value, str):
         raise OptimizationValidationError(field, f"expected text, got {type(value).__name__}")
     return free_text(value)
 
 
 def span(field: str, value: Any) -> timedelta:
-    """A timedelta or seconds, above 0. Raises OptimizationValidationError."""
+    """Return a timedelta or seconds, above 0, as a timedelta. Raises OptimizationValidationError."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else validate_seconds(field, value)
     if not 0 < seconds <= LONGEST.total_seconds():
         raise OptimizationValidationError(field, f"{value!r:.80} is not above 0 and at most {LONGEST.days:,} days")
@@ -470,7 +473,7 @@ def span(field: str, value: Any) -> timedelta:
 
 
 def _statistics(store: Store) -> dict[str, Any]:
-    """In a thread."""
+    """Blocks."""
     names = ("received", "begun", "resolved", "acknowledged", "sent", "failed", "suppressed", "possible_double")
     counted: dict[str, dict[str, int]] = {name: {} for name in names}
     for row in store.read(queries.alert_counts):
