@@ -242,7 +242,7 @@ async def test_a_mail_server_that_nobody_vouches_for_gets_no_password(
     finally:
         server.close()
     assert isinstance(outcome, Failed)
-    assert outcome.reason.startswith("the certificate of the server is not trusted: ")
+    assert outcome.reason.startswith("the server's certificate is not trusted: ")
     assert not server.letters
 
 
@@ -263,7 +263,7 @@ async def test_a_server_that_fails_in_every_way_and_recovers(hooks: HookServer) 
         assert f"error={status}" in outcome.reason
         assert outcome == Failed(outcome.reason)
         assert "T0PSECRET" not in outcome.reason
-    assert await send(channel) == Failed(f"no answer in time; {DOUBT}", in_doubt=True)
+    assert await send(channel) == Failed(f"the answer timed out; {DOUBT}", in_doubt=True)
     reset = await send(channel)
     assert isinstance(reset, Failed)
     assert reset.reason.endswith(DOUBT)
@@ -300,7 +300,7 @@ async def test_a_webhook_that_nobody_vouches_for_gets_nothing(
     finally:
         server.close()
     assert isinstance(outcome, Failed)
-    assert outcome.reason.startswith("the certificate of the server is not trusted: ")
+    assert outcome.reason.startswith("the server's certificate is not trusted: ")
     assert not server.received
 
 
@@ -405,7 +405,7 @@ async def test_o9_s_block_is_saved_loaded_and_sent_through(services: HookServer)
         assert len(services.received) == 2
         with pytest.raises(OptimizationValidationError, match=r"block:nothing.*save it, or give the URL itself"):
             await asyncio.to_thread(load_block, "nothing")
-    with pytest.raises(OptimizationValidationError, match=r"channels\.desk: Apprise does not take its URL"):
+    with pytest.raises(OptimizationValidationError, match=r"channels\.desk: Apprise does not accept its URL"):
         channel_of("desk", AlertChannel(url="nowhere://T0PSECRET"))
 
 

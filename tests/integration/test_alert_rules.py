@@ -376,7 +376,7 @@ async def test_a_node_without_a_sign_of_life_is_lost_one_that_took_leave_is_not(
     store.write(Leave("leaves"))
     await judge.evaluate()
     assert told(store) == []  # this judge has only begun: nobody had time to say that he lives
-    judge._evaluator._certain_at = 0.0
+    judge._evaluator._heartbeats_certain_at = 0.0
     await judge.evaluate()
     assert told(store) == [("node_lost", "lost", False)]
     beat(store, "lost", 40.0)
@@ -494,7 +494,7 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
         assert judge._engine is not None
 
         class Keeps(RuleEngine):
-            def take(
+            def evaluate(
                 self, of: Scope, facts: Iterable[SubjectFacts], now: datetime, *, complete: bool = False
             ) -> list[AlertChange]:
                 if of in seen:
@@ -502,7 +502,7 @@ async def test_each_figure_that_a_condition_may_name_is_there_and_within_its_bou
                 return []
 
         engine = Keeps(judge._rules)
-        judge._take(engine, utc_now(), None, await judge._read_statistics(engine))
+        judge._evaluate_facts(engine, utc_now(), None, await judge._read_statistics(engine))
         assert set(names) - {name for name, _ in seen[scope]} == set()
         for name, value in seen[scope]:
             if value is not None and quantity_of(name, scope):

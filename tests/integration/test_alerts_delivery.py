@@ -127,7 +127,7 @@ async def test_what_is_refused_for_good_is_failed_and_the_next_one_goes(
     channel = Scripted(Failed("HTTP 401", permanent=True))
     await until_sent(deliver({"log": channel}), store)
     assert [number for _, number, _ in channel.sent] == [2]
-    assert tries_of(store) == {("g", 1): ["HTTP 401 (given up: the channel refused it for good)"], ("g", 2): ["sent"]}
+    assert tries_of(store) == {("g", 1): ["HTTP 401 (given up: a retry cannot succeed)"], ("g", 2): ["sent"]}
     assert "log (default): given up: HTTP 401" in caplog.text
     assert {row["status"] for row in store.read(queries.notifications)} == {"sent", "failed"}
 
@@ -186,11 +186,11 @@ async def test_a_message_that_cannot_be_made_holds_up_no_other(
     delivery = deliver({"log": channel})
     await delivery.idle()
     assert [group for group, *_ in channel.sent] == ["g"]
-    assert "a message to log (default) could not be made" in caplog.text
+    assert "could not render a message to log (default)" in caplog.text
     poisonous = False
     await until_sent(delivery, store)
     assert [each[:2] for each in channel.sent[1:]] == [("poison", 1), ("poison", 2)]
-    assert set(tries_of(store)["poison", 1][:-1]) == {"the message could not be made: KeyError"}
+    assert set(tries_of(store)["poison", 1][:-1]) == {"the message could not be rendered: KeyError"}
 
 
 async def test_nodes_share_the_work_and_take_over_from_the_dead(

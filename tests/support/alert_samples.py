@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, in_order
+from o9.alerts.pipeline.alert import Alert, Notice, NoticeKind, worst_first
 from o9.model.states import AlertLevel
 
 NOW = datetime(2026, 1, 30, 14, 5, tzinfo=UTC)
@@ -36,11 +36,11 @@ def samples() -> dict[str, Notice]:
     one, *more = (_alert(n) for n in range(16))
     over = tuple(replace(alert, ends_at=NOW) for alert in (one, *more))
     bare = Alert({"title": "Store away"}, NOW, "bare", "", AlertLevel.INFO, "Store away")
-    some_new = (*in_order((one, *more[:3])), *in_order(more[3:13]))
+    some_new = (*worst_first((one, *more[:3])), *worst_first(more[3:13]))
     return {
         "one alert": _notice(one),
         "an alert of no optimization": _notice(bare),
-        "a group of 14": replace(_notice(one, *more[:13]), reason="all are new", resolved=in_order(over[14:])),
+        "a group of 14": replace(_notice(one, *more[:13]), reason="all are new", resolved=worst_first(over[14:])),
         "4 of 14 are new": replace(_notice(one), reason="4 are new", firing=some_new, known=10, resolved=over[14:15]),
         "resolved": replace(_notice(one), kind=NoticeKind.RESOLVED, firing=(), resolved=over[:1], reason="it is over"),
     }
@@ -89,4 +89,4 @@ def _alert(number: int) -> Alert:
 
 def _notice(*alerts: Alert) -> Notice:
     labels = {"title": alerts[0].title, "level": alerts[0].level.value}
-    return Notice("desk", "sample", 1, labels, NoticeKind.FIRING, NOW, in_order(alerts), (), "new")
+    return Notice("desk", "sample", 1, labels, NoticeKind.FIRING, NOW, worst_first(alerts), (), "new")

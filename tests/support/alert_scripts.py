@@ -122,12 +122,12 @@ def why(engine: Engine, fingerprint: str, now: datetime) -> list[tuple[str, Noti
     """By receiver: what holds the alert back, NOTHING_NEW where it was reported; None while it waits for its group."""
     known = engine._known.get(fingerprint)
     found: list[tuple[str, NotifyReason | None]] = []
-    for place in () if known is None else known.places:
-        group = place.group
+    for slot in () if known is None else known.slots:
+        group = slot.group
         if known is not None and group is not None and fingerprint in group.members:
-            reason = stages.suppressed(known.alert, now, engine._facts(place.route, now)).reason
+            reason = stages.suppressed(known.alert, now, engine._context(slot.route, now)).reason
             waits = None if fingerprint not in group.firing else NotifyReason.NOTHING_NEW
-            found.append((place.route.receiver, waits if reason is NotifyReason.GOES_ON else reason))
+            found.append((slot.route.receiver, waits if reason is NotifyReason.GOES_ON else reason))
     return found
 
 

@@ -101,7 +101,7 @@ def test_one_alert_in_plain_text() -> None:
         "- Labels: desk=systematic\n"
         "- Figures: drawdown 0.2341; limit 0.2; trial 118\n"
         "- What to do: halve the leverage, or take the next best trial within the limit\n"
-        "- Look: https://o9.example.com/optimizations/0\n"
+        "- Link: https://o9.example.com/optimizations/0\n"
         "- Command: o9 show momentum-us"
     )
 
@@ -238,7 +238,7 @@ def test_a_link_comes_from_the_alert_or_from_the_pattern() -> None:
 def test_the_pages_of_its_run_and_report_stand_beside_the_link() -> None:
     run, report = "https://prefect.example/runs/flow-run/1", "https://o9.example/api/v1/optimizations/a/report"
     told = Message(notice(alert(link="https://elsewhere.example/7", run=run, report=report))).body()
-    assert f"- Run: {run}\n- Report: {report}\n- Look: https://elsewhere.example/7\n" in told
+    assert f"- Run: {run}\n- Report: {report}\n- Link: https://elsewhere.example/7\n" in told
     assert f"   {run}\n   {report}\n" in Message(notice(alert(run=run, report=report), alert())).body()
     assert "Run" not in Message(notice(alert(run="javascript:alert(1)"))).body()
 
@@ -246,7 +246,7 @@ def test_the_pages_of_its_run_and_report_stand_beside_the_link() -> None:
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "ftp://a.example", "desk", "https://", "https:// a"])
 def test_what_is_no_address_of_a_page_is_no_link(link: str) -> None:
     assert "Look" not in Message(notice(alert(link=link))).body()
-    with pytest.raises(ValueError, match="expected a page's address"):
+    with pytest.raises(ValueError, match="expected a URL"):
         checked_link(link)
 
 

@@ -11,7 +11,7 @@ from alert_samples import alert, notice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o9.alerts.messages.markdown import PRINTED, Template, TemplateError
+from o9.alerts.messages.markdown import OUTPUT_LIMIT, Template, TemplateError
 from o9.alerts.messages.render import Form, Message, check_template
 from o9.model.errors import OptimizationValidationError
 
@@ -26,9 +26,9 @@ from o9.model.errors import OptimizationValidationError
         ("{{ headline|nothing }}", "line 1: No filter named 'nothing'."),
         ("{{ alerts.append(1) }}", "it fails on a sample"),
         ("{% include 'text' %}", "it fails on a sample"),
-        ("{% for a in range(100000) %}{{ badge }}{% endfor %}", "it printed more than 200,000 characters"),
-        ("{{ labels }}", "line 1: there is no name 'labels' here"),
-        ("{% if group.desk %}\n{{ headlin }}{% endif %}", "line 2: there is no name 'headlin' here; did you mean"),
+        ("{% for a in range(100000) %}{{ badge }}{% endfor %}", "its output exceeds 200,000 characters"),
+        ("{{ labels }}", "line 1: 'labels' is not defined"),
+        ("{% if group.desk %}\n{{ headlin }}{% endif %}", "line 2: 'headlin' is not defined; did you mean"),
         ("{% for a in alerts %}{{ a.titel }}{% endfor %}", "has no attribute 'titel'"),
         ("{{ alerts[99].title }}", "has no element 99"),
         ("{{ 1 / 0 }}", "division"),
@@ -83,15 +83,15 @@ def test_any_template_is_taken_or_refused_by_its_field(name: str, source: str) -
 
 
 def test_a_template_of_an_unknown_name_is_refused() -> None:
-    with pytest.raises(OptimizationValidationError, match="text: no such template; those are title, body"):
+    with pytest.raises(OptimizationValidationError, match="text: there is no such template; use title, body"):
         check_template("text", "x")
 
 
 def test_a_template_prints_no_more_than_it_may() -> None:
     template = Template("{% for a in one %}{{ a }}{% endfor %}", "x", markdown=False, names=("one",))
-    assert len(template.render({"one": ["y" * (PRINTED // 10)] * 10})) == PRINTED
-    with pytest.raises(TemplateError, match="printed more than 200,000 characters"):
-        template.render({"one": ["y" * (PRINTED // 10)] * 11})
+    assert len(template.render({"one": ["y" * (OUTPUT_LIMIT // 10)] * 10})) == OUTPUT_LIMIT
+    with pytest.raises(TemplateError, match="exceeds 200,000 characters"):
+        template.render({"one": ["y" * (OUTPUT_LIMIT // 10)] * 11})
 
 
 def test_a_desk_s_template_in_each_form() -> None:

@@ -77,8 +77,8 @@ def test_what_no_database_holds_is_replaced() -> None:
     ("labels", "field", "problem"),
     [
         (["a"], "metadata.labels", "expected a mapping, got a list"),
-        ({"": "x"}, "metadata.labels.", "a name is printable text of 1 to 200 characters"),
-        ({"a\n": "x"}, "metadata.labels.a\\n", "a name is printable text of 1 to 200 characters"),
+        ({"": "x"}, "metadata.labels.", "a name must be printable text of 1 to 200 characters"),
+        ({"a\n": "x"}, "metadata.labels.a\\n", "a name must be printable text of 1 to 200 characters"),
         ({1: "x"}, "metadata.labels[1]", "expected text, got 1"),
         (
             {"level": "bogus"},

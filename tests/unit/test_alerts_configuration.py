@@ -133,7 +133,7 @@ route:
         ("route: {receiver: zzz}", "line 1: route.receiver: no receiver is called 'zzz'; there are default"),
         (
             "route: {matchers: [a=b]}",
-            "line 1: route.matchers: the root takes every alert; write it at a route below `routes`",
+            "line 1: route.matchers: the root route takes every alert; write it in a route below `routes`",
         ),
         (
             "route: {routes: [{matchers: [a=b, 'c']}]}",
@@ -141,13 +141,13 @@ route:
         ),
         (
             "route: {group_wait: 30}",
-            "line 1: route.group_wait: '30' is no duration; it needs a unit; write it as 30s, 5m, 1h30m or 2d",
+            "line 1: route.group_wait: '30' is not a duration; it needs a unit; write it as 30s, 5m, 1h30m or 2d",
         ),
         (
             "route: {group_wait: -5s}",
-            "line 1: route.group_wait: '-5s' is no duration; write it as 30s, 5m, 1h30m or 2d",
+            "line 1: route.group_wait: '-5s' is not a duration; write it as 30s, 5m, 1h30m or 2d",
         ),
-        ("route: {group_interval: 0s}", "line 1: route.group_interval: it has to be longer than 0"),
+        ("route: {group_interval: 0s}", "line 1: route.group_interval: it must be longer than 0"),
         (
             "route: {repeat_interval: 99999999d}",
             "line 1: route.repeat_interval: '99999999d' is longer than 3,660 days",
@@ -176,10 +176,10 @@ route:
         ("receivers: {name: x}", "line 1: receivers: expected a list, got a mapping"),
         ("receivers: [{channels: [log]}]", "line 1: receivers[0].name: it is missing"),
         ("receivers:\n- name: a\n- name: b\n- name: a", "line 4: receivers[2].name: there is another 'a'"),
-        ("receivers: [{name: ' '}]", "line 1: receivers[0].name: a name is printable text of 1 to 200 characters"),
+        ("receivers: [{name: ' '}]", "line 1: receivers[0].name: a name must be printable text of 1 to 200 characters"),
         (
             "receivers: [{name: a, channels: [{x: y}]}]",
-            "line 1: receivers[0].channels[0]: expected text, got a mapping; a text that begins with { or [ needs "
+            "line 1: receivers[0].channels[0]: expected text, got a mapping; put text that begins with { or [ in "
             "quotes",
         ),
         ("receivers: [{name: a, channels: [~]}]", "line 1: receivers[0].channels[0]: expected text, got nothing"),
@@ -189,7 +189,7 @@ route:
         ),
         (
             "receivers: [{name: a, templates: {titel: x}}]",
-            "line 1: receivers[0].templates.titel: no such template; those are title, body",
+            "line 1: receivers[0].templates.titel: there is no such template; use title, body",
         ),
         ("throttle: {messages: 5}", "line 1: throttle.every: it is missing"),
         ("flapping: true", "line 1: flapping: write `false`, or a mapping with changes, within and quiet"),
@@ -197,7 +197,7 @@ route:
         ("route: {}\nroute: {}", "line 2: route: it is given twice, first in line 1"),
         (
             "time_intervals: [{name: a, time_intervals: [{location: Mars}]}]",
-            "line 1: time_intervals[0].time_intervals[0].location: 'Mars' is no time zone; write one "
+            "line 1: time_intervals[0].time_intervals[0].location: 'Mars' is not a time zone; write one "
             "such as America/New_York",
         ),
         (
@@ -206,7 +206,7 @@ route:
         ),
         (
             "inhibit_rules: [{source_matchers: [], target_matchers: [a=b]}]",
-            "line 1: inhibit_rules[0].source_matchers: there are none; say which alerts are meant",
+            "line 1: inhibit_rules[0].source_matchers: it is empty; write which alerts it matches",
         ),
         ("inhibit_rules: [{source_matchers: [a=b]}]", "line 1: inhibit_rules[0].target_matchers: it is missing"),
         (
@@ -242,7 +242,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
         load("route:\n  receiver: nobody\n  group_wait: soon\nreceivers: []\nflaping: false\n", "alerts.yaml")
     assert str(refused.value).splitlines() == [
         "alerts.yaml, line 2: route.receiver: no receiver is called 'nobody'; there are default",
-        "alerts.yaml, line 3: route.group_wait: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
+        "alerts.yaml, line 3: route.group_wait: 'soon' is not a duration; write it as 30s, 5m, 1h30m or 2d",
         "alerts.yaml, line 5: flaping: there is no such field; did you mean flapping?",
     ]
 
@@ -350,17 +350,17 @@ def test_what_is_no_duration(text: str) -> None:
         ),
         (
             "happens: [{at: soon, fires: {title: b}}]",
-            "line 1: happens[0].at: 'soon' is no duration; write it as 30s, 5m, 1h30m or 2d",
+            "line 1: happens[0].at: 'soon' is not a duration; write it as 30s, 5m, 1h30m or 2d",
         ),
         (
             "happens: [{at: 2026-13-01, fires: {title: b}}]",
-            "line 1: happens[0].at: '2026-13-01' is no duration; write it as 30s, 5m, 1h30m or 2d",
+            "line 1: happens[0].at: '2026-13-01' is not a duration; write it as 30s, 5m, 1h30m or 2d",
         ),
         (
             "happens: [{at: 5s, fire: {title: b}}]",
             "line 1: happens[0].fire: there is no such field; did you mean fires?",
         ),
-        ("happens: [{at: 5s, silence: a=b}]", "line 1: happens[0].silence: for how long? say it in `for`"),
+        ("happens: [{at: 5s, silence: a=b}]", "line 1: happens[0].silence: write its duration in `for`"),
         ("happens: [{at: 5s, silence: 'a!=b', for: 1h}]", "line 1: happens[0].silence: "),
     ],
 )

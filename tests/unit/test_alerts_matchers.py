@@ -42,19 +42,19 @@ def test_what_is_read(text: str, expected: list[tuple[str, str, str]]) -> None:
         ("a=", "character 3: expected a value, found the end"),
         ("=b", "character 1: expected a label's name, found '='"),
         ('""=b', "character 1: a label's name is empty"),
-        ("a=b c=d", "character 5: expected a comma or the end, found 'c'; a value with blanks stands in double quotes"),
+        ("a=b c=d", "character 5: expected a comma or the end, found 'c'; put a value with blanks in double quotes"),
         ("{a=b", "character 5: expected a comma or a closing brace, found the end"),
         ("a=b}", "character 4: expected a comma or the end, found '}'"),
         ("{,}", "character 2: expected a label's name or a closing brace, found ','"),
         ("a=b,,c=d", "character 5: expected a comma or the end, found ','"),
         ('a="b', "character 3: the quote is not closed"),
         ('a="b\\"', "character 3: the quote is not closed"),
-        ("a=~b(", "character 4: 'b(' is no regular expression: missing ): b("),
-        (r'x=1, a=~"(?=b)"', "character 9: '(?=b)' is no regular expression: invalid perl operator: (?="),
-        (r'a=~"(b)\1"', r"character 4: '(b)\\1' is no regular expression: invalid escape sequence: \1"),
+        ("a=~b(", "character 4: 'b(' is not a regular expression: missing ): b("),
+        (r'x=1, a=~"(?=b)"', "character 9: '(?=b)' is not a regular expression: invalid perl operator: (?="),
+        (r'a=~"(b)\1"', r"character 4: '(b)\\1' is not a regular expression: invalid escape sequence: \1"),
         ("a!b", "character 2: expected one of = != =~ !~, found '!'"),
-        ("a=b'c", 'character 4: expected a comma or the end, found "\'"; quotes are double ones'),
-        ("a='b'", 'character 3: expected a value, found "\'"; quotes are double ones'),
+        ("a=b'c", 'character 4: expected a comma or the end, found "\'"; use double quotes'),
+        ("a='b'", 'character 3: expected a value, found "\'"; use double quotes'),
         ("x" * 20_001, "20,001 characters; at most 20,000 are allowed"),
     ],
 )
@@ -131,5 +131,5 @@ def test_no_regular_expression_explodes(pattern: str) -> None:
 
 
 def test_a_regular_expression_that_is_too_large_is_refused() -> None:
-    with pytest.raises(OptimizationValidationError, match="is no regular expression"):
+    with pytest.raises(OptimizationValidationError, match="is not a regular expression"):
         parse('a=~"((((x{1,100}){1,100}){1,100}){1,100})"')

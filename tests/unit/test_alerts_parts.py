@@ -95,7 +95,7 @@ def test_what_is_no_alert_is_refused() -> None:
 
 def test_a_message_that_is_too_long_is_cut_and_says_so() -> None:
     told = new_alert_of(alert(message="é" * (1 << 20)), None)
-    assert told.message.startswith("é" * MESSAGE_LIMIT + "\n[cut: of 1,048,576 characters these are the first 20,000]")
+    assert told.message.startswith("é" * MESSAGE_LIMIT + "\n[cut: the first 20,000 of 1,048,576 characters]")
     assert len(told.message) < MESSAGE_LIMIT + 100
     assert new_alert_of(alert(message="a lone \ud800, and \0"), None).message == "a lone ?, and \ufffd"
 
@@ -113,7 +113,7 @@ async def test_only_false_drops() -> None:
     rules = [AlertFilter(lambda told: answers[told.title]), AlertFilter(by_title)]
     alerts = [alert(title=title) for title in answers]
     assert await dropped_by(rules, alerts) == {4: "test_only_false_drops.<locals>.<lambda>"}
-    with pytest.raises(OptimizationValidationError, match="rule: 'no function' cannot be called"):
+    with pytest.raises(OptimizationValidationError, match="rule: 'no function' is not callable"):
         AlertFilter("no function")  # type: ignore[arg-type]
 
 
@@ -146,7 +146,7 @@ async def test_a_rule_that_fails_has_no_opinion_and_is_named_once(caplog: pytest
         assert await dropped_by(rules, [alert(), alert()]) == {}
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 4  # of each rule twice: it was well in between
-    assert "failed, and drops nothing: KeyError: 'x'" in said[0]
+    assert "failed and drops nothing: KeyError: 'x'" in said[0]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -206,7 +206,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.Log
     assert len(said) == 3
     assert "line 2" in said[0]
     assert "line 3" in said[0]
-    assert all("what was in force before stays so" in each for each in said)
+    assert all("the previous configuration stays in force" in each for each in said)
     path.unlink()
     assert not file.reload()
     assert "cannot be read" in file.fault
@@ -349,13 +349,13 @@ async def test_a_block_is_loaded_when_it_is_needed() -> None:
     channel = NamedBlock("block:desk", "desk", resolve)
     failed = await channel.send(Message(notice), notice)
     assert isinstance(failed, Failed)
-    assert "the block 'desk' cannot be loaded: ConnectionError: no server" in failed.reason
+    assert "the block 'desk' could not be loaded: ConnectionError: no server" in failed.reason
     away[0] = False
     assert isinstance(await channel.send(Message(notice), notice), Sent)
     assert len(told) == 1
     never = await NamedBlock("block:desk", "desk", None).send(Message(notice), notice)
     assert isinstance(never, Failed)
-    assert "cannot load blocks" in never.reason
+    assert "cannot load the block" in never.reason
 
 
 # After a try.
@@ -378,7 +378,7 @@ def row(**fields: Any) -> dict[str, Any]:
         (Failed("no route"), 99, 0, ("no route", 300.0, 0.0, "pending")),
         (Failed("429", timedelta(seconds=90)), 1, 0, ("429", 90.0, 90.0, "pending")),
         (Failed("429", timedelta(seconds=1)), 3, 0, ("429", 20.0, 1.0, "pending")),
-        (Failed("401", permanent=True), 1, 0, ("401 (given up: the channel refused it for good)", None, 0.0, "failed")),
+        (Failed("401", permanent=True), 1, 0, ("401 (given up: a retry cannot succeed)", None, 0.0, "failed")),
         (Failed("500"), 50, 86_399, ("500", 1.0, 0.0, "pending")),
         (Failed("500"), 50, 86_400, ("500 (given up: it was tried for 1 d)", None, 0.0, "failed")),
     ],

@@ -47,25 +47,25 @@ def test_what_never_fired_cannot_end() -> None:
     ("text", "told"),
     [
         ("until: 1m\nhappens: [{at: 61s, fires: {title: A}}]",
-         "line 2: happens[0]: it lies behind `until`, 1 min; it would not be seen"),
-        ("start: yesterday\nhappens: []", "line 1: start: 'yesterday' is no moment; write one such as 2026-01-05"),
-        ("start: 1900-01-01\nhappens: []", "line 1: start: '1900-01-01' is not in the years 1970 to 3000"),
-        ("happens: [{at: -5s, fires: {title: A}}]", "happens[0].at: '-5s' is no duration"),
-        ("happens: [{at: 5, fires: {title: A}}]", "happens[0].at: '5' is no duration; it needs a unit"),
-        ("happens: [{at: 0s, fires: {title: ' '}}]", "happens[0].fires.title: it is missing; say in a few words"),
+         "line 2: happens[0]: it is after `until`, 1 min"),
+        ("start: yesterday\nhappens: []", "line 1: start: 'yesterday' is not a time; write one such as 2026-01-05"),
+        ("start: 1900-01-01\nhappens: []", "line 1: start: '1900-01-01' is not between the years 1970 and 3000"),
+        ("happens: [{at: -5s, fires: {title: A}}]", "happens[0].at: '-5s' is not a duration"),
+        ("happens: [{at: 5, fires: {title: A}}]", "happens[0].at: '5' is not a duration; it needs a unit"),
+        ("happens: [{at: 0s, fires: {title: ' '}}]", "happens[0].fires.title: it is missing; write in a few words"),
         ("happens: [{at: 0s, fires: {level: error}}]", "happens[0].fires.title: it is missing"),
         ("happens: [{at: 0s, fires: {title: A, level: fatal}}]", "happens[0].fires.level: no level is called 'fatal'"),
         ("happens: [{at: 0s, fires: A}]", "happens[0].fires: expected a mapping, got 'A'"),
         ("happens: [{at: 0s, fires: {title: A}, author: ana}]",
-         "happens[0].author: it means nothing beside `fires`; leave it out"),
+         "happens[0].author: it has no meaning with `fires`"),
         ("happens: [{at: 0s, fires: {title: A}, resolved: {title: A}}]",
          "happens[0]: it needs one of fires, resolved, acknowledged, silence, suppress, and has 2"),
         ("happens: [~]", "happens[0]: expected a mapping, got nothing"),
-        ("happens: [{at: 0s, silence: title=A}]", "happens[0].silence: for how long? say it in `for`"),
-        ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: it has to be longer than 0"),
+        ("happens: [{at: 0s, silence: title=A}]", "happens[0].silence: write its duration in `for`"),
+        ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: it must be longer than 0"),
         ("happens: [{at: 0s, silence: title=A, for: 100y}]", "happens[0].for: '100y' is longer than 3,660 days"),
         ("happens: [{at: 0s, silence: level=warn, for: 1h}]", "happens[0].silence: no level is called 'warn'"),
-        ("happens: [{at: 0s, silence: 'level=info, level=error', for: 1h}]", "happens[0].silence: no alert has both"),
+        ("happens: [{at: 0s, silence: 'level=info, level=error', for: 1h}]", "happens[0].silence: no alert can match"),
         ("happens: [{at: 0s, suppress: '', for: 1h}]", "there are no matchers and no pattern"),
         ("happens: [{at: 0s, silence: [title=A], for: 1h}]", "happens[0].silence: expected text, got a list"),
         ("happens: &h [*h]", "an alias that contains itself"),
@@ -89,9 +89,7 @@ def test_edges_of_the_scripts_time_are_in_it() -> None:
 def test_a_script_without_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("o9.alerts.pipeline.simulation.STEPS_LIMIT", 1_000)
     script = load_script("until: 9y\nhappens: [{at: 0s, fires: {title: A}}]")
-    with pytest.raises(
-        OptimizationAlertError, match="after 1,000 looks there is no end; give the script an earlier `until`"
-    ):
+    with pytest.raises(OptimizationAlertError, match="not ended after 1,000 steps; give the script an earlier `until`"):
         list(simulate(load("route: {repeat_interval: 1s, group_interval: 1s}"), script))
 
 

@@ -92,11 +92,11 @@ def test_nine_times_out_of_ten_the_rest_lies_within_the_spread() -> None:
 @pytest.mark.parametrize(
     ("window", "reason"),
     [
-        (timed([1.0] * 4), "4 step times are known, and 5 are needed"),
+        (timed([1.0] * 4), "4 step times are known; at least 5 are needed"),
         (timed([1.0] * 9, status=S.PAUSED), "it is not running: paused"),
         (timed([1.0] * 9, status=S.COMPLETED), "it has ended: completed"),
-        (timed([1.0] * 9, total_steps=0), "it has no number of steps"),
-        (Window(state_of(total_steps=3), START), "0 step times are known, and 5 are needed"),
+        (timed([1.0] * 9, total_steps=0), "its number of steps is unknown"),
+        (Window(state_of(total_steps=3), START), "0 step times are known; at least 5 are needed"),
     ],
 )
 def test_no_estimate_without_a_reason(window: Window, reason: str) -> None:
@@ -164,8 +164,8 @@ def test_what_is_not_known_has_its_reason() -> None:
         None,
     )
     assert told["reasons"]["current"] == "no trial has succeeded yet"
-    assert told["reasons"]["convergence_rate"] == "0 steps have a best value, and 5 are needed"
-    assert told["reasons"]["stability_score"] == "0 trials have succeeded, and 10 are needed"
+    assert told["reasons"]["convergence_rate"] == "0 steps have a best value; at least 5 are needed"
+    assert told["reasons"]["stability_score"] == "0 trials have succeeded; at least 10 are needed"
     one = effect_of(window_of([3.0]))
     assert (one["current"], one["improvement"]) == (3.0, 3.0)
     assert one["reasons"].keys() == {"target_share", "improvement_rate", "convergence_rate", "stability_score"}

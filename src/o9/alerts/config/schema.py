@@ -48,9 +48,15 @@ ALL_LABELS = "..."
 # Fields
 
 
+def _context(info: ValidationInfo) -> dict[str, Any]:
+    """Return what `read` knows beside the field: `_names_in` the file, and `address_problem`."""
+    context: dict[str, Any] = info.context or {}
+    return context
+
+
 def _known(kind: str) -> AfterValidator:
     """The value is the name of a `kind` that the file defines."""
-    return AfterValidator(lambda name, info: one_of(name, info.context[kind], kind))
+    return AfterValidator(lambda name, info: one_of(name, _context(info)[kind], kind))
 
 
 def _matchers(value: Any) -> Matchers:
@@ -78,7 +84,8 @@ def _not_empty(problem: str) -> AfterValidator:
 def _channel(text: str, info: ValidationInfo) -> str:
     if not text.strip():
         raise ValueError("it is empty; write a channel's name or an address")
-    if "://" in text and (problem := info.context["address_problem"](text)):
+    address_problem = _context(info).get("address_problem")
+    if "://" in text and address_problem is not None and (problem := address_problem(text)):
         raise ValueError(problem)
     if text.startswith(BLOCK) and not all(text.removeprefix(BLOCK).split("/", 1)):
         raise ValueError("write a block as block:NAME or block:TYPE/NAME")
@@ -95,7 +102,7 @@ def _templates(sources: dict[str, str]) -> dict[str, str]:
 
 
 def _has_channels(receiver: str, info: ValidationInfo) -> str:
-    if receiver in info.context["without channels"]:
+    if receiver in _context(info)["without channels"]:
         raise ValueError(f"the receiver {receiver!r} has no channels")
     return receiver
 
@@ -214,11 +221,11 @@ def load(text: str | bytes, source: str = "the alerts file") -> Configuration:
 
 
 def read(
-    text: str | bytes, source: str = "the alerts file", address_problem: Callable[[str], str] = lambda _: ""
+    text: str | bytes, source: str = "the alerts file", address_problem: Callable[[str], str] | None = None
 ) -> Read:
     """Return the configuration with warnings of likely mistakes.
 
-    address_problem: what is wrong with a channel's address; empty if nothing is.
+    address_problem: returns what is wrong with a channel's address; empty if nothing is.
     """
     document = Document.parse(text, source)
     if document.data is None and not document.faults:

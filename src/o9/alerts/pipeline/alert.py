@@ -225,7 +225,7 @@ class NotifyReason(_Coded):
     DROPPED = "dropped_by_rule", "dropped by a rule"
     # An alert needs no message.
     NEVER_NOTIFIED = "never_notified", "resolved before anyone was notified"
-    RESOLVED_NOT_SENT = "resolved_not_sent", "the receiver does not get resolved messages"
+    RESOLVED_NOT_SENT = "resolved_not_sent", "the receiver takes no resolved messages"
     EXPIRED = "expired", "expired without being resolved"
     NO_CHANNEL = "no_channel", "the receiver has no channel"
     NOT_ROUTED = "not_routed", "the configuration no longer routes it to this receiver"

@@ -388,7 +388,7 @@ class Running:
         self._to_send.set()
 
     async def once(self) -> tuple[bool, int]:
-        """Decide and send everything that is due, then stop. Returns whether this node led, and how many notices it made."""
+        """Decide and send everything that is due, then stop. Returns whether this node led, and how many notices."""
         self.use_channels()
         notices, led = 0, False
         try:
