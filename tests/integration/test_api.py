@@ -1,4 +1,4 @@
-"""Requests, answered as the REST API answers them: every route, and every way to ask wrongly."""
+"""Requests in process: every route, control, limits, handlers, and invalid requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def asked_for(parameters: dict[str, float]) -> float:
 
 @objective("unhurried", search_space=LINE)
 async def unhurried(parameters: dict[str, float]) -> float:
-    """So few trials, with their best in the middle, that the monitor has nothing to say of them."""
+    """An optimization of which the monitor has no findings: few trials, with the best in the middle."""
     await asyncio.sleep(0.2)
     return -((parameters["x"] - 0.5) ** 2)
 
@@ -47,7 +47,7 @@ FIELDS = {"optimization_id": "名 1", "name": "🚀", "total_steps": 3, "metadat
 
 
 async def answer(aggregator: OptimizationStateAggregator, endpoint: str, method: str = "GET", data: Any = None) -> Any:
-    """The data of an answer that must be a success."""
+    """The data of a response that must be a success."""
     response = await aggregator.handle_api_request(endpoint, method, data)
     assert response["success"], response
     assert response["api_version"] == "v1"
@@ -58,14 +58,14 @@ async def answer(aggregator: OptimizationStateAggregator, endpoint: str, method:
 async def refusal(
     aggregator: OptimizationStateAggregator, endpoint: str, method: str = "GET", data: Any = None
 ) -> tuple[int, str]:
-    """Code and text of an answer that must be an error."""
+    """Code and message of a response that must be an error."""
     response = await aggregator.handle_api_request(endpoint, method, data)
     assert response.keys() - {"versions"} == {"success", "error", "code"}, response
     assert response["success"] is False
     return response["code"], response["error"]
 
 
-async def test_what_is_listed_has_its_grade_which_may_be_sent_back(aggregator: OptimizationStateAggregator) -> None:
+async def test_grade_is_returned_and_accepted_by_put(aggregator: OptimizationStateAggregator) -> None:
     await answer(aggregator, "/optimizations", "POST", FIELDS)
     await ended(aggregator, "名 1")
     assert (await answer(aggregator, "/optimizations/名 1"))["grade"] is None
@@ -79,7 +79,7 @@ async def test_what_is_listed_has_its_grade_which_may_be_sent_back(aggregator: O
     assert (told["grade"] is None) == (told["verdict"] is None)
 
 
-async def test_a_life_by_requests(aggregator: OptimizationStateAggregator) -> None:
+async def test_lifecycle_by_requests(aggregator: OptimizationStateAggregator) -> None:
     created = await answer(aggregator, "/optimizations", "POST", FIELDS)
     assert created["status"] == "created"
     await ended(aggregator, "名 1")
@@ -182,14 +182,14 @@ ASKED_WRONGLY: list[tuple[Any, Any, Any, int, str]] = [
 ]
 
 
-async def test_asking_wrongly(aggregator: OptimizationStateAggregator) -> None:
+async def test_invalid_requests_are_refused(aggregator: OptimizationStateAggregator) -> None:
     for endpoint, method, data, code, word in ASKED_WRONGLY:
         told, text = await refusal(aggregator, endpoint, method, data)
         assert (told, word in text) == (code, True), (endpoint, method, data, text)
     assert await aggregator.get_all_optimizations() == []
 
 
-async def test_a_request_may_name_what_the_operator_allows(
+async def test_request_may_name_allowed_imports(
     aggregator: OptimizationStateAggregator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -202,7 +202,7 @@ async def test_a_request_may_name_what_the_operator_allows(
     assert (await answer(aggregator, "/optimizations", "POST", fields))["optimization_id"] == "a"
 
 
-async def test_a_request_reaches_nothing_that_an_allowed_module_merely_imports(
+async def test_request_cannot_name_imports_of_an_allowed_module(
     aggregator: OptimizationStateAggregator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,7 +219,7 @@ async def test_a_request_reaches_nothing_that_an_allowed_module_merely_imports(
     assert "metadata.objective" in response["error"]
 
 
-async def test_an_error_that_nobody_foresaw_is_an_answer_and_is_logged(
+async def test_unexpected_error_is_logged_and_returned(
     aggregator: OptimizationStateAggregator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def breaks() -> None:
@@ -233,7 +233,7 @@ async def test_an_error_that_nobody_foresaw_is_an_answer_and_is_logged(
     assert "the secret divisor" in caplog.text
 
 
-async def test_what_was_held_back_is_started(aggregator: OptimizationStateAggregator) -> None:
+async def test_start_of_a_held_optimization(aggregator: OptimizationStateAggregator) -> None:
     held = new("held", objective="asked-for", total_steps=1)
     await aggregator.lifecycle_manager.create_optimization(held)
     assert (await answer(aggregator, "/optimizations/held/start", "POST"))["status"] == "created"
@@ -241,7 +241,7 @@ async def test_what_was_held_back_is_started(aggregator: OptimizationStateAggreg
     assert (await refusal(aggregator, "/optimizations/held/start", "POST"))[0] == 409
 
 
-async def test_what_runs_is_changed_or_deleted_only_after_it_was_cancelled(
+async def test_running_optimization_must_be_cancelled_before_change_or_deletion(
     aggregator: OptimizationStateAggregator,
 ) -> None:
     for name in ("changed", "deleted"):
@@ -291,7 +291,7 @@ async def test_alerts_are_filtered_paged_and_resolved(aggregator: OptimizationSt
     assert [alert.alert_id for alert in await aggregator.get_alerts() if alert.resolved] == ["a3"]
 
 
-async def test_over_the_limit_each_client_waits_for_itself(
+async def test_rate_limit_counts_each_client_separately(
     open_aggregator: Callable[..., Awaitable[Any]], set_o9: Callable[..., None], async_wait_until: Callable[..., Any]
 ) -> None:
     set_o9(api_rate_limit="3/second;100/minute")
@@ -314,12 +314,12 @@ async def test_over_the_limit_each_client_waits_for_itself(
     assert aggregator.api.get_api_stats()["by_code"][429] >= len(refused)
 
 
-async def test_a_hundred_requests_a_minute_unless_set_otherwise(aggregator: OptimizationStateAggregator) -> None:
+async def test_default_rate_limit(aggregator: OptimizationStateAggregator) -> None:
     codes = [(await aggregator.handle_api_request("/alerts", "GET", client_id="ana")).get("code") for _ in range(101)]
     assert codes == [None] * 100 + [429]
 
 
-async def test_a_handler_of_one_s_own(aggregator: OptimizationStateAggregator) -> None:
+async def test_user_handler(aggregator: OptimizationStateAggregator) -> None:
     async def desk(data: Any, name: str) -> dict[str, Any]:
         if name == "closed":
             raise OptimizationAPIError("the desk is closed: come back at nine", 423)
@@ -356,7 +356,7 @@ async def test_a_handler_of_one_s_own(aggregator: OptimizationStateAggregator) -
         ("/a", "GET", "print", "handler"),
     ],
 )
-def test_what_cannot_be_a_handler_is_refused_at_once(endpoint: Any, method: Any, handler: Any, field: str) -> None:
+def test_invalid_handler_is_refused_at_registration(endpoint: Any, method: Any, handler: Any, field: str) -> None:
     with pytest.raises(OptimizationValidationError) as refused:
         OptimizationAPI().register_api_handler(endpoint, method, handler)
     assert refused.value.field == field
@@ -370,13 +370,13 @@ def test_what_cannot_be_a_handler_is_refused_at_once(endpoint: Any, method: Any,
         ({"rate_limit": 7}, "rate_limit"),
     ],
 )
-def test_what_cannot_be_an_api_is_refused_at_once(arguments: Any, field: str) -> None:
+def test_invalid_arguments_are_refused(arguments: Any, field: str) -> None:
     with pytest.raises(OptimizationValidationError) as refused:
         OptimizationAPI(**arguments)
     assert refused.value.field == field
 
 
-async def test_each_request_calls_back(aggregator: OptimizationStateAggregator) -> None:
+async def test_request_event(aggregator: OptimizationStateAggregator) -> None:
     heard: list[dict[str, Any]] = []
     aggregator.api.register_callback("request", heard.append)
     await answer(aggregator, "/alerts")
@@ -394,7 +394,7 @@ async def test_each_request_calls_back(aggregator: OptimizationStateAggregator) 
     assert not aggregator.api.is_running
 
 
-async def test_whether_it_lives_and_may_be_asked(store_url: str, aggregator: OptimizationStateAggregator) -> None:
+async def test_probes(store_url: str, aggregator: OptimizationStateAggregator) -> None:
     for path in ("/healthz", "/readyz"):
         assert (await answer(aggregator, path))["status"]
     assert (await answer(aggregator, "/api"))["versions"] == ["v1"]
@@ -406,18 +406,18 @@ async def test_whether_it_lives_and_may_be_asked(store_url: str, aggregator: Opt
 
 
 @pytest.mark.parametrize("data", [{"metadata": {1: "a", "1": "b"}}, [{"metadata": {1: "a"}}]])
-async def test_a_key_that_is_no_text_is_named(data: Any) -> None:
+async def test_key_that_is_not_text_is_named(data: Any) -> None:
     told = await OptimizationAPI().handle_api_request("/optimizations", "POST", data)
     assert (told["code"], "metadata[1]: the key is" in told["error"]) == (422, True), told
 
 
-async def test_nobody_answers_before_the_start_or_alone(store_url: str) -> None:
+async def test_503_before_start_and_without_aggregator(store_url: str) -> None:
     aggregator = OptimizationStateAggregator(storage_path=store_url)
     assert (await refusal(aggregator, "/statistics"))[0] == 503
     assert (await OptimizationAPI().handle_api_request("/statistics", "GET"))["code"] == 503
 
 
-async def test_alone_it_answers_by_its_own_handlers_and_says_what_it_lacks(
+async def test_without_aggregator_only_user_handlers_respond(
     async_wait_until: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     alone, heard = OptimizationAPI(rate_limit="3/minute"), list[tuple[str, int]]()
@@ -435,7 +435,7 @@ async def test_alone_it_answers_by_its_own_handlers_and_says_what_it_lacks(
     assert len(heard) == len(paths)
 
 
-def test_every_error_has_its_code() -> None:
+def test_every_error_has_a_code() -> None:
     expected = {
         OptimizationConflictError("id", "taken"): 409,
         OptimizationValidationError("id", "empty"): 422,

@@ -1,4 +1,4 @@
-"""Whatever is asked of the API: the answer is never "an error inside O9", on both databases."""
+"""Invalid requests name their field, and no request causes an internal error, on both databases."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def nested(depth: int) -> bytes:
     return b'{"name": ' + b"[" * depth + b"]" * depth + b"}"
 
 
-def test_a_limit_that_is_none_is_named(api: Requests) -> None:
+def test_invalid_limit_is_named(api: Requests) -> None:
     limits = ["1" + "0" * 30, "-1", "0", str(2**63), str(-(2**63) - 1), "nan", "1e3", "\0", ""]
     for path, limit in product(["/optimizations", "/optimizations/done/trials", "/statistics/rankings"], limits):
         code, told = api.send(path, query={"limit": limit, "metric_name": "execution_time"})
         assert (code, told["success"], "limit" in told["error"]) == (422, False, True), (path, limit)
 
 
-def test_a_question_that_no_database_can_be_asked_is_refused(api: Requests) -> None:
+def test_query_that_a_database_cannot_take_is_refused(api: Requests) -> None:
     for path, query, field in [
         ("/optimizations/done/trials", {"after": "1" + "0" * 30}, "after"),
         ("/optimizations/done/trials", {"after": "-2"}, "after"),
@@ -79,18 +79,18 @@ def test_a_question_that_no_database_can_be_asked_is_refused(api: Requests) -> N
         assert (code, field in told["error"]) == (422, True), (path, query)
 
 
-def test_a_query_is_named_as_it_was_typed(api: Requests) -> None:
+def test_invalid_query_parameter_is_named(api: Requests) -> None:
     for field, value in {"status": "foo", "priority": "9", "strategy": ""}.items():
         code, told = api.send("/optimizations", query={field: value})
         assert (code, told["error"].partition(":")[0]) == (422, field)
 
 
-def test_nothing_has_an_id_that_cannot_be_stored(api: Requests) -> None:
+def test_id_that_cannot_be_stored_is_not_found(api: Requests) -> None:
     for path in ("/optimizations/a\0b", "/optimizations/\0/trials", "/health/\0", "/optimizations/\0"):
         assert api.send(quote(path))[0] == 404, path
 
 
-def test_a_body_that_cannot_be_stored_names_its_field(api: Requests) -> None:
+def test_invalid_body_names_the_field(api: Requests) -> None:
     for body, code, field in [
         (b'{"metadata": {"objective": ["x"]}}', 422, "metadata.objective"),
         (b'{"metadata": {"objective": {"x": 1}}}', 422, "metadata.objective"),
@@ -176,14 +176,14 @@ EXAMPLES = settings(
 @EXAMPLES
 @given(body=BODIES)
 @example(body={"metadata": {"objective": ["x"]}})
-def test_no_submission_is_an_error_inside_o9(api: Requests, body: Any) -> None:
+def test_no_submission_causes_an_internal_error(api: Requests, body: Any) -> None:
     code, told = api.send("/optimizations", "POST", body=json.dumps(body).encode())
     assert code in (200, 400, 409, 422), told
 
 
 @EXAMPLES
 @given(route=ROUTES, name=IDS, method=METHODS, query=QUERIES)
-def test_no_request_is_an_error_inside_o9(api: Requests, route: str, name: str, method: str, query: Any) -> None:
+def test_no_request_causes_an_internal_error(api: Requests, route: str, name: str, method: str, query: Any) -> None:
     if method == "HEAD":  # over HTTP it has no body to look at
         told = api.run(api.api.handle_api_request(route.format(name), method, query))
         code = told["code"]
@@ -196,19 +196,19 @@ def test_no_request_is_an_error_inside_o9(api: Requests, route: str, name: str, 
 @given(body=BODIES)
 @example(body={"metadata": []})
 @example(body={"priority": None})
-def test_no_change_is_an_error_inside_o9(api: Requests, body: Any) -> None:
+def test_no_change_causes_an_internal_error(api: Requests, body: Any) -> None:
     code, told = api.send("/optimizations/waiting", "PUT", body=json.dumps(body).encode())
     assert code in (200, 400, 409, 422), told
 
 
-def test_a_body_is_no_larger_in_process_than_over_http(api: Requests) -> None:
+def test_body_limit_in_process(api: Requests) -> None:
     body = {"optimization_id": "large", "metadata": {"objective": "branin", "notes": "名" * 200_000}}
     assert api.send("/optimizations", "POST", body=json.dumps(body, ensure_ascii=False).encode())[0] == 200
     answer = api.run(api.api.handle_api_request("/optimizations", "POST", body))
     assert answer["success"], answer
 
 
-def test_a_prefect_that_hangs_holds_nothing_up(api: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_does_not_wait_for_a_hanging_prefect(api: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hangs() -> bool:
         await asyncio.Event().wait()
         return True
@@ -219,7 +219,7 @@ def test_a_prefect_that_hangs_holds_nothing_up(api: Requests, monkeypatch: pytes
     assert (code, told["data"]["prefect"]["alive"]) == (200, False)
 
 
-def test_the_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Requests) -> None:
+def test_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Requests) -> None:
     asked: list[str] = []
     event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
 
@@ -236,7 +236,7 @@ def test_the_health_of_a_store_costs_the_same_at_any_size(store: Store, api: Req
     assert not [statement for statement in first if "integrity" in statement or "optimization" in statement]
 
 
-def test_what_is_not_well_is_named(store: Store, api: Requests) -> None:
+def test_health_names_the_issues(store: Store, api: Requests) -> None:
     def health() -> Any:
         return api.send("/health")[1]["data"]
 
@@ -262,7 +262,7 @@ def filled(store: Store, api: Requests) -> list[str]:
 
 
 @pytest.mark.usefixtures("filled")
-def test_each_filter_holds(api: Requests) -> None:
+def test_each_filter(api: Requests) -> None:
     queries: list[tuple[dict[str, str], list[str]]] = [
         ({"status": "completed"}, ["done"]),
         ({"type": "risk_optimization"}, ["risk-2", "Risk_1"]),
@@ -285,7 +285,7 @@ def test_each_filter_holds(api: Requests) -> None:
         assert (code, [item["optimization_id"] for item in told["data"]["items"]]) == (200, found), query
 
 
-def test_filtered_pages_are_one_list(api: Requests, filled: list[str]) -> None:
+def test_filtered_pages_make_up_the_list(api: Requests, filled: list[str]) -> None:
     found: list[str] = []
     query = {"limit": "1", "priority": "normal"}
     while True:
@@ -297,7 +297,7 @@ def test_filtered_pages_are_one_list(api: Requests, filled: list[str]) -> None:
     assert found == ["waiting", "done"]
 
 
-def test_the_lists_of_one_are_paged(api: Requests) -> None:
+def test_lists_of_an_optimization_are_paged(api: Requests) -> None:
     for path in ("trials", "transitions"):
         whole = api.send(f"/optimizations/done/{path}")[1]["data"]
         assert whole["next_cursor"] is None
@@ -311,7 +311,7 @@ def test_the_lists_of_one_are_paged(api: Requests) -> None:
         assert len(found) > 1
 
 
-def test_metrics_are_paged_from_the_first_step_to_the_last(api: Requests, store: Store) -> None:
+def test_metrics_are_paged_by_step(api: Requests, store: Store) -> None:
     steps = 10_100  # more than the monitor looks at
     with store._engine.begin() as connection:
         connection.execute(

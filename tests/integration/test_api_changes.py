@@ -1,5 +1,4 @@
-"""Changing and deleting optimizations by requests: what may still change, what is counted, what is left, on both
-databases."""
+"""PUT and DELETE of optimizations, on both databases: what may change, and what a deletion keeps."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def put(api: Requests, name: str, fields: Any, query: str = "") -> tuple[int, di
     return api.send(f"/optimizations/{name}{query}", "PUT", body=json.dumps(fields).encode())
 
 
-def test_before_its_first_attempt_all_may_change(api: Requests, store: Store) -> None:
+def test_everything_may_change_before_the_first_attempt(api: Requests, store: Store) -> None:
     body = {"optimization_id": "a", "total_steps": 3, "metadata": {"objective": "branin", "seed": 1}}
     api.send("/optimizations", "POST", body=json.dumps(body).encode())
     changed = {
@@ -82,7 +81,7 @@ def test_before_its_first_attempt_all_may_change(api: Requests, store: Store) ->
     ] == ["a"]
 
 
-def test_what_was_read_may_be_sent_back_and_changes_nothing(api: Requests, store: Store) -> None:
+def test_put_of_the_unchanged_state_changes_nothing(api: Requests, store: Store) -> None:
     create(store, "done")
     work(store, "done", 2, "completed")
     create(store, "waiting")
@@ -94,13 +93,13 @@ def test_what_was_read_may_be_sent_back_and_changes_nothing(api: Requests, store
 
 
 def unnamed(name: str) -> OptimizationState:
-    """It leaves to O9 what to optimize."""
+    """A state without an objective."""
     state = new_optimization({"optimization_id": name, "metadata": {"objective": "branin"}})
     state.metadata = {}
     return state
 
 
-def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests, store: Store) -> None:
+def test_demonstration_stays_marked_after_put(api: Requests, store: Store) -> None:
     asyncio.run(submit(store, unnamed("demo")))
     warnings = api.send("/optimizations/demo")[1]["data"]["warnings"]
     assert len(warnings) == 1
@@ -110,7 +109,7 @@ def test_the_demonstration_that_was_filled_in_stays_named_as_one(api: Requests, 
     assert "demonstration" not in answer["metadata"]
 
 
-def test_a_key_that_there_is_not_is_refused(api: Requests, store: Store) -> None:
+def test_unknown_metadata_key_is_refused(api: Requests, store: Store) -> None:
     create(store, "a", metadata={"objective": "branin", "of an older release": 1})
     kept = {"objective": "branin", "of an older release": 1}
     assert put(api, "a", {"metadata": kept | {"seed": 3}})[0] == 200
@@ -119,9 +118,7 @@ def test_a_key_that_there_is_not_is_refused(api: Requests, store: Store) -> None
         assert (code, answer["error"].partition(":")[0]) == (422, field)
 
 
-def test_what_another_has_changed_meanwhile_is_not_lost(
-    api: Requests, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_change_is_not_lost(api: Requests, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     create(store, "a", metadata={"objective": "branin", "seed": 1})
     meanwhile = [Amend("a", {"metadata": {"objective": "branin", "seed": 1, "notes": "of another"}})]
     read = queries.policies
@@ -162,7 +159,7 @@ MAY_NOT_CHANGE: list[tuple[str, Any, int, str]] = [
 ]
 
 
-def test_what_may_not_change_is_named_and_nothing_changes(api: Requests, store: Store) -> None:
+def test_forbidden_change_names_the_field_and_changes_nothing(api: Requests, store: Store) -> None:
     for each in ("waiting", "paused", "done", "running", "claimed"):
         create(store, each, metadata={"objective": "branin", "seed": 1})
     work(store, "paused", 1, "paused")
@@ -176,7 +173,7 @@ def test_what_may_not_change_is_named_and_nothing_changes(api: Requests, store: 
         assert store.read(queries.get, name).to_dict() | {"execution_time": 0} == before
 
 
-def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, store: Store) -> None:
+def test_search_is_fixed_after_the_first_attempt(api: Requests, store: Store) -> None:
     for name, end in (("paused", "paused"), ("done", "completed")):
         create(store, name)
         work(store, name, 1, end)
@@ -185,7 +182,7 @@ def test_what_rests_or_has_ended_keeps_what_its_trials_depend_on(api: Requests, 
     assert_counts_are_true(store)
 
 
-def test_metadata_that_are_not_whole_say_what_is_missing(api: Requests, store: Store) -> None:
+def test_incomplete_metadata_name_what_is_missing(api: Requests, store: Store) -> None:
     for name, end in (("done", "completed"), ("begun", "paused")):
         create(store, name, metadata={"objective": "branin", "seed": 1})
         work(store, name, 2, end)
@@ -194,7 +191,7 @@ def test_metadata_that_are_not_whole_say_what_is_missing(api: Requests, store: S
         assert answer["error"].startswith("metadata.seed:")
 
 
-def test_limits_and_words_of_the_metadata_may_change_later(api: Requests, store: Store) -> None:
+def test_risk_limits_and_notes_may_change_later(api: Requests, store: Store) -> None:
     for name, end in (("paused", "paused"), ("done", "completed")):
         create(store, name, metadata={"objective": "branin", "seed": 1, "risk_limits": {"drawdown": 0.2}})
         work(store, name, 1, end)
@@ -214,7 +211,7 @@ def test_limits_and_words_of_the_metadata_may_change_later(api: Requests, store:
     assert_counts_are_true(store)
 
 
-def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> None:
+def test_deletion_keeps_only_counts(api: Requests, store: Store) -> None:
     for name in ("done", "waiting", "paused"):
         create(store, name)
     work(store, "done", 2, "completed")
@@ -236,9 +233,7 @@ def test_deleting_leaves_nothing_but_the_counts(api: Requests, store: Store) -> 
     assert [row["id"] > last for row in store.read(queries.transitions_since, 0)] == [True]
 
 
-def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_sight(
-    api: Requests, store: Store
-) -> None:
+def test_deletion_includes_placebo_runs_and_pruning_hides_them(api: Requests, store: Store) -> None:
     for name in ("deleted", "pruned"):
         create(store, name)
         work(store, name, 2, "completed")
@@ -260,7 +255,7 @@ def test_deleting_takes_the_placebo_runs_along_and_pruning_leaves_them_out_of_si
         assert store.read(queries.get, f"pruned-{number}") is None
 
 
-def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store) -> None:
+def test_deletion_is_refused_while_others_depend_on_it(api: Requests, store: Store) -> None:
     for name in ("awaited", "run", "alarm"):
         create(store, name)
     create(store, "after", metadata={"objective": "branin", "after": ["awaited"]})
@@ -284,7 +279,7 @@ def test_deleting_waits_for_what_others_have_to_say(api: Requests, store: Store)
     assert api.run(closed_meanwhile())["success"]
 
 
-def test_what_runs_is_not_deleted_unasked(api: Requests, store: Store) -> None:
+def test_running_optimization_is_not_deleted_without_cancel(api: Requests, store: Store) -> None:
     create(store, "running")
     work(store, "running", 1)
     assert api.send("/optimizations/running", "DELETE")[0] == 409
@@ -293,9 +288,7 @@ def test_what_runs_is_not_deleted_unasked(api: Requests, store: Store) -> None:
     assert api.send("/optimizations/running", "DELETE")[0] == 409
 
 
-def test_a_delete_that_cannot_wait_any_longer_says_what_it_has_done(
-    api: Requests, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deletion_that_times_out_says_what_it_did(api: Requests, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "END_SECONDS", 0.1)
     create(store, "a")
     work(store, "a", 1, "paused")
@@ -307,7 +300,7 @@ def test_a_delete_that_cannot_wait_any_longer_says_what_it_has_done(
     assert api.send("/optimizations/a", "DELETE")[0] == 200
 
 
-def test_start_leaves_alone_what_a_node_prepares(api: Requests, store: Store) -> None:
+def test_start_does_not_change_an_initializing_optimization(api: Requests, store: Store) -> None:
     create(store, "a")
     claimed = store.write(Claim("node-1", 100, 30.0, "a"))
     assert claimed is not None

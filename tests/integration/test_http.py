@@ -1,4 +1,4 @@
-"""HTTP on real sockets: the same answers as in process, limits, bodies, what is let in, and `o9 serve` itself."""
+"""HTTP on real sockets: the same responses as in process, limits, bodies, access, and `o9 serve`."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ REQUESTS: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize("store", ["store_url"], indirect=True)
-def test_a_request_has_one_answer_over_http_and_in_process(tmp_path: Path, served: Served, store: Store) -> None:
-    """The same requests to two stores alike, one over HTTP, the other in process."""
+def test_responses_are_equal_over_http_and_in_process(tmp_path: Path, served: Served, store: Store) -> None:
+    """The same requests to two equal stores, one over HTTP, the other in process."""
     store.backup(str(tmp_path / "twin.db"))
     with Store(str(tmp_path / "twin.db")) as twin:
         api = OptimizationAPI(backend=StoreBackend(twin))
@@ -104,7 +104,7 @@ def test_a_request_has_one_answer_over_http_and_in_process(tmp_path: Path, serve
 
 
 def alike(answer: Any) -> Any:
-    """An answer without what two stores cannot have in common: moments, and their own names."""
+    """A response without what differs between two stores: times, and their names."""
     if isinstance(answer, dict):
         apart = {"timestamp", "store", "at"}
         shared = (key for key in answer if key not in apart and not key.endswith(("_at", "_seconds")))
@@ -112,7 +112,7 @@ def alike(answer: Any) -> Any:
     return [alike(each) for each in answer] if isinstance(answer, list) else answer
 
 
-def test_every_route_answers_on_each_database(served: Served) -> None:
+def test_every_route_on_each_database(served: Served) -> None:
     for path in ("optimizations", "optimizations/done", "statistics", "statistics/trends", "health", "alerts"):
         answer = served.ask(f"/api/v1/{path}")
         assert (answer.status_code, answer.json()["success"]) == (200, True), answer.text
@@ -126,8 +126,8 @@ def test_every_route_answers_on_each_database(served: Served) -> None:
     assert (resolved.status_code, resolved.json()["data"]["resolved"]) == (200, True)
 
 
-def test_the_link_to_a_report_leads_to_it(store: Store, set_o9: Callable[..., None]) -> None:
-    """At the name of a proxy, which passes it on or puts this machine's in its place."""
+def test_link_to_report(store: Store, set_o9: Callable[..., None]) -> None:
+    """With the host name of a proxy, which passes it on or replaces it by this machine's."""
     set_o9(public_url="https://o9.desk.example/")
     api = OptimizationAPI(backend=StoreBackend(store))
     with serving(api) as served:
@@ -147,12 +147,12 @@ def test_the_link_to_a_report_leads_to_it(store: Store, set_o9: Callable[..., No
         assert served.ask("/api/v1/optimizations/done/report?colour=red").status_code == 422
 
 
-def test_without_a_public_address_there_is_no_link_to_a_report() -> None:
+def test_no_link_to_report_without_public_url() -> None:
     assert report_page("done") == ""
 
 
 @pytest.mark.parametrize("store", ["store_url"], indirect=True)
-def test_a_version_that_was_read_long_ago_changes_nothing(served: Served) -> None:
+def test_if_match_with_an_old_version_is_refused(served: Served) -> None:
     def put(tag: str, fields: Any) -> httpx.Response:
         return served.ask("/api/v1/optimizations/waiting", "PUT", json=fields, headers={"If-Match": tag})
 
@@ -166,7 +166,7 @@ def test_a_version_that_was_read_long_ago_changes_nothing(served: Served) -> Non
 
 
 @pytest.mark.parametrize("store", ["store_url"], indirect=True)
-def test_over_the_limit_an_address_waits_and_another_does_not(store: Store, wait_until: Callable[..., Any]) -> None:
+def test_rate_limit_counts_each_address_separately(store: Store, wait_until: Callable[..., Any]) -> None:
     api = OptimizationAPI(backend=StoreBackend(store), rate_limit="5/second;1000/hour")
     with serving(api) as served:
         answers = [served.ask("/api/v1/alerts") for _ in range(40)]
@@ -191,7 +191,7 @@ def body_of(size: int) -> bytes:
 
 @pytest.mark.parametrize("store", ["store_url"], indirect=True)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_a_body_of_over_a_mebibyte_is_refused_however_it_comes(served: Served, method: str) -> None:
+def test_body_over_one_mebibyte_is_refused(served: Served, method: str) -> None:
     path = "/api/v1/optimizations" + ("" if method == "POST" else "/waiting")
     headers = {"content-type": "application/json"}
     large = body_of((1 << 20) + 1)
@@ -226,7 +226,7 @@ def test_a_body_of_over_a_mebibyte_is_refused_however_it_comes(served: Served, m
         ({"Origin": "null"}, 403),
     ],
 )
-def test_pages_of_other_sites_are_not_let_in(served: Served, headers: dict[str, str], code: int) -> None:
+def test_requests_from_other_sites_are_refused(served: Served, headers: dict[str, str], code: int) -> None:
     answer = served.ask("/api/v1/optimizations/waiting/pause", "POST", headers=headers)
     assert answer.status_code == code
     paused = served.ask("/api/v1/optimizations/waiting").json()["data"]["status"] == "paused"
@@ -234,13 +234,13 @@ def test_pages_of_other_sites_are_not_let_in(served: Served, headers: dict[str, 
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.1.2.3", "x" * 300])
-def test_only_loopback_addresses_are_listened_on(host: str) -> None:
+def test_only_loopback_addresses_are_allowed(host: str) -> None:
     with pytest.raises(OptimizationValidationError) as refused:
         listen(host, 0).close()
     assert refused.value.field == "O9_API_HOST"
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_port_in_use_is_named() -> None:
     with listen("localhost", 0) as first:
         assert url_of(first).startswith("http://")
         with pytest.raises(OptimizationValidationError, match=str(first.getsockname()[1])) as refused:
@@ -267,7 +267,7 @@ def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
         ("O9_PUBLIC_URL", "https://ana:secret@o9.desk.example"),
     ],
 )
-def test_serve_says_what_is_wrong_with_its_address(
+def test_serve_refuses_invalid_addresses(
     o9: O9Command, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     with listen("127.0.0.1", 0) as taken:
@@ -290,7 +290,7 @@ def slow(parameters):
 """
 
 
-def test_serve_answers_and_ends_with_what_it_serves(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+def test_serve_responds_and_ends_cleanly(tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     (tmp_path / "desk.py").write_text(DESK)
     out, log = tmp_path / "out", tmp_path / "log"
     port = o9_testing.free_port()

@@ -1,6 +1,6 @@
-"""The OpenAPI document says what the API does: Schemathesis asks every operation, rightly and wrongly, over HTTP.
+"""The API conforms to its OpenAPI document: Schemathesis sends valid and invalid requests to every operation.
 
-`make openapi` asks for longer.
+`make openapi` runs it for longer.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from o9.store.store import Store
 
 LONG = bool(os.environ.get("O9_LONG_TESTS"))
 EXAMPLES = 500 if LONG else 10
-# Fields of which a JSON schema cannot say all: names that nothing has, a cursor that no page gave, a NUL or an integer
-# of more than 64 bits at any depth, and that 3.0 is no integer.
+# Fields with constraints that a JSON schema cannot express: unknown names, an invalid cursor, a NUL or an integer of
+# more than 64 bits at any depth, and 3.0 as an integer.
 BEYOND_A_SCHEMA = {"cursor", "metric_name", "total_steps", "completed_steps", *JSON_FIELDS}
-# Which a PUT may give only as they were read.
+# Fields that a PUT may only repeat.
 AS_READ = {field.name for field in dataclasses.fields(OptimizationState)} - REPLACEABLE
 CONFIG = {
     "phases": {"coverage": {"enabled": LONG}},  # hundreds of requests for each field
@@ -57,7 +57,7 @@ schema = schemathesis.pytest.from_fixture("document")
 
 @schema.parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-def test_each_operation_does_what_the_document_says(case: Any) -> None:
+def test_operations_conform_to_the_document(case: Any) -> None:
     response = case.call()
     case.validate_response(response)
     if response.status_code == 422 and case.meta.generation.mode.is_positive:

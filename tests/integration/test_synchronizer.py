@@ -1,4 +1,4 @@
-"""Nodes that share a store: what one publishes all hear, in order and once; how far each has read, and who is gone."""
+"""Nodes on one store: each change reaches all of them once and in order; positions, and lost nodes."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def hold(store: Store, name: str) -> None:
-    """An optimization that nobody starts."""
+    """An optimization that is never started."""
     store.write(Create(new(name, objective="branin"), hold=True))
 
 
 @pytest.fixture
 async def join(store: Store) -> AsyncIterator[Callable[..., Awaitable[AsyncStateSynchronizer]]]:
-    """`await join(heard)` gives a started synchronizer, whose events go to the list `heard`."""
+    """`await join(heard)` returns a started synchronizer, whose events go to the list `heard`."""
     async with AsyncExitStack() as opened:
 
         async def join_one(heard: list[Any] | None = None, interval: float = 0.1) -> AsyncStateSynchronizer:
@@ -103,7 +103,7 @@ async def lags(synchronizer: AsyncStateSynchronizer) -> dict[str, int | None]:
 # In one process
 
 
-async def test_a_synchronizer_alone_is_a_node(store: Store, join: Join, async_wait_until: Wait) -> None:
+async def test_synchronizer_without_aggregator_is_a_node(store: Store, join: Join, async_wait_until: Wait) -> None:
     heard: list[Any] = []
     one = await join(heard)
     two = await join()
@@ -116,7 +116,9 @@ async def test_a_synchronizer_alone_is_a_node(store: Store, join: Join, async_wa
     await async_wait_until(lambda: heard[2:] == [("node_joined", two.node_id)])
 
 
-async def test_all_hear_everything_once_and_in_one_order(store: Store, join: Join, async_wait_until: Wait) -> None:
+async def test_all_nodes_receive_each_change_once_and_in_order(
+    store: Store, join: Join, async_wait_until: Wait
+) -> None:
     before = await join()
     await before.broadcast_optimization_update("a", {"n": "before the others joined"})
     heards: list[list[Any]] = [[], []]
@@ -137,7 +139,7 @@ async def test_all_hear_everything_once_and_in_one_order(store: Store, join: Joi
     assert store.read(queries.holding, "a").version == 0  # nothing of it was changed
 
 
-async def test_a_state_is_synchronized_when_all_have_read_it(store: Store, join: Join, async_wait_until: Wait) -> None:
+async def test_sync_waits_until_all_nodes_have_read(store: Store, join: Join, async_wait_until: Wait) -> None:
     heard: list[Any] = []
     one, two = await join(interval=1.0), await join(heard, interval=1.0)
     assert await one.sync_optimization_state("a")
@@ -153,7 +155,7 @@ async def no_lag(synchronizer: AsyncStateSynchronizer) -> bool:
     return set((await lags(synchronizer)).values()) == {0}
 
 
-async def test_many_are_synchronized_in_the_time_of_one(store: Store, join: Join) -> None:
+async def test_concurrent_syncs_take_the_time_of_one(store: Store, join: Join) -> None:
     for n in range(40):
         hold(store, f"many-{n}")
     one, _ = await join(interval=2.0), await join(interval=2.0)
@@ -161,7 +163,7 @@ async def test_many_are_synchronized_in_the_time_of_one(store: Store, join: Join
         assert all(await asyncio.gather(*[one.sync_optimization_state(f"many-{n}") for n in range(40)]))
 
 
-async def test_a_node_that_does_not_read_is_named(
+async def test_node_that_does_not_read_is_named(
     store: Store, join: Join, async_wait_until: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
     busy, stuck = asyncio.Event(), asyncio.Event()
@@ -186,7 +188,7 @@ async def test_a_node_that_does_not_read_is_named(
     assert (told["confirmed"], told["unconfirmed"]) == (0, 4)
 
 
-async def test_what_could_not_be_told_is_told_when_the_store_is_back(
+async def test_changes_are_delivered_after_a_store_outage(
     store: Store, join: Join, async_wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[Any] = []
@@ -204,7 +206,7 @@ async def test_what_could_not_be_told_is_told_when_the_store_is_back(
     assert next(failures, None) is None
 
 
-async def test_what_is_published_queues_for_a_worker(store_url: str) -> None:
+async def test_publishing_is_limited_to_the_sync_workers(store_url: str) -> None:
     with Store(store_url) as store, ExitStack() as locks:
         hold(store, "a")
         synchronizer = AsyncStateSynchronizer(max_sync_workers=2, store=store)
@@ -222,7 +224,7 @@ async def test_what_is_published_queues_for_a_worker(store_url: str) -> None:
         await synchronizer.cleanup()
 
 
-async def test_nodes_are_registered_by_hand_beside_those_that_run(store: Store, join: Join) -> None:
+async def test_registered_nodes(store: Store, join: Join) -> None:
     one = await join()
     assert await one.register_node("planned", {"rack": 1})
     assert await one.register_node("planned", {"rack": 2})
@@ -244,7 +246,7 @@ async def test_nodes_are_registered_by_hand_beside_those_that_run(store: Store, 
     assert [node["node_id"] for node in await one.get_nodes()] == [one.node_id]
 
 
-async def test_one_whose_process_is_gone_lives_no_more_at_once(store: Store, join: Join) -> None:
+async def test_dead_process_is_detected_at_once(store: Store, join: Join) -> None:
     one = await join()
     here = {"lease_seconds": 60.0, PROCESS: identity(os.getpid())}
     store.write(Heartbeat("alive", "host", os.getpid(), 0.0, 60.0, here))
@@ -254,7 +256,7 @@ async def test_one_whose_process_is_gone_lives_no_more_at_once(store: Store, joi
     assert told == {"alive": True, "gone": False, "elsewhere": True, one.node_id: True}
 
 
-async def test_what_is_refused(store: Store, join: Join) -> None:
+async def test_invalid_arguments_are_refused(store: Store, join: Join) -> None:
     one = await join()
     with pytest.raises(OptimizationError, match="nobody"):
         await one.sync_optimization_state("nobody")
@@ -285,7 +287,7 @@ async def test_what_is_refused(store: Store, join: Join) -> None:
     assert store.read(queries.published, 0).changes == []
 
 
-async def test_before_it_is_started_it_reads_and_publishes_and_sees_nobody_read(store: Store) -> None:
+async def test_synchronizer_before_start(store: Store) -> None:
     synchronizer = AsyncStateSynchronizer(store=store)
     with pytest.raises(OptimizationError, match=r"initialize\(\)"):
         await AsyncStateSynchronizer().get_nodes()
@@ -297,11 +299,11 @@ async def test_before_it_is_started_it_reads_and_publishes_and_sees_nobody_read(
     assert (await synchronizer.get_sync_statistics())["last_sync"] is None
 
 
-# Aggregators, each in a process of its own
+# Aggregators, each in its own process
 
 
 class NodeProcess:
-    """An aggregator on `url` under its own node name."""
+    """An aggregator on `url` with its own node id."""
 
     def __init__(self, folder: Path, url: str, name: str, environment: dict[str, str]) -> None:
         (folder / "node.py").write_text(NODE_PROGRAM, encoding="utf-8")
@@ -413,7 +415,7 @@ async def test_two_nodes_on_one_postgresql(tmp_path: Path, postgres_url: str, as
         assert store.read(queries.nodes) == []
 
 
-async def test_aggregators_answer_as_their_synchronizers_do(
+async def test_aggregators_delegate_to_their_synchronizers(
     open_aggregator: Callable[..., Awaitable[Any]], async_wait_until: Wait
 ) -> None:
     one, two = [await open_aggregator(sync_interval=0.5) for _ in range(2)]
