@@ -25,7 +25,8 @@ from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-DEFAULT_DEPLOYMENT = "optimization-lifecycle/optimization-lifecycle"  # which `o9 deploy` makes
+LIFECYCLE = "optimization-lifecycle"  # the name of the flow
+DEFAULT_DEPLOYMENT = f"{LIFECYCLE}/{LIFECYCLE}"  # which `o9 deploy` makes
 # A run that waits in a process of its own looks for its turn every second.
 CALLED_SECONDS = 15.0
 WORKERS_SECONDS = 180.0  # for how long a dispatch says that workers get what waits

@@ -32,6 +32,7 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from o9.flows.admission import begin, ended_state, may_be_suspended, suspend_until_resumed
 from o9.flows.form import AsForm
+from o9.flows.hand_over import LIFECYCLE
 from o9.flows.process import on_sigterm, run_begins, watchdog_for
 from o9.flows.run_view import RunView, tell_end
 from o9.lifecycle.control import control_of
@@ -79,7 +80,7 @@ def _ends_here(flow_run_id: Any) -> LiveRun | None:
 
 
 @flow(
-    name="optimization-lifecycle",
+    name=LIFECYCLE,
     flow_run_name=None,
     on_running=[mirror_flow_state],
     on_completion=[mirror_last_flow_state],

@@ -20,10 +20,17 @@ from command_line import O9, O9Command, command_in
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+)
+from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending
 from pydantic import TypeAdapter
 
 from o9.aggregator.deployments import all_flows, of_optimization, recurrence
@@ -366,6 +373,28 @@ async def test_schedules_are_added_paused_and_removed(o9: O9Command, client: Pre
     assert json.loads(removed.out)["removed"] == 2
     assert await listed() == []
     assert (await command("schedule", "delete", "nobody-s")).code == 1
+
+
+async def test_runs_that_wait_for_a_slot_are_cancelled_with_their_schedule(
+    o9: O9Command, client: PrefectClient, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+    write("nightly.yaml", NIGHTLY)
+    assert (await asyncio.to_thread(o9, "deploy", "nightly.yaml", "--every", "1h", "--overlap", "queue")).code == 0
+    deployment = await client.read_deployment_by_name("optimization-lifecycle/nightly-carry")
+    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
+
+    async def scheduled() -> list[FlowRun]:
+        return (await client.read_flow_runs(flow_run_filter=mine, limit=2))[1:]  # the server makes them every 5 s
+
+    await async_wait_until(scheduled, 30)
+    at_work, waiting = await client.read_flow_runs(flow_run_filter=mine, limit=2)
+    for flow_run in (at_work, waiting):  # as a worker does that starts them
+        await client.set_flow_run_state(flow_run.id, Pending())
+    assert (await client.read_flow_run(waiting.id)).state_name == "AwaitingConcurrencySlot"
+    assert (await asyncio.to_thread(o9, "schedule", "delete", "nightly-carry")).code == 0
+    states = {each.id: each.state_name for each in await client.read_flow_runs(flow_run_filter=mine)}
+    assert states == {at_work.id: "Pending", waiting.id: "Cancelled"}
 
 
 async def test_what_has_a_fixed_id_gets_no_schedule(o9: O9Command, client: PrefectClient) -> None:

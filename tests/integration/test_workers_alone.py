@@ -14,13 +14,14 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events import Event, Resource
 from prefect.states import Crashed, Pending, Running
 from worker_pool import WorkerPool, kill_with_its_runs, set_version, worker_pool
 
 from o9.blocks.store import release_store, use_store
 from o9.flows.hand_over import dispatch_queued
 from o9.flows.reconcile_states import reconcile_states
-from o9.flows.unrecorded import TRIES
+from o9.flows.unrecorded import TRIES, record_unrecorded
 from o9.lifecycle.control import Verb, control_of
 from o9.mirror.reconciler import reconcile
 from o9.store import queries
@@ -355,3 +356,27 @@ async def test_a_run_that_died_before_it_was_recorded_is_scheduled_again_or_reco
     assert found("often") == ["failed"]
     assert [store.read(queries.prefect_run, str(each.id)) is None for each in (died, often, wrong)] == [False] * 3
     assert len(store.read(queries.page).items) == 3
+
+
+async def test_a_run_whose_heartbeats_stopped_before_it_was_recorded_is_scheduled_again(
+    pool: WorkerPool, store: Store, async_wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    dead, alive, never_heard = [await pool.run("optimization-lifecycle", retry_of="a") for _ in range(3)]
+    for flow_run in (dead, alive, never_heard):
+        await pool.client.set_flow_run_state(flow_run.id, Running())
+    heartbeats = [
+        Event(
+            event="prefect.flow-run.heartbeat",
+            occurred=datetime.now(UTC) + since,
+            resource=Resource({"prefect.resource.id": f"prefect.flow-run.{flow_run.id}"}),
+        )
+        for flow_run, since in ((dead, timedelta(hours=-1)), (alive, timedelta(hours=1)))
+    ]
+    await pool.client.request("POST", "/events", json=[each.model_dump(mode="json") for each in heartbeats])
+
+    async def settled() -> list[str]:
+        return await record_unrecorded(store, pool.client, pool.name, silence=timedelta(seconds=1))
+
+    assert await async_wait_until(settled, 20) == [dead.name]
+    states = [await pool.state_of(each.id) for each in (dead, alive, never_heard)]
+    assert states == ["AwaitingRetry", "Running", "Running"]

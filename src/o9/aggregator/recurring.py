@@ -1,7 +1,7 @@
 """Recurring optimizations: the deployments of `optimization-lifecycle` on a Prefect server that have a schedule.
 
-Contract. The record of a schedule is Prefect's alone; nothing of it is kept in the store. Each function asks the server
-that Prefect's settings name. A NAME is a deployment's, with or without `optimization-lifecycle/` before it.
+Contract. Prefect alone records schedules; the store holds nothing of them. Each function calls the server that
+Prefect's settings name. `name` is a deployment's, with or without `optimization-lifecycle/` before it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from prefect import get_client, schedules
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -31,20 +30,21 @@ from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, Inter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled
 
 from o9.aggregator.deployments import FROM_FILE, LIFECYCLE, may_recur, named_series, recurring_spec
+from o9.mirror.reconciler import all_pages
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
 from o9.model.templates import series_name
 from o9.text.format import duration
 
-PAGE = 200
-
 
 @dataclass(frozen=True)
 class Recurring:
-    """One deployment with its schedules. `when`: each in words, with its time zone. `active`: whether any creates runs.
+    """A deployment with its schedules.
 
-    next_at: when the next run starts; None where none is due. last: the newest run's state as Prefect names it.
+    when: each schedule as text, with its time zone. active: whether any of them creates runs. next_at: when the next
+    run starts, if one is scheduled. last: Prefect's name for the state of the newest run, if there was one.
     """
 
     name: str
@@ -56,20 +56,19 @@ class Recurring:
 
 
 async def recurring() -> list[Recurring]:
-    """All of them, by name."""
+    """Return all of them, sorted by name."""
     async with get_client() as client:
-        found = await asyncio.gather(
-            *(_described(client, each) for each in await _deployments(client) if each.schedules)
-        )
+        scheduled = [each for each in await _deployments(client) if each.schedules]
+        found = await asyncio.gather(*(_described(client, each) for each in scheduled))
     return sorted(found, key=lambda each: each.name)
 
 
 async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replace: bool) -> list[str]:
-    """The other deployments that make runs of the same series, because `spec` names it.
+    """Return the other deployments whose runs belong to the same series, because `spec` names it.
 
-    Raises OptimizationValidationError where the name of an optimization alone would mix its runs with those of another,
-    and, unless `replace`, where its deployment would take the place of one that another file made, or that searches for
-    another objective.
+    Raises OptimizationValidationError where only the optimization's name puts its runs into the series of another
+    deployment, and, unless `replace`, where the deployment would overwrite one made from another file or for another
+    objective.
     """
     async with get_client() as client:
         there = {each.name: each for each in await _deployments(client)}
@@ -78,27 +77,27 @@ async def check_names(made: RunnerDeployment, spec: Mapping[str, Any], *, replac
         if old is None or new is None:
             old, new = repr(series_name(_spec(before))), repr(series_name(spec))
         if old == new:
-            old, new = _searched(_spec(before)), _searched(spec)
+            old, new = _optimized(_spec(before)), _optimized(spec)
         if old != new:
-            problem = f"the deployment {made.name!r} is that of {old}, not of {new}"
-            raise OptimizationValidationError("name", f"{problem}: give another --name, or --replace to replace it")
+            problem = f"the deployment {made.name!r} belongs to {old}, not to {new}"
+            raise OptimizationValidationError("name", f"{problem}: give another --name, or --replace to overwrite it")
     others = {name: _spec(each) for name, each in there.items()}
     return _sharing(others, spec, named_series(made.parameters["spec"]))
 
 
 def _made_from(tags: Collection[str]) -> str | None:
-    """The file that made a deployment with these tags, if one did."""
+    """The file that a deployment with these tags was made from, if any."""
     return next((tag.removeprefix(FROM_FILE) for tag in tags if tag.startswith(FROM_FILE)), None)
 
 
-def _searched(spec: Mapping[str, Any]) -> str:
+def _optimized(spec: Mapping[str, Any]) -> str:
     metadata = spec.get("metadata", {})
     kind = "objective" if metadata.get("objective") else "strategy"
     return f"the {kind} {metadata.get(kind)!r}"
 
 
 def _sharing(there: Mapping[str, Mapping[str, Any]], spec: Mapping[str, Any], series: str | None) -> list[str]:
-    """The names of `there` that are of the series. Raises OptimizationValidationError where `spec` does not name it."""
+    """Which of the deployments `there` share the series. Raises OptimizationValidationError unless `spec` names it."""
     others = sorted(name for name, other in there.items() if series is not None and named_series(other) == series)
     if others and named_series(spec) is None:
         problem = f"{series!r} is the series of {', '.join(others)}; name it to share it, or name another one"
@@ -107,18 +106,18 @@ def _sharing(there: Mapping[str, Mapping[str, Any]], spec: Mapping[str, Any], se
 
 
 async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
-    """One more schedule for a deployment; its runs are a series from now on.
+    """Add a schedule to a deployment, and make its runs a series.
 
-    Raises OptimizationNotFoundError where there is no such deployment, OptimizationValidationError where its
-    specification has a fixed id, or which has that schedule.
+    Raises OptimizationNotFoundError for an unknown deployment, OptimizationValidationError where its specification has
+    a fixed id, or where it has the same schedule already.
     """
     added = DeploymentScheduleCreate.from_schedule(when)
     async with get_client() as client:
         deployment = await _read(client, name)
         for each in deployment.schedules:
             if _rule(each.schedule) == _rule(added.schedule):
-                problem = f"{deployment.name!r} has {_in_words(each)!r} already, and each date would have two runs"
-                remedy = f"give another, or remove its schedules first (`o9 schedule delete {name}`)"
+                problem = f"{deployment.name!r} has {_text_of(each)!r} already, so each date would have two runs"
+                remedy = f"give another one, or remove its schedules first (`o9 schedule delete {name}`)"
                 raise OptimizationValidationError("schedule", f"{problem}: {remedy}")
         spec = _spec(deployment)
         may_recur(spec)
@@ -133,7 +132,7 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
 
 
 async def set_active(name: str, active: bool) -> Recurring:
-    """Pause all schedules of a deployment, or let them go on. Raises OptimizationNotFoundError where it has none."""
+    """Pause or resume all schedules of a deployment. Raises OptimizationNotFoundError where it has none."""
     async with get_client() as client:
         deployment = await _read_scheduled(client, name)
         for each in deployment.schedules:
@@ -142,11 +141,19 @@ async def set_active(name: str, active: bool) -> Recurring:
 
 
 async def remove_schedules(name: str) -> int:
-    """Of a deployment, which stays. Answers how many. Raises OptimizationNotFoundError where it has none."""
+    """Remove all schedules of a deployment, with the runs that have not begun; return how many schedules that were.
+
+    Raises OptimizationNotFoundError where it has none.
+    """
     async with get_client() as client:
         deployment = await _read_scheduled(client, name)
         for each in deployment.schedules:
             await client.delete_deployment_schedule(deployment.id, each.id)
+        waiting = _runs_of(deployment.id, [StateType.SCHEDULED])
+        # Prefect has deleted the Scheduled and Late runs, but not those that wait for a slot or a retry.
+        for each in await all_pages(client.read_flow_runs, flow_run_filter=waiting):
+            if each.auto_scheduled and (each.run_count == 0 or each.state_name == "AwaitingRetry"):
+                await client.set_flow_run_state(each.id, Cancelled(message="O9: its schedule was deleted"))
         return len(deployment.schedules)
 
 
@@ -173,10 +180,7 @@ async def _read_scheduled(client: PrefectClient, name: str) -> DeploymentRespons
 async def _deployments(client: PrefectClient) -> list[DeploymentResponse]:
     """Those of `optimization-lifecycle`."""
     ours = FlowFilter(name=FlowFilterName(any_=[LIFECYCLE.flow_name]))
-    found: list[DeploymentResponse] = []
-    while page := await client.read_deployments(flow_filter=ours, limit=PAGE, offset=len(found)):
-        found += page
-    return found
+    return await all_pages(client.read_deployments, flow_filter=ours)
 
 
 def _spec(deployment: DeploymentResponse) -> Mapping[str, Any]:
@@ -186,28 +190,30 @@ def _spec(deployment: DeploymentResponse) -> Mapping[str, Any]:
 async def _described(client: PrefectClient, deployment: DeploymentResponse) -> Recurring:
     active = any(each.active for each in deployment.schedules) and not deployment.paused
     soonest, newest = FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, FlowRunSort.START_TIME_DESC
-    waiting = await _first_run(client, deployment.id, soonest, [StateType.SCHEDULED]) if active else None
-    last = await _first_run(client, deployment.id, newest, [each for each in StateType if each != StateType.SCHEDULED])
+    scheduled = await _first_run(client, deployment.id, [StateType.SCHEDULED], soonest) if active else None
+    last = await _first_run(client, deployment.id, [each for each in StateType if each != StateType.SCHEDULED], newest)
     return Recurring(
         name=deployment.name,
         series=named_series(_spec(deployment)),
-        when=tuple(map(_in_words, deployment.schedules)),
+        when=tuple(map(_text_of, deployment.schedules)),
         active=active,
-        next_at=waiting.next_scheduled_start_time if waiting else None,
+        next_at=scheduled.next_scheduled_start_time if scheduled else None,
         last=last.state_name if last else None,
     )
 
 
 async def _first_run(
-    client: PrefectClient, deployment_id: UUID, sort: FlowRunSort, kinds: list[StateType]
+    client: PrefectClient, deployment_id: UUID, states: list[StateType], sort: FlowRunSort
 ) -> FlowRun | None:
-    runs = await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))),
-        sort=sort,
-        limit=1,
+    found = await client.read_flow_runs(flow_run_filter=_runs_of(deployment_id, states), sort=sort, limit=1)
+    return found[0] if found else None
+
+
+def _runs_of(deployment_id: UUID, states: list[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
     )
-    return runs[0] if runs else None
 
 
 def _rule(schedule: SCHEDULE_TYPES) -> dict[str, Any]:
@@ -215,9 +221,9 @@ def _rule(schedule: SCHEDULE_TYPES) -> dict[str, Any]:
     return given | {"timezone": given.get("timezone") or "UTC"}
 
 
-def _in_words(of: DeploymentSchedule) -> str:
-    """`0 22 * * 1-5 America/New_York`, `every 15m`, or an RRULE; a paused one says so."""
-    schedule = of.schedule
+def _text_of(deployed: DeploymentSchedule) -> str:
+    """`0 22 * * 1-5 America/New_York`, `every 15 min`, or an RRULE, with `(paused)` where it is."""
+    schedule = deployed.schedule
     if isinstance(schedule, CronSchedule):
         text = f"{schedule.cron} {schedule.timezone or 'UTC'}"
     elif isinstance(schedule, IntervalSchedule):
@@ -225,4 +231,4 @@ def _in_words(of: DeploymentSchedule) -> str:
     else:
         assert isinstance(schedule, RRuleSchedule)
         text = f"{schedule.rrule} {schedule.timezone or 'UTC'}"
-    return text if of.active else f"{text} (paused)"
+    return text if deployed.active else f"{text} (paused)"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -38,6 +38,7 @@ from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import MIRRORED
 from o9.store.store import Store
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 PAGE = 200  # what Prefect's server gives at most, left at its default
 AT_ONCE = 8
@@ -199,7 +200,8 @@ class _Work:
 
     async def _of_tasks(self, flow_run_id: UUID, known: set[str], over: bool) -> list[ObservedState]:
         """While the flow runs, only of tasks whose present state is unknown: each history is a request."""
-        tasks = await _all(self.client.read_task_runs, FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+        mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        tasks = await all_pages(self.client.read_task_runs, flow_run_filter=mine)
         unknown = (task_run for task_run in tasks if over or str(task_run.state_id) not in known)
         histories = await asyncio.gather(*(self._history(TASK, task_run) for task_run in unknown))
         return [observed for history in histories for observed in history]
@@ -207,7 +209,7 @@ class _Work:
     async def _of_subflows(self, flow_run_id: UUID, known: set[str]) -> list[ObservedState]:
         heard: list[ObservedState] = []
         mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
-        for subflow in await _all(self.client.read_flow_runs, mine):
+        for subflow in await all_pages(self.client.read_flow_runs, flow_run_filter=mine):
             if await self.store.read_async(queries.prefect_run, str(subflow.id)) is None:
                 heard += await self._history(SUBFLOW, subflow)
                 heard += await self._of_tasks(subflow.id, known, True)
@@ -236,8 +238,9 @@ class _Work:
         self.report.states += ingested.states
 
 
-async def _all(read: Callable[..., Awaitable[list[Any]]], which: FlowRunFilter) -> list[Any]:
-    found: list[Any] = []
-    while page := await read(flow_run_filter=which, limit=PAGE, offset=len(found)):
+async def all_pages(read: Callable[..., Awaitable[list[T]]], **filters: Any) -> list[T]:
+    """What a paged method of Prefect's client finds, to the last page."""
+    found: list[T] = []
+    while page := await read(**filters, limit=PAGE, offset=len(found)):
         found += page
     return found

@@ -63,7 +63,8 @@ def resume(name: Name, json: Json = False) -> None:
 
 
 def delete(name: Name, json: Json = False) -> None:
-    """Its runs and optimizations stay, too. `prefect deployment delete` deletes the deployment itself."""
+    """Runs that have not begun are deleted or cancelled; running ones go on. `prefect deployment delete` deletes the
+    deployment itself."""
     need_server()
     removed = asyncio.run(remove_schedules(name))
     text = f"{shown(name)}: removed {count(removed, 'schedule')}"
