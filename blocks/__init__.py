@@ -1,4 +1,4 @@
-"""Prefect blocks: where the store is, where alerts go. Prefect imports this as a collection, so they are named here."""
+"""Prefect blocks: where the store is, and where alerts go. Prefect imports this collection, so it names them."""
 
 from o9.blocks.alert_channel import AlertChannel
 from o9.blocks.store import AggregatorStore

@@ -1,4 +1,4 @@
-"""Where alerts go: the block that keeps a channel's URL as a secret, and the loading of blocks by name."""
+"""The block that keeps an alert channel's URL as a secret, and the loading of blocks by name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class AlertChannel(Block):
-    """A channel of O9's alerts, by its Apprise URL: `AlertChannel(url="slack://…").save("desk")`.
+    """A channel for O9's alerts, by its Apprise URL: `AlertChannel(url="slack://…").save("desk")`.
 
-    O9 sends to it where a channel is `block:desk`.
+    O9 sends to it through the channel `block:desk`.
     """
 
     _block_type_name = "O9 Alert Channel"
@@ -44,7 +44,7 @@ In the alerts' file, a receiver sends to it by `channels: ["block:BLOCK_NAME"]`.
     )
 
     def to_channel(self, name: str) -> AppriseChannel:
-        """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not take."""
+        """The channel `name`. Raises OptimizationValidationError for a URL that Apprise does not accept."""
         from o9.alerts.channels.apprise import AppriseChannel
 
         return AppriseChannel(name, self.url)
@@ -53,8 +53,7 @@ In the alerts' file, a receiver sends to it by `channels: ["block:BLOCK_NAME"]`.
 def load_block(name: str) -> Any:
     """The AlertChannel that was saved as `name`, or with `TYPE/NAME` any block, such as `slack-webhook/desk`.
 
-    Raises OptimizationValidationError where there is none, OptimizationAlertError where it cannot be loaded. Asks
-    Prefect's server, and waits for it.
+    Raises OptimizationValidationError for an unknown block, OptimizationAlertError where it cannot be loaded. Blocks.
     """
     try:
         if "/" in name:

@@ -1,4 +1,4 @@
-"""Where the record is: the block that names a store, and the store that flows and tasks of this process use."""
+"""The block that names a store, and the store that flows and tasks of this process use."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _here: ContextVar[Store | None] = ContextVar("o9_store_here", default=None)
 
 
 def use_store(store: Store) -> None:
-    """Make flows and tasks of this process write to `store`; the last one given counts."""
+    """Make flows and tasks of this process use `store`, until `release_store`; the last one given counts."""
     with _lock:
         _in_use.append(store)
 
@@ -67,8 +67,8 @@ def release_store(store: Store) -> None:
 
 
 @contextmanager
-def store_here(store: Store) -> Iterator[None]:
-    """Flows that begin inside write to `store`, whichever others this process uses."""
+def using_store(store: Store) -> Iterator[None]:
+    """Make flows that begin inside use `store`, whichever other ones this process uses."""
     token = _here.set(store)
     try:
         yield
@@ -77,12 +77,12 @@ def store_here(store: Store) -> Iterator[None]:
 
 
 def store_is_named() -> bool:
-    """Whether a store for this process's flows was set."""
+    """Whether a store was set for this process's flows."""
     return _here.get() is not None or bool(_in_use) or "store_url" in settings().model_fields_set
 
 
 def current_store() -> Store:
-    """The store in use; where none is, the one that the settings name is opened and stays open."""
+    """The store in use. Without one, opens the store that the settings name, which then stays open."""
     if (here := _here.get()) is not None:
         return here
     with _lock:
@@ -92,16 +92,16 @@ def current_store() -> Store:
 
 
 def current_url() -> str:
-    """Where `current_store` is or would be; never waits for it, though it may ask Prefect for a block."""
+    """The URL of `current_store`, without opening it; may ask Prefect for a block."""
     in_use = _in_use[-1:]  # without the lock, which is held while a store is being opened
     return in_use[0].url if in_use else named_url(settings().store_url)
 
 
 @cache
 def named_url(url: str) -> str:
-    """The URL itself, or that of the block it names, for which Prefect's server is asked once.
+    """The URL itself, or the URL in the block that it names, which is loaded once.
 
-    Raises OptimizationStoreError where there is no such block, StoreUnavailableError where it cannot be loaded.
+    Raises OptimizationStoreError for an unknown block, StoreUnavailableError where it cannot be loaded.
     """
     if not url.startswith(STORE_BLOCK):
         return url

@@ -1,7 +1,7 @@
-"""Prefect flows: one optimization's life, and the scheduled ones. Imported when they are asked for.
+"""Prefect flows: one optimization's life, and the scheduled ones. Their modules are imported when they are used.
 
-In a process that Prefect starts for one run, collecting garbage leaves alone what is loaded by now, and at its end all:
-else a tenth of a short run's time goes into looking through modules, and another fifth into taking them apart.
+In a process that Prefect starts for one run, garbage collection ignores what is loaded by now, and at the end of the
+process everything. Otherwise a tenth of a short run's time goes into scanning modules, and a fifth into freeing them.
 """
 
 from __future__ import annotations

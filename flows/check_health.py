@@ -1,7 +1,7 @@
-"""The scheduled flow that judges what needs it, and shows the reports as artifacts of its run in Prefect.
+"""The scheduled flow that checks the health of optimizations, and shows the reports as artifacts of its run in Prefect.
 
-Artifacts: `o9-health` (a table of what was checked, the worst first), `o9-health-summary` (words), and a progress that
-belongs to the run alone.
+Artifacts: `o9-health` (a table, the worst first), `o9-health-summary` (Markdown), and a progress artifact without a
+key.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 @flow(name="check-health", **SCHEDULED)
 async def check_health(limit: int = LIMIT) -> dict[str, Any]:
-    """Check at most `limit` of what is under way, and at most `limit` of what has ended since. Returns the figures.
+    """Check at most `limit` unfinished optimizations, and at most `limit` recently ended ones. Returns the figures.
 
-    A check that fails is in the summary, the figures and the run's log, and is tried again by the next run. Raises
+    A check that fails is named in the summary, the figures and the run's log, and the next run repeats it. Raises
     OptimizationHealthError where no check could be made, OptimizationStoreError where the store is away,
     OptimizationValidationError for an invalid limit.
     """
@@ -46,7 +46,7 @@ async def check_health(limit: int = LIMIT) -> dict[str, Any]:
 
 
 async def _show(store: Store, reports: list[OptimizationHealthReport]) -> None:
-    """Emit an event for each report, and show the new verdict in the result of what has ended."""
+    """Emit an event for each report, and show the new verdicts in the results of ended optimizations."""
     for report in reports:
         await emit_health(store, report)
         state = await store.read_async(queries.get, report.optimization_id)

@@ -1,7 +1,7 @@
-"""The scheduled flow that keeps the rollups true, and shows what they say as artifacts of its run in Prefect.
+"""The scheduled flow that corrects the rollups, and shows statistics as artifacts of its run in Prefect.
 
-Artifacts: `o9-statistics` (a table by type and status), `o9-statistics-summary` (words), `o9-statistics-corrections`
-(a table, where any rollup was wrong), and a progress that belongs to the run alone.
+Artifacts: `o9-statistics` (a table by type and status), `o9-statistics-summary` (Markdown), `o9-statistics-corrections`
+(a table, if any rollup was wrong), and a progress artifact without a key.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CORRECTIONS_SHOWN = 200
 
 @flow(name="compute-statistics", **SCHEDULED)
 async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
-    """Recount the last `days` days (today is one), mend what differs, publish. Returns what was looked at and mended.
+    """Recount the last `days` days, today included, correct wrong rollups, and publish. Returns the figures.
 
-    A larger number mends older days as well: `days=36600` recounts all that there is, a day at a time. Raises
-    OptimizationStoreError where the store is away, OptimizationValidationError for a number of days below 1.
+    `days=36600` recounts everything, a day at a time. Raises OptimizationStoreError where the store is away,
+    OptimizationValidationError for a number of days below 1.
     """
     store = await store_of_run()
     upkeep = await maintain_rollups(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
     await _publish(OptimizationStatistics(store=store), upkeep)
     logger.info(
-        "%d windows compared with the record, %d rollups mended; %d running ones ranked anew",
+        "%d windows compared with the record, %d rollups corrected; %d running optimizations ranked again",
         upkeep.windows, len(upkeep.corrections), upkeep.refreshed_rankings,
     )  # fmt: skip
     for correction in upkeep.corrections:
@@ -54,5 +54,5 @@ async def _publish(statistics: OptimizationStatistics, upkeep: Maintenance) -> N
         await acreate_table_artifact(
             upkeep.corrections[:CORRECTIONS_SHOWN],
             key="o9-statistics-corrections",
-            description="Rollups that were wrong, and mended",
+            description="Rollups that were wrong, and are corrected",
         )

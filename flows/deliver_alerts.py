@@ -1,7 +1,7 @@
-"""The scheduled flow that evaluates alert rules, decides who is notified, and notifies, where no aggregator runs.
+"""The scheduled flow that evaluates alert rules and sends notifications where no aggregator runs.
 
-It leaves out rules that need a process that runs all the time: the monitor's, those about nodes, and whether Prefect
-or the store is away.
+It leaves out rules that need a permanent process: the monitor's, those about nodes, and those about an outage of
+Prefect or the store.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 @flow(name="deliver-alerts", **SCHEDULED)
 async def deliver_alerts() -> dict[str, Any]:
-    """Evaluate the rules on what has happened since the last run, then send what is due. A store's first run evaluates
-    what happens after it.
+    """Evaluate the rules on what has happened since the last run, then send what is due.
 
-    Returns whether this run evaluated and decided, and how its sends ended.
+    A store's first run only begins: later ones evaluate what happens after it. While an aggregator runs, that evaluates
+    the rules, and this flow only sends through its own channels: the built-in ones, and those of O9_ALERTS_FILE.
+    Channels that a program registers exist in that program only.
 
-    Where a node runs all the time, that node does both, and this run only sends what waits for a channel that it has:
-    the built-in ones, and those of O9_ALERTS_FILE. Channels that a program registers exist in that program only.
-    Raises OptimizationStoreError where the store is away, OptimizationAlertError where the file is refused.
+    Returns whether this run evaluated rules, and how its sends ended. Raises OptimizationStoreError where the store is
+    away, OptimizationAlertError for an invalid file.
     """
     store = await store_of_run()
     system = AlertNotificationSystem(store=store, resolve_block=load_block)
@@ -45,7 +45,7 @@ async def deliver_alerts() -> dict[str, Any]:
     await judge.use(store, settings().lease_seconds)
     try:
         judged = await judge.evaluate(f"{settings().node_id}/rules-{flow_run.id}", utc_now())
-    finally:  # what cannot be judged does not hold back notifications
+    finally:  # an error in the rules does not hold back notifications
         await judge.leave()
         delivered = await system.deliver_once()
     done = {"judged": judged, **delivered}

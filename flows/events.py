@@ -1,10 +1,10 @@
-"""Events that Prefect hears of optimizations, their health and their alerts, for automations to act on.
+"""Emits events of optimizations, their health and their alerts to Prefect, for automations to act on.
 
 Contract. `docs/prefect.md` lists the events and their payloads. The resource is `o9.optimization.ID`, with the labels
-`o9.type`, `o9.strategy`, `o9.is_retry`, and, where it recurs, `o9.series`; of an alert `o9.alert.ID`, with
-`o9.alert.level`. Related are the flow run, the series, and of an alert the optimization. The id of an event follows
-from what happened: emitted by several processes, it is one event for Prefect. Placebo runs have none. Nothing here
-raises what Prefect raises, or waits for it.
+`o9.type`, `o9.strategy`, `o9.is_retry`, and, in a series, `o9.series`; that of an alert is `o9.alert.ID`, with
+`o9.alert.level`. Related resources are the flow run, the series, and for an alert the optimization. An event's id
+follows from what happened, so that Prefect counts it once if several processes emit it. Placebo runs have no events.
+Errors of Prefect are logged, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def emit_status(
     message: str = "",
     at: datetime | None = None,
 ) -> None:
-    """Emit that it has come to `status` in `attempt`; None: to its present one. Some statuses have no event."""
+    """Emit that the optimization has taken `status`, or has its present one. Some statuses have no event."""
     if status is not None and status not in NAMES:
         return
     found = await asyncio.to_thread(_subject, store, optimization_id)
@@ -65,7 +65,7 @@ async def emit_status(
 
 
 async def emit_improved(store: Store, optimization_id: str) -> None:
-    """Emit that it has a new best."""
+    """Emit that the optimization has a new best."""
     found = await asyncio.to_thread(_subject, store, optimization_id)
     if found is not None:
         state, run_id, attempt, _ = found
@@ -74,7 +74,7 @@ async def emit_improved(store: Store, optimization_id: str) -> None:
 
 
 async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
-    """Emit the overall status of a health report; nothing where that is unknown."""
+    """Emit the overall status of a health report, unless it is unknown."""
     if report.overall_status is HealthStatus.UNKNOWN:
         return
     found = await asyncio.to_thread(_subject, store, report.optimization_id)
@@ -87,7 +87,7 @@ async def emit_health(store: Store, report: OptimizationHealthReport) -> None:
 
 
 async def emit_alert(store: Store, alert: OptimizationAlert) -> None:
-    """Emit that it fires, or is resolved."""
+    """Emit that the alert fires, or is resolved."""
     event = "o9.alert.resolved" if alert.resolved else "o9.alert.firing"
     found = await asyncio.to_thread(_subject, store, alert.optimization_id) if alert.optimization_id else None
     state, run_id = (found[0], found[1]) if found is not None else (None, None)
@@ -129,8 +129,8 @@ def _send(
 ) -> None:  # fmt: skip
     try:
         emit_event(event, resource, at, related, payload, uuid.uuid5(_IDS, what))
-    except Exception as error:  # noqa: BLE001 - whatever Prefect finds wrong with it
-        logger.warning("Prefect does not hear of %s of %s: %r", event, resource["prefect.resource.id"], error)
+    except Exception as error:  # noqa: BLE001 - any error of Prefect's
+        logger.warning("could not emit %s of %s to Prefect: %r", event, resource["prefect.resource.id"], error)
 
 
 def _resource(state: OptimizationState) -> dict[str, str]:
@@ -161,7 +161,7 @@ def _best(state: OptimizationState) -> dict[str, Any]:
 
 
 def _subject(store: Store, optimization_id: str) -> tuple[OptimizationState, str | None, int, str | None] | None:
-    """The state, its flow run's id, its attempt, and the verdict's grade, where it is judged. Blocks."""
+    """The state, its flow run's id, its attempt, and the verdict's grade if it has one. Blocks."""
     state, holding = store.read(queries.get, optimization_id), store.read(queries.holding, optimization_id)
     if state is None or holding is None:
         return None

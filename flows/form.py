@@ -1,9 +1,9 @@
-"""The form that Prefect draws of a specification: its JSON schema, in the shapes that Prefect's pages can draw.
+"""The form that Prefect draws of a specification: its JSON schema, reshaped so that Prefect's UI can draw it.
 
-Contract. What the form sends, OptimizationSpec reads. An optional field is one plain field, without a choice of "None";
-the search space is a list of typed parameters; what has several spellings keeps the first; RESERVED keys are accepted,
-and not drawn. The form accepts nothing that the specification refuses, and a Prefect server that enforces the schema
-refuses a wrong value before a run is made.
+Contract. OptimizationSpec reads what the form sends. An optional field is one plain field, without a choice of "None";
+the search space is a list of typed parameters; of alternative spellings the first is kept; RESERVED keys are accepted,
+but not drawn. The form accepts nothing that the specification refuses, and a Prefect server that enforces the schema
+refuses a wrong value before it creates a run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AsForm:
                     field.setdefault("title", name.replace("_", " ").capitalize())
             if "metadata" in fields:
                 node["required"] = ["metadata"]
-            if "objective" in fields:  # what is left out is the objective's or a policy's: a form must not fill it in
+            if "objective" in fields:  # an objective or a policy sets the defaults: the form must not
                 for name in RESERVED:
                     fields.pop(name, None)
                 for field in fields.values():
@@ -69,7 +69,7 @@ def _drawable(node: dict[str, Any]) -> None:
     options = list(_options(node.pop("anyOf", [])))
     if options and all(set(option) == {"required"} for option in options):
         options = []
-        node |= {"if": _BY_O9, "then": {"required": ["objective"]}}  # enforced, and not drawn
+        node |= {"if": _BY_O9, "then": {"required": ["objective"]}}  # enforced, but not drawn
     if lists := [option for option in options if option.get("type") == "array"]:
         options = lists
     if len(options) > 1:
@@ -91,12 +91,12 @@ def _drawable(node: dict[str, Any]) -> None:
         del node["default"]
 
 
-# Metadata whose strategy brings no objective of its own.
+# Metadata with one of O9's strategies, which need an objective.
 _BY_O9 = {"properties": {"strategy": {"enum": list(BUILT_IN_STRATEGIES)}}, "not": {"required": ["retry_of"]}}
 
 
 def _options(given: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Nested alternatives one by one, without null."""
+    """The alternatives, flattened and without null."""
     for option in given:
         if option.keys() - {"description", "examples", "title"} == {"anyOf"}:
             yield from _options(option["anyOf"])
@@ -105,7 +105,7 @@ def _options(given: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def offer_objectives(definitions: dict[str, Any], names: Sequence[str]) -> None:
-    """Offer these names beside a field for any other, in the definitions of a deployment's schema."""
+    """Offer these names, beside a field for other ones, in the definitions of a deployment's schema."""
     for definition in definitions.values():
         objective = definition.get("properties", {}).get("objective")
         if objective is not None and names:

@@ -1,8 +1,8 @@
 """Hands claims over to flow runs that Prefect's workers start: a suspended run, or a new one of a deployment.
 
-Contract. `hand_over` serves what holds the claim, a node's dispatcher or `dispatch_queued`, which the scheduled flow
-`reconcile_states` calls; neither runs such an attempt itself. A run that was handed a claim keeps it for
-RESERVED_SECONDS, and longer while no worker has started it (`o9.mirror.reconciler` renews it).
+Contract. The holder of the claim calls `hand_over`: a node's dispatcher, or `dispatch_queued` for the scheduled flow
+`reconcile_states`; neither runs such an attempt itself. A run that was handed a claim keeps it for RESERVED_SECONDS,
+and `o9.mirror.reconciler` renews it until a worker starts the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 
 from o9.flows.run_artifacts import run_name, run_tags
-from o9.lifecycle.heartbeat import WORKERS, ask_living, takes
+from o9.lifecycle.heartbeat import WORKERS, claims, living_nodes
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.settings import settings
 from o9.store import queries
@@ -27,9 +27,8 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 LIFECYCLE = "optimization-lifecycle"  # the name of the flow
 DEFAULT_DEPLOYMENT = f"{LIFECYCLE}/{LIFECYCLE}"  # which `o9 deploy` makes
-# A run that waits in a process of its own looks for its turn every second.
-CALLED_SECONDS = 15.0
-WORKERS_SECONDS = 180.0  # for how long a dispatch says that workers get what waits
+CALLED_SECONDS = 15.0  # for a run that waits in its own process, and asks for its turn every second
+WORKERS_SECONDS = 180.0  # how long after a dispatch queued work counts as dispatched to workers
 
 
 class NoDeploymentError(OptimizationCoordinationError):
@@ -39,13 +38,13 @@ class NoDeploymentError(OptimizationCoordinationError):
 async def hand_over(
     store: Store, client: PrefectClient, claimed: Claimed, node: str, default: str | None = None
 ) -> None:
-    """Make a run of Prefect's the attempt, or give the claim back where the next attempt is to be a node's own.
+    """Make a Prefect run the attempt, or release the claim where a node must run the next attempt itself.
 
-    default: the id of the deployment for what belongs to none, or to one that is gone. Raises NoDeploymentError where
-    there is none.
+    default: the id of the deployment for optimizations without one, or whose own is gone. Raises NoDeploymentError
+    where the own one is gone and there is no default.
     """
     name, deployment_id = claimed.optimization_id, claimed.deployment_id
-    if deployment_id is not None and not await _is_there(client, deployment_id):
+    if deployment_id is not None and not await _exists(client, deployment_id):
         if default is None:
             raise NoDeploymentError(f"the deployment of {name!r} is not on this Prefect server")
         deployment_id = None
@@ -63,13 +62,13 @@ async def hand_over(
         parameters={"optimization_id": name, "retry_of": ""},
         name=run_name(state, claimed.attempt),
         tags=run_tags(state),
-        idempotency_key=uuid4().hex,  # Prefect's client sends a request again whose answer was lost
+        idempotency_key=uuid4().hex,  # Prefect's client repeats a request whose answer was lost
     )
     await store.write_async(HandOver(name, claimed.fence, str(flow_run.id), is_new=True))
     logger.info("created the flow run %s of a deployment for %s", flow_run.name, name)
 
 
-async def _is_there(client: PrefectClient, deployment_id: str) -> bool:
+async def _exists(client: PrefectClient, deployment_id: str) -> bool:
     try:
         await client.read_deployment(UUID(deployment_id))
     except ObjectNotFound:
@@ -78,22 +77,22 @@ async def _is_there(client: PrefectClient, deployment_id: str) -> bool:
 
 
 async def _resumed(store: Store, client: PrefectClient, claimed: Claimed, run_id: str) -> bool:
-    """Hand over to the run that waits in Prefect; False where it is gone."""
+    """Hand the claim over to the run that waits in Prefect; returns False where it no longer waits."""
     name, kind, seconds = claimed.optimization_id, "gone", RESERVED_SECONDS
     try:
         run = await client.read_flow_run(UUID(run_id))
         kind = run.state.type.value if run.state is not None else "PENDING"
         if run.state is not None and kind == "PAUSED" and not run.state.state_details.pause_reschedule:
-            kind = "paused in a process that has ended"  # resumed, it would be called running, and nothing started
+            kind = "paused in a process that has ended"  # a resume would mark it as running, and start nothing
     except ObjectNotFound:
         pass
-    if kind == "RUNNING":  # in a process of its own, unless that did not answer the last call
+    if kind == "RUNNING":  # it waits in its own process, unless that did not answer the last call
         known, seconds = await store.read_async(queries.prefect_run, run_id), CALLED_SECONDS
         if known is None or known["attempt"] < claimed.attempt - 1:
             kind = "dead"
-    # Scheduled or pending: a person resumed it, or a worker is about to start it.
+    # Scheduled or pending: a person resumed it, or a worker is starting it.
     if kind not in ("PAUSED", "SCHEDULED", "PENDING", "RUNNING"):
-        logger.warning("the flow run %s that was to run %s is %s; a new one will", run_id, name, kind.lower())
+        logger.warning("the flow run %s of %s is %s, so a new one is created", run_id, name, kind.lower())
         return False
     await store.write_async(HandOver(name, claimed.fence, run_id, seconds))
     if kind == "PAUSED":
@@ -103,13 +102,13 @@ async def _resumed(store: Store, client: PrefectClient, claimed: Claimed, run_id
 
 
 async def dispatch_queued(store: Store, client: PrefectClient, node: str) -> list[str]:
-    """Hand over what waits for workers: all of deployments, and what no living node claims. Returns the ids."""
+    """Hand over what waits for workers: everything of deployments, and what no living node claims. Returns the ids."""
     await store.write_async(AcquireLeadership(WORKERS, WORKERS, WORKERS_SECONDS))
-    alive = await asyncio.to_thread(ask_living, store)
+    alive = await asyncio.to_thread(living_nodes, store)
     waiting = [
         row["optimization_id"]
         for row in await store.read_async(queries.waiting)
-        if row["deployment_id"] is not None or not any(takes(info, row["optimization_id"]) for info in alive.values())
+        if row["deployment_id"] is not None or not any(claims(info, row["optimization_id"]) for info in alive.values())
     ]
     if not waiting:
         return []

@@ -1,7 +1,7 @@
-"""The heartbeat for flows that Prefect started by itself, where no aggregator renews their leases.
+"""The heartbeat for flows that Prefect started, whose leases no aggregator renews.
 
-One for each store, from the first such flow until `leave_store` or the end of the process. Its node has
-a name of its own, so that an aggregator in the same process that leaves takes nothing from these flows.
+There is one for each store, from the first such flow until `leave_store` or the end of the process. Its node has its
+own name, so that these flows keep their leases when an aggregator in the same process leaves.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ _joined: dict[Store, NodeHeartbeat] = {}
 
 
 def join_store(store: Store) -> str:
-    """Announce this process on `store`; returns the node name that its claims must carry. Blocks while it writes.
-
-    Raises as NodeHeartbeat.start does.
-    """
+    """Announce this process on `store`; returns the node name for its claims. Blocks. Raises as NodeHeartbeat.start."""
     node = node_name()
     with _lock:
         if store not in _joined:
@@ -37,12 +34,12 @@ def join_store(store: Store) -> str:
 
 
 def node_name() -> str:
-    """The node name of the claims of this process's flows."""
+    """The node name for the claims of this process's flows."""
     return f"{settings().node_id}#flows"
 
 
 def leave_store(store: Store) -> None:
-    """Before `store` is closed: what this process's flows still hold waits for another."""
+    """Free what this process's flows still hold, before `store` is closed."""
     with _lock:
         heartbeat = _joined.pop(store, None)
     if heartbeat is not None:
@@ -51,14 +48,12 @@ def leave_store(store: Store) -> None:
 
 def _leave_all() -> None:
     if any(run.unrecorded for run in RUNS):
-        return  # to leave in good order would be to say that they failed: Prefect says how, or their leases run out
+        return  # leaving would record them as failed; their end comes from Prefect, or their leases expire
     for store in list(_joined):
         try:
             leave_store(store)
         except OptimizationError:
-            logger.exception(
-                "could not leave %s in good order; what was held is free once its lease runs out", store.name
-            )
+            logger.exception("could not leave %s cleanly; what was held is free once its lease expires", store.name)
 
 
 atexit.register(_leave_all)

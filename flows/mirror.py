@@ -4,10 +4,10 @@
     @flow(retries=2)
     def rebalance(universe: str) -> float: ...
 
-Contract. The flow stays the same object and does the same: O9 adds hooks, which never raise into it. Each of its runs
-is the optimization `run-<flow run id>`, begun at its first hook; the states of its tasks come from Prefect's event
-stream or from the reconciler. Where the store is away, states wait in the spool; the first hook of a process waits for
-a store that hangs `o9.mirror.spooling_writer.PATIENCE_SECONDS` at most, later ones not at all.
+Contract. The flow stays the same object with the same behaviour: O9 adds hooks, which never raise into it. Each run is
+the optimization `run-<flow run id>`, recorded at its first hook; the states of its tasks come from Prefect's event
+stream or from the reconciler. While the store is away, states go to the spool. For a store that hangs, the first hook
+of a process waits `o9.mirror.spooling_writer.PATIENCE_SECONDS` at most, later ones do not wait.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Flow[..., Any])
 ASK_PREFECT_SECONDS = 2.0
 _MARK = "o9_mirrors"
-# At exit the heartbeat releases what the process holds; before that, what waits must be delivered.
+# Registered later, so called earlier: the spool is delivered before the heartbeat frees what the process holds.
 atexit.register(close_writers)
 
 
@@ -83,10 +83,10 @@ def mirror_states(
     description: str = "",
     metadata: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Track every run of `flow` from now on; returns the same flow. Called once more, the last call's words count.
+    """Track every run of `flow` from now on; returns the same flow. A second call replaces the first one's arguments.
 
-    name: what the optimizations are called; None: the flow's and the run's name. Raises OptimizationValidationError,
-    naming the field, at once.
+    name: of the optimizations; None: the flow's and the run's name. Raises OptimizationValidationError, naming the
+    field, at once.
     """
     if metadata is not None and not isinstance(metadata, Mapping):
         raise OptimizationValidationError("metadata", f"expected keys and values, got {type(metadata).__name__}")
@@ -109,10 +109,10 @@ class _Words:
 
     def check(self) -> None:
         if "strategy" in self.metadata and self.metadata["strategy"] != MIRRORED:
-            raise OptimizationValidationError("metadata.strategy", f"a flow that is only watched has {MIRRORED!r}")
+            raise OptimizationValidationError("metadata.strategy", f"a mirrored flow has {MIRRORED!r}")
         for key in ("after", "objective", "max_attempts", "retry_of", "timeout_seconds"):
             if key in self.metadata:
-                raise OptimizationValidationError(f"metadata.{key}", "O9 only watches; leave it to the flow itself")
+                raise OptimizationValidationError(f"metadata.{key}", "O9 does not run a mirrored flow; leave it out")
         validate_new(self.optimization("run-example", "example"))
 
     def optimization(self, optimization_id: str, name: str) -> OptimizationState:
@@ -146,7 +146,7 @@ def _hook(words: _Words) -> Callable[[Any, Any, Any], Any]:
     async def mirror_flow_run(flow: Any, flow_run: Any, state: Any) -> None:
         try:
             await _mirror(words, flow, flow_run, state)
-        except Exception:  # the flow must not feel that it is watched, whatever this was
+        except Exception:  # nothing may disturb the flow
             logger.exception("could not record that the flow run %s is %s", flow_run.name, state.name)
 
     setattr(mirror_flow_run, _MARK, words)
@@ -155,7 +155,7 @@ def _hook(words: _Words) -> Callable[[Any, Any, Any], Any]:
 
 @dataclass
 class _Watched:
-    """A run that is at work in this process; `earlier` is what Prefect has of it up to its last beginning."""
+    """A run in this process; `earlier` has Prefect's states of it up to its last start."""
 
     run: Run
     adopt: Adopt
@@ -163,7 +163,8 @@ class _Watched:
     over: bool = False
 
 
-# Prefect's runner calls the hooks for these in a process of its own, some of them with a state that Prefect never had.
+# Prefect's runner calls the hooks for these in its own process, some of them with a state that Prefect has not
+# recorded.
 _FROM_OUTSIDE = frozenset({"CANCELLING", "CRASHED"})
 
 
@@ -172,7 +173,7 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
     live = RUNS.find(observed.run_id)
     watched = live.work if live is not None and isinstance(live.work, _Watched) and not live.work.over else None
     if watched is None and observed.state_type in _FROM_OUTSIDE:
-        return  # the run was at work elsewhere; what happened to it comes with Prefect's events, or by the reconciler
+        return  # another process ran it; the state comes with Prefect's events, or by the reconciler
     writer = writer_at(await asyncio.to_thread(current_url), _open_joined)
     history: list[ObservedState] = []
     if watched is None:
@@ -182,8 +183,8 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
     elif observed.state_type in TERMINAL:
         history = await _answer(watched.earlier)
     else:
-        watched.earlier = _history(flow_run)  # it runs once more: what was between no hook has said
-        await writer.write(watched.adopt)  # where it had rested, nobody holds it
+        watched.earlier = _history(flow_run)  # it runs again: no hook saw the states between
+        await writer.write(watched.adopt)  # it may have lost its lease while it was paused
     for each in _to_record(history, observed):
         if not RUNS.is_recorded(each.state_id):
             await writer.write(operation_for(each, watched.run, Cause.HOOK, node))
@@ -195,23 +196,25 @@ async def _mirror(words: _Words, flow: Any, flow_run: Any, state: Any) -> None:
 
 
 async def _begin(words: _Words, flow: Any, flow_run: Any, writer: SpoolingWriter, node: str) -> _Watched:
-    """Make the run an optimization that this process holds. What it went through so far is asked for meanwhile."""
+    """Record the run as an optimization that this process holds, while its history is read from Prefect."""
     run = Run(str(flow_run.id), f"run-{flow_run.id}", 1, MIRRORED)
-    name = free_text(f"{flow.name} / {flow_run.name}")  # Prefect takes characters that no text in PostgreSQL can hold
+    name = free_text(f"{flow.name} / {flow_run.name}")  # Prefect allows characters that PostgreSQL does not
     optimization = words.optimization(run.optimization_id, name[:500])
     adopt = Adopt(optimization, run.run_id, node, settings().lease_seconds)
     watched = _Watched(run, adopt, _history(flow_run))
     await writer.write(adopt)
     try:
-        await writer.write(Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "begun", node))
+        await writer.write(
+            Transition(run.optimization_id, OptimizationStatus.INITIALIZING, Cause.HOOK, "started", node)
+        )
     except OptimizationStateError as error:
-        logger.debug("flow run %s was begun before, by another process: %s", flow_run.name, error)
+        logger.debug("another process recorded the start of flow run %s: %s", flow_run.name, error)
     RUNS.begin(LiveRun(run, node, watched, unrecorded=True))
     return watched
 
 
 def _history(flow_run: Any) -> concurrent.futures.Future[list[ObservedState]]:
-    """What Prefect has recorded of the run, asked on a thread, so that the flow does not wait."""
+    """Read Prefect's states of the run on a thread, so that the flow does not wait."""
     answer: concurrent.futures.Future[list[ObservedState]] = concurrent.futures.Future()
     context = contextvars.copy_context()  # Prefect's settings are in it
 
@@ -229,7 +232,7 @@ async def _answer(history: concurrent.futures.Future[list[ObservedState]]) -> li
     try:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(history)), ASK_PREFECT_SECONDS)
     except (TimeoutError, httpx.HTTPError, PrefectException, RuntimeError) as error:
-        logger.info("Prefect did not say what a flow run went through so far, the reconciler asks again: %s", error)
+        logger.info("Prefect did not return the states of a flow run, so the reconciler will read them: %s", error)
         return []
 
 
@@ -239,14 +242,14 @@ async def _states_so_far(flow_run: Any) -> list[ObservedState]:
 
 
 def _to_record(history: list[ObservedState], observed: ObservedState) -> list[ObservedState]:
-    """What Prefect has, and what the hook was called with, where that is a state of Prefect's."""
+    """Prefect's states, and the hook's, unless that is one that Prefect has not recorded."""
     is_known = any(each.state_id == observed.state_id for each in history)
     made_up = bool(history) and observed.state_type in _FROM_OUTSIDE
     return history if is_known or made_up else [*history, observed]
 
 
 def _open_joined() -> Store:
-    """The store, with a heartbeat of this process: its leases are renewed from now on."""
+    """The store, after announcing this process on it, so that its leases are renewed."""
     store = current_store()
     join_store(store)
     return store

@@ -1,8 +1,8 @@
-"""What a flow run does to its process: each flow of O9 calls `run_begins` first.
+"""Prepares a process for a flow run: each flow of O9 calls `run_begins` first.
 
-Its logs reach Prefect, and SIGTERM goes back to its handler. While it runs a flow, Prefect turns the signal into an
-error in the main thread. That is right in a process of the flow's own. A node calls `running_beside` because its
-process is not one; there Prefect has the signal only for the moment in which it reports that the run begins.
+It forwards logs to Prefect, and restores the handler of SIGTERM. While a flow runs, Prefect turns the signal into an
+error in the main thread. That is right in a process that only runs the flow, but not in a node's, which therefore calls
+`runs_in_node`; there Prefect handles the signal only while it reports that the run begins.
 """
 
 from __future__ import annotations
@@ -30,47 +30,49 @@ from o9.model.optimization import OptimizationAlert
 from o9.model.settings import settings
 from o9.model.states import AlertLevel
 from o9.store.store import Store
-from o9.tasks.run_logs import forward_to_prefect, keep_engine_off_console
+from o9.tasks.run_logs import forward_to_prefect, hide_engine_messages
 from o9.user_code.watchdog import Blocked, Watchdog
 
 logger = logging.getLogger(__name__)
 _RELEASE = "o9-"
-BLOCKED_OVER_AFTER = timedelta(minutes=5)  # after the last time that the watchdog said so
-_beside: ContextVar[bool] = ContextVar("o9-beside", default=False)
+BLOCKED_OVER_AFTER = timedelta(minutes=5)  # after the watchdog's last report
+_in_node: ContextVar[bool] = ContextVar("o9-in-node", default=False)
 _handled_before: Any = None
 
 
-def running_beside(flow: Flow[..., Any]) -> None:
-    """The runs of `flow` that the caller's task begins from here on leave SIGTERM to its present handler."""
+def runs_in_node(flow: Flow[..., Any]) -> None:
+    """Leave SIGTERM to its present handler in the runs of `flow` that the caller's task begins from now on."""
     global _handled_before
-    _beside.set(True)
-    keep_engine_off_console(flow.name)
-    if not is_prefect_sigterm_handler_installed():  # it is, for a moment, where another flow begins
+    _in_node.set(True)
+    hide_engine_messages(flow.name)
+    if not is_prefect_sigterm_handler_installed():  # it is for a moment while another flow begins
         _handled_before = signal.getsignal(signal.SIGTERM)
 
 
 def run_begins() -> None:
-    """Raises OptimizationStoreError for a run of a deployment where no store is named: a worker begins each run in a
-    folder of its own, and the record would be left there. Raises OptimizationCoordinationError where another release
-    of O9 made the deployment than the one that is installed here."""
+    """Prepare the process for the present flow run.
+
+    For a run of a deployment, raises OptimizationStoreError where no store is named, because the record would be left
+    in the run's own folder, and OptimizationCoordinationError where another release of O9 made the deployment.
+    """
     forward_to_prefect()
     context = FlowRunContext.get()
     flow_run = context.flow_run if context is not None else None
     if flow_run is not None and flow_run.deployment_id is not None:
         if not store_is_named():
             raise OptimizationStoreError(
-                "O9_STORE_URL is not set where this run began: set it for the worker, or deploy with `o9 deploy`, "
-                "which hands it on"
+                "O9_STORE_URL is not set for this run: set it for the worker, or deploy with `o9 deploy`, which "
+                "passes it on"
             )
         check_release(flow_run.deployment_version)
-    if not _beside.get() or _handled_before is None or threading.current_thread() is not threading.main_thread():
+    if not _in_node.get() or _handled_before is None or threading.current_thread() is not threading.main_thread():
         return
     if is_prefect_sigterm_handler_installed():
         signal.signal(signal.SIGTERM, _handled_before)
 
 
 def release() -> str:
-    """The version of a deployment that this release of O9 makes."""
+    """The version that this release of O9 gives to deployments."""
     return f"{_RELEASE}{version('prefect-o9')}"
 
 
@@ -88,18 +90,18 @@ def check_release(deployed: str | None) -> None:
 
 @contextmanager
 def on_sigterm(end: Callable[[], Awaitable[None]]) -> Iterator[None]:
-    """SIGTERM calls `end` in the event loop, once, instead of Prefect's handler, which lets a run crash."""
+    """Call `end` once in the event loop on SIGTERM, instead of Prefect's handler, which makes the run crash."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
     ending: list[asyncio.Future[None]] = []
 
-    def hear() -> None:
+    def handle() -> None:
         if not ending:
             ending.append(asyncio.ensure_future(end()))
 
-    loop.add_signal_handler(signal.SIGTERM, hear)
+    loop.add_signal_handler(signal.SIGTERM, handle)
     try:
         yield
     finally:
@@ -108,8 +110,8 @@ def on_sigterm(end: Callable[[], Awaitable[None]]) -> Iterator[None]:
 
 
 def watchdog_for(store: Store, node: str) -> Watchdog:
-    """A watchdog that also records an alert, from its own thread: nothing else in this process can run."""
-    boundary = ErrorBoundary(logger, "recording an alert of what holds the event loop")
+    """A watchdog that also records an alert, from its own thread, while the event loop is blocked."""
+    boundary = ErrorBoundary(logger, "recording an alert about the blocked event loop")
 
     def on_blocked(blocked: Blocked) -> None:
         alert = OptimizationAlert(
@@ -124,10 +126,10 @@ def watchdog_for(store: Store, node: str) -> Watchdog:
             asyncio.run(_sent(alert))
 
     async def _sent(alert: OptimizationAlert) -> None:
-        # In this case alone does a flow's process need it.
+        # A flow's process needs it in this case only.
         from o9.alerts.service.system import AlertNotificationSystem
 
         await AlertNotificationSystem(store=store).send_alert(alert, resolve_timeout=BLOCKED_OVER_AFTER)
 
-    # Where the event loop is held for as long as a lease, other nodes take over what is held here.
+    # Once the event loop is blocked for as long as a lease, other nodes take over.
     return Watchdog(give_up_seconds=settings().lease_seconds, on_blocked=on_blocked)

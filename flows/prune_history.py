@@ -1,6 +1,6 @@
-"""The scheduled flow that deletes what ended longer ago than it is to be kept, and flow runs in Prefect.
+"""The scheduled flow that deletes optimizations that ended long ago, and flow runs in Prefect.
 
-Artifacts: `o9-prune-summary` (words), and a progress that belongs to the run alone.
+Artifacts: `o9-prune-summary` (Markdown), and a progress artifact without a key.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 @flow(name="prune-history", **SCHEDULED)
 async def prune_history(days: float | None = None) -> dict[str, Any]:
-    """Delete what ended `days` days ago or earlier, with everything of its own; and in Prefect the flow runs that O9
-    created for what is deleted, by this run or another, and day-old ones of scheduled flows. Returns the figures.
+    """Delete optimizations that ended at least `days` days ago, with everything that belongs to them.
 
-    None: O9_RETENTION_DAYS; where that is 0, nothing is deleted here. Raises OptimizationStoreError where the store is
-    away, OptimizationValidationError for an invalid number of days.
+    Also delete in Prefect the flow runs of deleted optimizations, and day-old runs of scheduled flows. None:
+    O9_RETENTION_DAYS; if that is 0, no optimization is deleted. Returns the figures. Raises OptimizationStoreError
+    where the store is away, OptimizationValidationError for an invalid number of days.
     """
     store = await store_of_run()
     if days is None and not settings().retention_days:
-        logger.info("O9_RETENTION_DAYS is 0: the history is kept for ever")
+        logger.info("O9_RETENTION_DAYS is 0: the history is kept forever")
         removed = Removed("")
     else:
-        # Brings numpy and scipy, which no other part of a node's start needs.
+        # Imports numpy and scipy, which a node's start does not need.
         from o9.health.statistics.pruned import sharpe_ratios_of
 
         before = horizon(settings().retention_days if days is None else days, utc_now())
@@ -49,13 +49,13 @@ def markdown(removed: Removed) -> str:
     lines = [
         "# Pruned",
         "",
-        f"**{removed.optimizations}** optimizations that ended before {removed.before}, with {removed.rows} rows of "
-        f"theirs, **{removed.alerts}** alerts with {removed.notices} messages, {removed.suppressed} "
-        f"suppressed notifications and {removed.silences} silences, and {removed.changes} old changes of the feed; "
-        f"{removed.flow_runs} flow runs in Prefect, and {removed.scheduled_runs} old ones of scheduled flows. Counts, "
-        "statistics and the number of trials in a family stay.",
+        f"**{removed.optimizations}** optimizations that ended before {removed.before}, with {removed.rows} rows, "
+        f"**{removed.alerts}** alerts with {removed.notices} messages, {removed.suppressed} suppressed notifications "
+        f"and {removed.silences} silences, and {removed.changes} old changes of the feed; {removed.flow_runs} flow "
+        f"runs in Prefect, and {removed.scheduled_runs} old ones of scheduled flows. Counts, statistics and the number "
+        "of trials in a family stay.",
     ]
     if removed.kept:
         lines += ["", "## Kept", "", *(f"- {count}: {why.value}" for why, count in removed.kept.items())]
-    lines += ["", f"The longest transaction took {removed.longest_seconds:.3f} s, its wait for a turn included."]
+    lines += ["", f"The longest transaction took {removed.longest_seconds:.3f} s, including its wait for the lock."]
     return "\n".join(lines) + "\n"

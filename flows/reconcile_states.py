@@ -1,4 +1,4 @@
-"""The scheduled flow that compares O9's record with Prefect's, frees what the dead hold, and dispatches to workers."""
+"""The scheduled flow that compares the record with Prefect's, frees what dead nodes hold, and dispatches to workers."""
 
 from __future__ import annotations
 
@@ -26,24 +26,22 @@ logger = logging.getLogger(__name__)
 
 @flow(name="reconcile-states", **SCHEDULED)
 async def reconcile_states() -> dict[str, Any]:
-    """Deliver what waits in this node's spool, compare, sweep, settle runs that left no record, and dispatch.
+    """Deliver the spool, compare, free what dead nodes hold, settle unrecorded runs, and dispatch queued work.
 
-    Returns the report's figures.
-
-    Raises OptimizationStoreError where the store is away, PrefectAwayError where Prefect's server is.
+    Returns the report's figures. Raises OptimizationStoreError where the store is away, PrefectAwayError where
+    Prefect's server is.
     """
     store, node = await store_of_run(), settings().node_id
-    # The sweep comes last: of a flow that is only watched, its spool or Prefect may know how it ended, though nobody
-    # holds it any more.
+    # Before the sweep, because the spool or Prefect may know how a mirrored flow ended whose lease has expired.
     delivered = await asyncio.to_thread(deliver, store)
     report = await reconcile(store, node, request=control_of(store).request)
     report.delivered = delivered
     dead = await asyncio.to_thread(dead_on_this_host, store)
     run_out = (await store.read_async(queries.leases)).run_out
-    if run_out:  # a clock that has jumped makes living holders look so; these renew meanwhile
+    if run_out:  # after a jump of the clock, living holders look dead, too; they renew meanwhile
         await asyncio.sleep(settings().lease_seconds / 2)
     report.swept = await store.write_async(Sweep(node, dead, run_out))
-    if report.swept:  # before others begin: the dead may hold the slots of their deployment in Prefect
+    if report.swept:  # before new runs begin, because dead ones may hold the slots of their deployment in Prefect
         report.crashed += (await reconcile(store, node, request=control_of(store).request)).crashed
     async with get_client() as client:
         if (mine := FlowRunContext.get()) and mine.flow_run and mine.flow_run.deployment_id:

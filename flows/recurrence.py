@@ -1,10 +1,9 @@
-"""Whether the run of a schedule begins: policies for runs that are late, and for the run before it that still works.
+"""Whether a scheduled run begins: policies for runs that are late, and for an earlier run that is not over.
 
-Contract. A deployment says its policies by tags, which its runs have too: `missed:once`, `missed:none`,
-`overlap:replace`. `decide_run` decides, purely; `left_out` asks Prefect for what it needs. A run replaces those before
-it once it is recorded, so one that is refused replaces none, and begins once they have ended; one that begins late is
-itself replaced. All of it concerns only runs that a schedule created. Queueing and skipping while one works is
-Prefect's own concurrency limit.
+Contract. Tags of a deployment, and so of its runs, name its policies: `missed:once`, `missed:none`, `overlap:replace`.
+`decide_run` decides, purely; `skipped_state` asks Prefect for what it needs. With `overlap:replace`, a run cancels the
+earlier ones of its series once it is recorded (a refused one cancels none), and begins when they have ended; a late one
+is itself replaced. Only scheduled runs are concerned. Prefect's concurrency limit does the queueing and skipping.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 FOLLOWING = 50
 LOOK_SECONDS = 0.1
-END_SECONDS = 60.0  # more than a lease: what worked on a machine that died has been given up by then
+END_SECONDS = 60.0  # longer than a lease, so that the runs of a dead machine have been released
 REPLACEABLE = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
 BY = "schedule"
 
 
 class Missed(str, Enum):
-    """What becomes of runs that could not start when they were due."""
+    """Which runs start that could not start when they were due."""
 
     ALL = "all"
     ONCE = "once"
@@ -59,15 +58,15 @@ REPLACE = "overlap:replace"
 
 
 class ScheduleReason(str, Enum):
-    """Why the run of a schedule begins, or does not."""
+    """Why a scheduled run begins, or does not."""
 
     DUE = "it is due"
-    LATER_ONE_DUE = "a later run of the schedule is due already, and missed ones run once"
-    MISSED = "it is nearer to the next run than to its own time, and missed ones do not run"
+    LATER_ONE_DUE = "a later run of the schedule is due already, and of missed runs only the last one starts"
+    MISSED = "the next run is nearer than its own time, and missed runs do not start"
 
 
 def decide_run(policy: Missed, expected: datetime, following: Sequence[datetime], now: datetime) -> ScheduleReason:
-    """`expected` is when the run was due, `following` when those after it are, begun or not."""
+    """expected: when the run was due. following: when later runs are or were due."""
     if policy is Missed.ALL or not following:
         return ScheduleReason.DUE
     first = min(following)
@@ -76,8 +75,8 @@ def decide_run(policy: Missed, expected: datetime, following: Sequence[datetime]
     return ScheduleReason.MISSED if now - expected > (first - expected) / 2 else ScheduleReason.DUE
 
 
-async def left_out(flow_run: FlowRun) -> State[None] | None:
-    """The state in which the run ends where it does not begin; None where it does."""
+async def skipped_state(flow_run: FlowRun) -> State[None] | None:
+    """The state in which a run ends that its policy skips; None for one that begins."""
     if not flow_run.auto_scheduled:
         return None
     policy = next((each for each in Missed if each.tag in flow_run.tags), Missed.ALL)
@@ -105,9 +104,11 @@ async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
     ]
 
 
-async def keep_the_latest(store: Store, flow_run: FlowRun, state: OptimizationState) -> None:
-    """Where the run's policy says so, cancel what works or waits of its series, but the latest: that may be another, if
-    this one, `state`, begins late. One that somebody paused stays."""
+async def replace_earlier_runs(store: Store, flow_run: FlowRun, state: OptimizationState) -> None:
+    """Under the policy `replace`, cancel the queued and running optimizations of the series, except the latest.
+
+    Then wait until they have ended. The latest may be another one than `state`, if that begins late. Paused ones stay.
+    """
     if not flow_run.auto_scheduled or REPLACE not in flow_run.tags:
         return
     control, series = control_of(store), state.metadata.get("series", "")
@@ -116,9 +117,9 @@ async def keep_the_latest(store: Store, flow_run: FlowRun, state: OptimizationSt
     latest = max(found, key=_scheduled_at, default=state)
     replaced = [each.optimization_id for each in found if _scheduled_at(each) < _scheduled_at(latest)]
     for name in replaced:
-        with suppress(OptimizationStateError):  # it has ended since it was read, or is about to
+        with suppress(OptimizationStateError):  # it has ended since, or is about to
             await control.carry_out(Verb.CANCEL, name, BY)
-            logger.info("%s is cancelled: %s takes its place", name, latest.optimization_id)
+            logger.info("%s is cancelled, because %s replaces it", name, latest.optimization_id)
     if latest.optimization_id != state.optimization_id:
         return
     try:
@@ -126,7 +127,7 @@ async def keep_the_latest(store: Store, flow_run: FlowRun, state: OptimizationSt
             for name in replaced:
                 await _end_of(store, name)
     except TimeoutError:
-        logger.warning("%s begins though what it replaces has not ended in %g s", state.optimization_id, END_SECONDS)
+        logger.warning("%s begins, though what it replaces has not ended in %g s", state.optimization_id, END_SECONDS)
 
 
 async def _end_of(store: Store, optimization_id: str) -> None:

@@ -1,4 +1,4 @@
-"""One optimization from Python, in a flow of yours or outside of one: run it, and get what came of it.
+"""Runs one optimization from Python, inside a flow or outside, and returns its result.
 
     from prefect import flow
     from o9.flows import run_optimization
@@ -9,8 +9,8 @@
         if result.verdict is not None and result.verdict.grade is Grade.CONFIRMED:
             trade(result.best_parameters)
 
-Contract. In a flow the optimization is a subflow, with its tasks, artifacts and events; it works on the store that
-O9_STORE_URL names, and waits for its turn where others take all slots.
+Contract. Inside a flow, the optimization is a subflow with tasks, artifacts and events. It uses the store that
+O9_STORE_URL names, and waits while other optimizations take all slots.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from o9.store import queries
 
 @dataclass(frozen=True)
 class OptimizationResult:
-    """What came of it. best_value, best_parameters: None where no trial has succeeded; verdict: where it was judged."""
+    """best_value, best_parameters: None where no trial has succeeded. verdict: None where it was not judged."""
 
     optimization_id: str
     status: OptimizationStatus
@@ -41,9 +41,9 @@ class OptimizationResult:
 
 
 async def arun_optimization(spec: Mapping[str, Any]) -> OptimizationResult:
-    """Run what `spec` describes, with the fields of a run file, until it has ended or rests.
+    """Run the optimization that `spec` describes, with the fields of a run file, until it ends or pauses.
 
-    Raises OptimizationValidationError with all that is wrong with `spec`; a failure of the optimization is its status.
+    Raises OptimizationValidationError with all faults of `spec`; a failure of the optimization is its status.
     """
     optimization_id = new_optimization(spec).optimization_id
     await optimization_lifecycle(spec={**spec, "optimization_id": optimization_id}, return_state=True)
@@ -62,5 +62,5 @@ async def arun_optimization(spec: Mapping[str, Any]) -> OptimizationResult:
 
 
 def run_optimization(spec: Mapping[str, Any]) -> OptimizationResult:
-    """The same for a flow or program without an event loop; in a coroutine, await `arun_optimization`."""
+    """`arun_optimization` for a flow or program without an event loop."""
     return asyncio.run(arun_optimization(spec))

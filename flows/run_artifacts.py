@@ -1,6 +1,6 @@
-"""What Prefect shows of an optimization's run, as text and tables: name, tags, best trials, result. Pure.
+"""What Prefect shows of an optimization's run: its name, tags, best trials and result, as text and tables. Pure.
 
-Contract. What others wrote (names, errors, parameters) is escaped, so that it is never taken for Markdown.
+Contract. Names, errors and parameters are escaped, so that they are never rendered as Markdown.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from o9.text.escape import unmarked
 from o9.text.format import moment, number, ratio, value_text
 
 PARAMETERS_SHOWN = 12
-KEY_LENGTH = 70
-"""Of what the name becomes, without `o9-` before it and `-trials` behind it."""
+KEY_LENGTH = 70  # without the prefix `o9-` and the suffix `-trials`
 
 
 def run_name(state: OptimizationState, attempt: int = 1) -> str:
-    """`Momentum on S&P 500 · momentum-7f3a`; from the second on with the attempt."""
+    """`Momentum on S&P 500 · momentum-7f3a`, from the second attempt on with its number."""
     again = f" · attempt {attempt}" if attempt > 1 else ""
     return f"{state.name} · {state.optimization_id}{again}"
 
 
 def run_tags(state: OptimizationState) -> list[str]:
-    """`o9`, `type:…`, `strategy:…`, and `series:…` of one that recurs: what runs can be filtered by."""
+    """Tags to filter runs by: `o9`, `type:…`, `strategy:…`, and `series:…` in a series."""
     tags = ["o9", f"type:{state.optimization_type.value}", f"strategy:{strategy_of(state.metadata)}"]
     return [*tags, f"series:{series}"] if (series := state.metadata.get("series")) else tags
 
 
 def artifact_key(state: OptimizationState) -> str:
-    """The key under which the results of one series, or else name, are versions of each other.
+    """The artifact key for the results of a series, or of a name without one, which are versions of each other.
 
-    `Nightly carry` has `o9-nightly-carry`; a name in any other spelling has a digest of it behind its words, so that no
-    two names share a key.
+    `Nightly carry` has `o9-nightly-carry`; other spellings have a digest behind the words, so that no two names share a
+    key.
     """
     name = series_of(state)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -66,7 +65,7 @@ def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def result_line(state: OptimizationState, verdict: Verdict | None) -> str:
-    """`completed, best 0.31, unproven · Momentum · momentum-7f3a`: cards in Prefect's UI cut its end off."""
+    """`completed, best 0.31, unproven · Momentum · momentum-7f3a`; Prefect's UI cuts off the end."""
     best = f"best {number(state.current_performance)}" if state.optimized_parameters else ""
     grade = verdict.grade.value if verdict else ""
     return f"{', '.join(filter(None, (state.status.value, best, grade)))} · {run_name(state)}"
@@ -81,10 +80,10 @@ def result_markdown(
     series: Sequence[SeriesRun] = (),
     report: str = "",
 ) -> str:
-    """The best, its parameters, the baseline, the verdict with its reason, and what failed.
+    """The best, its parameters, the baseline, the verdict with its reason, and the failures.
 
-    failed: the first trials that failed, of as many as `counts` says. series: the newest runs of its series. report:
-    the address of its report, where it has one.
+    failed: the first failed trials; `counts` has the number of all. series: the newest runs of its series. report: the
+    address of its report, if there is one.
     """
     value = state.current_performance if state.optimized_parameters else None
     lines = [f"# {unmarked(state.name)}", "", f"`{state.optimization_id}` is **{state.status.value}**.", ""]

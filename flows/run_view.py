@@ -1,9 +1,9 @@
-"""Keeps what Prefect shows of an optimization's run: its name and tags, progress, best trials, and its result.
+"""Updates what Prefect shows of an optimization's run: its name and tags, progress, best trials, and result.
 
-It also emits the events of `o9.flows.events` that no other part can: new bests, and runs that Prefect started.
+It also emits the events of `o9.flows.events` for new bests, and for runs that Prefect started.
 
-Contract. None of it is on a step's critical path or can fail the optimization: what Prefect refuses is logged. Progress
-and trials are written every SHOW_SECONDS at most; a run that ends before that shows its result only.
+Contract. It never delays a step, and never fails the optimization: errors of Prefect are logged. Progress and trials
+are written every SHOW_SECONDS at most; a run that ends before that shows its result only.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ RUNS_SHOWN = 10
 
 
 def run_page(flow_run_id: str) -> str:
-    """The address of its page on the server that Prefect's settings name; empty where they name none."""
+    """The address of the run's page on the server that Prefect's settings name; empty where they name none."""
     pages = PREFECT_UI_URL.value()
     return f"{public_url(pages)}/runs/flow-run/{flow_run_id}" if pages else ""
 
 
 class RunView:
-    """Of one attempt, in the event loop of its flow. `by_prefect`: Prefect named the run, which gets its name here."""
+    """The view of one attempt, in the event loop of its flow. by_prefect: name the run, which Prefect started."""
 
     def __init__(self, store: Store, optimization_id: str, flow_run: FlowRun, *, by_prefect: bool) -> None:
         self._store = store
@@ -67,17 +67,14 @@ class RunView:
         self._looking = asyncio.create_task(looking, name=f"o9-view-{self._optimization_id}")
 
     async def close(self) -> None:
-        """Show how far it came, where progress was shown at all; a short run gets its name here.
-
-        The best trials come with the result.
-        """
+        """Show the last progress, if any was shown; name a short run. The result shows the best trials."""
         await cancel_and_wait(self._looking)
         if self._named and self._artifacts is None:
             return
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._look(at_end=True)
-        except Exception as error:  # noqa: BLE001 - whatever Prefect or the store answers
+        except Exception as error:  # noqa: BLE001 - any error of Prefect or the store
             logger.warning("the last progress of %s is not shown in Prefect: %r", self._optimization_id, error)
 
     async def _look(self, *, at_end: bool = False) -> None:
@@ -108,22 +105,22 @@ class RunView:
             await _put(client, table, self._flow_run.id, self._artifacts)
 
 
-async def tell_end(store: Store, optimization_id: str, flow_run_id: UUID, *, judge: bool = False) -> None:
-    """The end of an attempt that Prefect started: its result, and the event of the status that it came to.
+async def report_end(store: Store, optimization_id: str, flow_run_id: UUID, *, judge: bool = False) -> None:
+    """Show the result of an attempt that Prefect started, and emit the event of its status. Never raises.
 
-    judge: check the result before, by the record alone; brings numpy and scipy into the process. Raises nothing.
+    judge: first check the result, by the record alone; this imports numpy and scipy.
     """
     try:
         if judge:
             await checker_for(store).check_optimization_health(optimization_id)
         await emit_status(store, optimization_id)
-    except Exception as error:  # noqa: BLE001 - the optimization has its end
-        logger.warning("Prefect does not hear of the end of %s: %r", optimization_id, error)
+    except Exception as error:  # noqa: BLE001 - the optimization has ended regardless
+        logger.warning("could not report the end of %s to Prefect: %r", optimization_id, error)
     await show_result(store, optimization_id, flow_run_id)
 
 
 async def show_result(store: Store, optimization_id: str, flow_run_id: UUID) -> None:
-    """The result, and the best trials, as artifacts of the flow run, in the place of earlier ones. Raises nothing."""
+    """Show the result and the best trials as artifacts of the flow run, replacing earlier ones. Never raises."""
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             artifacts = await asyncio.to_thread(_result_artifacts, store, optimization_id)
@@ -132,12 +129,12 @@ async def show_result(store: Store, optimization_id: str, flow_run_id: UUID) -> 
                     known = await _artifacts_of(client, flow_run_id)
                     for artifact in artifacts:
                         await _put(client, artifact, flow_run_id, known)
-    except Exception as error:  # noqa: BLE001 - whatever Prefect or the store answers
+    except Exception as error:  # noqa: BLE001 - any error of Prefect or the store
         logger.warning("the result of %s is not shown in Prefect: %r", optimization_id, error)
 
 
 async def _artifacts_of(client: PrefectClient, flow_run_id: UUID) -> dict[str, UUID]:
-    """Those that the flow run has, by type: it has one of each."""
+    """The ids of the flow run's artifacts, by type: it has one of each."""
     mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
     return {str(found.type): found.id for found in await client.read_artifacts(artifact_filter=mine)}
 
@@ -152,7 +149,7 @@ async def _put(client: PrefectClient, artifact: ArtifactCreate, flow_run_id: UUI
 
 
 def _trials_artifact(store: Store, state: OptimizationState) -> ArtifactCreate | None:
-    """Blocks. None where no trial has succeeded."""
+    """The table of the best trials; None where no trial has succeeded. Blocks."""
     best = store.read(queries.best_trials, state.optimization_id, direction_of(state), limit=TRIALS_SHOWN)
     if not best:
         return None
@@ -161,7 +158,7 @@ def _trials_artifact(store: Store, state: OptimizationState) -> ArtifactCreate |
 
 
 def _result_artifacts(store: Store, optimization_id: str) -> list[ArtifactCreate]:
-    """Blocks. Empty where there is nothing to show."""
+    """The result, and the best trials; empty for placebo runs. Blocks."""
     state = store.read(queries.get, optimization_id)
     if state is None or is_placebo(state.metadata):
         return []

@@ -1,4 +1,4 @@
-"""What the flows that run on a schedule have in common: how Prefect runs them, and the progress that it shows."""
+"""What the scheduled flows share: their options in Prefect, their start, and their progress artifact."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from o9.store.store import Store
 SCHEDULED: dict[str, Any] = {
     "flow_run_name": None,
     "persist_result": False,
-    # As for the lifecycle: left out, each run would ask Prefect's server for a default that nothing here needs.
+    # As for the lifecycle: without it, each run would ask Prefect's server for a default that it does not need.
     "result_storage": PREFECT_LOCAL_STORAGE_PATH.value(),
 }
-SHOWN_STEP = 0.01  # each move is a request to Prefect's server
+SHOWN_STEP = 0.01  # each update is a request to Prefect's server
 
 
 async def store_of_run() -> Store:
-    """What each of these flows begins with: prepare the process, and open the store."""
+    """Prepare the process for the run, and open the store."""
     run_begins()
     return await asyncio.to_thread(current_store)
 
 
 async def progress_shown(description: str) -> Callable[[float], Awaitable[None]]:
-    """Create a progress artifact of the current run; call what is returned with 0 to 1 to move it."""
+    """Create a progress artifact for the current run; returns a function that updates it, with 0 to 1."""
     artifact = await acreate_progress_artifact(progress=0.0, description=description)
     shown = 0.0
 

@@ -1,7 +1,6 @@
 """Settles runs of the lifecycle's deployments that died or failed before they recorded an optimization.
 
 A worker reports a run whose process died as Crashed. Where the worker died too, Prefect keeps the run as Running, and
-A worker reports a run whose process died as Crashed. Where the worker died too, Prefect keeps the run as Running, and
 this module ends it once its heartbeats have stopped. A Pending run is left alone: its container may wait for a machine.
 
 A crashed run is scheduled again, TRIES times in all, and then recorded as a failed optimization, so that lists show it

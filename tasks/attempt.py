@@ -1,7 +1,7 @@
-"""One attempt at an optimization while it lives in this process: its claim, its strategy, and what cuts it off.
+"""An attempt at an optimization in this process: its claim, its strategy, and its interruption.
 
-Flow and tasks pass plain data to each other; the live parts are looked up here by the flow run's id. Another process
-that is given the same data would open its own: nothing here is needed that the store does not have.
+Flow and tasks pass plain data to each other, and find the attempt by the flow run's id. Another process with the same
+data could make its own: everything here can be made from the store.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Guard = Callable[[str, OptimizationStatus], Awaitable[None]]
 logger = logging.getLogger(__name__)
-CUT_OFF_SECONDS = 7.0  # longer than strategies give to what they cut off
+CUT_OFF_SECONDS = 7.0  # longer than strategies wait for what they cut off
 STORE_BACKOFF = Backoff(0.2, 2.0)
 
 
 class Continuation(str, Enum):
-    """What follows a step: the next one, or one of the ways in which an attempt ends."""
+    """What follows a step: the next one, or an end of the attempt."""
 
     GO_ON = "go on"
     DONE = "done"
@@ -59,7 +59,7 @@ class Continuation(str, Enum):
     REPLACED = "replaced"
 
 
-# What does not wait for the step in flight to end.
+# The intents that do not wait for the step in flight.
 CUTS_OFF = {
     Intent.CANCEL: Continuation.CANCEL,
     Intent.TIME_OUT: Continuation.TIME_OUT,
@@ -69,7 +69,7 @@ INTENDED = {**CUTS_OFF, Intent.PAUSE: Continuation.PAUSE}
 
 
 def continuation(intent: Intent, *, stopping: bool, done: bool) -> Continuation:
-    """What is finished is done, whatever is wanted; then people's intents count, then the node's."""
+    """What follows a step: a finished optimization is done; else people's intents come first, then the node's stop."""
     if done:
         return Continuation.DONE
     if intent in INTENDED:
@@ -78,7 +78,7 @@ def continuation(intent: Intent, *, stopping: bool, done: bool) -> Continuation:
 
 
 class StepInterrupted(Exception):
-    """The step in flight was cut off; nothing of it was committed."""
+    """The step in flight was cut off, and nothing of it was committed."""
 
     def __init__(self, following: Continuation) -> None:
         super().__init__(following.value)
@@ -87,7 +87,7 @@ class StepInterrupted(Exception):
 
 @dataclass
 class Attempt:
-    """Owned by the event loop that runs the flow; `interrupt` and `stop_after_step` may be called from it alone."""
+    """Owned by the event loop that runs the flow; only that may call `interrupt` and `stop_after_step`."""
 
     store: Store
     claimed: Claimed
@@ -97,34 +97,33 @@ class Attempt:
     checkpoint: dict[str, Any] | None = None
     best: Best | None = None
     streak: Streak = field(default_factory=Streak)
-    deadline: float | None = None  # by the monotonic clock: the wall's may jump
+    deadline: float | None = None  # of the monotonic clock
     stopping: bool = False
     meter: Meter | None = None
-    asked_by: str = ""  # who wanted the end that it came to
+    asked_by: str = ""  # who requested its end
     observe_seconds: float = 1.0
-    # Asked before the optimization takes a status; forbids it by raising.
-    guard: Guard | None = None
+    guard: Guard | None = None  # called before a change of status, which it forbids by raising
     task_runner: TaskRunner[Any] | None = None  # evaluates the trials; None: this process and its children
     reported: ReportedSteps | None = None  # of a coroutine strategy, once it runs
-    next_step: int = 0  # no step before this one is left to run
-    # The flow's own: what runs through all tasks must not belong to the one that began it.
+    next_step: int = 0  # all earlier steps are done
+    # The flow's: a coroutine strategy, which runs through all tasks, must not have the context of the first one.
     context: contextvars.Context | None = field(default=None, repr=False)
     _cut_off: asyncio.Future[Continuation] | None = field(default=None, repr=False)
     _wanted: Continuation | None = None
 
     @property
     def holds_out(self) -> bool:
-        """Whether the best is to be evaluated on held-out periods, after the last step."""
+        """Whether the best is evaluated on held-out periods after the last step."""
         return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
 
     def live_run(self, flow_run_id: Any, *, by_prefect: bool = False) -> LiveRun:
-        """The entry for the registry of runs, after which the flow run's states are recorded."""
+        """The entry for the run registry; hooks record the states of the flow runs in it."""
         run = Run(str(flow_run_id), self.claimed.optimization_id, self.claimed.attempt)
         return LiveRun(run, self.node, self, writer_of(self.store), by_prefect)
 
     async def write(self, operation: Operation[T]) -> T:
-        """Write durably. While the store is away, the attempt waits for it, so that no result is lost."""
-        return await patiently(lambda: self.store.write_async(operation), self.claimed.optimization_id)
+        """Write durably; wait while the store is away, so that no result is lost."""
+        return await wait_for_store(lambda: self.store.write_async(operation), self.claimed.optimization_id)
 
     async def amend(self, **changes: Any) -> Acknowledged:
         acknowledged = await self.write(Amend(self.claimed.optimization_id, changes, fence=self.claimed.fence))
@@ -133,27 +132,27 @@ class Attempt:
         return acknowledged
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await patiently(lambda: self.store.read_async(query, *args, **kwargs), self.claimed.optimization_id)
+        return await wait_for_store(lambda: self.store.read_async(query, *args, **kwargs), self.claimed.optimization_id)
 
     def stop_after_step(self) -> None:
-        """Its node stops in good order: commit the step in flight, then wait for the next attempt elsewhere."""
+        """Commit the step in flight, then queue the optimization again, because the node stops."""
         self.stopping = True
 
-    def hear(self, intent: Intent) -> None:
-        """Act on an intent. A strategy with steps learns of a pause by its commit, a coroutine only here."""
+    def apply_intent(self, intent: Intent) -> None:
+        """Act on an intent. A strategy with steps reads a pause from its next commit, a coroutine strategy here."""
         if following := CUTS_OFF.get(intent):
             self.interrupt(following)
         elif intent is Intent.PAUSE and self.strategy is not None and self.strategy.kind == "coroutine":
             self.interrupt(Continuation.PAUSE)
 
     def interrupt(self, following: Continuation) -> None:
-        """Cut off what is in flight."""
+        """Cut off the step in flight, or else the next one."""
         self._wanted = following
         if self._cut_off is not None and not self._cut_off.done():
             self._cut_off.set_result(following)
 
     async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work`; raises StepInterrupted when it was cut off by `interrupt` or by the deadline."""
+        """Run `work`; raises StepInterrupted if `interrupt` or the deadline cuts it off."""
         self._cut_off = asyncio.get_running_loop().create_future()
         if self._wanted is not None:
             self._cut_off.set_result(self._wanted)
@@ -170,40 +169,40 @@ class Attempt:
             await self.end(task)
 
     async def end(self, task: asyncio.Future[Any]) -> None:
-        """Cancel `task` and wait for it, but not for users' code that swallows its cancellation."""
+        """Cancel `task` and wait for it; abandon it if the user's code ignores its cancellation."""
         if task.done():
             return
         task.cancel()
         await asyncio.wait({task}, timeout=CUT_OFF_SECONDS)
         if not task.done():
-            logger.warning("%s: its code swallows its cancellation; abandoned", self.claimed.optimization_id)
-            RUNS.left_behind.add(task)
-            task.add_done_callback(RUNS.left_behind.discard)
+            logger.warning("%s: its code ignores its cancellation; abandoned", self.claimed.optimization_id)
+            RUNS.abandoned.add(task)
+            task.add_done_callback(RUNS.abandoned.discard)
 
     async def end_reported(self) -> None:
-        """Cut a coroutine strategy off after what it has assigned, if it still runs."""
+        """Cut off a coroutine strategy, if it still runs."""
         if self.reported is not None:
             await self.end(self.reported.running)
 
     async def close(self) -> None:
-        """End what its strategy started; called once, however the attempt ended."""
+        """End what the strategy started. Called once."""
         await self.end_reported()
         if self.strategy is not None and self.strategy.kind == "steps":
             await self.strategy.close()
 
 
-async def patiently(access: Callable[[], Awaitable[T]], name: str) -> T:
-    """The answer of `access` to the store, as soon as that can be reached. Any other failure is raised at once."""
+async def wait_for_store(access: Callable[[], Awaitable[T]], name: str) -> T:
+    """The result of `access`, which is repeated while the store is away. Any other error is raised at once."""
 
-    def waits(error: Exception, failures: int) -> None:
+    def log_wait(error: Exception, failures: int) -> None:
         logger.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s waits for the store: %s", name, error)
 
-    return await with_retries(access, StoreUnavailableError, STORE_BACKOFF, waits)
+    return await with_retries(access, StoreUnavailableError, STORE_BACKOFF, log_wait)
 
 
-def anything_left_behind() -> bool:
-    """Whether users' code that swallowed its cancellation still runs in this process's event loops."""
-    return bool(RUNS.left_behind)
+def has_abandoned_code() -> bool:
+    """Whether users' code that ignored its cancellation still runs in this process's event loops."""
+    return bool(RUNS.abandoned)
 
 
 def attempt_of(flow_run_id: Any) -> Attempt:
@@ -215,6 +214,6 @@ def attempt_of(flow_run_id: Any) -> Attempt:
 
 
 def deadline_of(state: OptimizationState) -> float | None:
-    """When `metadata.timeout_seconds` of running is used up, by `time.monotonic`; what earlier attempts ran counts."""
+    """When `metadata.timeout_seconds` are used up, by `time.monotonic`; the time of earlier attempts counts."""
     seconds = state.metadata.get("timeout_seconds")
     return None if seconds is None else time.monotonic() + float(seconds) - state.execution_time

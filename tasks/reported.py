@@ -1,9 +1,9 @@
-"""A coroutine strategy among Prefect tasks: it runs through, and each step that it reports is a task of its own.
+"""Runs a coroutine strategy beside Prefect tasks, one of which waits for each step that the strategy reports.
 
-Contract. What it assigns is committed as it is seen, whichever task waits. A step is reported by `completed_steps`, or
-by `progress` of `total_steps` where the strategy leaves `completed_steps` alone, which then follows. The task of a step
-ends when its report is committed; the last one, when the coroutine has ended. An error fails the task of the step that
-was not reported yet.
+Contract. Assignments are committed when they are seen, whichever task waits. The strategy reports a step by
+`completed_steps`, or else by `progress` of `total_steps`, from which `completed_steps` then follows. The task of a step
+ends when its report is committed, the last one when the coroutine has ended. An error fails the task of the first step
+that was not reported.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from o9.strategies.coroutine import CoroutineAttempt
 from o9.tasks.attempt import Attempt, Continuation, continuation
 
 logger = logging.getLogger(__name__)
-# All that may be amended: what a strategy leaves in any of them, it finds there after a resume.
+# All that may be amended: after a resume, a strategy finds in them what it assigned.
 _OBSERVED = tuple(sorted(AMENDABLE))
-MOST_AT_ONCE = 100  # steps; a task costs Prefect some 30 ms, and a strategy may report thousands a second
+MOST_AT_ONCE = 100  # steps; a task takes Prefect 30 ms, and a strategy may report thousands of steps a second
 
 
 class ReportedSteps:
-    """Begins the coroutine. Owned by the event loop of its attempt; one task waits at a time.
+    """Starts the coroutine. Owned by the event loop of its attempt; one task waits at a time.
 
-    It reads no intent by itself. Where people or the node want it to end, the attempt is interrupted behind the
-    assignments that were just committed.
+    A commit's answer has the present intent: if the strategy must end, the attempt is interrupted after the commit.
     """
 
     def __init__(self, attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState) -> None:
@@ -48,18 +47,18 @@ class ReportedSteps:
             self._news.clear()
             await self._news.wait()
         if self._count - number > MOST_AT_ONCE:
-            logger.info("steps %d to %d were reported at once: one task stands for them", number, self._count - 1)
+            logger.info("steps %d to %d were reported at once and have one task", number, self._count - 1)
             number = self._count - 1
             self._attempt.next_step = self._count
         if not self.running.done() or self._count > number + 1:
             return Continuation.GO_ON
         failed = not self.running.cancelled() and self.running.exception() is not None
         if failed and self._count > number and not self._is_last(number):
-            return Continuation.GO_ON  # it failed in the step after this one
+            return Continuation.GO_ON  # it failed in the next step
         return Continuation.PAUSE if self.running.result() else Continuation.DONE
 
     def ended(self) -> Continuation | None:
-        """How it ended by itself; None where it runs or was cut off. Raises what it raised."""
+        """How it ended by itself; None if it runs or was cut off. Raises what it raised."""
         if not self.running.done() or self.running.cancelled():
             return None
         return Continuation.PAUSE if self.running.result() else Continuation.DONE
@@ -81,7 +80,7 @@ class ReportedSteps:
         wanted = continuation(acknowledged.intent, stopping=self._attempt.stopping, done=False)
         if wanted is not Continuation.GO_ON:
             self._attempt.interrupt(wanted)
-        self._news.set()  # the last thing: where the coroutine has ended, `running` is done before anybody wakes
+        self._news.set()  # last: if the coroutine has ended, `running` is done before a task wakes
 
     def _reported(self, seen: OptimizationState) -> int:
         if seen.completed_steps != self._began_with:
@@ -94,5 +93,5 @@ class ReportedSteps:
 
     def _stopped(self, running: asyncio.Task[bool]) -> None:
         if not running.cancelled():
-            running.exception()  # an attempt that was cut off asks for it no more, and asyncio would complain
+            running.exception()  # otherwise asyncio would warn of an error that an interrupted attempt never reads
         self._news.set()

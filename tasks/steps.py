@@ -1,8 +1,8 @@
-"""The steps of an optimization's life, as Prefect tasks: `prepare`, `run_step` again and again, `finalize`.
+"""The steps of an optimization as Prefect tasks: `prepare`, `run_step` for each step, `hold_out`, `finalize`.
 
-Each takes and returns plain JSON-ready data. A step is committed in one transaction, whose answer carries what
-people want now; so `run_step` returns what follows. Errors in a strategy fail the task, the flow
-and the optimization; a failing objective only fails its trial.
+Each takes and returns JSON-ready data. A step is committed in one transaction, whose answer has the present intent, so
+that `run_step` can return what follows. An error in a strategy fails the task, the flow and the optimization; an error
+in an objective fails its trial only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _MIRRORED: dict[str, Any] = {
     "on_running": [mirror_task_state],
     "on_completion": [mirror_task_state],
     "on_failure": [mirror_task_state],
-    # Nothing is cached or persisted: the record is O9's, and a committed step is never run again.
+    # Nothing is cached or persisted: the store has the results, and a committed step is never run again.
     "cache_policy": NO_CACHE,
     "persist_result": False,
 }
@@ -69,7 +69,7 @@ _MIRRORED: dict[str, Any] = {
 
 @task(name="prepare", **_MIRRORED)
 async def prepare(optimization_id: str) -> dict[str, Any]:
-    """Make the strategy ready to continue after the last committed step. Returns the next step, and what follows."""
+    """Prepare the strategy to continue after the last committed step. Returns that next step, and what follows."""
     attempt = _attempt()
     state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, optimization_id)
     attempt.state = state
@@ -82,11 +82,11 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     attempt.streak = streak_of(ledger)
     attempt.deadline = deadline_of(state)
     if attempt.strategy.kind == "steps":
-        # A search with a long ledger takes a while to come back to where it was.
+        # Rebuilding the state of a search from a long ledger takes a while.
         await asyncio.to_thread(attempt.strategy.open, state, ledger)
     if state.total_steps == 0 and attempt.strategy.total_steps:
         await attempt.amend(total_steps=attempt.strategy.total_steps)
-    if attempt.best is not None and not state.optimized_parameters:  # what a retry took over from another's ledger
+    if attempt.best is not None and not state.optimized_parameters:  # a retry's, from the ledger of its origin
         value = attempt.best.value
         await attempt.amend(
             current_performance=value,
@@ -99,7 +99,7 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
         logger.warning("%s", warning)
     holding = await attempt.read(queries.holding, optimization_id)
     assert holding is not None
-    # An earlier attempt may have died between its last step and its end; and intents since the claim need no step.
+    # An earlier attempt may have died between its last step and its end; and the intent may have changed since.
     done = bool(state.total_steps and state.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
     following = continuation(Intent(holding.intent), stopping=attempt.stopping, done=done)
@@ -122,7 +122,7 @@ async def run_step(optimization_id: str, step: int) -> str:
             acknowledged = await _commit(attempt, state, step, result, time.perf_counter() - began)
         except StepInterrupted as interrupted:
             logger.info("step %d was cut off: %s", step, interrupted.following.value)
-            # A trial that will be evaluated again is not one that was cut off for good.
+            # Trials that will be evaluated again are not recorded as cut off.
             again = interrupted.following in (Continuation.SUSPEND, Continuation.REQUEUE, Continuation.REPLACED)
             if not again and attempt.strategy.kind == "steps":
                 await _keep(attempt, state, attempt.strategy.interrupted())
@@ -130,7 +130,7 @@ async def run_step(optimization_id: str, step: int) -> str:
     if result.trials and all(trial.state is TrialState.FAILED for trial in result.trials):
         why = (result.trials[0].error or "no error is kept").partition("\n")[0]
         level = logging.WARNING if len(result.trials) > 1 else logging.INFO  # one trial may be bad luck
-        logger.log(level, "step %d: no trial succeeded, %d failed; the first: %s", step, len(result.trials), why)
+        logger.log(level, "step %d: all %d trials failed; the first: %s", step, len(result.trials), why)
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
     return continuation(acknowledged.intent, stopping=attempt.stopping, done=done).value
@@ -138,9 +138,9 @@ async def run_step(optimization_id: str, step: int) -> str:
 
 @task(name="hold-out", **_MIRRORED)
 async def hold_out(optimization_id: str) -> str:
-    """Evaluate the best on the periods held out, and keep what it earned there. Returns a Continuation's value.
+    """Evaluate the best on the held-out periods, and keep the returns. Returns a Continuation's value.
 
-    Where that fails, the results say why, and the optimization completes without it.
+    If that fails, the results have the reason, and the optimization completes without it.
     """
     attempt = _attempt()
     state, strategy, best = attempt.state, attempt.strategy, attempt.best
@@ -151,7 +151,7 @@ async def hold_out(optimization_id: str) -> str:
         return Continuation.DONE.value
     trial = await attempt.read(queries.trial, optimization_id, best.number)
     assert trial is not None
-    if trial.hold_out_returns is not None:  # kept before this attempt
+    if trial.hold_out_returns is not None:  # by an earlier attempt
         return Continuation.DONE.value
     try:
         found = await attempt.interruptible(strategy.held_out(state, trial, attempt.checkpoint or {}))
@@ -167,24 +167,24 @@ async def hold_out(optimization_id: str) -> str:
 
 
 def _why_none(counted: Mapping[str, int], first: str) -> str:
-    """Why no trial succeeded. `first`: the error of the first one, or why it was infeasible."""
+    """Why no trial succeeded. first: the error of the first one, or why it was infeasible."""
     total, infeasible = sum(counted.values()), counted.get(TrialState.INFEASIBLE.value, 0)
     if total == 1:
         return f"the only trial {'was infeasible' if infeasible else 'failed'}: {first}"
     if infeasible == total:
-        return f"all {total} trials were infeasible, so that there is no best one; the first: {first}"
+        return f"all {total} trials were infeasible; the first: {first}"
     some = f" ({infeasible} were infeasible)" if infeasible else ""
-    return f"none of the {total} trials succeeded{some}; the first one said: {first}"
+    return f"none of the {total} trials succeeded{some}; the first: {first}"
 
 
 @task(name="finalize", **_MIRRORED)
 async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
-    """Write the results, and the end that Prefect has no hook for. Raises where none of the trials succeeded."""
+    """Write the results, and an end for which Prefect calls no hook. Raises where none of the trials succeeded."""
     attempt, how = _attempt(), Continuation(following)
     counted = await attempt.read(queries.trial_counts, optimization_id)
     state = await attempt.read(_existing, optimization_id)
     if attempt.strategy is not None and attempt.strategy.kind == "coroutine":
-        attempt.best = _reported_best(state)  # it has gone on since the attempt began
+        attempt.best = _reported_best(state)
     results = _results(attempt, state, counted)
     if attempt.best is not None and attempt.best.number is not None:
         best = await attempt.read(queries.trial, optimization_id, attempt.best.number)
@@ -196,7 +196,7 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
         raise OptimizationStrategyError(_why_none(counted, first.error or "it gave no reason"))
     if how is Continuation.DONE and is_hopeless(attempt.streak, state.metadata):
         raise OptimizationStrategyError(
-            f"ended early after {attempt.streak.failures} failed trials in a row; the first of them said: "
+            f"ended early after {attempt.streak.failures} failed trials in a row; the first: "
             f"{attempt.streak.first_error}"
         )
     if how is Continuation.DONE and "placebo_of" in state.metadata and attempt.best is not None:
@@ -213,10 +213,10 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
 
 
 async def record_end(attempt: Attempt, how: Continuation) -> None:
-    """Prefect calls no hook for a flow run that returns one of these ends, so they are recorded before it returns."""
+    """Record one of the ends for which Prefect calls no hook, before the flow run returns it."""
     name, fence, run_id = attempt.claimed.optimization_id, attempt.claimed.fence, str(flow_run.id)
     if how is Continuation.REQUEUE:
-        await attempt.write(Requeue(name, fence, "its node could not go on", attempt.node, run_id))
+        await attempt.write(Requeue(name, fence, "its node could not continue", attempt.node, run_id))
         return
     to, cause, message = _ENDS[how]
     if attempt.asked_by:
@@ -258,7 +258,7 @@ async def _commit(
         retry_of=state.metadata.get("retry_of", ""),
     )
     acknowledged = await attempt.write(commit)
-    # Only now: a step that was not committed must leave no trace, or its repetition would differ.
+    # After the commit: a step that is not committed must leave no trace, or its repetition would differ.
     _advance(state, commit, acknowledged.completed_steps)
     attempt.best, attempt.checkpoint = best, dict(result.checkpoint)
     attempt.streak = streak_of(result.trials, attempt.streak)
@@ -266,7 +266,7 @@ async def _commit(
 
 
 def _advance(state: OptimizationState, commit: CommitStep, completed_steps: int) -> None:
-    """Apply the commit to `state`, so that no step reads the record whole."""
+    """Apply the commit to `state`, so that no step has to read the whole record."""
     state.completed_steps, state.current_step, state.metrics = completed_steps, commit.current_step, {**commit.metrics}
     if state.total_steps:
         state.progress = min(1.0, completed_steps / state.total_steps)
@@ -282,7 +282,7 @@ def _advance(state: OptimizationState, commit: CommitStep, completed_steps: int)
 
 
 async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
-    """Where no baseline is given, take the score of the baseline's returns, if it is known."""
+    """Without a given baseline, set it to the score of the baseline's returns, once that is known."""
     if baseline_of(state) is not None:
         return
     for trial in trials:
@@ -313,7 +313,7 @@ def _effect(best: Best | None, state: OptimizationState) -> dict[str, Any]:
 async def _reported_step(
     attempt: Attempt, strategy: CoroutineAttempt, state: OptimizationState, step: int
 ) -> Continuation:
-    """A strategy that changes the state itself: begun by the first of its tasks; each waits for its step's report."""
+    """Wait for the report of a coroutine strategy's step; the first of its tasks starts the strategy."""
     if attempt.reported is None:
         attempt.reported = ReportedSteps(attempt, strategy, state)
     try:
@@ -326,7 +326,7 @@ async def _reported_step(
 
 
 def _results(attempt: Attempt, state: OptimizationState, counted: dict[str, int]) -> dict[str, Any]:
-    """What `results` says: the best, where it was found, and how many trials it took."""
+    """The results: the best, the trial that found it, and the counts of trials."""
     results: dict[str, Any] = {**state.results, "direction": direction_of(state), "trials": counted}
     if attempt.best is not None:
         results |= {"best_value": attempt.best.value, "best_parameters": attempt.best.parameters}
@@ -352,7 +352,7 @@ def _committed_so_far(
 def _existing(connection: Connection, optimization_id: str) -> OptimizationState:
     state = queries.get(connection, optimization_id)
     if state is None:
-        raise OptimizationStrategyError(f"optimization {optimization_id!r} is not in the store any more")
+        raise OptimizationStrategyError(f"optimization {optimization_id!r} is no longer in the store")
     return state
 
 

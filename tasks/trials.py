@@ -1,10 +1,10 @@
-"""Trials on the workers of a Prefect task runner, Dask's or Ray's: one Prefect task each, side by side.
+"""Trials on the workers of a Prefect task runner, Dask's or Ray's: one Prefect task for each, in parallel.
 
-Contract. Parameters are drawn, and results committed, in the flow's process; a worker is sent the optimization and one
-set of parameters. It finds the objective as a node does, as far as its own O9_ALLOWED_IMPORTS allow, and evaluates it
-as a node does, in a child process and within the trial's time limit. So the ledger is the same as without a task
-runner. A trial that is cut off is ended on its worker: it sees that Dask has dropped the task, as Dask also does when
-the flow's process dies; Ray ends the worker.
+Contract. Parameters are drawn, and results committed, in the flow's process; a worker receives the optimization and one
+set of parameters. It finds the objective as a node does, within its own O9_ALLOWED_IMPORTS, and evaluates it as a node
+does, in a child process and within the trial's time limit. So the ledger is the same as without a task runner. A trial
+that is cut off ends on its worker, too: Ray kills the worker; a Dask worker sees that Dask has dropped the task, which
+also happens when the flow's process dies.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from o9.strategies.factory import evaluator_of
 from o9.tasks.run_logs import forward_to_prefect
 from o9.user_code.import_paths import find
 
-LOOK_SECONDS = 0.25  # how often a Dask worker looks whether a trial is still wanted
+LOOK_SECONDS = 0.25  # how often a Dask worker checks whether the task was dropped
 
 
 def configured_runner() -> TaskRunner[Any] | None:
-    """The one that O9_TASK_RUNNER names. Raises OptimizationValidationError where that is none."""
+    """The task runner that O9_TASK_RUNNER names, if any. Raises OptimizationValidationError for a wrong name."""
     if not (path := settings().task_runner):
         return None
     try:
@@ -46,19 +46,19 @@ def configured_runner() -> TaskRunner[Any] | None:
     except Exception as error:
         raise OptimizationValidationError("O9_TASK_RUNNER", f"{path!r}: {type(error).__name__}: {error}") from error
     if not isinstance(runner, TaskRunner):
-        remedy = "name one such as prefect_dask:DaskTaskRunner, or a configured one of a module of yours"
-        raise OptimizationValidationError("O9_TASK_RUNNER", f"{path!r} is no task runner of Prefect's; {remedy}")
+        remedy = "name one such as prefect_dask:DaskTaskRunner, or a configured one in your own module"
+        raise OptimizationValidationError("O9_TASK_RUNNER", f"{path!r} is not a task runner of Prefect's; {remedy}")
     return runner.duplicate()
 
 
 @asynccontextmanager
 async def started_runner(of_flow: TaskRunner[Any]) -> AsyncIterator[TaskRunner[Any] | None]:
-    """The task runner that the flow was given by `with_options`, else the configured one; None: there is neither."""
+    """The task runner that the flow was given by `with_options`, else the configured one, if any."""
     if not isinstance(of_flow, ThreadPoolTaskRunner):  # Prefect's default
         yield of_flow
     elif (runner := configured_runner()) is None:
         yield None
-    else:  # it may start a cluster, which takes seconds
+    else:  # in a thread, because starting a cluster takes seconds
         await asyncio.to_thread(runner.__enter__)
         try:
             yield runner
@@ -76,7 +76,7 @@ class TrialsOnRunner:
         self._submitting = asyncio.Lock()  # the first one connects
 
     async def evaluate(self, number: int, parameters: Mapping[str, Any], how: How) -> Evaluated:
-        """As `Elsewhere` says."""
+        """See `Elsewhere`."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         what = {"number": number, "parameters": dict(parameters), "how": how}
         async with self._submitting:
@@ -99,12 +99,12 @@ class TrialsOnRunner:
         return outcome
 
 
-# No hooks, which would be called on the worker.
+# Without hooks, which the worker would call.
 @task(name="trial", task_run_name="trial-{number}", cache_policy=NO_CACHE, persist_result=False)
 async def evaluate_trial(
     document: str, token: str, number: int, parameters: dict[str, Any], how: How
 ) -> Evaluated | State[Any]:
-    """Runs on a worker. Cancelled where it was cut off."""
+    """Evaluate a trial on a worker. Returns a Cancelled state if it is cut off."""
     forward_to_prefect()
     is_dropped = dask_dropped()
     try:
@@ -126,15 +126,15 @@ async def evaluate_trial(
 
 @lru_cache(maxsize=8)
 def _evaluator(document: str, token: str) -> Evaluator:
-    """For all trials of an attempt on this worker, which share what is sent to children, and the data in them."""
+    """The evaluator for all trials of an attempt on this worker, so that its children keep their data."""
     return evaluator_of(OptimizationState.from_dict(json.loads(document)), token=token)[1]
 
 
 def dask_dropped() -> Callable[[], bool]:
-    """Whether Dask has no use for the present task any more; False where it is not one of Dask's."""
+    """A function that returns whether Dask has dropped the present task; always False for tasks that are not Dask's."""
     if (distributed := sys.modules.get("distributed")) is None:
         return lambda: False
-    with suppress(ValueError):  # no worker
+    with suppress(ValueError):  # not on a worker
         worker = distributed.get_worker()
         key = worker.get_current_task()
 

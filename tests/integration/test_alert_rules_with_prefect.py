@@ -21,7 +21,7 @@ from o9.aggregator.late_runs import late_runs
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.alerts.rules.evaluator import RuleEvaluator
 from o9.alerts.service.system import AlertNotificationSystem
-from o9.blocks.store import store_here
+from o9.blocks.store import using_store
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.membership import leave_store
 from o9.lifecycle.processes import PROCESS, identity
@@ -70,7 +70,7 @@ async def test_a_failing_optimization_is_one_alert_and_one_line_in_the_log(
 
 async def test_a_form_that_is_refused_raises_an_alert_that_sends_nobody_to_retry_it(store_url: str) -> None:
     spec = {"name": "Carry", "metadata": {"objective": "os:getcwd", "search_space": LINE}}
-    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, store_here(store):
+    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, using_store(store):
         async with get_client() as client:
             flow_id = await client.create_flow(optimization_lifecycle)
             deployment_id = await client.create_deployment(flow_id, f"refused-{flow_id}")

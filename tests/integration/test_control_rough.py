@@ -90,9 +90,9 @@ async def test_an_objective_that_swallows_its_cancellation_is_left_behind(
     assert (await ended(aggregator, "a", seconds=5)).status is S.CANCELLED
     assert [trial.state.value for trial in aggregator.store.read(queries.trials, "a")] == ["cancelled"]
     assert (await ended(aggregator, "next")).status is S.COMPLETED
-    assert attempt.anything_left_behind()
+    assert attempt.has_abandoned_code()
     let_go.set()
-    await async_wait_until(lambda: not attempt.anything_left_behind(), 20)
+    await async_wait_until(lambda: not attempt.has_abandoned_code(), 20)
 
 
 async def test_a_coroutine_that_assigns_nothing_hears_of_a_pause(aggregator: Any) -> None:

@@ -14,7 +14,7 @@ from o9_testing import LINE
 from prefect import flow
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.blocks.store import store_here
+from o9.blocks.store import using_store
 from o9.flows import OptimizationResult, arun_optimization, run_optimization
 from o9.flows.membership import leave_store
 from o9.health.grades import Grade
@@ -32,7 +32,7 @@ async def exported(parameters: dict[str, float]) -> float:
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
-    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, store_here(store):
+    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, using_store(store):
         yield store
         leave_store(store)
 

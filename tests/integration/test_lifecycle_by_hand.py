@@ -210,7 +210,7 @@ async def test_hooks_of_an_aggregator_that_is_not_started_are_called(store_url: 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> int:
     """How often it was said since the last time that nobody runs what waits."""
-    found = [record for record in caplog.records if record.funcName == "warn_if_nobody_works"]
+    found = [record for record in caplog.records if record.funcName == "warn_if_not_claimed"]
     caplog.clear()
     return len(found)
 

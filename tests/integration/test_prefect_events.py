@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow_async
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.blocks.store import store_here
+from o9.blocks.store import using_store
 from o9.flows.check_health import check_health
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.membership import leave_store
@@ -45,7 +45,7 @@ async def prefect() -> AsyncIterator[PrefectClient]:
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
-    with Store(store_url) as store, store_here(store):
+    with Store(store_url) as store, using_store(store):
         yield store
         leave_store(store)
 

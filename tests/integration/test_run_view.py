@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import Artifact, FlowRun
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.blocks.store import store_here
+from o9.blocks.store import using_store
 from o9.flows import run_view
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.membership import leave_store
@@ -99,7 +99,7 @@ async def test_a_run_that_prefect_started_gets_its_name_progress_and_verdict(
         "total_steps": 10,
         "metadata": {"objective": "unhurried", "seed": 7},
     }
-    with Store(store_url) as store, store_here(store):
+    with Store(store_url) as store, using_store(store):
         assert (await optimization_lifecycle(spec=spec, return_state=True)).is_completed()
         flow_run = await run_of(prefect, store, "b")
         verdict = store.read(queries.health_report, "b")

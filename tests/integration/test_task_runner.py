@@ -18,7 +18,7 @@ from evaluations import alive
 from o9_testing import LINE, ended, ledger, new
 
 from o9.aggregator.prefect_server import prefect_client_settings
-from o9.blocks.store import store_here
+from o9.blocks.store import using_store
 from o9.flows.lifecycle import optimization_lifecycle
 from o9.flows.membership import leave_store
 from o9.model.errors import OptimizationValidationError
@@ -115,7 +115,7 @@ async def test_a_flow_is_given_one_by_with_options(store_url: str, runner: Any, 
     set_o9(allowed_imports="far_objectives")
     spec = {"total_steps": 2, "metadata": {"objective": "far_objectives:uneven", **SEARCH}}
     far = optimization_lifecycle.with_options(task_runner=runner)
-    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, store_here(store):
+    with prefect_client_settings(o9_testing.session_server()), Store(store_url) as store, using_store(store):
         try:
             await optimization_lifecycle(spec={**spec, "optimization_id": "here"}, return_state=True)
             await far(spec={**spec, "optimization_id": "there"}, return_state=True)

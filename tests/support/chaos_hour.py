@@ -59,12 +59,12 @@ def hour(
         crowd = Crowd(one, steps, chance)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            patiently(lambda: crowd.fill(LIMIT + 1))
+            wait_for_store(lambda: crowd.fill(LIMIT + 1))
             blows.strike()
             time.sleep(chance.uniform(0.0, 1.0))
-            patiently(crowd.look)
+            wait_for_store(crowd.look)
         one.wait_ended(seconds=120.0)
-        patiently(lambda: assert_no_slot_lost(one, LIMIT))
+        wait_for_store(lambda: assert_no_slot_lost(one, LIMIT))
         states = one.states()
         assert_completed(states)
         assert {name for name in states if not name.startswith("fresh")} == set(crowd.kind_of)
@@ -82,7 +82,7 @@ def hour(
         }  # fmt: skip
 
 
-def patiently(do: Callable[[], Any]) -> None:
+def wait_for_store(do: Callable[[], Any]) -> None:
     """Until the store is back: this process is at the same end of the network as the aggregators."""
     deadline = time.monotonic() + 60.0
     while True:
@@ -155,8 +155,8 @@ class Blows:
         for worker in self.workers:
             assert worker.poll() is None, f"it ended after {blow.__name__}\n{self._floor.log()}"
             self._floor.wait_ready(worker)  # one that starts without its store ends, and says why
-        patiently(self._wait_renewed)
-        patiently(lambda: self._assert_no_life_lost(blow.__name__))
+        wait_for_store(self._wait_renewed)
+        wait_for_store(lambda: self._assert_no_life_lost(blow.__name__))
 
     def _wait_renewed(self) -> None:
         """Two blows to one lease would be a death of another kind; and whoever was hit must be well again."""

@@ -2,7 +2,16 @@
 
 import pytest
 
-from o9.mirror.interpretation import Interpretation, Meaning, RunStatus, Why, interpret, may_ask, meaning_of, on_the_way
+from o9.mirror.interpretation import (
+    Interpretation,
+    Meaning,
+    RunStatus,
+    Why,
+    interpret,
+    may_carry_intent,
+    meaning_of,
+    statuses_before,
+)
 from o9.model.states import Intent, OptimizationStatus
 
 S = OptimizationStatus
@@ -67,10 +76,10 @@ MIRRORED = RunStatus("mirrored", S.RUNNING, attempt=1, run_attempt=1)
         (ACTIVE, "PAUSED Suspended", Interpretation(Why.PAUSE, Intent.PAUSE)),
         (ACTIVE, "CRASHED Crashed", Interpretation(Why.LOST, lost=True)),
         (ACTIVE, "SCHEDULED Scheduled", Interpretation(Why.FACT, moves=True)),
-        (ACTIVE, "CANCELLED Paused", Interpretation(Why.OWN_REST)),
-        (ACTIVE, "CANCELLED Requeued", Interpretation(Why.OWN_REST)),
-        (PAUSED, "PAUSED Suspended", Interpretation(Why.RESTS)),
-        (PAUSED, "CRASHED Crashed", Interpretation(Why.RESTS)),
+        (ACTIVE, "CANCELLED Paused", Interpretation(Why.INTERIM_END)),
+        (ACTIVE, "CANCELLED Requeued", Interpretation(Why.INTERIM_END)),
+        (PAUSED, "PAUSED Suspended", Interpretation(Why.NOT_ACTIVE)),
+        (PAUSED, "CRASHED Crashed", Interpretation(Why.NOT_ACTIVE)),
         (HALTED, "SCHEDULED Resuming", Interpretation(Why.RESUME, Intent.RUN)),
         (HALTED, "FAILED Failed", Interpretation(Why.NOT_BEGUN, rejected=True)),
         (HALTED, "CRASHED Crashed", Interpretation(Why.NOT_BEGUN, rejected=True)),
@@ -85,8 +94,8 @@ MIRRORED = RunStatus("mirrored", S.RUNNING, attempt=1, run_attempt=1)
 def test_what_a_state_heard_from_outside_means(run_status: RunStatus, state: str, read: Interpretation) -> None:
     state_type, state_name = state.split()
     assert interpret(run_status, state_type, state_name) == read
-    assert may_ask("flow", state_type, state_name)
-    assert not may_ask("task", state_type, state_name)
+    assert may_carry_intent("flow", state_type, state_name)
+    assert not may_carry_intent("task", state_type, state_name)
 
 
 @pytest.mark.parametrize("state", ["CANCELLING Cancelling", "CANCELLED Cancelled", "PAUSED Paused", "CRASHED Crashed"])
@@ -139,4 +148,4 @@ def test_a_schedule_is_a_resumption_only_of_what_is_suspended_and_paused() -> No
 def test_what_was_not_heard_on_the_way(
     status: OptimizationStatus, to: OptimizationStatus | None, way: tuple[OptimizationStatus, ...]
 ) -> None:
-    assert on_the_way(status, to) == way
+    assert statuses_before(status, to) == way

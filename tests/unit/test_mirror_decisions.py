@@ -42,7 +42,7 @@ WATCHED = replace(AT_WORK, owner="mirrored")
         (WATCHED, RunDecision(RunReason.ALIVE)),
         (replace(WATCHED, intent=Intent.CANCEL), RunDecision(RunReason.WANTED_CANCELLED, set_to="CANCELLING")),
         (replace(WATCHED, intent=Intent.CANCEL, prefect_type="CANCELLING"), RunDecision(RunReason.ALIVE)),
-        (replace(WATCHED, status=S.PAUSED, leased=False, prefect_type="PAUSED"), RunDecision(RunReason.RESTS)),
+        (replace(WATCHED, status=S.PAUSED, leased=False, prefect_type="PAUSED"), RunDecision(RunReason.IDLE)),
         (replace(WATCHED, status=S.FAILED, leased=False), RunDecision(RunReason.ENDED, set_to="CRASHED")),
         (replace(WATCHED, status=S.FAILED, leased=False, holder_lives=True), RunDecision(RunReason.HOLDER_LIVES)),
     ],

@@ -13,7 +13,7 @@ from command_line import create, work
 from prefect.schedules import Cron
 
 from o9.aggregator.deployments import of_optimization
-from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, decide_run, keep_the_latest
+from o9.flows.recurrence import REPLACE, Missed, ScheduleReason, decide_run, replace_earlier_runs
 from o9.model.states import Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
@@ -74,7 +74,7 @@ async def test_what_is_about_to_end_is_replaced_as_well(store_url: str, intent: 
 
         async def begins(*tags: str) -> dict[str, str]:
             run: Any = SimpleNamespace(auto_scheduled=True, tags=[*tags])
-            await keep_the_latest(store, run, this)
+            await replace_earlier_runs(store, run, this)
             holdings = {name: store.read(queries.holding, name) for name in ("before", "this", "later")}
             return {name: holding.intent for name, holding in holdings.items() if holding is not None}
 
@@ -93,7 +93,7 @@ async def test_what_replaces_begins_once_the_other_has_ended(
         this = store.read(queries.get, "this")
         assert this is not None
         run: Any = SimpleNamespace(auto_scheduled=True, tags=[REPLACE])
-        begins = asyncio.create_task(keep_the_latest(store, run, this))
+        begins = asyncio.create_task(replace_earlier_runs(store, run, this))
 
         def asked_to_end() -> bool:
             holding = store.read(queries.holding, "before")

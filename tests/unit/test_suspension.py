@@ -16,7 +16,7 @@ from o9.lifecycle.suspension import (
     decide_suspension,
     free_disk_mib,
     free_memory_mib,
-    turn_to_go,
+    suspension_order,
 )
 from o9.model.errors import OptimizationStateError
 from o9.model.states import Intent, SuspendedFor
@@ -94,7 +94,7 @@ def test_room_is_made_by_the_least_priority_that_began_last() -> None:
         new("last", started_at=noon + timedelta(hours=1)),
         new("urgent", started_at=noon + timedelta(hours=2), priority=3),
     ]
-    assert [state.optimization_id for state in sorted(states, key=turn_to_go)] == ["last", "first", "urgent"]
+    assert [state.optimization_id for state in sorted(states, key=suspension_order)] == ["last", "first", "urgent"]
 
 
 def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The façade: one object that opens the record, finds Prefect, runs what is queued, and answers questions about it.
+"""The façade: one object that opens the store, finds Prefect, runs queued optimizations and answers questions.
 
 An aggregator belongs to the event loop that starts it. Several aggregators, in one process or many, may share a store;
-the limit on what runs at once applies to all of them together.
+the limit on concurrent optimizations applies to all of them together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from o9.aggregator.node import Node
 from o9.aggregator.prefect_events import emit_to_prefect
 from o9.aggregator.prefect_server import ensure_prefect_server, prefect_client_settings
 from o9.aggregator.schedules import Schedule, checked_schedules, in_nodes
-from o9.aggregator.store_block import url_of_store
+from o9.aggregator.store_block import resolve_store_url
 from o9.aggregator.suspender import Suspender
 from o9.alerts.rules.evaluator import PASS_SECONDS, RuleService
 from o9.alerts.service.system import AlertNotificationSystem
@@ -53,15 +53,14 @@ logger = logging.getLogger(__name__)
 
 
 class OptimizationStateAggregator(ControlVerbs):
-    """Runs optimizations as Prefect flows and keeps their record.
+    """Runs optimizations as Prefect flows and records what happens to them.
 
     max_concurrent_optimizations: how many run at once, over all aggregators on the store.
     monitoring_interval, health_check_interval, sync_interval: seconds.
-    storage_path: the store, a path, a URL or block:NAME; left at its default, O9_STORE_URL counts.
-    schedules: flows to run at their intervals, unless another aggregator on the store does. None: those that keep the
-        record (`o9.aggregator.schedules.in_nodes`), the health checks every `health_check_interval`, at most twice a
-        second; (): none.
-    only: the ids that it runs, and leaves alone what others have queued; None: all that is queued.
+    storage_path: the store: a path, a URL or block:NAME. The default stands for O9_STORE_URL.
+    schedules: flows to run at their intervals, unless another aggregator on the store does. None: those of
+        `o9.aggregator.schedules.in_nodes`, with health checks every `health_check_interval`, at most twice a second.
+    only: the ids of the optimizations to run; None: all that are queued.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class OptimizationStateAggregator(ControlVerbs):
             await self._initialize()
 
     async def start(self, report: Callable[[str], None] | None = None) -> None:
-        """Return once it runs optimizations. `report` is called with a line about what this waits for."""
+        """Start running queued optimizations. `report` is called with a line about each thing this waits for."""
         async with self._gate:
             await self._initialize()
             if self._node is None:
@@ -135,12 +134,12 @@ class OptimizationStateAggregator(ControlVerbs):
                     raise
 
     async def stop(self) -> None:
-        """Start nothing more. What runs commits its step and waits for the next start; nothing is lost."""
+        """Stop running optimizations. Those under way commit their step and wait for the next start."""
         async with self._gate:
             await self._stop()
 
     async def cleanup(self) -> None:
-        """Stop, and let go of the store."""
+        """Stop, and close the store."""
         async with self._gate:
             await self._stop()
             if self._store is not None:
@@ -160,12 +159,12 @@ class OptimizationStateAggregator(ControlVerbs):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is started, and runs what is queued."""
+        """Whether it is started."""
         return self._node is not None
 
     @property
     def control(self) -> Control:
-        """Where its verbs are carried out; raises OptimizationError while it is not started."""
+        """The control that its verbs call; raises OptimizationError while it is not started."""
         self._started()
         return self._control
 
@@ -178,7 +177,7 @@ class OptimizationStateAggregator(ControlVerbs):
 
     @property
     def prefect_url(self) -> str:
-        """Where the Prefect server that runs the flows answers."""
+        """The API's URL of the Prefect server that runs the flows."""
         return self._started().server.api_url
 
     async def prefect_alive(self) -> bool:
@@ -186,14 +185,14 @@ class OptimizationStateAggregator(ControlVerbs):
         return await self._started().server.alive()
 
     async def submit_optimization(self, state: OptimizationState) -> str:
-        """Record it, durably, and start it when its turn comes. Returns its id.
+        """Record an optimization durably, and queue it. Returns its id.
 
         Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id that is taken.
         """
         return (await self.control.submit(state)).optimization_id
 
     async def get_optimization_status(self, optimization_id: str) -> OptimizationState | None:
-        """The present state, also after the end; None where there is no such optimization."""
+        """The present state, also after the end; None for an unknown id."""
         self._started()
         return await self.store.read_async(queries.get, optimization_id)
 
@@ -203,16 +202,13 @@ class OptimizationStateAggregator(ControlVerbs):
         return await self.coordinator.get_all_optimizations()
 
     async def get_optimization_metrics(self, optimization_id: str) -> list[OptimizationMetrics]:
-        """One entry a step, oldest first; what was not measured is None. Empty where there is no such optimization."""
+        """One entry for each step, oldest first; what was not measured is None. Empty for an unknown id."""
         if await self.get_optimization_status(optimization_id) is None:
             return []
         return await self.monitor.get_optimization_metrics(optimization_id)
 
     async def get_optimization_health(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """A health report no older than `health_check_interval` and the last change; see OptimizationHealthChecker.
-
-        None where there is no such optimization.
-        """
+        """A health report newer than the last change and `health_check_interval`; None for an unknown id."""
         if await self.get_optimization_status(optimization_id) is None:
             return None
         return await self.health_checker.recent_report(optimization_id)
@@ -233,7 +229,7 @@ class OptimizationStateAggregator(ControlVerbs):
         return await self.statistics.get_optimization_rankings(metric_name, limit)
 
     async def send_alert(self, alert: OptimizationAlert) -> str | None:
-        """Record it, durably; the alert system decides who is notified, and when. Returns its episode's id.
+        """Record an alert durably; the alert system decides who is notified, and when. Returns its episode's id.
 
         Raises OptimizationValidationError, naming the field; OptimizationConflictError for an id with other content.
         """
@@ -243,14 +239,14 @@ class OptimizationStateAggregator(ControlVerbs):
     async def get_alerts(
         self, optimization_id: str | None = None, level: AlertLevel | None = None
     ) -> list[OptimizationAlert]:
-        """The newest 1,000 that were sent, newest first; see AlertNotificationSystem.get_alerts for those before."""
+        """The newest 1,000 alerts, newest first; AlertNotificationSystem.get_alerts returns earlier ones."""
         self._started()
         return await self.alert_system.get_alerts(optimization_id, level)
 
     async def handle_api_request(
         self, endpoint: str, method: str, data: Any = None, client_id: str | None = None
     ) -> dict[str, Any]:
-        """Answer a request as the REST API would; a failure is an answer too, never an exception."""
+        """Answer a request as the REST API does; a failure is an answer, never an exception."""
         return await self.api.handle_api_request(endpoint, method, data, client_id)
 
     async def register_node(self, node_id: str, node_info: Mapping[str, Any]) -> bool:
@@ -266,10 +262,10 @@ class OptimizationStateAggregator(ControlVerbs):
     async def _initialize(self) -> None:
         if self._store is not None:
             return
-        store = await asyncio.to_thread(Store, await url_of_store(self._url))
+        store = await asyncio.to_thread(Store, await resolve_store_url(self._url))
         self.alert_system.use(store)
         try:
-            await self.alert_system.initialize()  # its file may be refused
+            await self.alert_system.initialize()  # raises for an invalid alerts file
         except BaseException:
             await asyncio.to_thread(store.close)
             raise
@@ -294,7 +290,7 @@ class OptimizationStateAggregator(ControlVerbs):
                 control=self._control,
                 schedules=self._schedules,
                 on_dead=self._rules.node_died,
-                hindrance=lambda: self._suspender.hindrance,
+                blocked_reason=lambda: self._suspender.blocked_reason,
                 only=self._only,
             )
             await node.start()

@@ -1,7 +1,7 @@
-"""Deployments of O9's flows: all of them, or one recurring optimization, for the workers of a pool or one process.
+"""Deployments of O9's flows: all of them, or one optimization, for the workers of a pool or for this process.
 
-Contract. Entrypoints are modules, so that a worker imports them in whatever folder it stands; nothing is fetched. The
-list of flows is `o9.aggregator.schedules.SCHEDULES`.
+Contract. Entrypoints are modules, so that a worker can import them in any folder; nothing is fetched. The list of flows
+is `o9.aggregator.schedules.SCHEDULES`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from o9.strategies.registry import objectives_found_anywhere
 
 logger = logging.getLogger(__name__)
 POOL = "o9"
-FROM_FILE = "file:"  # begins the tag of a deployment that a file made
+FROM_FILE = "file:"  # the prefix of the tag that names the file a deployment was made from
 LIFECYCLE = SCHEDULES[0]
 OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
 
@@ -44,26 +44,26 @@ OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitSt
 async def recurrence(
     cron: str | None = None, every: timedelta | None = None, rrule: str | None = None, timezone: str = "UTC"
 ) -> schedules.Schedule | None:
-    """When an optimization recurs, by one of the first three; None without one.
+    """The Prefect schedule for one of the first three arguments; None if none of them is given.
 
-    Raises OptimizationValidationError for what is no schedule, or never comes.
+    Raises OptimizationValidationError for an invalid schedule, and for one without a future date.
     """
     given = {"cron": cron, "interval": every, "rrule": rrule}
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
         return None
     if timezone not in available_timezones():
-        raise OptimizationValidationError("timezone", f"{timezone!r} is none, such as America/New_York")
+        raise OptimizationValidationError("timezone", f"{timezone!r} is not a time zone such as America/New_York")
     try:
         when = schedules.Schedule(interval=every, cron=cron, rrule=rrule, timezone=timezone)
     except ValueError as error:
         raise OptimizationValidationError("schedule", str(error).splitlines()[0]) from None
-    from prefect.server.schemas.schedules import SCHEDULE_TYPES  # Prefect's server: a second that other commands save
+    from prefect.server.schemas.schedules import SCHEDULE_TYPES  # takes a second
 
     as_scheduled = TypeAdapter[Any](SCHEDULE_TYPES).validate_python(given | {"timezone": timezone})
     try:
         dates = await as_scheduled.get_dates(n=1)
-    except ValueError:  # of croniter, which has looked through fifty years
+    except ValueError:  # croniter found none within fifty years
         dates = []
     if not dates:
         raise OptimizationValidationError("schedule", f"{cron or rrule!r} has no date to come: it would never run")
@@ -71,8 +71,8 @@ async def recurrence(
 
 
 def all_flows() -> list[RunnerDeployment]:
-    """One of each flow, under its name; those that recur with their schedule, and one run at a time."""
-    # A run that was killed lets go of its place after a minute; Prefect's default is five. Two at once do no harm.
+    """One deployment of each flow, under the flow's name; recurring ones have their schedule, and one run at a time."""
+    # A killed run frees its place after a minute (Prefect's default is five): two runs at once do no harm.
     one_at_a_time = ConcurrencyLimitConfig(
         limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW, grace_period_seconds=60
     )
@@ -97,13 +97,12 @@ def of_optimization(
     name: str | None = None,
     file: str | None = None,
 ) -> RunnerDeployment:
-    """The deployment of one optimization, with its specification as the parameters' default; it recurs at `when`.
+    """The deployment of one optimization, with its specification as the default of `spec`; it recurs at `when`.
 
-    overlap: a run that is due while the one before still runs waits (`queue`), is left out (`skip`), cancels the one
-    before (`replace`) or runs (`together`). missed: of runs that could not start when they were due, `all` start,
-    `once` the last one, or `none`. name: of the deployment; None: the optimization's, in lower case. file: which made
-    it, for its tag. Raises OptimizationValidationError for one that recurs with a fixed id, which every run would
-    submit again.
+    overlap: what a run does that is due while the previous one still runs: `queue`, `skip` it, `replace` the previous
+    one, or run `together` with it. missed: which runs start that could not start when they were due: `all`, the last
+    one (`once`), or `none`. name: of the deployment; None: the optimization's, in lower case. file: the file that it is
+    made from, for its tag. Raises OptimizationValidationError.
     """
     if when is not None:
         may_recur(spec)
@@ -118,7 +117,7 @@ def of_optimization(
     return _deployment(
         LIFECYCLE,
         name or _name_of(called),
-        parameters={"spec": _of_run(spec, when, called)},
+        parameters={"spec": as_in_the_form(spec) if when is None else recurring_spec(spec, when, called)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
         schedule=when,
@@ -127,23 +126,19 @@ def of_optimization(
 
 
 def file_tag(path: str) -> str:
-    """By its folder's name and its own, which are the same in every checkout."""
+    """The tag with the names of the file and its folder, which are the same in every checkout."""
     found = Path(path).resolve()
     return f"{FROM_FILE}{found.parent.name}/{found.name}"
 
 
-def _of_run(spec: Mapping[str, Any], when: schedules.Schedule | None, series: str) -> dict[str, Any]:
-    return as_in_the_form(spec, None) if when is None else recurring_spec(spec, when, series)
-
-
 def recurring_spec(spec: Mapping[str, Any], when: schedules.Schedule, series: str) -> dict[str, Any]:
-    """What each run of the schedule is given: dates in its templates are those of the schedule's time zone."""
+    """The specification for the runs of a schedule; dates in its templates use the schedule's time zone."""
     made: dict[str, Any] = with_time_zone(as_in_the_form(spec, series), when.timezone or "UTC")
     return made
 
 
 def may_recur(spec: Mapping[str, Any]) -> None:
-    """Raises OptimizationValidationError for a fixed id, which every run would submit again, or a series that moves."""
+    """Raises OptimizationValidationError for a fixed id, and for a series name with a date in it."""
     if spec.get("optimization_id") is not None:
         raise OptimizationValidationError(
             "optimization_id", "every run of the schedule would submit the same one; leave it out"
@@ -159,8 +154,8 @@ def named_series(spec: Mapping[str, Any]) -> str | None:
     return series
 
 
-def as_in_the_form(spec: Mapping[str, Any], series: str | None) -> dict[str, Any]:
-    """With the search space as a list of parameters, which Prefect's form can draw; of `series`, if it names none."""
+def as_in_the_form(spec: Mapping[str, Any], series: str | None = None) -> dict[str, Any]:
+    """`spec` with the search space as a list, which Prefect's form can draw, and with `series` if it names none."""
     made, metadata = dict(spec), dict(spec.get("metadata", {}))
     if series is not None:
         metadata.setdefault("series", series)
@@ -182,22 +177,21 @@ def _deployment(of: Schedule, name: str, **more: Any) -> RunnerDeployment:
 
 
 def _objectives_offered() -> list[str]:
-    """Those that workers find by the same text, with what the allowed modules register."""
+    """Names of objectives that workers find, too; those that the allowed modules register included."""
     allowed = settings().allowed_imports
     for module in allowed or ():
         try:
             import_module(module)
-        except Exception as error:  # noqa: BLE001 - a user's module: it may be on the workers alone
+        except Exception as error:  # noqa: BLE001 - a user's module, which may be installed on the workers only
             logger.warning("the form offers no objectives of %s, which cannot be imported here: %s", module, error)
     return objectives_found_anywhere(allowed)
 
 
 async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str]:
-    """Make them known to the Prefect server that the settings name; returns their names, `FLOW/NAME`.
+    """Create them on the Prefect server that the settings name; returns their names, `FLOW/NAME`.
 
-    Workers get O9_STORE_URL, unless it holds a password, O9_ALLOWED_IMPORTS, O9_TASK_RUNNER and O9_PUBLIC_URL as job
-    variables.
-    Raises OptimizationCoordinationError where there is no such pool, OptimizationValidationError without a store.
+    Their job variables have what `worker_environment` returns. Raises OptimizationCoordinationError for an unknown
+    pool, OptimizationValidationError without a store.
     """
     environment = worker_environment()
     async with get_client() as client:
@@ -216,23 +210,23 @@ async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str
 
 
 def serve_here(deployments: Sequence[RunnerDeployment]) -> None:
-    """Run them in processes below this one until Ctrl-C, which pauses their schedules until the next time.
+    """Run them in child processes until Ctrl-C, which pauses their schedules until the next start.
 
-    Raises OptimizationValidationError where no store is named.
+    Raises OptimizationValidationError without a store.
     """
     worker_environment()
     serve(*deployments)
 
 
 def worker_environment() -> dict[str, str]:
-    """What a worker needs of this machine's settings, without what holds a password.
+    """The settings of this machine that workers need, except a store's URL with a password.
 
-    Raises OptimizationValidationError where O9_STORE_URL is not set: a run would keep its record in a file of its own.
+    Raises OptimizationValidationError where O9_STORE_URL is not set: each run would keep its record in its own file.
     """
     url = settings().store_url
     if "store_url" not in settings().model_fields_set:
         raise OptimizationValidationError(
-            "O9_STORE_URL", "it is not set: name the store that workers use, such as postgresql://… or block:NAME"
+            "O9_STORE_URL", "it is not set: name the store that the workers use, postgresql://… or block:NAME"
         )
     needed = {"O9_STORE_URL": url} if url.startswith(STORE_BLOCK) or public_url(url) == url else {}
     others = {
@@ -243,16 +237,13 @@ def worker_environment() -> dict[str, str]:
 
 
 def _job_variables(pool: WorkPool, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Most types of pools have a variable for the environment; the workers of another type bring their own.
-
-    A pool that was just created may have no template before its first worker.
-    """
+    """The environment, if the pool has a variable for it; a new pool may get its template from its first worker."""
     known = pool.base_job_template.get("variables", {}).get("properties", {})
     return {"env": dict(environment)} if "env" in known or not known else {}
 
 
 def as_prefect_yaml(deployments: Sequence[RunnerDeployment], pool: str) -> str:
-    """The same for `prefect --no-prompt deploy --all`, to keep in version control."""
+    """A `prefect.yaml` of them for `prefect --no-prompt deploy --all`."""
     import prefect
 
     entries = []
@@ -285,6 +276,6 @@ def _written(schedule: Any) -> dict[str, Any]:
 
 
 def _name_of(called: str) -> str:
-    """In lower case, in any script, without blanks and ASCII's punctuation: some of it Prefect forbids in names."""
+    """A deployment's name: lower case, with `-` for blanks and ASCII punctuation, some of which Prefect forbids."""
     name = re.sub(r"[\s!-/:-@[-`{-~]+", "-", called.lower()).strip("-")[:60].strip("-")
     return name or hashlib.sha256(called.encode()).hexdigest()[:8]

@@ -1,8 +1,8 @@
-"""Claims what is queued, creates a flow run for it, runs that, and records its end.
+"""Claims queued optimizations, creates and runs a flow run for each, and records its end.
 
-Flow runs are created one after the other: a Prefect server on SQLite answers 503 to transactions that collide, and
-Prefect's client then sleeps for seconds. A claim whose flow run cannot be created is released. When a flow run has
-ended, its last state is recorded even where no hook has recorded it, and the slot is free.
+Contract. Flow runs are created one after the other: a Prefect server on SQLite answers 503 to transactions that
+collide, and Prefect's client then sleeps for seconds. A claim whose flow run cannot be created is released. When a flow
+run ends, its last state is recorded, even if no hook has done so, and its slot is freed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefect.flow_engine import run_flow_async
 
 from o9.flows.hand_over import NoDeploymentError, hand_over
 from o9.flows.lifecycle import optimization_lifecycle
-from o9.flows.process import running_beside
+from o9.flows.process import runs_in_node
 from o9.flows.run_artifacts import run_name, run_tags
 from o9.flows.run_view import show_result
 from o9.mirror.recorder import record_state
@@ -38,14 +38,14 @@ from o9.store.optimizations.prefect_runs import CloseRun, RegisterRun
 from o9.store.optimizations.transitions import Cause
 from o9.store.queue.claims import AbandonClaim, Claim, Claimed, RejectClaim, ReleaseClaims
 from o9.store.store import Store
-from o9.tasks.attempt import CUTS_OFF, Attempt, Continuation, Guard, patiently
+from o9.tasks.attempt import CUTS_OFF, Attempt, Continuation, Guard, wait_for_store
 from o9.tasks.trials import configured_runner
 
 logger = logging.getLogger(__name__)
-# A busy Prefect server says 503 for a moment; its client's own way of waiting starts with two seconds.
+# A busy Prefect server answers 503 for a moment; its own client would first wait for two seconds.
 CREATION_TRIES = 40
-EXHAUSTED_SECONDS = 1.0
 CREATION_PAUSE_SECONDS = 0.05
+EXHAUSTED_SECONDS = 1.0
 STOP_GRACE_SECONDS = 10.0
 
 
@@ -58,11 +58,11 @@ class _Running:
 
 @dataclass(eq=False, kw_only=True)
 class Dispatcher:
-    """Owned by one event loop. `wake` when something new may be waiting; otherwise it looks every `interval` seconds.
+    """Owned by one event loop. It looks for work every `interval` seconds, and at once after `wake`.
 
-    on_trouble: called when no flow run could be created; Prefect's server may be gone, see `reconnect`. guard: called
-    before an optimization takes a status, which it forbids by raising. hindrance: why nothing may be claimed now; empty
-    if it may. only: the ids that are claimed; None: all.
+    on_failure: called when a flow run could not be created; Prefect's server may be gone, see `reconnect`. guard:
+    called before a change of status, which it forbids by raising. blocked_reason: why nothing may be claimed now; empty
+    if it may. only: the ids to claim; None: all.
     """
 
     store: Store
@@ -71,28 +71,28 @@ class Dispatcher:
     lease_seconds: float
     interval: float
     observe_seconds: float
-    on_trouble: Callable[[], None]
+    on_failure: Callable[[], None]
     guard: Guard
-    hindrance: Callable[[], str]
+    blocked_reason: Callable[[], str]
     only: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
-        self._held_back = ""
+        self._blocked = ""
         self._boundary = ErrorBoundary(logger, "starting what waits")
-        self._elsewhere: set[str] = set()  # deployments that this node's Prefect server does not have
-        self._asking: dict[str, asyncio.Task[None]] = {}
-        self._allowed: deque[Claimed] = deque()
+        self._unknown_deployments: set[str] = set()  # which this node's Prefect server does not have
+        self._awaiting_hooks: dict[str, asyncio.Task[None]] = {}
+        self._approved: deque[Claimed] = deque()
         self._running: dict[str, _Running] = {}
         self._showing: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cursor = 0
-        self._unheard = False
+        self._pass_failed = False
         self._client: PrefectClient | None = None
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The ids of what runs in this process."""
+        """The ids of the optimizations that run in this process."""
         return tuple(self._running)
 
     async def start(self) -> None:
@@ -102,16 +102,16 @@ class Dispatcher:
         await self._connect()
 
     async def reconnect(self) -> None:
-        """Go on with the server that Prefect's settings name now; what runs notices by itself that its own is gone."""
+        """Switch to the server that Prefect's settings name now. Running flows notice that theirs is gone."""
         await self._disconnect()
         await self._connect()
 
     async def stop(self) -> None:
-        """Claim nothing more; let each running step commit, and cut off those that exceed the grace period."""
+        """Claim nothing more; let running steps commit, and cut off those that exceed the grace period."""
         if self._loop_task is None:
             return
         await cancel_and_wait(self._loop_task, seconds=STOP_GRACE_SECONDS)
-        for asking in list(self._asking.values()):
+        for asking in list(self._awaiting_hooks.values()):
             asking.cancel()
         for running in self._running.values():
             running.attempt.stop_after_step()
@@ -119,9 +119,9 @@ class Dispatcher:
         for running in self._running.values():
             running.attempt.interrupt(Continuation.REQUEUE)
         if not await self._all_ended(STOP_GRACE_SECONDS):
-            # The lease is given back, and their fence will be old.
+            # Their leases are released, so their fences will be old.
             for name, running in self._running.items():
-                logger.warning("left the flow run of %s behind: it waits for Prefect, or its code does not end", name)
+                logger.warning("abandoned the flow run of %s: it waits for Prefect, or its code does not end", name)
                 running.task.cancel()
         if self._showing:
             await asyncio.wait(self._showing, timeout=STOP_GRACE_SECONDS)
@@ -136,8 +136,7 @@ class Dispatcher:
 
     async def _connect(self) -> None:
         self._client = await get_client().__aenter__()
-        # A task keeps the settings that were in force where it was created, and so do the flow runs it starts.
-        # What was claimed has been given back, and the queue must go on whatever failed.
+        # The task keeps the present Prefect settings, and so do the flow runs that it starts.
         passing = periodic(self._pass, self.interval, self._boundary, at_once=True, wake=self._awake)
         self._loop_task = asyncio.create_task(passing, name="o9-dispatch")
 
@@ -150,100 +149,100 @@ class Dispatcher:
         self._client = None
 
     async def _pass(self) -> None:
-        if self._boundary.error is not None:  # of the pass before
+        if self._boundary.error is not None:  # the last pass failed
             await asyncio.sleep(self.interval)
         try:
-            await self._start_waiting()
-            await self._hear_intents()
+            await self._start_queued()
+            await self._read_intents()
         except Exception as error:
-            self._unheard = True
+            self._pass_failed = True
             if not isinstance(error, OptimizationStoreError):
-                self.on_trouble()
+                self.on_failure()
             raise
 
-    async def _start_waiting(self) -> None:
-        if self._unheard:
-            # A claim may have been written whose answer was lost on its way: nobody runs what it holds.
-            kept = (*self._running, *self._asking, *(claimed.optimization_id for claimed in self._allowed))
+    async def _start_queued(self) -> None:
+        if self._pass_failed:
+            # A claim may have been written without its answer arriving: nobody runs what it holds.
+            kept = (*self._running, *self._awaiting_hooks, *(claimed.optimization_id for claimed in self._approved))
             await self.store.write_async(ReleaseClaims(self.node, kept))
-            self._unheard = False
-        await self._begin_allowed()
+            self._pass_failed = False
+        await self._start_approved()
         if not self._may_claim():
             return
         while claimed := await self._claim():
             logger.debug("claimed %s", claimed)
-            # What belongs to a deployment its workers run, unless this process was started for it alone.
+            # Workers run what belongs to a deployment, unless this process was started for it alone.
             is_workers = claimed.deployment_id is not None and self.only is None
             if is_workers or claimed.suspended_run_id is not None:
                 await self._hand_over(claimed)
                 continue
             name = claimed.optimization_id
-            self._asking[name] = asyncio.create_task(self._ask(claimed), name=f"o9-ask-{name}")
-            await asyncio.sleep(0)  # hooks that wait for nothing have answered after that
-            await self._begin_allowed()
+            self._awaiting_hooks[name] = asyncio.create_task(self._ask_hooks(claimed), name=f"o9-ask-{name}")
+            await asyncio.sleep(0)  # lets hooks that wait for nothing answer
+            await self._start_approved()
 
     async def _claim(self) -> Claimed | None:
         return await self.store.write_async(
-            Claim(self.node, self.limit, self.lease_seconds, only=self.only, elsewhere=tuple(self._elsewhere))
+            Claim(self.node, self.limit, self.lease_seconds, only=self.only, elsewhere=tuple(self._unknown_deployments))
         )
 
     async def _hand_over(self, claimed: Claimed) -> None:
         assert self._client is not None
         try:
-            async with self._or_given_back(claimed):
+            async with self._released_on_error(claimed):
                 await hand_over(self.store, self._client, claimed, self.node)
         except NoDeploymentError as error:
             assert claimed.deployment_id is not None
-            self._elsewhere.add(claimed.deployment_id)
+            self._unknown_deployments.add(claimed.deployment_id)
             logger.warning("%s; `reconcile-states` of its workers dispatches it", error)
 
     def _may_claim(self) -> bool:
-        held_back, self._held_back = self._held_back, self.hindrance()
-        if self._held_back and not held_back:
-            logger.error("node %s starts nothing new: %s", self.node, self._held_back)
-        elif held_back and not self._held_back:
+        before, self._blocked = self._blocked, self.blocked_reason()
+        if self._blocked and not before:
+            logger.error("node %s starts nothing new: %s", self.node, self._blocked)
+        elif before and not self._blocked:
             logger.warning("node %s starts optimizations again", self.node)
-        return not self._held_back
+        return not self._blocked
 
-    async def _ask(self, claimed: Claimed) -> None:
-        """Call the hooks, concurrently with everything else; what they forbid to start is paused, with the reason."""
+    async def _ask_hooks(self, claimed: Claimed) -> None:
+        """Call the `before` hooks without delaying other work; pause what they forbid, with the reason."""
         name = claimed.optimization_id
         try:
             for status in (OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING):
                 await self.guard(name, status)
-        except asyncio.CancelledError:  # its intent has changed, or this node stops
-            await self._give_back(claimed)
+        except asyncio.CancelledError:  # its intent changed, or this node stops
+            await self._release(claimed)
             raise
         except OptimizationError as error:
             logger.warning("%s is paused: %s", name, error)
-            forbid = RejectClaim(name, claimed.fence, self.node, str(error))
-            await patiently(lambda: self.store.write_async(forbid), name)
+            rejection = RejectClaim(name, claimed.fence, self.node, str(error))
+            await wait_for_store(lambda: self.store.write_async(rejection), name)
         else:
-            self._allowed.append(claimed)
+            self._approved.append(claimed)
         finally:
-            del self._asking[name]
+            del self._awaiting_hooks[name]
             self.wake()
 
-    async def _begin_allowed(self) -> None:
-        while self._allowed:
-            claimed = self._allowed.popleft()
-            async with self._or_given_back(claimed):
-                await self._begin(claimed, await self._create_flow_run(claimed))
+    async def _start_approved(self) -> None:
+        while self._approved:
+            claimed = self._approved.popleft()
+            async with self._released_on_error(claimed):
+                await self._start_run(claimed, await self._create_flow_run(claimed))
 
-    async def _begin(self, claimed: Claimed, flow_run: FlowRun) -> None:
+    async def _start_run(self, claimed: Claimed, flow_run: FlowRun) -> None:
         attempt = Attempt(self.store, claimed, self.node, observe_seconds=self.observe_seconds, guard=self.guard)
         live = attempt.live_run(flow_run.id)
-        # Together: one transaction takes both.
-        known = self.store.write_async(RegisterRun(live.run.run_id, claimed.optimization_id, claimed.attempt))
+        # Not awaited yet, so that one transaction takes both writes.
+        registered = self.store.write_async(RegisterRun(live.run.run_id, claimed.optimization_id, claimed.attempt))
         await record_state(self.store, live, flow_run, flow_run.state, Cause.CLAIM)
-        await known
+        await registered
         RUNS.begin(live)
         task = asyncio.create_task(self._run(live, claimed, flow_run), name=f"o9-run-{claimed.optimization_id}")
         self._running[claimed.optimization_id] = _Running(attempt, flow_run.id, task)
 
     async def _run(self, live: LiveRun, claimed: Claimed, flow_run: FlowRun) -> None:
         name, died = claimed.optimization_id, True
-        running_beside(optimization_lifecycle)
+        runs_in_node(optimization_lifecycle)
         try:
             state = await run_flow_async(
                 optimization_lifecycle,
@@ -252,49 +251,50 @@ class Dispatcher:
                 return_type="state",
             )
             if isinstance(state, State):
-                # Mostly its hook has recorded it; what waits in the spool has not reached the store yet.
+                # Its hook has usually recorded it, but what is in the spool has not reached the store yet.
                 if live.writer is None or live.writer.is_away or not RUNS.is_recorded(str(state.id)):
-                    await patiently(lambda: record_state(self.store, live, flow_run, state, Cause.NODE), name)
+                    await wait_for_store(lambda: record_state(self.store, live, flow_run, state, Cause.NODE), name)
                 if state.is_final():
-                    await patiently(lambda: self.store.write_async(CloseRun(live.run.run_id)), name)
-        except Exception as error:  # whatever ended the flow, the optimization must not be stuck
+                    await wait_for_store(lambda: self.store.write_async(CloseRun(live.run.run_id)), name)
+        except Exception as error:  # the optimization must not be stuck, whatever ended the flow
             logger.exception("the flow run of %s ended with an internal error", name)
             if is_exhausted(error):
                 died = False
-                await asyncio.sleep(EXHAUSTED_SECONDS)  # its slot is held meanwhile: the next attempt would end alike
+                await asyncio.sleep(EXHAUSTED_SECONDS)  # holds its slot: the next attempt would end likewise
         finally:
             RUNS.end(flow_run.id)
-        # Where the flow's own end was recorded this finds nothing; else the optimization waits for its next attempt.
+        # This changes nothing if the flow's end was recorded; else it queues the optimization for its next attempt.
         try:
-            if await self._give_back(claimed, died=died):
+            if await self._release(claimed, died=died):
                 logger.error("attempt %d of %s ended without a final state; it is queued again", claimed.attempt, name)
         finally:
-            # One that lost its lease may have been replaced by another attempt of this same node by now.
+            # Where the lease was lost, another attempt in this process may have taken its place.
             if (running := self._running.get(name)) is not None and running.flow_run_id == flow_run.id:
                 del self._running[name]
             self.wake()
             self._show_result(name, flow_run)
 
     def _show_result(self, name: str, flow_run: FlowRun) -> None:
-        """In a task of its own: the slot is free already."""
+        """In a task of its own, because the slot is free already."""
         showing = asyncio.create_task(show_result(self.store, name, flow_run.id), name=f"o9-result-{name}")
         self._showing.add(showing)
         showing.add_done_callback(self._showing.discard)
 
     @asynccontextmanager
-    async def _or_given_back(self, claimed: Claimed) -> AsyncIterator[None]:
+    async def _released_on_error(self, claimed: Claimed) -> AsyncIterator[None]:
         try:
             yield
         except BaseException:
-            await self._give_back(claimed)
+            await self._release(claimed)
             raise
 
-    async def _give_back(self, claimed: Claimed, *, died: bool = True) -> bool:
-        """Write that the claim is over, as often as it takes: until then this node renews its lease."""
-        lost = AbandonClaim(claimed.optimization_id, claimed.fence, self.node, died)
-        note = ErrorBoundary(logger, f"giving {claimed} back").note
-        pauses = Backoff(self.interval, self.interval)
-        return await with_retries(lambda: self.store.write_async(lost), Exception, pauses, note)
+    async def _release(self, claimed: Claimed, *, died: bool = True) -> bool:
+        """Release the claim, retrying until it is written; meanwhile this node would renew its lease."""
+        abandon = AbandonClaim(claimed.optimization_id, claimed.fence, self.node, died)
+        note = ErrorBoundary(logger, f"releasing {claimed}").note
+        return await with_retries(
+            lambda: self.store.write_async(abandon), Exception, Backoff(self.interval, self.interval), note
+        )
 
     async def _create_flow_run(self, claimed: Claimed) -> FlowRun:
         assert self._client is not None
@@ -322,15 +322,15 @@ class Dispatcher:
             refused,
         )
 
-    async def _hear_intents(self) -> None:
-        """Other processes write intents into the store; the change feed names them."""
-        if not self._running and not self._asking:
+    async def _read_intents(self) -> None:
+        """Act on intents that other processes have recorded; the change feed names them."""
+        if not self._running and not self._awaiting_hooks:
             self._cursor = await self.store.read_async(queries.last_change)
             return
         for change in await self.store.read_async(queries.changes, self._cursor):
             self._cursor = change["id"]
             name = change["optimization_id"]
-            if change["kind"] not in ("intent", "ended") or not (name in self._running or name in self._asking):
+            if change["kind"] not in ("intent", "ended") or not (name in self._running or name in self._awaiting_hooks):
                 continue
             holding = await self.store.read_async(queries.holding, name)
             if holding is None:
@@ -338,8 +338,8 @@ class Dispatcher:
             intent = Intent(holding.intent)
             if running := self._running.get(name):
                 if OptimizationStatus(holding.status) in ENDED and intent not in CUTS_OFF:
-                    running.attempt.interrupt(Continuation.REPLACED)  # by hand, while it was at work
+                    running.attempt.interrupt(Continuation.REPLACED)  # it was ended by hand
                 else:
-                    running.attempt.hear(intent)
-            elif intent is not Intent.RUN and name in self._asking:
-                self._asking[name].cancel()
+                    running.attempt.apply_intent(intent)
+            elif intent is not Intent.RUN and name in self._awaiting_hooks:
+                self._awaiting_hooks[name].cancel()

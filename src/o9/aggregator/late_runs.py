@@ -28,10 +28,7 @@ _OURS = FlowFilter(name=FlowFilterName(any_=[schedule.flow_name for schedule in 
 
 
 async def late_runs(server: PrefectServer, now: datetime) -> list[SubjectFacts]:
-    """By deployment, how late the first of its late runs is.
-
-    Raises what Prefect's client raises where the server is away.
-    """
+    """How late the earliest late run of each deployment is. Raises Prefect's own errors where the server is away."""
     async with AsyncExitStack() as stack:
         stack.enter_context(prefect_client_settings(server))
         client = await stack.enter_async_context(get_client())

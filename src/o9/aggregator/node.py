@@ -1,7 +1,7 @@
-"""One running node: its Prefect server, its heartbeat, its dispatcher, and its listener to Prefect's events.
+"""A running node: its Prefect server, heartbeat, dispatcher, scheduler, and listener to Prefect's events.
 
-Owned by one event loop. `start` returns when the node is ready to run optimizations; `stop` leaves nothing behind. A
-Prefect server that dies is found again or replaced; flow runs under way notice that by themselves.
+Contract. Owned by one event loop. `start` returns when the node is ready to run optimizations. A Prefect server that
+dies is found again or replaced; running flows reconnect by themselves.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 RECONCILE_SECONDS = 30.0
-LOOK_SECONDS = 1.0  # between two looks for work, for intents of other processes, and at Prefect's server
+LOOK_SECONDS = 1.0  # between two polls for queued work, for intents of other processes, and of Prefect's server
 
 
 class Node:
     """See the module.
 
-    limit: how many optimizations run at once, over all nodes. interval: seconds between two looks at what coroutine
-    strategies assign. schedules: the flows that it runs unless another node does. on_dead: called on a thread with the
-    nodes of this host that were found dead. hindrance: why nothing new may start; empty if it may. only: the ids that
-    it claims; None: all.
+    limit: how many optimizations run at once, over all nodes. interval: how often to look at what coroutine strategies
+    assign, in seconds. schedules: flows to run unless another node does. on_dead: called on a thread with the names of
+    dead nodes of this host. blocked_reason: why nothing new may start; empty if it may. only: the ids to claim; None:
+    all.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Node:
         control: Control,
         schedules: Sequence[Schedule] = (),
         on_dead: Callable[[tuple[str, ...]], None] = lambda _: None,
-        hindrance: Callable[[], str] = lambda: "",
+        blocked_reason: Callable[[], str] = lambda: "",
         only: frozenset[str] | None = None,
     ) -> None:
         lease_seconds = settings().lease_seconds
         self.name = _node_name()
         self._store = store
-        self.server = server  # which runs the flows; another one, once this one has died
+        self.server = server  # replaced when it dies
         self._control = control
         self._report_dead = on_dead
         self._loop = asyncio.get_running_loop()
@@ -70,9 +70,9 @@ class Node:
             lease_seconds=lease_seconds,
             interval=min(interval, LOOK_SECONDS),
             observe_seconds=interval,
-            on_trouble=self._look_after_prefect,
+            on_failure=self._check_server,
             guard=control.guard,
-            hindrance=lambda: hindrance() if self._heartbeat.holds else "it cannot renew its leases",
+            blocked_reason=lambda: blocked_reason() if self._heartbeat.holds else "it cannot renew its leases",
             only=only,
         )
         self._watchdog = watchdog_for(store, self.name)
@@ -90,11 +90,11 @@ class Node:
         self._reconcile_now = asyncio.Event()
         self._replacing = ErrorBoundary(logger, "finding another Prefect server")
         self._tasks: list[asyncio.Task[None]] = []
-        self._caretaker: asyncio.Task[None] | None = None
+        self._replacement: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
-        """Take nothing more; what runs commits its step and waits for the next attempt."""
-        await cancel_and_wait(*self._tasks, self._caretaker)
+        """Claim nothing more; running optimizations commit their step and wait for the next attempt."""
+        await cancel_and_wait(*self._tasks, self._replacement)
         await self._listener.stop()
         await asyncio.gather(self._scheduler.stop(), self.dispatcher.stop())
         await asyncio.to_thread(self._heartbeat.stop)
@@ -102,11 +102,11 @@ class Node:
         await self.server.close()
 
     async def start(self) -> None:
-        """Raises OptimizationError; the server is closed by `stop` alone."""
-        self._leave_sigterm_as_it_was()
+        """Raises OptimizationError. Only `stop` closes the server."""
+        self._keep_default_sigterm()
         await asyncio.to_thread(self._heartbeat.start)
         try:
-            with prefect_client_settings(self.server):  # tasks that are created inside keep these settings
+            with prefect_client_settings(self.server):  # tasks created inside keep these settings
                 await self.dispatcher.start()
                 await self._listener.start()
                 self._scheduler.start()
@@ -118,48 +118,47 @@ class Node:
         except BaseException:
             await asyncio.to_thread(self._heartbeat.stop)
             raise
-        watching = periodic(self._watch_server, LOOK_SECONDS, ErrorBoundary(logger, "looking after Prefect's server"))
+        watching = periodic(self._watch_server, LOOK_SECONDS, ErrorBoundary(logger, "checking Prefect's server"))
         self._tasks.append(asyncio.create_task(watching, name="o9-watch-server"))
         self._watchdog.start()
 
-    def _leave_sigterm_as_it_was(self) -> None:
-        """Where nobody handles it, it ends the process, also in the moment in which Prefect handles it
-        (`o9.flows.process`): the loop hears of it in any case."""
+    def _keep_default_sigterm(self) -> None:
+        """Let SIGTERM end a process without a handler, even while Prefect's is installed (see `o9.flows.process`)."""
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             self._loop.add_signal_handler(signal.SIGTERM, _end_by_sigterm)
 
     def _on_dead(self, names: tuple[str, ...]) -> None:
-        """On the heartbeat's thread, before what they held is freed."""
+        """On the heartbeat's thread, before the leases of dead nodes are freed."""
         self._report_dead(names)
         deliver(self._store)
 
     def _on_freed(self) -> None:
-        """On the heartbeat's thread: what a dead node held waits, and is still running for Prefect."""
+        """On the heartbeat's thread: a dead node's work is queued again, while Prefect still shows it as running."""
         self._loop.call_soon_threadsafe(self.dispatcher.wake)
         self._loop.call_soon_threadsafe(self._reconcile_now.set)
 
     async def _reconcile(self) -> None:
-        """Compare with Prefect: at the start, every RECONCILE_SECONDS, and when a node has died."""
+        """Compare the record with Prefect: at the start, every RECONCILE_SECONDS, and when a node has died."""
         await asyncio.to_thread(deliver, self._store)
         if await self._store.read_async(queries.open_runs, limit=1):
             logger.debug("%s", await reconcile(self._store, self.name, request=self._control.request))
 
     async def _watch_server(self) -> None:
         if self.server.gone():
-            self._look_after_prefect()
+            self._check_server()
 
-    def _look_after_prefect(self) -> None:
-        if self._caretaker is None or self._caretaker.done():
-            self._caretaker = asyncio.create_task(self._replace_dead_server(), name="o9-prefect")
+    def _check_server(self) -> None:
+        if self._replacement is None or self._replacement.done():
+            self._replacement = asyncio.create_task(self._replace_dead_server(), name="o9-prefect")
 
     async def _replace_dead_server(self) -> None:
-        """Find or start another server where the one in use no longer answers."""
-        with self._replacing:  # what waits is started when it is back
+        """Find or start another server if the present one no longer answers."""
+        with self._replacing:
             if await self.server.alive():
                 return
             server = await ensure_prefect_server(logger.warning)
             try:
-                # At the old address, with the old string, its clients find it by themselves.
+                # At the old address, with the old authentication, clients reconnect by themselves.
                 if (server.api_url, server.auth_string) != (self.server.api_url, self.server.auth_string):
                     with prefect_client_settings(server):
                         await self.dispatcher.reconnect()
@@ -177,7 +176,7 @@ _names = itertools.count(1)
 
 
 def _node_name() -> str:
-    """The node's name; a process's second aggregator gets one of its own, because leases are held by name."""
+    """The node's name. Leases are held by name, so further aggregators of the process get a suffix."""
     number = next(_names)
     return settings().node_id if number == 1 else f"{settings().node_id}#{number}"
 

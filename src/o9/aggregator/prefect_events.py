@@ -1,6 +1,6 @@
-"""Emits to Prefect what the record says has happened, as the events of `o9.flows.events`.
+"""Emits the events of `o9.flows.events` to Prefect for everything that happens on an aggregator's store.
 
-Contract. It follows the components of one aggregator while they are started, whichever process did what happened.
+Contract. The components of the aggregator report what happened in any process, while they are started.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The Prefect server that flows started here talk to: the configured one, or a local one that this machine shares.
+"""The Prefect server that flows use: the configured one, or a local one that the processes of this machine share.
 
     async with await ensure_prefect_server(report=print) as server:
         with prefect_client_settings(server):
             await my_flow()
 
 All processes with the same Prefect home, database and Prefect version share one local server. It starts with its first
-user and ends about a second after its last one has closed it or died; the next `ensure_prefect_server` replaces one
-that was killed. Any thread and event loop may call it; each call returns a handle of its own, to be closed once.
-Nothing here blocks the event loop. Needs POSIX file locks.
+user, and ends about a second after the last one has closed its handle or died. If it was killed, the next
+`ensure_prefect_server` replaces it. Any thread and event loop may call that; each call returns a new handle, to be
+closed once. Nothing here blocks the event loop. Needs POSIX file locks.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ _LOG_TAIL_BYTES = 4_000
 async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> PrefectServer:
     """Return a Prefect server that answers: the configured one, or this machine's local one, started if necessary.
 
-    report: called, in the caller's event loop, with a line about what this waits for. Raises
+    report: called in the caller's event loop with a line about each thing this waits for. Raises
     OptimizationCoordinationError where the configured server cannot be reached, or the local one does not start; the
-    message ends with the end of its log.
+    message has the end of its log.
     """
     configured = PREFECT_API_URL.value()
     if configured and all(handle.api_url != configured for handle in _handles):
@@ -87,16 +87,16 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
 
 
 async def check_prefect_server(url: str, seconds: float = REACH_SECONDS) -> None:
-    """Raises OptimizationCoordinationError where the server at `url` does not answer, or does not let us in."""
+    """Raises OptimizationCoordinationError where the server at `url` does not answer, or refuses the authentication."""
     if (problem := await _problem_of(url, seconds)) is not None:
         raise OptimizationCoordinationError(_unreachable(url, problem, seconds))
 
 
 @contextmanager
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
-    """Under this, flows run by this task or thread, their task runs, logs and events go to `server`, nowhere else."""
+    """Inside, flows of this task or thread, with their task runs, logs and events, use `server`."""
     context = get_settings_context()
-    made = server.settings  # a copy takes Prefect 25 ms
+    made = server.settings  # kept, because Prefect takes 25 ms to make them
     if made is None or made[0] is not context.settings:
         own = {PREFECT_API_AUTH_STRING: server.auth_string} if server.local else {}
         with temporary_settings(
@@ -109,22 +109,22 @@ def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
 
 @dataclass(eq=False)
 class PrefectServer:
-    """A server in use. Close the handle when done; a second call does nothing."""
+    """A handle to a server in use, to be closed; closing it twice does nothing."""
 
     api_url: str
     local: bool
-    auth_string: str | None = field(default=None, repr=False)  # None: a configured one's is in Prefect's settings
+    auth_string: str | None = field(default=None, repr=False)  # of a local server
     _users_lock: BinaryIO | None = field(default=None, repr=False)
     _folder: Path | None = field(default=None, repr=False)
-    # Those of a caller, and the same with this server.
+    # A caller's settings, and the same with this server.
     settings: tuple[Settings, Settings] | None = field(default=None, init=False, repr=False)
 
     def gone(self) -> bool:
-        """Whether the local server's process has ended; cheap. Never of a configured server."""
+        """Whether the process of a local server has ended. False for a configured one. Cheap."""
         return self._folder is not None and not _is_locked(self._folder / process.SERVER_LOCK)
 
     async def alive(self) -> bool:
-        """Whether it answers within five seconds; if not, call `ensure_prefect_server` again, then close this."""
+        """Whether it answers within five seconds. If not, call `ensure_prefect_server` again, and close this handle."""
         if self.local:
             return await _answers(self.api_url, _ALIVE_SECONDS)
         return await _problem_of(self.api_url, _ALIVE_SECONDS) is None
@@ -132,7 +132,7 @@ class PrefectServer:
     async def close(self) -> None:
         """Send what Prefect's client still has queued, then release the server, which may end at once."""
         try:
-            # Sending stops Prefect's client in the whole process: only the last one to leave may do that.
+            # Sending stops Prefect's client in the whole process, so only the last handle does it.
             if set(_handles) == {self} and await self.alive():
                 await _send_what_is_queued()
         finally:
@@ -152,10 +152,10 @@ class PrefectServer:
 
 
 async def _send_what_is_queued() -> None:
-    """Make Prefect's client send the logs and events that its own threads still hold; later ones start it anew."""
+    """Make Prefect's client send the logs and events that its threads still hold; later ones start it again."""
     services = tuple(_active_services)
     deadline = time.monotonic() + _DRAIN_SECONDS
-    # Draining while events are queued would write a warning to the user's terminal.
+    # Draining while events are queued would print a warning.
     while time.monotonic() < deadline:
         if not any(service._queue.unfinished_tasks for service in services if isinstance(service, EventsWorker)):
             break
@@ -175,7 +175,7 @@ def _release_all() -> None:
         handle.release()
 
 
-# A forked child shares its parent's locks: as an orphan it would keep the server alive.
+# A forked child shares its parent's locks, and as an orphan would keep the server alive.
 os.register_at_fork(after_in_child=_release_all)
 
 
@@ -199,7 +199,7 @@ class _Place:
         return cls(home / "o9" / f"server-{key}", database)
 
     def state(self) -> dict[str, int] | None:
-        """The `pid` and `port` that the last server has published; None before that."""
+        """The `pid` and `port` that the last server published, if there was one."""
         file = self.folder / process.STATE
         return json.loads(file.read_bytes()) if file.exists() else None
 
@@ -220,12 +220,12 @@ def _sqlite_file(url: str) -> Path | None:
 def _server_environment() -> dict[str, str]:
     """The environment of a local server, with the caller's Prefect settings."""
     preferred = {
-        # Prefect writes each task run's state by itself, falls behind in a burst, and drops what waits beyond 10,000.
+        # By default Prefect writes states of task runs one by one, falls behind in a burst, and drops some.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        # Leases in memory die with the server, and what a lost run held is never free again.
+        # In memory, leases would be lost with the server, and the slots of lost runs would never be free again.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        # By default Prefect copies its pages, 17 MB, into its own package, which may be another user's.
+        # By default Prefect copies its UI, 17 MB, into its own package, which another user may own.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(PREFECT_HOME.value().expanduser().resolve() / "o9" / "ui"),
     }
     configured = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
@@ -235,10 +235,10 @@ def _server_environment() -> dict[str, str]:
         | configured
         | {
             "PREFECT_SERVER_API_BASE_PATH": "/api",
-            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",  # Prefect's own default lets pages of all sites ask
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",  # by default, pages of all sites may send requests
             "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
-            # 1.4 s at the first start, and saving a block registers its type. Without the second, Prefect would note in
-            # its memo that it is done, and no other server of this home would ever do it.
+            # Registering block types takes 1.4 s, and saving a block does it, too. Without the second setting, Prefect
+            # would note that they are registered, and no other server of this Prefect home would register them.
             "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
             "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
         }
@@ -249,8 +249,8 @@ async def _find_or_start(place: _Place, report: Callable[[str], None]) -> Prefec
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as unless_found:
         users_lock = unless_found.enter_context(process.opened(place.folder / process.USERS_LOCK))
-        await _lock(users_lock, fcntl.LOCK_SH)  # waits for the end of a server whose last user has left
-        # From here on a server that is starting stays, even if its starter dies while this waits for it.
+        await _lock(users_lock, fcntl.LOCK_SH)  # waits while a server without users ends
+        # From here on, a server that starts stays up, even if the process that started it dies.
         with process.opened(place.folder / process.START_LOCK) as start_lock:
             if not process.try_lock(start_lock, fcntl.LOCK_EX):
                 report("waiting for Prefect's local server, which another process is starting")
@@ -264,12 +264,12 @@ async def _find_or_start(place: _Place, report: Callable[[str], None]) -> Prefec
 
 
 async def _lock(file: BinaryIO, kind: int) -> None:
-    while not process.try_lock(file, kind):  # noqa: ASYNC110 - another process frees it
+    while not process.try_lock(file, kind):  # noqa: ASYNC110 - another process holds it
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _url_once_it_answers(place: _Place, report: Callable[[str], None]) -> str:
-    """The URL of the server of `place`. The caller holds the start lock, so nobody else starts one meanwhile."""
+    """The URL of the server at `place`, started if necessary. The caller holds the start lock."""
     began, started = time.monotonic(), None
     while True:
         if _is_locked(place.folder / process.SERVER_LOCK):
@@ -291,10 +291,10 @@ async def _url_once_it_answers(place: _Place, report: Callable[[str], None]) -> 
 
 
 def _start(place: _Place) -> subprocess.Popen[bytes]:
-    # The old server's port again, if it is free: running flows whose server was killed then find the new one.
+    # The old server's port, if it is free, so that running flows whose server was killed find the new one.
     port = state["port"] if (state := place.state()) else 0
-    (place.folder / process.STATE).unlink(missing_ok=True)  # what is published must be the new server's
-    # -P: the modules beside the script must not stand before the standard library's
+    (place.folder / process.STATE).unlink(missing_ok=True)  # until the new server publishes its own
+    # -P: the modules beside the script must not shadow the standard library's
     command = [sys.executable, "-P", process.__file__, "serve", str(place.folder), str(port)]
     if place.database is not None:
         command.append(str(place.database))
@@ -306,7 +306,7 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C in one user's terminal must not end it for the others
+            start_new_session=True,  # Ctrl-C in one user's terminal must not end it
         )
     threading.Thread(target=server.wait, daemon=True, name="o9-prefect-server-reaper").start()
     return server
@@ -319,7 +319,7 @@ def _is_locked(path: Path) -> bool:
 
 async def _answers(url: str, seconds: float) -> bool:
     try:
-        async with httpx.AsyncClient(timeout=seconds, trust_env=False, verify=False) as client:  # it is this machine's
+        async with httpx.AsyncClient(timeout=seconds, trust_env=False, verify=False) as client:  # local
             return (await client.get(f"{url}/health")).is_success
     except httpx.TransportError:
         return False
@@ -329,7 +329,7 @@ async def _answers(url: str, seconds: float) -> bool:
 
 
 async def _problem_of(url: str, seconds: float) -> BaseException | None:
-    """None once the server at `url` answers; what is wrong if it has not within `seconds`."""
+    """None once the server at `url` answers; the error if it does not within `seconds`."""
     problem: BaseException | None = None
     try:
         async with asyncio.timeout(seconds):
@@ -337,13 +337,13 @@ async def _problem_of(url: str, seconds: float) -> BaseException | None:
                 async with get_client() as client:
                     while True:
                         if (problem := await client.api_healthcheck()) is None:
-                            await client.hello()  # the health check answers everybody
+                            await client.hello()  # the health check needs no authentication
                             return None
                         await asyncio.sleep(0.25)
     except (TimeoutError, httpx.TransportError) as error:
         return problem or error
-    except httpx.InvalidURL:  # whose text may hold a part of a password
-        return OptimizationCoordinationError("it is no URL such as http://127.0.0.1:4200/api")
+    except httpx.InvalidURL:  # whose text may contain a part of a password
+        return OptimizationCoordinationError("it is not a URL such as http://127.0.0.1:4200/api")
     except httpx.HTTPStatusError as error:
         return error if _is_refusal(error) else None
 
@@ -353,9 +353,8 @@ def _is_refusal(problem: BaseException) -> bool:
 
 
 def _unreachable(url: str, problem: BaseException, seconds: float) -> str:
-    """The error for what was wrong, with its remedy."""
     if _is_refusal(problem):
-        return f"Prefect's server at {public_url(url)} wants its authentication string: set PREFECT_API_AUTH_STRING."
+        return f"Prefect's server at {public_url(url)} refuses the authentication: set PREFECT_API_AUTH_STRING."
     return (
         f"Prefect's server at {public_url(url)} did not answer within {seconds:.0f} s "
         f"({type(problem).__name__}: {public_text(str(problem))}). "

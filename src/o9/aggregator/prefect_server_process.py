@@ -1,20 +1,20 @@
-"""What runs in the process of Prefect's local server: `python prefect_server_process.py serve FOLDER …`.
+"""The program that Prefect's local server runs: `python prefect_server_process.py serve FOLDER …`.
 
 The process serves Prefect's own application on a free port of 127.0.0.1 for as long as it has users:
 
 - It alone holds `server.lock` of its folder, from its start to its death.
-- Each user holds `users.lock` shared. Once nobody does, the process takes that lock exclusively, ends itself and keeps
-  the lock until it is dead: a new user waits meanwhile, and then finds no server instead of a dying one.
-- `server.json` has its process id and port. The port is bound before anything is imported, so a client may connect at
-  once; its first request waits in the socket.
+- Each user holds `users.lock` shared. Once nobody does, the process takes that lock exclusively, and keeps it until it
+  is dead. So a new user waits, and then finds no server rather than a dying one.
+- `server.json` has its process id and port. The port is bound before anything is imported, so that a client can connect
+  at once; its first request waits in the socket.
 - `server.auth` holds the string that each request must carry (Prefect's basic authentication). All files that the
-  process creates, a new database among them, can only be read by their owner.
+  process creates, including a new database, are readable only by their owner.
 
 The first start sets up a new SQLite database with Prefect's own migrations, in a second process while this one imports.
-Prefect checks and upgrades it, or one that exists, when it starts.
+Prefect checks and upgrades an existing one when it starts.
 
-Until it runs, the module imports only the standard library. It is started by its path, not by its name, so that no
-package above it is imported first.
+The module is started by its path, so that no package above it is imported, and imports only the standard library until
+it serves.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ LOG = "server.log"
 LOGIN = "/o9/login"
 
 _POLL_SECONDS = 0.25
-_PROBE_SECONDS = 1.0  # starters look at the lock by taking it for an instant; the server tries this long
-_SHUTDOWN_SECONDS = 5.0  # what Prefect gets to write its last events
+_PROBE_SECONDS = 1.0  # clients probe the lock by taking it for an instant, so the server tries for this long
+_SHUTDOWN_SECONDS = 5.0  # for Prefect to write its last events
 _QUIET_SECONDS = 0.1
 _LOG_LIMIT_BYTES = 10_000_000
-_NOBODY_ELSE, _FAILED = 0, 3
+_FAILED = 3
 
 
 def serve(folder: Path, database: Path | None, port: int) -> int:
-    """Serve until nobody uses the server; the exit status. `port` is taken where it is free, else any."""
-    gc.disable()  # imports allocate and hardly free: collecting meanwhile would cost half a second
+    """Serve until nobody uses the server; return the exit status. Listens on `port` if it is free, else on any."""
+    gc.disable()  # collecting garbage during the imports would take half a second
     os.umask(0o077)
     lock = (folder / SERVER_LOCK).open("ab")
     if not _locked_within(lock, _PROBE_SECONDS):
-        return _NOBODY_ELSE
+        return 0  # another server runs
     serving: list[uvicorn.Server] = []
     threading.Thread(target=_end_with_last_user, args=(folder, serving), daemon=True, name="o9-users").start()
     listener = _listener(port)
@@ -84,11 +84,11 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
         setup.finish()
     gc.freeze()
     gc.enable()
-    gc.set_threshold(10_000, 20, 50)  # a request makes thousands of objects: by default this takes a fifth of the time
+    gc.set_threshold(10_000, 20, 50)  # a request makes thousands of objects: the default takes a fifth of the time
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await _last_events_are_taken()
+            await _drain_events()
             await super().shutdown(sockets)
 
     server = Server(
@@ -107,9 +107,9 @@ def serve(folder: Path, database: Path | None, port: int) -> int:
 
 
 def _login_page() -> Route:
-    """The page that `o9 open` opens: it stores the string where Prefect's pages look for it, and redirects to them.
+    """The page that `o9 open` opens: it stores the authentication string where Prefect's UI reads it, and redirects.
 
-    The string is behind the `#` of the address, which no browser sends to a server. A wrong one is not stored.
+    The string is behind the `#` of the address, which browsers do not send to the server. A wrong one is not stored.
     """
     from starlette.responses import HTMLResponse
     from starlette.routing import Route
@@ -138,18 +138,18 @@ def _listener(port: int) -> socket.socket:
 
 
 def _auth_string(folder: Path, *, same_port: bool) -> str:
-    """What each request must carry.
+    """The string that each request must carry.
 
-    With the same port it stays, so that running flows go on with the new server. With another port it changes, because
-    whatever listens on the old port is sent the old string.
+    It stays with the same port, so that running flows can use the new server. It changes with another port, because
+    whatever listens on the old one now receives the old string.
     """
     if not (same_port and (folder / AUTH).exists()):
         _publish(folder, AUTH, f"o9:{secrets.token_urlsafe(32)}")
     return (folder / AUTH).read_text()
 
 
-async def _last_events_are_taken() -> None:
-    """Wait until Prefect's services have taken all events from memory: they write what they took, and lose the rest."""
+async def _drain_events() -> None:
+    """Wait until Prefect's services have taken all events from memory; at shutdown they write only what they took."""
     from prefect.server.utilities.messaging.memory import Topic
 
     deadline = time.monotonic() + _SHUTDOWN_SECONDS / 2
@@ -161,7 +161,7 @@ async def _last_events_are_taken() -> None:
 
 
 def _end_with_last_user(folder: Path, serving: list[uvicorn.Server]) -> None:
-    """End this process once nobody holds `users.lock`: in good order where it serves, at once where it still starts."""
+    """End this process once nobody holds `users.lock`: cleanly if it serves, at once if it is still starting."""
     lock = (folder / USERS_LOCK).open("ab")
     while not try_lock(lock, fcntl.LOCK_EX):
         if os.fstat(sys.stdout.fileno()).st_size > _LOG_LIMIT_BYTES:
@@ -180,7 +180,7 @@ def _publish(folder: Path, name: str, text: str) -> None:
 
 
 def opened(path: Path) -> BinaryIO:
-    """The file, to append to; its owner's alone where this creates it."""
+    """Open the file to append; if it is created, only its owner can read it."""
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
@@ -206,10 +206,10 @@ def _locked_within(file: BinaryIO, seconds: float) -> bool:
 
 
 def take_write_lock_first() -> None:
-    """Make Prefect's SQLite transactions ask for the write lock when they begin, and so wait for each other.
+    """Make Prefect's SQLite transactions take the write lock when they begin, so that they wait for each other.
 
-    Prefect begins them DEFERRED: two that read and then write collide, SQLite refuses the second at once (waiting
-    could not help it), the API answers 503, and the client sleeps for seconds. PostgreSQL is left as it is.
+    Prefect begins them DEFERRED: of two that read and then write, SQLite refuses the second at once, the API answers
+    503, and the client sleeps for seconds. PostgreSQL is not changed.
     """
     from prefect.server.database import dependencies
     from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
@@ -224,7 +224,7 @@ def take_write_lock_first() -> None:
             try:
                 async with session.begin() as transaction:
                     await session.connection()
-                    # A session that Prefect opens inside this one, to read, must not ask for the lock this one holds.
+                    # A session that Prefect opens inside this one, to read, must not wait for the lock.
                     SQLITE_BEGIN_MODE.set("DEFERRED")
                     yield transaction
             finally:
@@ -246,14 +246,14 @@ class _DatabaseSetup:
         self._draft = database.with_name(f".{database.name}.o9-setup")
         database.parent.mkdir(parents=True, exist_ok=True)
         self._draft.unlink(missing_ok=True)
-        # Should this process end before it, it ends by itself, and the next one unlinks the draft.
+        # If this process dies, the child ends by itself, and the next start removes the draft.
         self._process = subprocess.Popen([sys.executable, "-P", __file__, "set-up", str(self._draft)])
 
     def finish(self) -> None:
-        """Put the database in place; without one, Prefect sets up its own, only slower."""
+        """Put the database in place; if that fails, Prefect sets up its own, only slower."""
         try:
             if self._process.wait() == 0:
-                os.link(self._draft, self._database)  # unlike a rename, never replaces what another has created
+                os.link(self._draft, self._database)  # unlike a rename, never replaces a file
         except OSError as error:
             print(f"the prepared database was not used: {error}", file=sys.stderr, flush=True)
         finally:
@@ -285,7 +285,7 @@ def set_up_database(database: Path) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     class PlainEngine:
-        """As much of an AsyncEngine and its connection as Prefect's migrations use."""
+        """The parts of an AsyncEngine and its connection that Prefect's migrations use."""
 
         @asynccontextmanager
         async def connect(self) -> AsyncIterator[PlainEngine]:
@@ -319,4 +319,4 @@ if __name__ == "__main__":
     status = main(*sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # all is written; waiting for Prefect's threads would only delay the next start
+    os._exit(status)  # waiting for Prefect's threads would only delay the next start

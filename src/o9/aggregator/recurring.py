@@ -151,9 +151,9 @@ async def remove_schedules(name: str) -> int:
             await client.delete_deployment_schedule(deployment.id, each.id)
         waiting = _runs_of(deployment.id, [StateType.SCHEDULED])
         # Prefect has deleted the Scheduled and Late runs, but not those that wait for a slot or a retry.
-        for each in await all_pages(client.read_flow_runs, flow_run_filter=waiting):
-            if each.auto_scheduled and (each.run_count == 0 or each.state_name == "AwaitingRetry"):
-                await client.set_flow_run_state(each.id, Cancelled(message="O9: its schedule was deleted"))
+        for run in await all_pages(client.read_flow_runs, flow_run_filter=waiting):
+            if run.auto_scheduled and (run.run_count == 0 or run.state_name == "AwaitingRetry"):
+                await client.set_flow_run_state(run.id, Cancelled(message="O9: its schedule was deleted"))
         return len(deployment.schedules)
 
 

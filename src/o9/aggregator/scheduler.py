@@ -1,8 +1,8 @@
-"""Runs scheduled flows inside a node: each as a flow run that Prefect shows, and only one run of a flow at a time.
+"""Runs scheduled flows inside a node, one run of a flow at a time, as flow runs that Prefect shows.
 
-Contract. Owned by one event loop; the flows are async. Call `start` where Prefect's settings name a server; the runs go
-there. A flow that fails is logged and runs again when it is due. An error in one schedule affects no other. `stop`
-gives running flows STOP_GRACE_SECONDS to finish, and then cancels them.
+Contract. Owned by one event loop; the flows are async. The runs go to the server that Prefect's settings name when
+`start` is called. A flow that fails is logged, and runs again when it is next due. An error in one schedule does not
+affect others. `stop` gives running flows STOP_GRACE_SECONDS to finish, and then cancels them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from prefect.flow_engine import run_flow_async
 from prefect.states import Crashed
 
 from o9.aggregator.schedules import Schedule, due_at
-from o9.blocks.store import store_here
-from o9.flows.process import running_beside
+from o9.blocks.store import using_store
+from o9.flows.process import runs_in_node
 from o9.mirror.removal import SCHEDULED_TAG, TAG
 from o9.model.loops import ErrorBoundary, cancel_and_wait, periodic
 from o9.model.optimization import utc_now
@@ -32,61 +32,61 @@ from o9.store.queue.leader_election import AcquireLeadership, ReleaseLeadership
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-LOOK = timedelta(seconds=30)  # a clock that jumps, or a machine that slept, is noticed within that
+LOOK = timedelta(seconds=30)  # longest wait; a clock that jumped, or a machine that slept, is noticed within it
 STOP_GRACE_SECONDS = 10.0
 
 
 class Scheduler:
-    """`node` is whose claims these are. Raises where a flow cannot be loaded."""
+    """Claims runs as `node`. Raises where a flow cannot be loaded."""
 
     def __init__(self, store: Store, node: str, schedules: Sequence[Schedule]) -> None:
         self._store = store
         self._node = node
-        self._kept = [(schedule, schedule.load()) for schedule in schedules]
-        self._keeping: list[asyncio.Task[None]] = []
+        self._flows = [(schedule, schedule.load()) for schedule in schedules]
+        self._loops: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[datetime]] = {}
 
     def start(self) -> None:
-        """Begin; or go on with the server that Prefect's settings name now. What runs notices that for itself."""
-        for task in self._keeping:
+        """Start, or switch to the server that Prefect's settings name now; running flows reconnect by themselves."""
+        for task in self._loops:
             task.cancel()
-        self._keeping = [
-            asyncio.create_task(self._keep(schedule, flow), name=f"o9-schedule-{schedule.name}")
-            for schedule, flow in self._kept
+        self._loops = [
+            asyncio.create_task(self._loop(schedule, flow), name=f"o9-schedule-{schedule.name}")
+            for schedule, flow in self._flows
         ]
 
     async def stop(self) -> None:
-        await cancel_and_wait(*self._keeping)
-        self._keeping = []
+        await cancel_and_wait(*self._loops)
+        self._loops = []
         runs = set(self._running.values())
         late = (await asyncio.wait(runs, timeout=STOP_GRACE_SECONDS))[1] if runs else set()
         for run in late:
-            logger.warning("%s is cut off: it was not done within %g s", run.get_name(), STOP_GRACE_SECONDS)
+            logger.warning("%s is cancelled: it did not finish within %g s", run.get_name(), STOP_GRACE_SECONDS)
         await cancel_and_wait(*late, seconds=STOP_GRACE_SECONDS)
 
-    async def _keep(self, schedule: Schedule, flow: Flow[..., Any]) -> None:
+    async def _loop(self, schedule: Schedule, flow: Flow[..., Any]) -> None:
         due, boundary = utc_now() + schedule.after, ErrorBoundary(logger, f"running the schedule {schedule.name}")
         while True:
             if utc_now() >= due:
                 due = utc_now() + LOOK
                 with boundary:
-                    due = await self._look(schedule, flow)
+                    due = await self._run_if_due(schedule, flow)
             await asyncio.sleep(max(0.0, min(due - utc_now(), LOOK).total_seconds()))
 
-    async def _look(self, schedule: Schedule, flow: Flow[..., Any]) -> datetime:
-        """Run it if it is due and no other node has claimed that; answers with when to look again."""
+    async def _run_if_due(self, schedule: Schedule, flow: Flow[..., Any]) -> datetime:
+        """Run the flow if it is due and no other node has claimed the run. Returns when to look again."""
         assert schedule.every is not None
-        if (going := self._running.get(schedule.name)) is not None:  # it goes on where Prefect's server is replaced
-            return await asyncio.shield(going)
+        if (running := self._running.get(schedule.name)) is not None:  # since before `start` was called again
+            return await asyncio.shield(running)
         due = due_at(schedule, await self._store.read_async(queries.leader, schedule.lease), utc_now())
         if due > utc_now():
             return due
-        # While it runs, for as long as any lease: a node that is too busy to renew it every second loses it to nobody.
+        # At least as long as other leases, so that a busy node does not lose it while the flow runs.
         seconds = max(schedule.every.total_seconds(), settings().lease_seconds)
-        # By a name of its own: the node's would renew the claim after a restart.
+        # Under a unique name: under the node's, a restarted node would renew the claim.
         claim = AcquireLeadership(schedule.lease, f"{self._node} at {utc_now().isoformat()}", seconds)
         fence = await self._store.write_async(claim)
-        if fence is None:  # another node was quicker, or the database's clock is behind
+        if fence is None:  # another node was faster, or the database's clock is behind
             return utc_now() + min(schedule.every, LOOK)
         run = asyncio.create_task(self._run(schedule, flow, claim, fence), name=f"o9-run-{schedule.name}")
         self._running[schedule.name] = run
@@ -94,30 +94,30 @@ class Scheduler:
         return await asyncio.shield(run)
 
     async def _run(self, schedule: Schedule, flow: Flow[..., Any], claim: AcquireLeadership, fence: int) -> datetime:
-        """One flow run; answers with when to look again."""
+        """Run the flow once. Returns when to look again."""
         began = utc_now()
-        running_beside(flow)
-        # While a run takes longer than its interval, no other node may begin the next.
-        boundary = ErrorBoundary(logger, f"keeping the claim of {claim.name}")
-        renew = periodic(lambda: self._store.write_async(claim), claim.lease_seconds / 2, boundary)
-        keeping = asyncio.create_task(renew, name=f"o9-claim-{schedule.name}")
+        runs_in_node(flow)
+        # No other node may begin the next run while this one takes longer than its interval.
+        boundary = ErrorBoundary(logger, f"renewing the claim of {claim.name}")
+        renewals = periodic(lambda: self._store.write_async(claim), claim.lease_seconds / 2, boundary)
+        renewing = asyncio.create_task(renewals, name=f"o9-claim-{schedule.name}")
         try:
-            with tags(TAG, SCHEDULED_TAG), store_here(self._store):
+            with tags(TAG, SCHEDULED_TAG), using_store(self._store):
                 state = await run_flow_async(flow, parameters=dict(schedule.parameters), return_type="state")
         except (asyncio.CancelledError, SystemExit, PrefectSignal) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                # Cut off: the next node begins it anew.
+                # Cancelled by `stop`: another node runs it anew.
                 await self._store.write_async(ReleaseLeadership(claim.name, fence))
                 raise
-            # Prefect lets these through, having recorded the end: the flow exits, or what it awaits was cancelled.
+            # The flow exited, or something it awaited was cancelled; Prefect has recorded that, and raises it.
             state = Crashed(message=repr(error))
-        except Exception:  # what the flow itself raises becomes its state: this is Prefect's, or its server is away
+        except Exception:  # Prefect's own: what the flow raises becomes its state
             logger.exception("%s could not be run; trying again in %s", schedule.name, LOOK)
             await self._store.write_async(ReleaseLeadership(claim.name, fence))
             return utc_now() + LOOK
         finally:
-            keeping.cancel()
+            renewing.cancel()
         assert isinstance(state, State)
         assert schedule.every is not None
         now = utc_now()

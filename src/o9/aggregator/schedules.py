@@ -1,9 +1,8 @@
-"""The flows that run on a schedule: one list, for aggregators that run them inside and for deployments alike.
+"""The flows that run on a schedule: one list, for aggregators and for deployments.
 
-An aggregator claims each run through the store, by a lease (`o9.store.queue.leader_election`) that lasts as long as the
-interval: so it happens once in an interval over all nodes, and neither a restart nor a node that dies makes it happen
-early. Deployments know nothing of that; these flows do no harm when two of them meet, or meet what a node does all the
-time.
+An aggregator claims each run by a lease in the store (`o9.store.queue.leader_election`) that lasts as long as the
+interval. So a flow runs once in an interval over all nodes, and neither a restart nor a dead node makes it run early.
+Deployments do not use the lease: two runs of one of these flows may overlap without harm.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ TAGS = ("o9",)  # of deployments of these flows
 
 @dataclass(frozen=True)
 class Schedule:
-    """`entrypoint`: the dotted path of a flow, as a worker imports it from any folder.
+    """When a flow runs.
 
-    every: None where it runs on request.
-    name: of its own; left out, the flow's name with the parameters: `check-health`, `check-health limit=50`.
-    after: how long after its start a node looks for the first time whether it is due.
+    entrypoint: the dotted path of the flow. every: None for a flow that runs on request only. name: by default the
+    flow's with the parameters: `check-health`, `check-health limit=50`. after: how long a node waits after its start
+    before the first run.
     """
 
     entrypoint: str
@@ -52,7 +51,7 @@ class Schedule:
         return f"schedule {self.name}"
 
     def load(self) -> Flow[..., Any]:
-        """Raises where there is no such flow, or a module that it needs is missing."""
+        """Import the flow. Raises where it, or a module that it needs, is missing."""
         return load_flow_from_entrypoint(self.entrypoint, use_placeholder_flow=False)
 
 
@@ -65,15 +64,15 @@ SCHEDULES = (
     Schedule("o9.flows.reconcile_states.reconcile_states", timedelta(minutes=1)),
 )
 MOST_SECONDS = 366 * 86_400.0
-# A program that ends within seconds starts none of them, and what is submitted at a node's start comes before them.
+# Programs that end within seconds run none of them, and what is submitted at a node's start is not delayed.
 FIRST_AFTER, APART = timedelta(seconds=10), timedelta(seconds=5)
 
 
 def in_nodes(health_check_interval: float = 30.0) -> tuple[Schedule, ...]:
-    """What an aggregator runs by default, the health checks at its own interval.
+    """What an aggregator runs by default, with the health checks at its own interval.
 
-    It delivers alerts and compares the record with Prefect all the time, and needs no flows for that. It prunes every
-    hour, since each run of a flow leaves something in Prefect.
+    It needs no flows to deliver alerts and to compare the record with Prefect. It prunes every hour, because each run
+    of a flow leaves something in Prefect.
     """
     own = {
         "compute-statistics": timedelta(minutes=5),
@@ -90,11 +89,11 @@ IN_NODES = in_nodes()
 
 
 def checked_schedules(schedules: Sequence[Schedule]) -> tuple[Schedule, ...]:
-    """The same schedules. Raises OptimizationValidationError for one that does not recur, and for two of one name."""
+    """The schedules, if all of them recur and have names of their own; else raises OptimizationValidationError."""
     names = set()
     for schedule in schedules:
         if not isinstance(schedule, Schedule):
-            raise OptimizationValidationError("schedules", f"{schedule!r:.80} is no Schedule")
+            raise OptimizationValidationError("schedules", f"{schedule!r:.80} is not a Schedule")
         if schedule.every is None or schedule.every <= timedelta(0):
             raise OptimizationValidationError("schedules", f"{schedule.name!r} has no interval; give it one in `every`")
         if schedule.name in names:
@@ -106,9 +105,9 @@ def checked_schedules(schedules: Sequence[Schedule]) -> tuple[Schedule, ...]:
 
 
 def due_at(schedule: Schedule, held: Row | None, now: datetime) -> datetime:
-    """When its next run can be claimed: at once where no lease says otherwise (`held`, see `leadership.leader`).
+    """When the next run can be claimed, given the lease that is `held` now, if any.
 
-    Never later than an interval from now: a database whose clock is ahead must not hold it up.
+    Never later than an interval from now: a database whose clock is ahead must not delay it.
     """
     assert schedule.every is not None
     if held is None:

@@ -1,4 +1,4 @@
-"""Reads the store's URL from a Prefect block, where Prefect's settings are not in force yet."""
+"""Resolves block:NAME to a store's URL before any Prefect server was chosen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from o9.blocks.store import named_url
 from o9.model.settings import STORE_BLOCK
 
 
-async def url_of_store(url: str) -> str:
-    """The URL itself, or that of the block it names on the Prefect server that runs the flows.
+async def resolve_store_url(url: str) -> str:
+    """The URL itself, or the URL in the block that it names, on the Prefect server that runs the flows.
 
     Raises OptimizationStoreError where there is no such block, OptimizationCoordinationError where there is no server.
     """

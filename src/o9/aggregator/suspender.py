@@ -1,8 +1,8 @@
-"""Suspends what must not run now, and resumes it when the reason is gone.
+"""Suspends optimizations that must not run now, and resumes them when the reason is gone.
 
-Contract. Owned by one event loop. `o9.lifecycle.suspension` decides. A node suspends only what it runs itself; for a
-shortage, one optimization at a time, and it starts nothing new meanwhile. Any node that finds no reason left resumes
-what is suspended; for a health rule, only a node that has rules can.
+Contract. Owned by one event loop. `o9.lifecycle.suspension` decides. A node suspends only what it runs itself: during a
+shortage, one optimization at a time, and it starts nothing new. Any node resumes what is suspended once it finds no
+reason left; only a node with health rules can do so for a health rule.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from o9.lifecycle.suspension import (
     free_disk_mib,
     free_memory_mib,
     shortage,
-    turn_to_go,
+    suspension_order,
 )
 from o9.model.loops import MIN_INTERVAL_SECONDS, ErrorBoundary, cancel_and_wait, periodic
 from o9.model.optimization import OptimizationState, utc_now
@@ -39,26 +39,26 @@ from o9.store.optimizations.intents import EndSuspension, StateWithIntent, Suspe
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-SETTLE_SECONDS = 30.0  # after one goes on, until its processes use what they need
+SETTLE_SECONDS = 30.0  # after a resume, until the processes use the memory that they need
 _REASONS = {reason.by: reason for reason in SuspendedFor}
 
 
 class Suspender:
-    """Checks every `interval` seconds, at most twice a second; the health rules of `checker` at that one's interval."""
+    """Checks every `interval` seconds, at most twice a second; the health rules of `checker` at its own interval."""
 
     def __init__(self, checker: OptimizationHealthChecker, interval: float) -> None:
         self._checker = checker
         self._interval = max(interval, MIN_INTERVAL_SECONDS)
         self._rules_interval = max(checker.check_interval, MIN_INTERVAL_SECONDS)
         self._rules_say: dict[str, str] = {}
-        self._asking: dict[str, ErrorBoundary] = {}
+        self._boundaries: dict[str, ErrorBoundary] = {}
         self._short: Suspension | None = None
         self._short_since: datetime | None = None
-        self._let_go_at = -inf
+        self._resumed_at = -inf  # the last resume after a shortage
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def hindrance(self) -> str:
+    def blocked_reason(self) -> str:
         """Why this node starts nothing new; empty if it does."""
         return self._short.why if self._short is not None else ""
 
@@ -70,44 +70,41 @@ class Suspender:
                 periodic(act, seconds, ErrorBoundary(logger, "checking what must be suspended"), at_once=True),
                 name="o9-suspender",
             )
-            for act, seconds in ((self.look, self._interval), (self.ask_rules, self._rules_interval))
+            for act, seconds in ((self._check, self._interval), (self._apply_rules, self._rules_interval))
         ]
 
     async def stop(self) -> None:
-        """What is suspended waits for another node, or for the next start."""
+        """Stop checking. What is suspended waits for another node, or for the next start."""
         await cancel_and_wait(*self._tasks)
         self._tasks, self._short = [], None
 
-    async def look(self) -> None:
-        """Once. Raises OptimizationStoreError where the store is away."""
+    async def _check(self) -> None:
         memory, disk = await asyncio.to_thread(_rooms, self._store)
-        self._notice(shortage(memory, disk))
-        mine, resting = await asyncio.to_thread(self._read, list(self._running()))
-        await self._take_off(mine, memory, disk)
-        await self._let_go_on(resting, memory, disk)
-
-    async def ask_rules(self) -> None:
-        """Once, about what this node runs and what is suspended for a rule."""
-        if not self._checker.has_rules:
-            return
-        mine, resting = await asyncio.to_thread(self._read, list(self._running()))
-        asked = [*mine, *(one for one in resting if _held(one) is SuspendedFor.HEALTH_RULE)]
-        names = [one.state.optimization_id for one in asked]
-        for name in names:
-            with self._asking.setdefault(name, ErrorBoundary(logger, f"applying the health rules to {name}")):
-                self._rules_say[name] = (await self._checker.recent_report(name)).suspend
-        for name in self._asking.keys() - set(names):
-            del self._asking[name]
-            self._rules_say.pop(name, None)
-
-    def _notice(self, short: Suspension | None) -> None:
+        short = shortage(memory, disk)
         if short is not None and self._short is None:
             self._short_since = utc_now()
         self._short = short
+        running, suspended = await asyncio.to_thread(self._read, list(self._running()))
+        await self._suspend(running, memory, disk)
+        await self._resume(suspended, memory, disk)
 
-    async def _take_off(self, mine: list[StateWithIntent], memory: Room, disk: Room) -> None:
+    async def _apply_rules(self) -> None:
+        """Apply the health rules to what this node runs, and to what is suspended for a rule."""
+        if not self._checker.has_rules:
+            return
+        running, suspended = await asyncio.to_thread(self._read, list(self._running()))
+        asked = [*running, *(one for one in suspended if _suspended_for(one) is SuspendedFor.HEALTH_RULE)]
+        names = [one.state.optimization_id for one in asked]
+        for name in names:
+            with self._boundaries.setdefault(name, ErrorBoundary(logger, f"applying the health rules to {name}")):
+                self._rules_say[name] = (await self._checker.recent_report(name)).suspend
+        for name in self._boundaries.keys() - set(names):
+            del self._boundaries[name]
+            self._rules_say.pop(name, None)
+
+    async def _suspend(self, mine: list[StateWithIntent], memory: Room, disk: Room) -> None:
         makes_room = any(one.intent is Intent.SUSPEND for one in mine)
-        for one in sorted(mine, key=lambda one: turn_to_go(one.state)):
+        for one in sorted(mine, key=lambda one: suspension_order(one.state)):
             if one.intent is not Intent.RUN:
                 continue
             found = await self._decided(one, None if makes_room else memory, None if makes_room else disk)
@@ -118,33 +115,32 @@ class Suspender:
                 logger.warning("%s is suspended: %s", name, found.why)
                 makes_room |= found.reason in OF_THE_MACHINE
 
-    async def _let_go_on(self, resting: list[StateWithIntent], memory: Room, disk: Room) -> None:
-        for one in sorted(resting, key=lambda one: turn_to_go(one.state), reverse=True):
-            name, held = one.state.optimization_id, _held(one)
+    async def _resume(self, suspended: list[StateWithIntent], memory: Room, disk: Room) -> None:
+        for one in sorted(suspended, key=lambda one: suspension_order(one.state), reverse=True):
+            name, reason = one.state.optimization_id, _suspended_for(one)
             if one.intent is Intent.SUSPEND:
-                settles = held in OF_THE_MACHINE and time.monotonic() - self._let_go_at < SETTLE_SECONDS
+                settles = reason in OF_THE_MACHINE and time.monotonic() - self._resumed_at < SETTLE_SECONDS
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
-            why = f"suspended for {held.value}, which is over" if held else f"asked to {one.intent.verb}"
-            if await self._store.write_async(EndSuspension(name, held, why, self._node)):
+            why = f"suspended for {reason.value}, which is over" if reason else f"asked to {one.intent.verb}"
+            if await self._store.write_async(EndSuspension(name, reason, why, self._node)):
                 logger.info("%s goes on: %s", name, why)
-                if held in OF_THE_MACHINE:
-                    self._let_go_at = time.monotonic()
+                if reason in OF_THE_MACHINE:
+                    self._resumed_at = time.monotonic()
 
     async def _decided(self, one: StateWithIntent, memory: Room | None, disk: Room | None) -> Suspension | None:
         broken = ""
         if "risk_limits" in one.state.metadata:
             broken = await asyncio.to_thread(self._broken_limits, one.state)
-        name, held = one.state.optimization_id, _held(one)
+        name, reason = one.state.optimization_id, _suspended_for(one)
         seen = Circumstances(memory, disk, broken, self._rules_say.get(name))
-        found = decide_suspension(seen, held, one.state.memory_usage)
-        if found is None:
+        if decide_suspension(seen, reason, one.state.memory_usage) is None:
             return None
         despite = await asyncio.to_thread(self._resumed_despite, name)
-        return decide_suspension(seen, held, one.state.memory_usage, despite)
+        return decide_suspension(seen, reason, one.state.memory_usage, despite)
 
     def _read(self, running: list[str]) -> tuple[list[StateWithIntent], list[StateWithIntent]]:
-        """In a thread: what this node runs, and what is suspended."""
+        """What this node runs, and what is suspended. Blocks."""
         mine = []
         for name in running:
             state, holding = self._store.read(queries.get, name), self._store.read(queries.holding, name)
@@ -153,13 +149,13 @@ class Suspender:
         return mine, self._store.read(queries.suspended)
 
     def _broken_limits(self, state: OptimizationState) -> str:
-        """In a thread: which of its risk limits the best trial breaks, in words."""
+        """Which of its risk limits the best trial breaks, as text. Blocks."""
         best = self._store.read(queries.best_trials, state.optimization_id, direction_of(state), limit=1)
         checks = risk_limits(HealthFacts(state, best=best[0] if best else None))
         return "; ".join(check.words for check in checks if check.score == 0.0)
 
     def _resumed_despite(self, optimization_id: str) -> set[SuspendedFor]:
-        """In a thread: for what it was suspended before a person resumed it; a shortage that began later is another."""
+        """The reasons despite which a person resumed it; a shortage that began later is a new one. Blocks."""
         despite: set[SuspendedFor] = set()
         last: SuspendedFor | None = None
         for row in self._store.read(queries.intents, optimization_id):
@@ -172,13 +168,13 @@ class Suspender:
         return despite
 
 
-def _held(one: StateWithIntent) -> SuspendedFor | None:
-    """For what O9 has suspended it."""
+def _suspended_for(one: StateWithIntent) -> SuspendedFor | None:
+    """Why O9 has suspended it; None where O9 has not."""
     return _REASONS.get(one.by) if one.intent is Intent.SUSPEND else None
 
 
 def _rooms(store: Store) -> tuple[Room, Room]:
-    """In a thread: of memory, and of the disk with the store; for a database server, of the disk with the spool."""
+    """Free memory, and free space on the disk of the store, or of the spool for a database server. Blocks."""
     place = Path(settings().spool_folder).expanduser() if "://" in store.url else Path(store.url)
     memory = Room(free_memory_mib(), settings().memory_reserve_mib)
     return memory, Room(free_disk_mib(place), settings().disk_reserve_mib)

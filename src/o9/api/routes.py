@@ -24,7 +24,7 @@ from o9.api.health import system_health
 from o9.health.grades import Grade, Verdict, kept_verdict, kept_verdicts
 from o9.health.wording import document
 from o9.lifecycle.control import Verb
-from o9.lifecycle.heartbeat import takers
+from o9.lifecycle.heartbeat import nodes_claiming
 from o9.lifecycle.submission import requested
 from o9.model.errors import OptimizationAPIError, OptimizationStateError
 from o9.model.fields import COUNT_LIMIT, NAME_LIMIT
@@ -195,7 +195,7 @@ def _add_optimizations(app: FastAPI, backend: Backend) -> None:
         """
         allowed = settings().allowed_imports
         state = await backend.control.submit(requested(fields, allowed), allowed_imports=allowed)
-        nodes = await asyncio.to_thread(takers, backend.store, state.optimization_id)
+        nodes = await asyncio.to_thread(nodes_claiming, backend.store, state.optimization_id)
         return success(state.to_dict(), run_by=list(nodes))
 
     @app.get(f"{PREFIX}/optimizations", response_model=Success[Page[JudgedOptimization]])

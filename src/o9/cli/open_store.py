@@ -35,9 +35,9 @@ def store_url(given: str | None) -> str:
 
 @cache
 def _url_in_block(url: str) -> str:
-    from o9.aggregator.store_block import url_of_store
+    from o9.aggregator.store_block import resolve_store_url
 
-    return asyncio.run(url_of_store(url))
+    return asyncio.run(resolve_store_url(url))
 
 
 def sqlite_path(url: str) -> Path | None:

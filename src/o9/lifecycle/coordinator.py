@@ -1,7 +1,7 @@
 """Submission and control, on any store.
 
-The coordinator runs nothing; an aggregator on the same store does, in this process or another. Without one, what is
-queued waits, and a warning says so. A started coordinator emits events for all optimizations, on every node.
+The coordinator runs nothing; an aggregator on the same store does, in this process or another. Without one, queued
+optimizations wait, and a warning is logged. A started coordinator emits events for all optimizations of the store.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 class OptimizationCoordinator(ControlVerbs, StoreComponent):
-    """Events: `optimization_<status>(state)` for each status that an optimization comes to, and `transition(row)`.
+    """Events, in the order of the record: `optimization_<status>(state)` for each change of status, `transition(row)`.
 
-    `state` is as it is when the callback is called; events come in the order of the record.
+    `state` is the present one when the callback is called.
     """
 
     events = ("transition", *(f"optimization_{status.value}" for status in OptimizationStatus))
@@ -37,7 +37,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
     def __init__(
         self, max_concurrent_optimizations: int = 10, *, store: Store | None = None, interval: float = 1.0
     ) -> None:
-        """`interval`: seconds between two looks at what has happened."""
+        """interval: how often to read new transitions, in seconds."""
         super().__init__(store)
         validate_whole("max_concurrent_optimizations", max_concurrent_optimizations)
         self.max_concurrent_optimizations = max_concurrent_optimizations
@@ -45,11 +45,11 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         self._control = Control(self)
 
     def use_control(self, control: Control) -> None:
-        """Carry out its verbs there, with the hooks of that one."""
+        """Call the verbs, and the hooks, of `control`."""
         self._control = control
 
     async def submit_optimization(self, state: OptimizationState) -> str:
-        """Record it, durably; returns its id. It starts when its turn comes."""
+        """Record an optimization durably, and queue it; returns its id."""
         return (await self.control.submit(state)).optimization_id
 
     async def get_all_optimizations(self) -> list[OptimizationState]:
@@ -57,15 +57,15 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
         return await asyncio.to_thread(lambda: list(all_optimizations(self.store)))
 
     def register_strategy(self, name: str, strategy: Any, *, metadata: Sequence[str] = ()) -> Registered:
-        """A class with `step()`, or a coroutine function that changes the state; found by `metadata["strategy"]`.
+        """Register a strategy for `metadata["strategy"]`: a class with `step()`, or a coroutine function.
 
-        `metadata`: keys of its own there.
+        metadata: the strategy's own keys in the metadata. A coroutine function changes the state that it is given.
         """
         register_strategy(name, strategy, metadata=metadata)
         return Registered()
 
     def set_optimization_policy(self, name: str, config: Mapping[str, Any]) -> Registered:
-        """Limits and defaults for `all`, a type or a strategy, on all nodes; see `policies`. {} lifts it.
+        """Set limits and defaults for `all`, a type or a strategy, on all nodes; {} removes them. See `policies`.
 
         Raises OptimizationValidationError, naming the key. Takes effect at once, and may be awaited.
         """
@@ -88,7 +88,7 @@ class OptimizationCoordinator(ControlVerbs, StoreComponent):
                 await self._emit_for(row)
                 cursor = row["id"]
 
-        self._repeat(look, self._interval, "reading what has happened")
+        self._repeat(look, self._interval, "reading transitions")
 
     async def _emit_for(self, row: Mapping[str, Any]) -> None:
         await self.emit("transition", row)

@@ -1,6 +1,6 @@
-"""What a ledger comes to: the best so far, how much better that is than the baseline, and failures in a row. Pure.
+"""Figures of a ledger: the best so far, its improvement on the baseline, and failures in a row. Pure.
 
-It follows from the ledger alone, so that an optimization that is killed and resumed ends at the same trial.
+They follow from the ledger alone, so that an optimization that is killed and resumed ends at the same trial.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from o9.model.states import TrialState
 from o9.model.trial import Trial
 
 Direction = Literal["maximize", "minimize"]
-# The figures that are committed with each step: `BEST` once there is one, CPU and memory where they were measured.
+# Metrics that are committed with each step: BEST once there is one, CPU and MEMORY where they were measured.
 STEP_SECONDS, TRIALS, BEST, CPU, MEMORY = "step_seconds", "trials", "best_value", "cpu_percent", "memory_mib"
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial so far; `number` is None where a strategy reported a value without trials."""
+    """The best trial so far; `number` is None for a value that a strategy reported without trials."""
 
     value: float
     parameters: dict[str, Any]
@@ -32,7 +32,7 @@ def direction_of(state: OptimizationState) -> Direction:
 
 
 def best_of(trials: Iterable[Trial], direction: Direction, so_far: Best | None = None) -> Best | None:
-    """The best completed trial; of equals the first stays."""
+    """The best completed trial; the first one of equals."""
     best = so_far
     for trial in trials:
         if trial.state is not TrialState.COMPLETED or trial.value is None:
@@ -47,7 +47,7 @@ def is_better(value: float, than: float, direction: Direction) -> bool:
 
 
 def improvement(value: float, baseline: float, direction: Direction) -> float:
-    """By how much `value` is better than the baseline, as a share of its size; absolute where the baseline is 0.
+    """How much better `value` is than the baseline, relative to its size; absolute for a baseline of 0.
 
     Positive is better in both directions.
     """
@@ -56,19 +56,19 @@ def improvement(value: float, baseline: float, direction: Direction) -> float:
 
 
 def target_share(value: float, baseline: float, target: float, direction: Direction) -> float | None:
-    """How much of the way from the baseline to the target is done; None where the target is not the better one."""
+    """The share of the way from the baseline to the target; None where the target is not better than the baseline."""
     way = target - baseline
     return (value - baseline) / way if is_better(target, baseline, direction) else None
 
 
-HOPELESS = 10  # failures in a row that end it where no trial has ever succeeded, and nothing else was asked for
+HOPELESS = 10  # failures in a row that end an optimization without a successful trial, by default
 
 
 @dataclass(frozen=True)
 class Streak:
-    """The failed trials at the end of a ledger. Infeasible and cancelled ones neither belong to them nor end them.
+    """The failed trials at the end of a ledger. Infeasible and cancelled trials do not count, and do not end a streak.
 
-    first_error: of the first of them. succeeded: whether any trial before them completed.
+    first_error: of the first failed trial. succeeded: whether any trial before them completed.
     """
 
     failures: int = 0
@@ -77,7 +77,7 @@ class Streak:
 
 
 def streak_of(trials: Iterable[Trial], before: Streak | None = None) -> Streak:
-    """The streak behind these trials, by number; `before` is that of those in front of them."""
+    """The streak after these trials, in their order; `before` is the streak of the earlier ones."""
     streak = before or Streak()
     for trial in trials:
         if trial.state is TrialState.COMPLETED:
@@ -89,7 +89,7 @@ def streak_of(trials: Iterable[Trial], before: Streak | None = None) -> Streak:
 
 
 def is_hopeless(streak: Streak, metadata: Mapping[str, Any]) -> bool:
-    """Whether this many failures in a row end it: `stop_after_failures`, else ten where none has ever succeeded."""
+    """Whether the streak ends it: `stop_after_failures`, or by default ten failures where no trial has succeeded."""
     limit = metadata.get("stop_after_failures")
     if limit is None:
         return not streak.succeeded and streak.failures >= HOPELESS

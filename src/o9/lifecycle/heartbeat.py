@@ -1,7 +1,7 @@
-"""A node's heartbeat: a thread that renews the node's leases, finds dead nodes, and releases what they held.
+"""A node's heartbeat: a thread that renews the node's leases, finds dead nodes, and frees what they held.
 
-It is a thread so that a strategy that blocks the event loop does not cost the node its leases. It needs only the store.
-It survives every error; leases that it could not renew in time are lost.
+It is a thread, so that a strategy that blocks the event loop does not cost the node its leases. It needs only the
+store, and survives every error; leases that it cannot renew in time are lost.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ from o9.store.queue.claims import Heartbeat, Leases, Leave, Sweep
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-ONLY = "only"  # in what is known of a node: the ids that it claims, where it does not take all that is queued
-WORKERS = "workers"  # the name of a lease, and of who takes what waits, where no node does
+ONLY = "only"  # in a node's info: the ids that it claims, if it does not claim all
+WORKERS = "workers"  # the lease of the flow that dispatches to workers, and their name in lists of nodes
 
 
 class NodeHeartbeat:
-    """`start` announces the node and frees what the dead on this host held; then there are three heartbeats a lease,
-    and a look for the dead every LOOK_SECONDS.
+    """Sends three heartbeats a lease, and looks for dead nodes every LOOK_SECONDS.
 
-    Callbacks run on the thread. on_freed: work was freed and waits. info: what other nodes may know of this one.
-    is_stuck: while True, nothing is renewed, and other nodes take over what is held. before_dead: gets the names of
-    dead nodes of this host before what they held is freed; their spool may say how it ended.
+    Callbacks run on the thread. on_freed: called when work was freed and waits. info: what other nodes can read about
+    this one. is_stuck: while it returns True, nothing is renewed, and other nodes take over. before_dead: called with
+    the names of dead nodes of this host before their leases are freed; their spool may say how their work ended.
     """
 
     def __init__(
@@ -56,13 +55,13 @@ class NodeHeartbeat:
         self._node = node
         self._lease_seconds = lease_seconds
         self._on_freed = on_freed
-        # Made once: what it needs of the system may not be had while descriptors are used up.
+        # Made once, because the system may refuse the descriptors that it needs later.
         about = {**(info or {}), PROCESS: identity(os.getpid())}
         started = psutil.Process().create_time()
         self._heartbeat = Heartbeat(node, socket.gethostname(), os.getpid(), started, lease_seconds, about)
         self._is_stuck = is_stuck
         self._before_dead = before_dead
-        self._boundary = ErrorBoundary(logger, f"node {node}: renewing its leases and looking for the dead")
+        self._boundary = ErrorBoundary(logger, f"node {node}: renewing its leases and looking for dead nodes")
         self._was_stuck = False
         self._expiry = LeaseExpiry(lease_seconds)
         self._clock = StoreClock()
@@ -73,22 +72,24 @@ class NodeHeartbeat:
 
     @property
     def holds(self) -> bool:
-        """Whether the last renewal is recent enough for this node to keep what it claims."""
+        """Whether the last renewal is recent enough to claim more."""
         return time.monotonic() - self._renewed_at < self._lease_seconds * 2 / 3
 
     def start(self) -> None:
-        """Raises OptimizationStoreError where the store cannot be written, OptimizationCoordinationError where a living
-        process has the node's name. Where only its lease tells, this waits until that has run out.
+        """Announce the node, and free what dead nodes of this host held.
+
+        Raises OptimizationStoreError where the store cannot be written, OptimizationCoordinationError where a living
+        process has the node's name. Waits for that one's lease to expire where nothing else shows whether it lives.
         """
         if self._thread is not None:
             return
-        self._succeed()
+        self._replace_predecessor()
         self._look()
         self._thread = threading.Thread(target=self._run, name="o9-heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Leave: what this node still held waits for another."""
+        """Leave; what this node still held is queued for others."""
         if self._thread is None:
             return
         self._stop.set()
@@ -97,8 +98,8 @@ class NodeHeartbeat:
         self._stop.clear()
         self._store.write(Leave(self._node))
 
-    def _succeed(self) -> None:
-        """Free what an earlier process of this node's name held: its leases would otherwise be renewed by us."""
+    def _replace_predecessor(self) -> None:
+        """Free what an earlier process of this node's name held; else this one would renew its leases."""
         before = self._named()
         if before is None:
             return
@@ -113,8 +114,8 @@ class NodeHeartbeat:
         self._store.write(Sweep(self._node, (self._node,)))
 
     def _is_renewed(self, before: Row) -> bool:
-        """Whether a process of this name that cannot be seen from here renews its leases while they last."""
-        lasts = _lasts(before)
+        """Whether a process of this name that is invisible from here renews its leases before they expire."""
+        lasts = _lease_seconds(before)
         left = before["heartbeat_at"] + lasts - self._store.read(queries.leases).at
         until = time.monotonic() + min(max(left, FIRST_PATIENCE_SECONDS), lasts)
         logger.warning(
@@ -137,12 +138,12 @@ class NodeHeartbeat:
                 self._look()
 
     def _look(self) -> None:
-        """Renew what is held, if it is due; then free what the dead held."""
+        """Renew the leases if that is due; then free what dead nodes held."""
         before = time.monotonic()
         leases = self._store.read(queries.leases)
         if jump := self._clock.jumped(leases.at, before, time.monotonic()):
             logger.warning(
-                "node %s: the store's clock has jumped by %+.1f s; leases are renewed, and none is lost by it",
+                "node %s: the store's clock has jumped by %+.1f s; leases are renewed, and none is lost",
                 self._node, jump,
             )  # fmt: skip
             self._due_at = before
@@ -150,12 +151,12 @@ class NodeHeartbeat:
             self._free_the_dead(leases, before)
 
     def _renew_if_due(self, now: float) -> bool:
-        """False where a renewal is due, but the event loop is blocked."""
+        """Returns False where a renewal is due, but the event loop is blocked."""
         if now < self._due_at:
             return True
         if self._is_stuck():
             if not self._was_stuck:
-                logger.error("node %s renews no lease while its event loop is held", self._node)
+                logger.error("node %s renews no lease while its event loop is blocked", self._node)
             self._was_stuck = True
             return False
         self._was_stuck = False
@@ -167,7 +168,7 @@ class NodeHeartbeat:
     def _free_the_dead(self, leases: Leases, now: float) -> None:
         nodes = self._store.read(queries.nodes)
         dead = _dead(nodes)
-        lasting = {node["node_id"]: _lasts(node) for node in nodes}
+        lasting = {node["node_id"]: _lease_seconds(node) for node in nodes}
         run_out = [lease for lease in self._expiry.run_out(leases, lasting, now) if lease.node != self._node]
         if dead:
             self._renewing_meanwhile(lambda: self._before_dead(dead))
@@ -188,44 +189,44 @@ class NodeHeartbeat:
 
 
 def dead_on_this_host(store: Store) -> tuple[str, ...]:
-    """Nodes whose process is known to be gone: no need to wait for their leases."""
+    """Nodes whose process is known to be dead, so that nobody need wait for their leases to expire."""
     return _dead(store.read(queries.nodes))
 
 
-def takers(store: Store, optimization_id: str) -> tuple[str, ...]:
-    """The living aggregators that start it when it is queued; where there are none, WORKERS if they get what waits."""
-    aggregators = tuple(node for node, info in ask_living(store).items() if takes(info, optimization_id))
-    return aggregators or ((WORKERS,) if workers_take(store) else ())
+def nodes_claiming(store: Store, optimization_id: str) -> tuple[str, ...]:
+    """The living aggregators that claim it when it is queued; without any, WORKERS if work is dispatched to them."""
+    aggregators = tuple(node for node, info in living_nodes(store).items() if claims(info, optimization_id))
+    return aggregators or ((WORKERS,) if workers_claim(store) else ())
 
 
-def workers_take(store: Store) -> bool:
-    """Whether the scheduled flow that dispatches to Prefect's workers has run lately."""
+def workers_claim(store: Store) -> bool:
+    """Whether the scheduled flow that dispatches to Prefect's workers has run recently."""
     lease = store.read(queries.leader, WORKERS)
     return lease is not None and store.read(queries.seconds_left, lease["expires_at"]) > 0.0
 
 
-def ask_living(store: Store) -> dict[str, Mapping[str, Any]]:
-    """The nodes that live, with what they have announced."""
+def living_nodes(store: Store) -> dict[str, Mapping[str, Any]]:
+    """The living nodes with their info."""
     now = store.read(queries.leases).at
 
     def is_alive(node: Row) -> bool:
         seen = lives(node)
-        return node["heartbeat_at"] + _lasts(node) > now if seen is None else seen
+        return node["heartbeat_at"] + _lease_seconds(node) > now if seen is None else seen
 
     return {node["node_id"]: node["info"] for node in store.read(queries.nodes) if is_alive(node)}
 
 
-def takes(info: Mapping[str, Any], optimization_id: str | None) -> bool:
-    """Whether a node with this `info` claims the optimization; None: whether it claims any."""
+def claims(info: Mapping[str, Any], optimization_id: str | None) -> bool:
+    """Whether a node with this info claims the optimization; None: whether it claims any."""
     only = info.get(ONLY)
     return "limit" in info and (only is None or optimization_id in only)
 
 
-async def warn_if_nobody_works(store: Store, optimization_id: str) -> None:
-    """Log a warning where no living node claims what was just queued."""
-    if not await asyncio.to_thread(takers, store, optimization_id):
+async def warn_if_not_claimed(store: Store, optimization_id: str) -> None:
+    """Log a warning where no living node claims the optimization."""
+    if not await asyncio.to_thread(nodes_claiming, store, optimization_id):
         logger.warning(
-            "%s is recorded and waits: no aggregator that claims it runs on %s; start an OptimizationStateAggregator, "
+            "%s is queued, but no aggregator on %s claims it: start an OptimizationStateAggregator, "
             "or `o9 serve`, or `o9 resume --here %s`", optimization_id, store.name, optimization_id,
         )  # fmt: skip
 
@@ -234,6 +235,5 @@ def _dead(nodes: list[Row]) -> tuple[str, ...]:
     return tuple(node["node_id"] for node in nodes if lives(node) is False)
 
 
-def _lasts(node: Row) -> float:
-    """For how many seconds its leases are given."""
+def _lease_seconds(node: Row) -> float:
     return float(node["info"].get("lease_seconds") or 0.0)

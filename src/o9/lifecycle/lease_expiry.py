@@ -1,7 +1,7 @@
-"""Finds dead leases, and jumps of the store's clock, by this process's monotonic clock, which nobody can set.
+"""Finds expired leases, and jumps of the store's clock, by this process's monotonic clock.
 
 A lease's deadline is a wall time: when a clock is set, or a machine has slept, living holders look dead and dead ones
-alive. What a process has observed itself, between two readings, holds on any clock.
+alive. What a process observes between two of its own readings does not depend on any clock that can be set.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from math import inf
 from o9.store.queue.claims import HeldLease, Leases
 
 LOOK_SECONDS = 2.0
-# What had run out when it was first seen may be a living holder's whose clock has jumped: it renews at its next look.
+# A lease that has expired when it is first seen may be a living holder's, after a jump of the clock: it will renew it.
 FIRST_PATIENCE_SECONDS = 2 * LOOK_SECONDS
 JUMP_SECONDS = 1.0
 
 
 class LeaseExpiry:
-    """Gets every reading of the leases. After more than a third of `lease_seconds` without one, it begins anew."""
+    """Is given every reading of the leases. After a gap of more than a third of `lease_seconds`, it starts anew."""
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds
@@ -27,12 +27,12 @@ class LeaseExpiry:
         self._patience = FIRST_PATIENCE_SECONDS
 
     def run_out(self, leases: Leases, lasting: Mapping[str, float], now: float) -> list[HeldLease]:
-        """Those that their holders have not renewed for as long as their leases last (`lasting`, by node).
+        """The leases that their holders have not renewed for as long as they last (`lasting`, by node).
 
-        now: by the monotonic clock, from before the look.
+        now: the monotonic clock's time before the reading.
         """
         if self._looked_at is not None and now - self._looked_at > self._lease_seconds / 3:
-            # The store was away or locked, or this process stopped: others may not have been able to renew either.
+            # The store was away or locked, or this process stopped: perhaps others could not renew theirs either.
             self._dead_at, self._looked_at, self._patience = {}, None, self._lease_seconds / 3
         self._dead_at = {
             lease: self._dead_at.get(lease) or self._deadline(lease, leases.at, lasting.get(lease.node, 0.0), now)
@@ -43,18 +43,18 @@ class LeaseExpiry:
 
     def _deadline(self, lease: HeldLease, at: float, lasts: float, now: float) -> float:
         if self._looked_at is not None and lasts:
-            return self._looked_at + lasts  # it was renewed since the last look
+            return self._looked_at + lasts  # renewed since the last reading
         return now + min(max(lease.expires_at - at, self._patience), lasts or inf)
 
 
 class StoreClock:
-    """Gets every reading of the store's clock, and detects jumps."""
+    """Is given every reading of the store's clock, and detects jumps."""
 
     def __init__(self) -> None:
         self._ahead: tuple[float, float] | None = None
 
     def jumped(self, at: float, before: float, after: float) -> float:
-        """By how many seconds it has jumped since the last reading; `at` was read between `before` and `after`."""
+        """The seconds that it has jumped since the last reading; `at` was read between `before` and `after`."""
         least, most = at - after, at - before
         known, self._ahead = self._ahead, (least, most)
         if known is None:

@@ -1,13 +1,13 @@
-"""The life of an optimization, controlled by hand: create it, start it, move it, and read its history.
+"""The life of an optimization, controlled by hand: create it, start it, change its status, and read its history.
 
-A running attempt carries out a pause, a cancellation and a time-out; what nobody works on is moved at once. A move that
-the table of transitions forbids raises OptimizationStateError. What is queued while no aggregator runs on the store
-waits, and a warning says so.
+A running attempt carries out a pause, a cancellation or a time-out by itself; otherwise the status changes at once. A
+change that the table of transitions forbids raises OptimizationStateError. Without an aggregator on the store, queued
+optimizations wait, and a warning is logged.
 
-Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the move by raising; `after_<status>(id)`. In an
-aggregator they are also called around what its own attempts do: a `before_initializing`, `before_running` or
-`before_completed` that raises pauses or fails the optimization, with the reason; `after_…` follows within the
-monitoring interval. What other processes do calls no hooks of this one.
+Hooks: `on_create(state)`; `before_<status>(id)`, which forbids the change by raising; `after_<status>(id)`. An
+aggregator also calls them for its own attempts: a `before_initializing`, `before_running` or `before_completed` that
+raises pauses or fails the optimization, with the reason; `after_…` follows within the monitoring interval. Actions of
+other processes call no hooks of this one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from o9.store.store import Store
 
 
 class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
-    """See the module. Each moving method answers True, or raises; True also where nothing is left to do."""
+    """See the module. Each method that changes the status returns True, even if nothing was left to do, or raises."""
 
     events = ("on_create", *(f"{when}_{to.value}" for when in ("before", "after") for to in OptimizationStatus))
 
@@ -35,31 +35,31 @@ class OptimizationLifecycleManager(ControlVerbs, StoreComponent):
         self._control = Control(self)
 
     async def create_optimization(self, state: OptimizationState) -> str:
-        """Record a new optimization; returns its id. It is not queued before `start_optimization`."""
+        """Record a new optimization; returns its id. `start_optimization` queues it."""
         return (await self.control.submit(state, hold=True)).optimization_id
 
     async def initialize_optimization(self, optimization_id: str) -> bool:
-        """By hand, without the queue: the caller runs it."""
+        """Mark it as initializing, without the queue: the caller runs it."""
         await self.control.move(optimization_id, OptimizationStatus.INITIALIZING)
         return True
 
     async def complete_optimization(self, optimization_id: str) -> bool:
-        """By hand: it has completed. Final."""
+        """Mark it as completed. Final."""
         await self.control.move(optimization_id, OptimizationStatus.COMPLETED)
         return True
 
     async def fail_optimization(self, optimization_id: str, error: str | BaseException = "failed by hand") -> bool:
-        """By hand: it has failed, and `error` is the last of its issues. Final."""
+        """Mark it as failed, with `error` as the last of its issues. Final."""
         await self.control.move(optimization_id, OptimizationStatus.FAILED, issue=str(error) or repr(error))
         return True
 
     async def timeout_optimization(self, optimization_id: str, by: str = "python") -> bool:
-        """The step in flight is cut off. Final."""
+        """Cut off the step in flight, and mark it as timed out. Final."""
         await self.control.request(optimization_id, Intent.TIME_OUT, by)
         return True
 
     async def get_lifecycle_state(self, optimization_id: str) -> OptimizationStatus | None:
-        """Its status, also after the end; None where there is no such optimization."""
+        """Its status, also after the end; None for an unknown id."""
         state = await self.get_optimization_status(optimization_id)
         return state.status if state else None
 

@@ -1,8 +1,8 @@
-"""Placebo runs: the same search as one that has completed, again and again on data whose edge was destroyed.
+"""Placebo runs: repetitions of a completed search on data whose edge was destroyed.
 
-Contract. They go through the queue like all work. Number k has an id, a sampler's seed and data that follow from the
-optimization and k alone, so that asking again queues none twice. Each counts in a family of its own, has no hold-out
-evaluated, and raises no alert.
+Contract. They are queued like other optimizations. The id, the seed and the data of number k follow from the
+optimization and k alone, so that a repeated request queues none twice. They count in a family of their own, evaluate no
+hold-out, and raise no alerts.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ async def submit_placebos(
     *,
     allowed_imports: tuple[str, ...] | None = None,
 ) -> list[OptimizationState]:
-    """Queue placebo runs 1 to `runs`, as far as they do not exist; returns all, by number.
+    """Queue those of the placebo runs 1 to `runs` that do not exist; returns all of them, by number.
 
-    Raises OptimizationValidationError where it has not completed with a best, is a placebo run itself, or has an
-    objective that is not given its data; OptimizationNotFoundError where there is none.
+    Raises OptimizationValidationError where the optimization has not completed with a best, is a placebo run itself, or
+    has an objective that does not receive its data; OptimizationNotFoundError for an unknown id.
     """
     validate_whole("runs", runs, MOST_RUNS)
     origin = await StoreComponent(store).existing(optimization_id)
@@ -47,7 +47,7 @@ async def submit_placebos(
     found: list[OptimizationState] = []
     for number in range(1, runs + 1):
         state = await store.read_async(queries.get, known[number]) if number in known else None
-        if state is None and number not in known:  # one that was pruned has left its value
+        if state is None and number not in known:  # of a pruned one the value is kept
             run = placebo(origin, number, asked_at)
             state = await submit(store, run, allowed_imports=allowed_imports, is_placebo=True)
         found += [state] if state is not None else []
@@ -55,7 +55,7 @@ async def submit_placebos(
 
 
 def placebo(origin: OptimizationState, number: int, asked_at: datetime) -> OptimizationState:
-    """Placebo run `number` of `origin`, to be submitted; those of one request have the same `asked_at`."""
+    """Placebo run `number` of `origin`, to be submitted at `asked_at`."""
     seed = hashlib.blake2b(f"{origin.metadata.get('seed')}/{number}".encode(), digest_size=4).digest()
     kept = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
     name, ending = origin.optimization_id, f"-placebo-{number}"
@@ -83,7 +83,7 @@ def placebo(origin: OptimizationState, number: int, asked_at: datetime) -> Optim
 
 
 def waiting(states: Sequence[OptimizationState]) -> list[str]:
-    """The ids of those that have not ended."""
+    """The ids of the optimizations that have not ended."""
     return [state.optimization_id for state in states if state.status not in ENDED]
 
 

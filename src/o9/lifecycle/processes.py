@@ -1,8 +1,8 @@
-"""Identifies the process that a node is, among all processes on this machine and elsewhere.
+"""Identifies the process of a node among all processes on this machine and others.
 
-A host name and a pid are not enough: containers share both, and pids are used again. The time of a process's start
-follows the wall clock when that is set. On Linux, three values together belong to only one process: the boot, the PID
-namespace, and the start in ticks since that boot.
+A host name and a pid are not enough: containers share both, and pids are used again. A process's start time changes
+with the wall clock. On Linux, three values together identify one process: the boot, the PID namespace, and the start in
+ticks since the boot.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ PROCESS = "process"  # in a node's `info`
 
 
 def identity(pid: int) -> str | None:
-    """Of the process that has this pid here and now; None where the system does not say."""
+    """The identity of the process that has this pid now; None where the system does not provide it."""
     here = _boot_and_namespace()
     started = _started(pid) if here else None
     return f"{here} {started}" if started else None
 
 
 def lives(node: Row) -> bool | None:
-    """Whether the process that announced itself as `node` (a row of the store) lives.
+    """Whether the process that announced itself as `node` (a row of the store) is alive.
 
-    None where that cannot be known from here, and only its lease decides: it is of another machine, boot or PID
-    namespace, or the system does not say.
+    None where only its lease can tell: the process is of another machine, boot or PID namespace, or the system does not
+    provide the identity.
     """
     here, (there, _, started) = _boot_and_namespace(), str(node["info"].get(PROCESS, "")).rpartition(" ")
     if here is None or there != here:
@@ -52,10 +52,10 @@ def _boot_and_namespace() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """In ticks since the boot; "ended" where nobody has waited for it yet; None where it cannot be read."""
+    """Its start in ticks since the boot; "ended" for a zombie; None where it cannot be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    state, *others = stat.rpartition(")")[2].split()  # its name before that may hold anything
+    state, *others = stat.rpartition(")")[2].split()  # the name before that may contain anything
     return "ended" if state in ("Z", "X") else others[18]

@@ -1,8 +1,7 @@
-"""Deletes everything that belongs to optimizations that ended longer ago than the record is kept.
+"""Deletes everything of optimizations that ended longer ago than the record is kept.
 
-Contract. `prune` deletes in many short transactions (`o9.store.optimizations.pruning`) with pauses between them, so
-that writers of all processes can write meanwhile. If it is interrupted or killed, nothing is lost: the next run
-continues.
+Contract. `prune` deletes in many short transactions (`o9.store.optimizations.pruning`) with pauses in which other
+processes can write. After an interruption the next call continues.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
 MOST_DAYS = 36_600
-# As long as the transaction took: SQLite's writers poll, and must find the file free about as often as not.
+# The least pause; otherwise as long as the transaction took: SQLite's writers poll, and must often find the file free.
 LEAST_PAUSE_SECONDS = 0.02
 
 R = TypeVar("R")
@@ -37,10 +36,10 @@ Progress = Callable[[float], Awaitable[None]]
 
 @dataclass
 class Removed:
-    """What was deleted; how many were kept for which reason.
+    """What was deleted, and how many optimizations were kept for which reason.
 
-    longest_seconds: of a transaction, with the wait for its turn. flow_runs: in Prefect; without Prefect they are left
-    to the flow prune_history. scheduled_runs: those of scheduled flows.
+    longest_seconds: of a transaction, including its wait for the lock. flow_runs, scheduled_runs: runs in Prefect of
+    pruned optimizations and of scheduled flows, which only the flow prune_history deletes.
     """
 
     before: str
@@ -62,7 +61,7 @@ class Removed:
 
 
 def horizon(days: float, now: datetime, field: str = "days") -> str:
-    """The moment before which ends are long ago. Raises OptimizationValidationError, naming `field`."""
+    """The ISO moment `days` before `now`. Raises OptimizationValidationError, naming `field`."""
     number = isinstance(days, (int, float)) and not isinstance(days, bool) and math.isfinite(days)
     if not number or not 0 < days <= MOST_DAYS:
         raise OptimizationValidationError(field, f"{days!r} is not a number of days above 0 and up to {MOST_DAYS}")
@@ -70,8 +69,8 @@ def horizon(days: float, now: datetime, field: str = "days") -> str:
 
 
 async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress: Progress | None = None) -> Removed:
-    """Delete what ended before the ISO moment `before`, alerts that were over and their notifications before that,
-    and the changes of the feed that are older.
+    """Delete optimizations that ended before the ISO moment `before`, and alerts that were over, their notifications,
+    and changes of the feed from before it.
     """
     removed = Removed(before)
     expected = (await store.read_async(queries.prunable, before)).optimizations
@@ -102,7 +101,7 @@ async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress
 
 
 async def _written(store: Store, operation: Operation[R], removed: Removed) -> R:
-    """The operation's answer, after a pause in which others write."""
+    """The operation's answer, after a pause in which others can write."""
     began = time.monotonic()
     answer = await store.write_async(operation)
     took = time.monotonic() - began

@@ -1,7 +1,7 @@
 """Creates an optimization: fills in defaults, checks everything, and records it. All errors are raised here.
 
-Where neither an objective nor a strategy of the user's own is named, a built-in demonstration objective of the
-optimization's type runs, and `warnings` says so.
+If no objective and no strategy of the user's own is named, a built-in demonstration objective of the optimization's
+type runs, and `warnings` says so.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from o9.store.store import Store
 from o9.strategies.factory import settle, strategy_of
 
 _OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
-_BEGUN = _OF_PLACEBOS | {"retry_of", "warm_start_from"}  # repeats the first trial of another, or has one
+_WITH_FIRST_TRIAL = _OF_PLACEBOS | {"retry_of", "warm_start_from"}  # their first trial is given already
 
 
 def requested(given: Any, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
-    """The optimization of a run file or a request, ready to submit.
+    """The optimization that a run file or a request describes, ready to submit.
 
-    Raises OptimizationValidationError with all faults, including those that a submission of the rest would find.
+    Raises OptimizationValidationError with all faults, including those that a submission of the valid part would find.
     """
     faults, state = Faults(), None
     with faults:
@@ -63,10 +63,10 @@ def requested(given: Any, allowed_imports: tuple[str, ...] | None = None) -> Opt
 def prepared(
     state: OptimizationState, allowed_imports: tuple[str, ...] | None = None, *, older: Collection[str] = ()
 ) -> OptimizationState:
-    """A copy of `state` that can run: checked, with what must be fixed at submission filled in.
+    """A checked copy of `state`, with everything filled in that is fixed at submission.
 
-    `allowed_imports` are the module prefixes that may be named. None: the caller runs code of its own anyway, and
-    may name any, unless O9_ALLOWED_IMPORTS is set. `older`: keys of its metadata that were recorded before. Raises
+    allowed_imports: the module prefixes that may be named; None: any, unless O9_ALLOWED_IMPORTS is set, because the
+    caller runs its own code anyway. older: keys of its metadata that were recorded before. Raises
     OptimizationValidationError with all faults, each naming the field and the remedy.
     """
     faults, settled, asked = Faults(), state, None
@@ -86,7 +86,7 @@ def prepared(
 
 
 def _sound(state: OptimizationState, wrong: Sequence[str]) -> OptimizationState:
-    """A copy without the wrong fields of what a plan is made of."""
+    """A copy without the wrong fields that a plan depends on."""
     sound = copy.copy(state)
     sound.metadata = _without(state.metadata, wrong, "metadata.")
     for name in _PLANNED.keys() & set(wrong):
@@ -98,7 +98,7 @@ _PLANNED: dict[str, Any] = {"optimization_type": OptimizationType.PARAMETER_TUNI
 
 
 def _without(values: Mapping[str, Any], wrong: Iterable[str], above: str = "") -> dict[str, Any]:
-    """The values without those that hold a wrong field."""
+    """The values without those that contain a wrong field."""
     return {key: value for key, value in values.items() if not any(_holds(f"{above}{key}", field) for field in wrong)}
 
 
@@ -107,14 +107,14 @@ def _holds(holder: str, field: str) -> bool:
 
 
 def _add_others(faults: Faults, error: OptimizationValidationError) -> None:
-    """Add the faults of what was left without the wrong values."""
+    """Add the faults found in the rest, except those of fields that are wrong already."""
     known = {".".join(re.split(r"[.\[]", field)[:2]) for field in faults.fields}
     for fault in error.faults:
         if not any(_holds(field, fault.field) for field in known):
             faults.add(fault)
 
 
-# As they were when this process last recorded an optimization; whether they still are is checked where it is recorded.
+# As of this process's last submission. The store checks whether they still apply.
 _policies: WeakKeyDictionary[Store, Policies] = WeakKeyDictionary()
 
 
@@ -126,23 +126,22 @@ async def submit(
     hold: bool = False,
     is_placebo: bool = False,
 ) -> OptimizationState:
-    """Record a new optimization, durably; it waits for its turn from then on, or with `hold` for its start.
+    """Record a new optimization durably. It is queued at once, or with `hold` when it is started.
 
-    The same id with the same content answers with the first one. `metadata["after"]` names those that must complete
-    first, `metadata["retry_of"]` one that ended and is to run again, from the checkpoint behind its step
+    The same id with the same content returns the recorded one. `metadata["after"]` names those that must complete
+    first, `metadata["retry_of"]` an ended one to run again from the checkpoint behind its step
     `metadata["retry_from_step"]`. With `metadata["warm_start"]` it begins with the best of the last completed run of
-    its series. is_placebo: only `o9.lifecycle.placebos` makes placebo runs, so that each repeats the
-    whole search. Raises OptimizationValidationError with all faults, and OptimizationConflictError for the same id with
-    other content.
+    its series. is_placebo: set by `o9.lifecycle.placebos` only. Raises OptimizationValidationError with all faults, and
+    OptimizationConflictError for the same id with other content.
     """
     if not isinstance(getattr(state, "metadata", None), dict) or "retry_of" in state.metadata:
-        validate_new(state)  # before its origin is looked for
+        validate_new(state)  # before its origin is read
     if not is_placebo and (given := _OF_PLACEBOS & state.metadata.keys()):
         raise OptimizationValidationError(
             f"metadata.{min(given)}", "placebo runs are queued by `o9 placebo ID` alone; leave it out"
         )
     asked, steps, older = state, 0, frozenset[str]()
-    if state.metadata.get("warm_start") is True and not (_BEGUN & state.metadata.keys()):
+    if state.metadata.get("warm_start") is True and not (_WITH_FIRST_TRIAL & state.metadata.keys()):
         state = await _warm_started(store, state)
     if "retry_of" in state.metadata:
         state, steps = await asyncio.to_thread(_again, store, state)
@@ -168,8 +167,9 @@ async def submit(
 
 
 async def record_refused(store: Store, given: Any, error: OptimizationValidationError, run_id: str) -> str:
-    """Record what a flow run was to submit, and what was refused, as an optimization that has failed: lists show it,
-    and alerts are raised. Returns its id, which is a new one, so that the right one may be submitted later.
+    """Record a refused submission of a flow run as a failed optimization, so that lists show it and alerts are raised.
+
+    Returns its id, which is a new one, so that the corrected submission can have its own.
     """
     wrong = [fault.field for fault in error.faults]
     fields = given if isinstance(given, Mapping) else {}
@@ -197,7 +197,7 @@ async def retry(
     new_id: str | None = None,
     hold: bool = False,
 ) -> OptimizationState:
-    """Run one that has ended once more, as a new optimization with the same seed, behind its step `from_step`.
+    """Run an ended optimization again, as a new one with the same seed, behind its step `from_step`.
 
     None: behind its last committed step that brought anything but failed trials, or from the beginning where it has
     completed. Raises OptimizationValidationError where there is no such step, OptimizationStateError while it has not
@@ -214,13 +214,13 @@ async def retry(
 
 
 async def _warm_started(store: Store, state: OptimizationState) -> OptimizationState:
-    """`state` with the best of the last completed run of its series, as its first trial.
+    """`state` with the best of the last completed run of its series as its first trial.
 
-    It counts in the family of that run: what was chosen among those trials is not one try alone.
+    It counts in the family of that run, because its first trial was chosen from that run's trials.
     """
     series = state.metadata.get("series")
     if not isinstance(series, str):
-        warning = "no warm start: it is of no series; metadata.series names one, and o9 deploy does so by itself"
+        warning = "no warm start: it belongs to no series; name one in metadata.series, as o9 deploy does"
         return dataclasses.replace(state, warnings=[*state.warnings, warning])
     last = await store.read_async(queries.last_best, series)
     if last is None:
@@ -231,7 +231,7 @@ async def _warm_started(store: Store, state: OptimizationState) -> OptimizationS
 
 
 def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
-    """A batch, each behind those that it is to run after.
+    """Sort a batch so that each follows those in its `metadata.after`.
 
     Raises OptimizationValidationError for a circle, naming it.
     """
@@ -251,21 +251,21 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
 
 
 def _awaited(states: Sequence[OptimizationState]) -> list[str]:
-    """The ids that any of them is to run after; other values are left to the validation."""
+    """The ids that any of them names in `metadata.after`; wrong values are left to the validation."""
     afters = [state.metadata.get("after") for state in states]
     return [name for after in afters if isinstance(after, list | tuple) for name in after if isinstance(name, str)]
 
 
 def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, int]:
-    """`state` with what its origin had, and behind how many of the origin's steps it begins. In a thread."""
+    """`state` with what it inherits from its origin, and the number of the origin's steps that it keeps. Blocks."""
     name = state.metadata["retry_of"]
     origin = store.read(queries.get, name)
     if origin is None:
         raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
     if any(was_refused(each) for each in store.read(queries.transitions, name, 0, 2)):
         raise OptimizationStateError(
-            f"optimization {name!r} was refused when it was submitted, so there is nothing to run again: mend what "
-            f"`o9 show {name}` names, and run its deployment once more"
+            f"optimization {name!r} was refused when it was submitted, so there is nothing to run again: correct what "
+            f"`o9 show {name}` names, and run its deployment again"
         )
     steps = state.metadata.get("retry_from_step")
     if steps is None:
@@ -273,7 +273,7 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
     total = state.total_steps or origin.total_steps
     if 0 < total < steps:
         raise OptimizationValidationError(
-            "metadata.retry_from_step", f"{steps} is beyond total_steps, {total}: begin earlier, or raise total_steps"
+            "metadata.retry_from_step", f"{steps} exceeds total_steps, {total}: begin earlier, or raise total_steps"
         )
     for key in _KEPT:
         if steps and key in state.metadata and state.metadata[key] != origin.metadata.get(key):
@@ -299,9 +299,9 @@ def _own_or(origin: OptimizationState, state: OptimizationState, name: str) -> f
 
 
 def _worth_keeping(store: Store, origin: OptimizationState) -> int:
-    """How many of its first steps. With what its last ones left, only failures, a retry could but end as it did.
+    """How many of its first steps a retry keeps: not the last ones that only failed, or it would fail the same way.
 
-    None where it left no checkpoint: a coroutine strategy counts steps of its own.
+    0 without a checkpoint: a coroutine strategy counts its own steps.
     """
     if store.read(queries.checkpoint, origin.optimization_id) is None:
         return 0

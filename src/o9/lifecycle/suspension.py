@@ -1,7 +1,7 @@
-"""Decides whether an optimization must not run now, and why: one pure function, and readings of the machine for it.
+"""Decides whether an optimization must not run now, and why: a pure function, and readings of the machine for it.
 
-Contract. What is suspended for a shortage goes on when there is room for what it needs, for the reserve, and for a
-margin, so that it is not suspended again at once. A reason despite which a person resumed it does not suspend it again.
+Contract. An optimization that is suspended for a shortage resumes when there is room for what it needs, the reserve and
+a margin, so that it is not suspended again at once. A reason that a person has overridden by a resume does not count.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ OF_THE_MACHINE = frozenset({SuspendedFor.MEMORY, SuspendedFor.DISK})
 
 @dataclass(frozen=True)
 class Room:
-    """What is free, and what is to stay free (0: nothing), in MiB."""
+    """What is free, and the reserve that must stay free (0: none), in MiB."""
 
     free: float
-    kept: float
+    reserve: float
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """memory, disk: None where they are not its affair. broken_limits: which of its risk limits are broken.
+    """memory, disk: None to ignore them. broken_limits: its risk limits that are broken, as text.
 
-    rule: why a health rule says that it must not run; None where no rule was asked.
+    rule: why a health rule forbids it to run, if one does; None where the rules were not applied.
     """
 
     memory: Room | None = None
@@ -44,7 +44,7 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Suspension:
-    """`why` is for people."""
+    """`why` is the reason as text."""
 
     reason: SuspendedFor
     why: str
@@ -56,18 +56,18 @@ def decide_suspension(
     needs_mib: float = 0.0,
     despite: Collection[SuspendedFor] = (),
 ) -> Suspension | None:
-    """Why it must not run; None: it may.
+    """Why it must not run; None where it may.
 
-    held: for what it is suspended now. needs_mib: the memory of its processes when they last ran. despite: reasons in
-    spite of which a person resumed it.
+    held: why it is suspended now. needs_mib: the memory of its processes when they last ran. despite: reasons that a
+    person has overridden by a resume.
     """
     found = shortage(seen.memory, seen.disk, held, needs_mib, despite)
     if found is not None:
         return found
     if seen.broken_limits and SuspendedFor.RISK_LIMITS not in despite:
         return Suspension(SuspendedFor.RISK_LIMITS, seen.broken_limits)
-    not_asked = "its health rule was not asked since" if held is SuspendedFor.HEALTH_RULE else ""
-    rule = not_asked if seen.rule is None else seen.rule
+    not_applied = "its health rule was not applied again" if held is SuspendedFor.HEALTH_RULE else ""
+    rule = not_applied if seen.rule is None else seen.rule
     return Suspension(SuspendedFor.HEALTH_RULE, rule) if rule and SuspendedFor.HEALTH_RULE not in despite else None
 
 
@@ -78,36 +78,36 @@ def shortage(
     needs_mib: float = 0.0,
     despite: Collection[SuspendedFor] = (),
 ) -> Suspension | None:
-    """What the machine is short of, beside what is in `despite`."""
+    """The shortage of the machine, if there is one that is not in `despite`."""
     for reason, room, needs, setting in (
         (SuspendedFor.MEMORY, memory, needs_mib, "O9_MEMORY_RESERVE_MIB"),
         (SuspendedFor.DISK, disk, 0.0, "O9_DISK_RESERVE_MIB"),
     ):
-        if room is None or not room.kept or reason in despite:
+        if room is None or not room.reserve or reason in despite:
             continue
-        if room.free < (room.kept * MARGIN + needs if held in OF_THE_MACHINE else room.kept):
+        if room.free < (room.reserve * MARGIN + needs if held in OF_THE_MACHINE else room.reserve):
             free = f"{room.free:.0f} MiB of {reason.value} are free"
-            return Suspension(reason, f"{free}, {room.kept:.0f} are to stay so ({setting})")
+            return Suspension(reason, f"{free}, {room.reserve:.0f} must stay free ({setting})")
     return None
 
 
-def turn_to_go(state: OptimizationState) -> tuple[int, float]:
-    """By what they are sorted to make room: of the least priority the one that began last goes first."""
+def suspension_order(state: OptimizationState) -> tuple[int, float]:
+    """The sort key for making room: lowest priority first, and of equals the one that began last."""
     return state.priority, -(state.started_at or state.created_at).timestamp()
 
 
 def free_memory_mib(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """Of the machine, or of the container where that has less."""
+    """The free memory of the machine, or of the container if that has less."""
     free = psutil.virtual_memory().available
     limit = cgroup / "memory.max"
     if limit.exists() and (most := limit.read_text().strip()) != "max":
         stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        used = int((cgroup / "memory.current").read_text()) - int(stat["inactive_file"])  # a cache, which gives way
+        used = int((cgroup / "memory.current").read_text()) - int(stat["inactive_file"])  # reclaimable cache
         free = min(free, int(most) - used)
     return max(0, free) / MIB
 
 
 def free_disk_mib(path: Path) -> float:
-    """Of the disk on which `path` is, or will be."""
+    """The free space on the disk of `path`, which need not exist."""
     there = next(each for each in (path, *path.parents) if each.exists())
     return shutil.disk_usage(there).free / MIB

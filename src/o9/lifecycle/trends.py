@@ -1,7 +1,7 @@
-"""Short series of figures: robust statistics, and trends beyond chance. Pure; a series is in the order of time.
+"""Robust statistics of short series, and trends beyond chance. Pure; a series is in the order of time.
 
-Tests use ranks only: scaling or shifting the values, or one wild value, does not change their result. A trend that is
-not there, or that too few figures could show, is None.
+Tests use ranks only: scaling, shifting, or one outlier does not change their result. They return None where there is no
+trend, or too few values to show one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def spread(values: Sequence[float]) -> float:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The standard deviation estimated by the median absolute deviation: half of the values may be outliers."""
+    """The standard deviation, estimated by the median absolute deviation: up to half of the values may be outliers."""
     centre = median(values)
     return NORMAL_MAD * median(abs(value - centre) for value in values)
 
 
 def without_outliers(values: Sequence[float], deviations: float = 5.0) -> list[float]:
-    """The values, each drawn in to `deviations` robust deviations around the median (winsorized)."""
+    """The values winsorized: limited to `deviations` robust deviations around the median."""
     centre, reach = median(values), deviations * deviation(values)
     return [min(max(value, centre - reach), centre + reach) for value in values]
 
 
 def ranks(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """1 for the smallest; equals share the mean of theirs."""
+    """1 for the smallest; equal values share their mean rank."""
     _, inverse, counts = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     shared: np.ndarray[tuple[int], np.dtype[np.float64]] = (last - (counts - 1) / 2.0)[inverse]
@@ -65,14 +65,14 @@ def larger_later(earlier: Sequence[float], later: Sequence[float]) -> tuple[floa
 
 
 def slope(values: Sequence[float]) -> float:
-    """Theil and Sen's: the median of the slopes between all pairs, per position."""
+    """Theil and Sen's slope per position: the median of the slopes between all pairs."""
     array = np.asarray(values, float)
     first, second = np.triu_indices(len(array), 1)
     return float(np.median((array[second] - array[first]) / (second - first)))
 
 
 def concordance(values: Sequence[float]) -> float:
-    """Kendall's tau with time: 1.0 where each value is above all before it, -1.0 below."""
+    """Kendall's tau with time: 1.0 where each value is above all earlier ones, -1.0 where it is below them."""
     array = np.asarray(values, float)
     first, second = np.triu_indices(len(array), 1)
     return float(np.sign(array[second] - array[first]).mean()) if len(first) else 0.0
@@ -86,7 +86,7 @@ GROWING_LATER = 0.25
 
 @dataclass(frozen=True)
 class Growth:
-    """`slope`: Theil and Sen's, a reading; `tau`: Kendall's with time."""
+    """`slope`: Theil and Sen's, per reading; `tau`: Kendall's with time."""
 
     first: float
     last: float
@@ -96,10 +96,10 @@ class Growth:
 
 
 def growth(readings: Sequence[float]) -> Growth | None:
-    """Rises from reading to reading, by a fifth or more, and has not levelled off.
+    """A rise from reading to reading by a fifth or more that has not levelled off.
 
-    Kendall's tau with time at least 0.7; the growth is Theil and Sen's slope over the readings; a quarter of it or more
-    in the newer half.
+    Kendall's tau with time is at least 0.7. The growth is Theil and Sen's slope over all readings; at least a quarter
+    of it lies in the newer half.
     """
     if len(readings) < GROWING_READINGS:
         return None
@@ -113,12 +113,12 @@ def growth(readings: Sequence[float]) -> Growth | None:
 SLOWER_STEPS = 10
 SLOWER_FACTOR = 2.0
 SLOWER_Z = 3.0
-SLOWER_SECONDS = 1.0  # below it, whatever else the machine does looks like a slowdown
+SLOWER_SECONDS = 1.0  # below, other load on the machine looks like a slowdown
 
 
 @dataclass(frozen=True)
 class Slowdown:
-    """Medians, of the last SLOWER_STEPS and of all `count` before them; `z` of the Mann-Whitney test."""
+    """The medians of the last SLOWER_STEPS and of the `count` before them; `z` of the Mann-Whitney test."""
 
     before: float
     now: float
@@ -127,7 +127,7 @@ class Slowdown:
 
 
 def slowdown(times: Sequence[float]) -> Slowdown | None:
-    """Twice as long or more in the last SLOWER_STEPS as in those before, beyond chance, and SLOWER_SECONDS or more."""
+    """The last SLOWER_STEPS took twice as long as those before or more, beyond chance, and at least SLOWER_SECONDS."""
     before, lately = times[:-SLOWER_STEPS], times[-SLOWER_STEPS:]
     if len(before) < SLOWER_STEPS:
         return None

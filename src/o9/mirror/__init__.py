@@ -1,1 +1,1 @@
-"""Prefect's states into ours: each ingested once, in Prefect's own order."""
+"""Records Prefect's states as O9's: each once, in Prefect's order."""

@@ -1,4 +1,4 @@
-"""Ingests states that Prefect reports from outside a run: interprets them, and records what they mean."""
+"""Interprets and records states that Prefect reports, rather than the run's own hooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from o9.mirror.interpretation import PREFECT, RunStatus, Why, interpret, may_ask, on_the_way
+from o9.mirror.interpretation import PREFECT, RunStatus, Why, interpret, may_carry_intent, statuses_before
 from o9.mirror.observed_state import FLOW, ObservedState, Run, operation_for
 from o9.mirror.run_registry import RUNS
 from o9.model.errors import (
@@ -42,7 +42,7 @@ Request = Callable[[str, Intent, str], Awaitable[Any]]
 async def ingest(
     store: Store, node: str, run: Run, heard: Sequence[ObservedState], source: Cause, *, request: Request
 ) -> Ingested:
-    """Record the missing states of a flow run and of what it started, oldest first. Raises OptimizationError."""
+    """Record the missing states of a flow run, its task runs and subflows, oldest first. Raises OptimizationError."""
     unknown = [observed.state_id for observed in heard if not RUNS.is_recorded(observed.state_id)]
     if not unknown:
         return Ingested()
@@ -54,9 +54,9 @@ async def ingest(
     facts: list[ObservedState] = []
     for observed in new:
         if _needs_interpretation(observed):
-            await work.record(facts)  # what is older goes first
+            await work.record(facts)  # older ones go first
             facts = []
-            if (intent := await work.weigh(observed)) is not None:
+            if (intent := await work.interpret(observed)) is not None:
                 intents.append(intent)
         else:
             facts.append(observed)
@@ -67,7 +67,7 @@ async def ingest(
 def _needs_interpretation(observed: ObservedState) -> bool:
     """Whether the meaning depends on the optimization's status."""
     is_work = observed.run_kind == FLOW and observed.state_type in ("RUNNING", "COMPLETED")
-    return is_work or may_ask(observed.run_kind, observed.state_type, observed.state_name)
+    return is_work or may_carry_intent(observed.run_kind, observed.state_type, observed.state_name)
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,18 @@ class _Ingestion:
     request: Request
 
     async def record(self, facts: Sequence[ObservedState]) -> None:
-        # All before the first answer: one transaction takes them.
+        # All are written before the first answer is awaited, so that one transaction takes them.
         answers = [self.store.write_async(operation_for(each, self.run, self.source, self.node)) for each in facts]
         for observed, answer in zip(facts, answers, strict=True):
             await answer
             RUNS.remember(observed.state_id)
 
-    async def weigh(self, observed: ObservedState) -> Intent | None:
+    async def interpret(self, observed: ObservedState) -> Intent | None:
         """Record a state with its present meaning; returns the intent that it carries."""
         run = self.run
         holding = await self.store.read_async(queries.holding, run.optimization_id)
         if holding is None:
-            raise OptimizationNotFoundError(f"there is no optimization {run.optimization_id!r} any more")
+            raise OptimizationNotFoundError(f"optimization {run.optimization_id!r} was deleted")
         run_status = RunStatus(
             owner=run.owner,
             status=OptimizationStatus(holding.status),
@@ -105,12 +105,12 @@ class _Ingestion:
             try:
                 await self.request(run.optimization_id, read.intent, PREFECT)
             except OptimizationStateError:
-                read = replace(read, intent=None)  # it has ended, or is about to, since it was read
+                read = replace(read, intent=None)  # it has ended since, or is about to
             except OptimizationLifecycleError as error:
                 logger.warning("the action on %s in Prefect is not carried out: %s", run.optimization_id, error)
                 read = replace(read, intent=None)
         if read.lost:
-            evidence = f"Prefect says that its flow run crashed: {observed.message or 'no reason given'}"
+            evidence = f"Prefect reports that its flow run crashed: {observed.message or 'no reason given'}"
             await self.store.write_async(
                 RecordLostRun(run.run_id, run.optimization_id, run.attempt, self.node, evidence)
             )
@@ -127,9 +127,9 @@ class _Ingestion:
         return read.intent
 
     async def _catch_up(self, operation: RecordPrefectState, status: OptimizationStatus, fence: int) -> None:
-        """Move it to where the states before this one would have brought it, had they been ingested first."""
-        for step in on_the_way(status, operation.to):
-            message = f"it must have been, since Prefect says {operation.state_name}"
+        """Record the changes of status that the missing states before this one would have caused."""
+        for step in statuses_before(status, operation.to):
+            message = f"Prefect reports {operation.state_name}, which implies it"
             try:
                 await self.store.write_async(
                     Transition(
@@ -138,11 +138,11 @@ class _Ingestion:
                     )
                 )  # fmt: skip
             except (OptimizationStateError, StaleAttemptError) as error:
-                logger.debug("it was moved meanwhile: %s", error)
+                logger.debug("its status changed meanwhile: %s", error)
                 return
 
     async def _is_newest(self, observed: ObservedState) -> bool:
-        """Whether nothing later is known of this run, from the store or from what was reported with it."""
+        """Whether neither the store nor this report has a later state of this run."""
         others = (other for other in self.heard if other.run_kind == FLOW and other.run_id == observed.run_id)
         if any(other.at > observed.at for other in others):
             return False

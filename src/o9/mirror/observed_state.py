@@ -1,4 +1,4 @@
-"""One state of one Prefect run, whichever way O9 received it: from a hook, from an event, or from Prefect's history."""
+"""A state of a Prefect run, from a hook, an event, or Prefect's history alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {"prefect.flow-run.": FLOW, "prefect.task-run.": TASK}
 
 @dataclass(frozen=True)
 class ObservedState:
-    """`run_kind` is FLOW for the run that an optimization is, SUBFLOW and TASK for what that one started."""
+    """`run_kind` is FLOW for an optimization's own run, SUBFLOW and TASK for the runs that it started."""
 
     run_kind: str
     run_id: str
@@ -33,7 +33,7 @@ class ObservedState:
 
 @dataclass(frozen=True)
 class Run:
-    """Whose a flow run is: the row of `prefect_run`."""
+    """Which attempt a flow run is: a row of `prefect_run`."""
 
     run_id: str
     optimization_id: str
@@ -46,7 +46,7 @@ class Run:
 
 
 def observed_state(run_kind: str, run: Any, state: Any) -> ObservedState:
-    """Of Prefect's client objects."""
+    """The state of a run, both as objects of Prefect's client."""
     name = state.name or state.type.value.capitalize()
     message = state.message or ""
     return ObservedState(
@@ -55,7 +55,7 @@ def observed_state(run_kind: str, run: Any, state: Any) -> ObservedState:
 
 
 def observed_in(event: Any) -> tuple[str, ObservedState] | None:
-    """The state in an event of Prefect's, and its flow run; None where the event has no state.
+    """The id of the flow run, and the state, in a Prefect event; None where the event has no state.
 
     The event's id is the state's id, of flow runs (server/models/events.py) and of task runs (utilities/engine) alike.
     """
@@ -83,7 +83,7 @@ def observed_in(event: Any) -> tuple[str, ObservedState] | None:
 def operation_for(
     observed: ObservedState, run: Run, source: Cause, node: str, *, moves: bool = True
 ) -> RecordPrefectState:
-    """The write that records it; with `moves` False it is only kept."""
+    """The write that records it, and changes the status unless `moves` is False."""
     meaning = meaning_of(
         observed.run_kind, observed.state_type, observed.state_name, observed.message or None, run.owner
     )

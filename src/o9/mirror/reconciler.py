@@ -1,6 +1,6 @@
-"""Compares Prefect's histories with the record: records missing states, and ends in Prefect the runs that are dead.
+"""Compares the record with Prefect's: records missing states, and ends dead runs in Prefect.
 
-Contract. Every run that is open in the store is compared; an error in one is logged and does not stop the others. It
+Contract. It compares every run that is open in the store; an error in one is logged, and does not stop the others. It
 may run at any time, also while another node reconciles. It never ends a run that may be alive: see
 `o9.mirror.decisions`. Raises PrefectAwayError where Prefect does not answer at all.
 """
@@ -40,9 +40,9 @@ from o9.store.store import Store
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-PAGE = 200  # what Prefect's server gives at most, left at its default
+PAGE = 200  # the most that Prefect's server returns by default
 AT_ONCE = 8
-SETTLE_SECONDS = 10.0  # Prefect's server writes task runs some time after their events
+SETTLE_SECONDS = 10.0  # Prefect's server writes task runs a while after their events
 QUIET_SECONDS = 10.0
 
 
@@ -61,9 +61,9 @@ class Report:
     cancelled: int = 0
     errors: int = 0
     missing: list[str] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)  # the optimizations with an intent from Prefect
+    heard: list[str] = field(default_factory=list)  # optimizations with an intent from Prefect
     swept: list[str] = field(default_factory=list)
-    unrecorded: list[str] = field(default_factory=list)  # runs that ended badly before the record knew of them
+    unrecorded: list[str] = field(default_factory=list)  # runs that died or failed before they were recorded
     dispatched: list[str] = field(default_factory=list)  # handed over to flow runs that workers start
     delivered: int = 0
 
@@ -83,8 +83,8 @@ async def reconcile(
 ) -> Report:
     """Compare all open runs with Prefect. Raises PrefectAwayError, and OptimizationStoreError where the store is away.
 
-    settle_seconds: how long after its end a mirrored run counts as complete. quiet_seconds: how long an optimization
-    must not have changed before a run of it that nobody holds counts as dead, unless it was swept.
+    settle_seconds: how long after the end of a mirrored run Prefect may still report task runs. quiet_seconds: how long
+    an optimization must be unchanged before a run of it without a lease counts as dead, unless it was swept.
     """
     async with nullcontext(client) if client is not None else get_client() as server:
         if (problem := await server.api_healthcheck()) is not None:
@@ -145,7 +145,7 @@ class _Work:
             self.report.closed += 1
 
     async def _view(self, row: dict[str, Any], flow_run: FlowRun | None, *, fresh: bool) -> RunFacts:
-        """`fresh`: something was recorded since `row` was read."""
+        """fresh: whether something was recorded since `row` was read."""
         if fresh:
             holding = await self.store.read_async(queries.holding, row["optimization_id"])
             assert holding is not None
@@ -170,7 +170,7 @@ class _Work:
         )
         if view.prefect_type in TERMINAL or view.leased or state is None:
             return view
-        # The rest is read only of what looks dead.
+        # The rest is read only for runs that look dead.
         optimization = await self.store.read_async(queries.get, row["optimization_id"])
         assert optimization is not None
         moves = await self.store.read_async(queries.transitions, row["optimization_id"])
@@ -183,7 +183,7 @@ class _Work:
         """Whether the node whose hook recorded this flow's last move still has a heartbeat."""
         holder = next((row["node"] for row in reversed(moves) if row["cause"] == Cause.HOOK.value), None)
         nodes = await self.store.read_async(queries.nodes)
-        # By the database's clock alone: this machine's may be wrong, and a user's flow must not be ended for that.
+        # Only the database's clock counts: this machine's may be wrong, and a user's flow must not be ended for that.
         newest = max((node["heartbeat_at"] for node in nodes), default=0.0)
         alive = (node for node in nodes if newest - node["heartbeat_at"] <= 2 * settings().lease_seconds)
         return any(node["node_id"] == holder for node in alive)
@@ -199,7 +199,7 @@ class _Work:
         return await ingest(self.store, self.node, run, heard, Cause.RECONCILER, request=self.request)
 
     async def _of_tasks(self, flow_run_id: UUID, known: set[str], over: bool) -> list[ObservedState]:
-        """While the flow runs, only of tasks whose present state is unknown: each history is a request."""
+        """The states of its task runs. While the flow runs, only of those whose present state is unknown."""
         mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
         tasks = await all_pages(self.client.read_task_runs, flow_run_filter=mine)
         unknown = (task_run for task_run in tasks if over or str(task_run.state_id) not in known)
@@ -228,7 +228,7 @@ class _Work:
             state = State(type=StateType.CANCELLING, message=message)
         else:
             state = (Cancelled if decision.set_to == "CANCELLED" else Crashed)(message=message)
-        # A run that is asked to end follows Prefect's rules; a dead one cannot.
+        # Forced for a dead run; one that is asked to end follows Prefect's rules.
         await self.client.set_flow_run_state(flow_run.id, state, force=decision.set_to != "CANCELLING")
         logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, decision.set_to, decision.because.value)
         self.report.crashed += decision.set_to == "CRASHED"

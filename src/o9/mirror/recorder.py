@@ -1,7 +1,7 @@
-"""Records Prefect's states in the store: the hooks of flows and tasks, and what the dispatcher observes.
+"""Records the states that hooks of flows and tasks, and the dispatcher, report.
 
-States are recorded of flow runs that are in the registry of runs. The hooks may be put on any flow and task; they never
-raise into it, and what they cannot write waits in the spool.
+The hooks record states of flow runs in the run registry, and may be put on any flow and task. They never raise into it;
+what they cannot write waits in the spool.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, SKIPPED, is_own_rest
+from o9.mirror.interpretation import PAUSED, REPLACED, REQUEUED, SKIPPED, is_interim_end
 from o9.mirror.observed_state import FLOW, TASK, observed_state, operation_for
 from o9.mirror.run_registry import RUNS, LiveRun
 from o9.model.errors import OptimizationError
@@ -23,16 +23,16 @@ _recording: set[asyncio.Task[None]] = set()
 
 
 async def record_state(store: Store, live: LiveRun, flow_run: Any, state: Any, source: Cause) -> None:
-    """Write one state of the flow run (Prefect's client objects). Raises OptimizationError."""
+    """Record a state of a flow run, both as objects of Prefect's client. Raises OptimizationError."""
     observed = observed_state(FLOW, flow_run, state)
-    # An end that O9 itself chose was recorded before; it may have been resumed since.
-    moves = not is_own_rest(observed.state_type, observed.state_name)
+    # O9 recorded an interim end before; the optimization may have been resumed since.
+    moves = not is_interim_end(observed.state_type, observed.state_name)
     await store.write_async(operation_for(observed, live.run, source, live.node, moves=moves))
     RUNS.remember(observed.state_id)
 
 
-class _PrefectTalk(logging.Filter):
-    """Drops Prefect's lines about calls of O9's hooks, four for every step; a pause or a cancellation is no ERROR."""
+class _PrefectMessages(logging.Filter):
+    """Drops Prefect's messages about O9's hooks, four for each step, and makes a pause or a cancellation an INFO."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -46,7 +46,7 @@ _NO_ERRORS = tuple(
     for name in (PAUSED, REQUEUED, REPLACED, SKIPPED, "Suspended", "Cancelled", "Cancelling")
 )
 for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(_name).addFilter(_PrefectTalk())
+    logging.getLogger(_name).addFilter(_PrefectMessages())
 
 
 async def mirror_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
@@ -55,7 +55,7 @@ async def mirror_flow_state(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 async def mirror_task_state(task: Any, task_run: Any, state: Any) -> None:
-    """The state hook of tasks. It waits for no answer: a task's states move nothing, and writes keep their order."""
+    """The state hook of tasks. It does not wait: writes keep their order, and a task's states change no status."""
     recording = asyncio.create_task(_hooked(TASK, task_run.flow_run_id, task_run, state))
     _recording.add(recording)
     recording.add_done_callback(_recording.discard)
@@ -71,6 +71,6 @@ async def _hooked(kind: str, flow_run_id: Any, run: Any, state: Any) -> None:
     except OptimizationError:
         logger.exception("state %s of the %s run %s could not be recorded", state.name, kind, run.id)
     else:
-        # One that seemed old moved nothing, as when Prefect's clock was set back: an end counts once the node saw it.
+        # A stale one changed nothing, as after Prefect's clock was set back: the node records the end again.
         if decision is None or decision.reason is not TransitionReason.STALE_VERSION:
             RUNS.remember(observed.state_id)

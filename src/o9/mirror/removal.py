@@ -1,9 +1,9 @@
 """Deletes flow runs that O9 no longer needs in Prefect, so that Prefect's database does not grow without bound.
 
-These are the runs of pruned optimizations, and runs of scheduled flows: a day after their end, or a week after their
-start where a node that was killed left them without an end. Only runs that O9 created, and that have no deployment, are
-deleted; runs that a deployment's schedule or a person started stay, and so do flows that O9 only mirrors. Prefect
-deletes a run's states and task runs with it, and its logs a moment later; events follow Prefect's own retention.
+These are the runs of pruned optimizations, and of scheduled flows: a day after their end, or a week after their start
+if a killed node left them without an end. Only runs that O9 created, and that have no deployment, are deleted; runs of
+deployments and mirrored flows stay. Prefect deletes a run's states and task runs with it, and its logs a moment later;
+events follow Prefect's own retention.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from o9.store.store import Store
 logger = logging.getLogger(__name__)
 PAGE = 100
 TAG = "o9"  # on every flow run that O9 creates
-SCHEDULED_TAG = "o9-schedule"  # on those of the flows that a node runs on a schedule
+SCHEDULED_TAG = "o9-schedule"  # on those of scheduled flows that a node runs
 SCHEDULED_KEPT = timedelta(days=1)
-UNENDED_KEPT = timedelta(days=7)  # no run of theirs takes so long
+UNENDED_KEPT = timedelta(days=7)  # none of them runs for so long
 
 
 async def remove_flow_runs(store: Store) -> int:
-    """Delete in Prefect what is pruned here; returns how many flow runs that were.
+    """Delete the flow runs of pruned optimizations in Prefect; returns how many.
 
-    Where Prefect is away that is logged; what is left is deleted by the next call. Raises OptimizationStoreError.
+    If Prefect is away, that is logged, and the next call deletes the rest. Raises OptimizationStoreError.
     """
     removed = 0
     try:
@@ -54,13 +54,14 @@ async def remove_flow_runs(store: Store) -> int:
                 removed += await _delete(client, FlowRunFilter(id=pruned, **_filters(TAG)))
                 await store.write_async(DeletePrunedRuns(tuple(run_ids)))
     except (httpx.HTTPError, PrefectException) as error:
-        logger.warning("flow runs of what is pruned are left in Prefect, until the next time: %s", error)
+        logger.warning("flow runs of pruned optimizations stay in Prefect until the next pruning: %s", error)
     return removed
 
 
 async def remove_scheduled_runs(now: datetime) -> int:
-    """Delete in Prefect, with their artifacts, runs of nodes' schedules that ended SCHEDULED_KEPT ago or began
-    UNENDED_KEPT ago; returns how many. Where Prefect is away that is logged.
+    """Delete runs of scheduled flows, with their artifacts, that ended SCHEDULED_KEPT ago or began UNENDED_KEPT ago.
+
+    Returns how many. If Prefect is away, that is logged.
     """
     scheduled = _filters(TAG, SCHEDULED_TAG)
     ended = FlowRunFilter(end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT), **scheduled)
@@ -72,25 +73,25 @@ async def remove_scheduled_runs(now: datetime) -> int:
                 while gone := await _delete(client, old, artifacts=True):
                     removed += gone
     except (httpx.HTTPError, PrefectException) as error:
-        logger.warning("old runs of scheduled flows are left in Prefect, until the next time: %s", error)
+        logger.warning("old runs of scheduled flows stay in Prefect until the next pruning: %s", error)
     return removed
 
 
 def _filters(*tags: str) -> dict[str, Any]:
-    """For runs with these tags that belong to no deployment."""
+    """Filters for runs with these tags and without a deployment."""
     return {"tags": FlowRunFilterTags(all_=list(tags)), "deployment_id": FlowRunFilterDeploymentId(is_null_=True)}
 
 
 async def _delete(client: PrefectClient, which: FlowRunFilter, *, artifacts: bool = False) -> int:
-    """The first PAGE of them."""
+    """Delete the first PAGE of them; returns how many."""
     found = await client.read_flow_runs(flow_run_filter=which, limit=PAGE)
-    if found and artifacts:  # before the runs, without which nobody would find them
+    if found and artifacts:  # before the runs, by which they are found
         theirs = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id for run in found]))
         while left := await client.read_artifacts(artifact_filter=theirs, limit=PAGE):
             for artifact in left:
                 with suppress(ObjectNotFound):
                     await client.delete_artifact(artifact.id)
     for flow_run in found:
-        with suppress(ObjectNotFound):  # another process was quicker
+        with suppress(ObjectNotFound):  # another process was faster
             await client.delete_flow_run(flow_run.id)
     return len(found)

@@ -1,7 +1,7 @@
-"""What this process knows of Prefect's runs: which of them are at work here, and which of their states are recorded.
+"""The Prefect runs of this process, and which of their states are recorded.
 
-`RUNS` is the only registry of the process. A run is in it from its claim, or its first hook, until its flow run ends.
-Any thread may call it: hooks of sync flows have threads of their own.
+`RUNS` is the process's only registry. A run is in it from its claim, or its first hook, until its flow run ends. Any
+thread may call it: hooks of sync flows run in threads.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ REMEMBERED_STATES = 20_000
 
 @dataclass
 class LiveRun:
-    """`work` belongs to the flow: an `o9.tasks.attempt.Attempt`, or what `o9.flows.mirror` knows of a mirrored flow.
+    """`work` belongs to the flow: an `o9.tasks.attempt.Attempt`, or what `o9.flows.mirror` keeps of a mirrored flow.
 
-    writer: with which the hooks of `o9.mirror.recorder` record its states as `node`; None: they record none.
-    by_prefect: no dispatcher of this process started it. unrecorded: if the process ends now, only Prefect knows the
-    run's end.
+    writer: writes the states that the hooks of `o9.mirror.recorder` see, as `node`; None: they record none. by_prefect:
+    no dispatcher of this process started it. unrecorded: its end would not be recorded if the process ended now.
     """
 
     run: Run
@@ -39,10 +38,10 @@ class RunRegistry:
     def __init__(self) -> None:
         self._runs: dict[str, LiveRun] = {}
         self._recorded: OrderedDict[str, None] = OrderedDict()
-        self.left_behind: set[asyncio.Future[Any]] = set()  # users' code that does not let itself be cancelled
+        self.abandoned: set[asyncio.Future[Any]] = set()  # users' code that ignores its cancellation
 
     def __reduce__(self) -> str:
-        return "RUNS"  # flows that a task runner sends to its workers refer to that of their process
+        return "RUNS"  # a flow that is pickled for a worker refers to the registry of the worker's process
 
     def begin(self, live: LiveRun) -> None:
         self._runs[live.run.run_id] = live
@@ -51,18 +50,18 @@ class RunRegistry:
         return self._runs.get(str(flow_run_id))
 
     def end(self, flow_run_id: Any) -> LiveRun | None:
-        """The run that was at work, if any."""
+        """Remove the run; returns it, if it was there."""
         return self._runs.pop(str(flow_run_id), None)
 
     def __iter__(self) -> Iterator[LiveRun]:
         return iter(list(self._runs.values()))
 
     def is_recorded(self, state_id: str) -> bool:
-        """Whether this process knows that the state is recorded, or on its way; saves a write, no more."""
+        """Whether the state is known to be recorded, or on its way. Only saves a write."""
         return state_id in self._recorded
 
     def remember(self, state_id: str) -> None:
-        """The state is recorded, or on its way."""
+        """Note that the state is recorded, or on its way."""
         self._recorded[state_id] = None
         if len(self._recorded) > REMEMBERED_STATES:
             self._recorded.popitem(last=False)

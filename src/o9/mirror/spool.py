@@ -1,11 +1,11 @@
-"""States that could not be written while the store was away: one file for each process and store, in the spool folder.
+"""States that could not be written while the store was away: a file for each process and store in the spool folder.
 
-Contract. `append` returns when the line is on disk, and lines keep their order. The process that writes a file locks it
-for as long as it lives and delivers it itself; when the process is dead, `deliver` of any process on the node takes the
-file over. A line that is delivered twice counts once, because each Prefect state does. Only a store that is away stops
-a delivery. Lines that cannot be read (after a power cut), and lines that the store refuses, are kept with the reason in
-a file beside it, which `o9 doctor` shows; renamed to *.jsonl, that file is delivered again. Thread-safe; after a fork
-the child starts a file of its own.
+Contract. `append` returns when the line is on disk, and lines keep their order. A process locks its file while it
+lives, and delivers it by itself; when it is dead, `deliver` of any process on the machine delivers the file. A line
+that is delivered twice counts once, because each Prefect state does. Only a store that is away stops a delivery. Lines
+that cannot be read (after a power cut), and lines that the store refuses, are kept with the reason in a file beside it,
+which `o9 doctor` shows; renamed to *.jsonl, that file is delivered again. Thread-safe; after a fork the child starts a
+new file.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _unreadable: set[Path] = set()  # reported in the log
 
 
 def deliver(store: Store) -> int:
-    """Deliver to `store` what dead processes of this node left behind; returns the number of lines. Blocks.
+    """Deliver to `store` what dead processes of this machine left; returns the number of lines. Blocks.
 
-    A file that cannot be read is reported in the log, and left. Raises OptimizationStoreError where the store is away
-    or closed: nothing is lost then.
+    A file that cannot be read is logged and kept. Raises OptimizationStoreError where the store is away or closed;
+    nothing is lost then.
     """
     folder, delivered = spool_folder(), 0
     for path in sorted(folder.glob(f"{store_key(store.url)}.*{SUFFIX}")):
@@ -59,7 +59,7 @@ def deliver(store: Store) -> int:
 
 @dataclass(frozen=True)
 class QuarantinedLines:
-    """A file of lines that a store did not take: how many, and why not the last one."""
+    """A file of lines that a store refused: how many, and why it refused the last one."""
 
     path: Path
     lines: int
@@ -67,7 +67,7 @@ class QuarantinedLines:
 
 
 def refused() -> list[QuarantinedLines]:
-    """What lies in this node's spool folder, of all stores. Raises OSError where it cannot be read."""
+    """The files of refused lines in the spool folder, of all stores. Raises OSError where one cannot be read."""
     found = []
     for path in sorted(spool_folder().glob(f"*{REFUSED}")):
         if lines := path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -76,12 +76,12 @@ def refused() -> list[QuarantinedLines]:
 
 
 def spool_folder() -> Path:
-    """`O9_SPOOL_FOLDER`, a folder on this machine."""
+    """O9_SPOOL_FOLDER, on this machine."""
     return Path(settings().spool_folder).expanduser()
 
 
 class Spool:
-    """This process's file for the store at `url`; it exists while there is something in it."""
+    """This process's file for the store at `url`; it exists while it has lines to deliver."""
 
     def __init__(self, url: str, folder: Path | None = None) -> None:
         self._key = store_key(url)
@@ -94,11 +94,11 @@ class Spool:
         self._delivered = 0
 
     def __len__(self) -> int:
-        """How many bytes wait."""
+        """The number of bytes to deliver."""
         return self._size - self._delivered
 
     def append(self, operation: Operation[Any]) -> None:
-        """Keep it until `deliver`. Raises OSError where the folder cannot be written: then it is not kept."""
+        """Keep the operation until `deliver`. Raises OSError where the folder cannot be written."""
         line = _encoded(operation)
         with self._lock:
             file = self._open()
@@ -106,9 +106,9 @@ class Spool:
             self._size += len(line)
 
     def deliver(self, store: Store) -> int:
-        """Deliver what waits, in order; returns how many lines. Raises OptimizationStoreError for a store that is away.
+        """Deliver all lines in order, those appended meanwhile included; returns how many. Threads wait for each other.
 
-        What is appended meanwhile is delivered, too. Threads take turns.
+        Raises OptimizationStoreError for a store that is away.
         """
         delivered = 0
         with self._delivering:
@@ -122,7 +122,7 @@ class Spool:
         return delivered
 
     def _waiting(self) -> tuple[Path, list[bytes]] | None:
-        """The first of the lines that wait now; with none left, the file goes."""
+        """The first lines to deliver; without any, the file is removed."""
         with self._lock:
             if self._file is None or self._path is None:
                 return None
@@ -134,12 +134,12 @@ class Spool:
             return self._path, lines[:TOGETHER]
 
     def close(self) -> None:
-        """Leave what waits to others on this node."""
+        """Leave the lines to other processes of this machine."""
         with self._lock:
             self._let_go()
 
     def disown(self) -> None:
-        """In a forked child, where a lock may be held by a thread that is not there: the file is the parent's."""
+        """Forget the file, which is the parent's, in a forked child. Takes no lock: a lost thread may hold it."""
         self._let_go()
 
     def _let_go(self) -> None:
@@ -154,7 +154,7 @@ class Spool:
             new = path.with_suffix(".new")
             file = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                # Renamed once it is locked: else another process could take it for one that was left behind.
+                # Renamed once it is locked; else another process could deliver it as a dead process's.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 new.rename(path)
                 _sync_folder(self._folder)
@@ -188,9 +188,9 @@ def _deliver_left_behind(path: Path, store: Store) -> int:
 
 
 async def _deliver_together(store: Store, lines: list[bytes], path: Path) -> None:
-    """In one transaction: a busy process needs a tenth of a second for each.
+    """In one transaction, because each takes a busy process a tenth of a second.
 
-    Raises OptimizationStoreError where the store is away or closed; nothing has been refused then.
+    Raises OptimizationStoreError where the store is away or closed; nothing is refused then.
     """
     lines = [_before_refusal(line) for line in lines]
     operations: dict[int, Operation[Any]] = {}
@@ -198,12 +198,7 @@ async def _deliver_together(store: Store, lines: list[bytes], path: Path) -> Non
     for number, line in enumerate(lines):
         try:
             operations[number] = _decoded(line)
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:  # ValueError: of JSON and Unicode
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             refused[number] = f"it cannot be read: {error!r}"
     for _ in range(2):  # Ctrl-C may have interrupted the first
         answers = await asyncio.gather(*map(store.write_async, operations.values()), return_exceptions=True)
@@ -234,7 +229,7 @@ def _before_refusal(line: bytes) -> bytes:
 
 
 def _append(file: int, line: bytes) -> None:
-    """Durably, and whole or not at all: half a line would spoil the next one."""
+    """Append durably, and whole or not at all: half a line would make the next one unreadable."""
     size, left = os.fstat(file).st_size, line
     try:
         while left:
@@ -254,7 +249,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def store_key(url: str) -> str:
-    """The same for all spellings of a store's URL that this node may use, and without its password."""
+    """A key of the store's URL without its password, the same for all spellings that this machine may use."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         name = str(Path(str(parsed.database)).absolute())

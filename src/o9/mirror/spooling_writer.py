@@ -1,8 +1,8 @@
-"""Writes the states of a process to one store: directly, or to the spool while the store is away.
+"""Writes the states of a process to a store: directly, or to the spool while the store is away.
 
-Contract. `write` never raises because of the store, and delays its caller once, by PATIENCE_SECONDS at most: when the
-store has failed, or has not answered in time, everything goes to the spool until a thread of the writer has delivered
-all of it. So the order is kept. Any event loop and any thread may call it.
+Contract. `write` never raises because the store is away, and delays its caller once, by PATIENCE_SECONDS at most. When
+the store fails or does not answer in time, everything goes to the spool until a thread of the writer has delivered it,
+so that the order is kept. Any event loop and any thread may call it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RETRY = Backoff(0.5, 5.0)
 
 
 class SpoolingWriter:
-    """For the store at `url`, which `open_store` opens (on a thread; it may block, and raise OptimizationError)."""
+    """For the store at `url`. A thread calls `open_store`, which may block, and raise OptimizationError."""
 
     def __init__(self, url: str, open_store: Callable[[], Store]) -> None:
         self._url = url
@@ -36,7 +36,7 @@ class SpoolingWriter:
         self._spool = Spool(url)
         self._store: Store | None = None
         self._opening: concurrent.futures.Future[Store] = concurrent.futures.Future()
-        self.is_away = False  # what is written now goes to the spool
+        self.is_away = False  # writes go to the spool
         self._lock = threading.Lock()
         self._helper: threading.Thread | None = None
         self._leave = threading.Event()
@@ -50,7 +50,7 @@ class SpoolingWriter:
                         self._call_helper()
                         store = await asyncio.shield(asyncio.wrap_future(self._opening))
                     answer = store.write_async(operation)
-                    answer.add_done_callback(_look_at)  # it may come when nobody waits any more
+                    answer.add_done_callback(_log_failure)  # it may come when nobody waits any more
                     return await asyncio.shield(answer)
             except TimeoutError:
                 self._went_away(f"no answer within {PATIENCE_SECONDS:g} s")
@@ -61,16 +61,16 @@ class SpoolingWriter:
         try:
             self._spool.append(operation)
         except OSError:
-            logger.exception("a state reached neither the store nor the spool; the reconciler takes it from Prefect")
+            logger.exception("a state reached neither the store nor the spool; the reconciler reads it from Prefect")
         self._call_helper()
         return None
 
     def use(self, store: Store) -> None:
-        """From now on this is the open store."""
+        """Set the open store."""
         self._store = store
 
     def close(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Deliver what waits, if that takes no longer than `seconds`; the rest is left to others on this node."""
+        """Try to deliver the spool within `seconds`; the rest is left to other processes of this machine."""
         self._leave.set()
         if self._store is not None and len(self._spool):
             last = threading.Thread(target=self._last_try, name="o9-spooling-writer-last", daemon=True)
@@ -79,14 +79,14 @@ class SpoolingWriter:
         self._spool.close()
 
     def disown(self) -> None:
-        """In a forked child: this is the parent's."""
+        """Forget the parent's spool file in a forked child."""
         self._spool.disown()
 
     def _went_away(self, why: str) -> None:
         with self._lock:
             known, self.is_away = self.is_away, True
         if not known:
-            logger.warning("the store is away; states go to the spool: %s", why)
+            logger.warning("the store is away, so states go to the spool: %s", why)
 
     def _call_helper(self) -> None:
         with self._lock:
@@ -95,7 +95,7 @@ class SpoolingWriter:
                 self._helper.start()
 
     def _help(self) -> None:
-        """Open the store, and deliver, as often as it takes."""
+        """Open the store and deliver the spool, retrying until that succeeds."""
         failures = 0
         while not self._helped():
             failures += 1
@@ -110,7 +110,7 @@ class SpoolingWriter:
                     self._opening.set_result(self._store)
                 deliver(self._store)
             delivered = self._spool.deliver(self._store)
-        except Exception as error:  # noqa: BLE001 - a user's flow must not feel that its store is away, whatever this was
+        except Exception as error:  # noqa: BLE001 - nothing may disturb a user's flow
             if not self._opening.done():
                 self._opening.set_exception(OptimizationStoreError(f"it cannot be opened: {error}"))
             logger.debug("the store is still away: %s", error)
@@ -127,13 +127,13 @@ class SpoolingWriter:
         assert self._store is not None
         try:
             self._spool.deliver(self._store)
-        except Exception as error:  # noqa: BLE001 - it stays in the spool, whatever this was
-            logger.warning("the store is still away; another process will deliver what is in the spool: %s", error)
+        except Exception as error:  # noqa: BLE001 - it stays in the spool
+            logger.warning("the store is still away; another process will deliver the spool: %s", error)
 
 
-def _look_at(answer: asyncio.Future[Any]) -> None:
+def _log_failure(answer: asyncio.Future[Any]) -> None:
     if not answer.cancelled() and (error := answer.exception()) is not None:
-        logger.debug("a write that may have been waited for no more failed: %s", error)
+        logger.debug("a write failed, perhaps after its caller stopped waiting: %s", error)
 
 
 _writers: dict[str, SpoolingWriter] = {}
@@ -141,12 +141,12 @@ _guard = threading.Lock()
 
 
 def writer_of(store: Store) -> SpoolingWriter:
-    """The one of an open store."""
+    """The writer of an open store."""
     return writer_at(store.url, lambda: store, store)
 
 
 def writer_at(url: str, open_store: Callable[[], Store], store: Store | None = None) -> SpoolingWriter:
-    """The one for the store at `url`, which is not open yet, or may be. Raises OptimizationStoreError for no URL."""
+    """The writer for the store at `url`, which need not be open. Raises OptimizationStoreError for an invalid URL."""
     key = store_key(url)
     with _guard:
         writer = _writers.get(key)
@@ -158,7 +158,7 @@ def writer_at(url: str, open_store: Callable[[], Store], store: Store | None = N
 
 
 def close_writer(store: Store) -> None:
-    """Before `store` is closed: deliver what waits, or leave it to others."""
+    """Close the writer of `store`, before that is closed: deliver its spool, or leave it to others."""
     with _guard:
         writer = _writers.pop(store_key(store.url), None)
     if writer is not None:
@@ -167,13 +167,13 @@ def close_writer(store: Store) -> None:
 
 @atexit.register
 def close_writers() -> None:
-    """At the end of the process, before anything says that it has left: a last try to deliver what waits."""
+    """Try a last time to deliver the spool, at the end of the process, before its nodes leave."""
     for key in list(_writers):
         _writers.pop(key).close()
 
 
 def _forget_parent() -> None:
-    """A forked child has none of its parent's threads, and must not hold its locks."""
+    """In a forked child, which has none of its parent's threads, and must not hold the parent's locks."""
     global _guard
     _guard = threading.Lock()
     for writer in _writers.values():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from o9.lifecycle.heartbeat import WORKERS, ask_living, takes, workers_take
+from o9.lifecycle.heartbeat import WORKERS, claims, living_nodes, workers_claim
 from o9.model.optimization import OptimizationState
 from o9.model.states import ENDED, Intent, OptimizationStatus
 from o9.store import queries
@@ -81,7 +81,7 @@ class Crew:
 
     def takers(self, optimization_id: str) -> list[str]:
         """The nodes that start it when it is queued."""
-        return sorted(node for node, info in self.alive.items() if takes(info, optimization_id))
+        return sorted(node for node, info in self.alive.items() if claims(info, optimization_id))
 
     def lost(self, holding: Holding | None) -> str | None:
         """`its node X is gone since 12:00:00`; None where it has none, or a living one."""
@@ -92,9 +92,9 @@ class Crew:
 
 
 def crew_of(store: Store) -> Crew:
-    alive, nodes = ask_living(store), store.read(queries.nodes)
+    alive, nodes = living_nodes(store), store.read(queries.nodes)
     seen = {node["node_id"]: datetime.fromtimestamp(node["heartbeat_at"], UTC) for node in nodes}
-    workers = {WORKERS: {"limit": None}} if workers_take(store) else {}
+    workers = {WORKERS: {"limit": None}} if workers_claim(store) else {}
     return Crew(alive | workers, {name: at for name, at in seen.items() if name not in alive})
 
 

@@ -36,7 +36,7 @@ from o9.model.optimization import OptimizationState, utc_now
 from o9.model.settings import DEFAULT_STORE, settings
 from o9.model.states import ENDED, OptimizationStatus
 from o9.store import queries
-from o9.tasks.attempt import anything_left_behind
+from o9.tasks.attempt import has_abandoned_code
 from o9.text.escape import one_line, shown
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
     try:
         return runner.run(main)
     finally:
-        if not anything_left_behind():
+        if not has_abandoned_code():
             runner.close()
 
 
