@@ -1,8 +1,8 @@
-"""The contract of a store as a test suite, for every store that there is and for one that you write.
+"""The contract of a store as a test suite, for the stores of O9 and for your own.
 
-Subclass `StoreContract` in a test module and give it a pytest fixture `open_store`: a function that opens the same,
-at first empty, store once more and answers with a new handle. Two handles of one test stand for two processes. The
-fixture closes what it opened.
+Subclass `StoreContract` in a test module and give it a pytest fixture `open_store`: a function that opens the same
+store, which is empty at first, and returns a new handle. Two handles in a test stand for two processes. The fixture
+closes what it opened.
 
     class TestMyStore(StoreContract):
         @pytest.fixture
@@ -10,15 +10,14 @@ fixture closes what it opened.
             with contextlib.ExitStack() as opened:
                 yield lambda: opened.enter_context(MyStore(tmp_path / "store"))
 
-What is demanded, by the part that demands it:
+The parts:
 
-- here: a status changes only where the table allows it, and whole (transition, change, counts) or not; what fails
-  disturbs no neighbour; writes share transactions; the change feed is in commit order; pages are stable.
-- `contract_work`: the ledger (steps in order, numbers once, floats bit for bit), leases, Prefect's states.
-- `contract_control`, `contract_runs`: wishes, limits, order; retries. `contract_judging`, `contract_reports`,
-  `contract_pruning`: what was tried, said; what goes for good. `contract_alerts`, `contract_outbox`: alerts, sending.
-
-The suite needs nothing but Python, uses only what `o9.store.store` makes public, and can run in any order.
+- this module: a status changes only as the table allows, together with its transition, change and counts; a failure
+  does not affect others; writes share transactions; the change feed is in commit order; pages are stable.
+- `contract_work`: the ledger (ordered steps, unique numbers, exact floats), leases, Prefect states.
+- `contract_control`, `contract_runs`: intents, limits, order of the queue, dependencies; retries and flow runs.
+- `contract_judging`, `contract_reports`, `contract_pruning`: families, hold-outs; health reports; deletion.
+- `contract_alerts`, `contract_outbox`: alerts and their delivery.
 """
 
 from __future__ import annotations
@@ -72,9 +71,9 @@ S = OptimizationStatus
 
 
 class StatusContract:
-    """Creating an optimization, and the one door of its status."""
+    """Creating optimizations and changing their status."""
 
-    def test_what_is_created_reads_back(self, open_store: OpenStore) -> None:
+    def test_a_created_optimization_reads_back(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         created_at = datetime(2026, 1, 31, 9, 30, 0, 1, tzinfo=timezone(timedelta(hours=8)))
         state = new("名字-🚀", name="双均线 🚀", description="Zeilen\nund\tTabs", created_at=created_at)
@@ -104,7 +103,7 @@ class StatusContract:
         assert record_of(store, "a") == before
         assert store.read(queries.get, "b") is None
 
-    def test_every_move_of_the_table(self, open_store: OpenStore) -> None:
+    def test_every_transition_of_the_table(self, open_store: OpenStore) -> None:
         store = open_store()
         for current in S:
             for target in S:
@@ -128,7 +127,7 @@ class StatusContract:
                     assert record_of(store, key) == before
         assert_counts_are_true(store)
 
-    def test_what_is_not_there_cannot_move(self, open_store: OpenStore) -> None:
+    def test_an_unknown_optimization_cannot_move(self, open_store: OpenStore) -> None:
         with refused(OptimizationError, "'ghost'", "o9 list"):
             open_store().write(Transition("ghost", S.INITIALIZING, Cause.HOOK))
 
@@ -148,7 +147,7 @@ class StatusContract:
         holding = store.read(queries.holding, "a")
         assert holding is not None
         assert holding.version == version + 1
-        with refused(OptimizationStateError, "version"):  # two who read the same version: one wins
+        with refused(OptimizationStateError, "version"):  # of two that read the same version, one wins
             store.write(Transition("a", S.CANCELLED, Cause.PERSON, version=version))
 
     def test_a_move_is_written_whole_or_not_at_all(self, open_store: OpenStore) -> None:
@@ -163,14 +162,14 @@ class StatusContract:
         assert other.read(queries.get, "first").issues == ["it broke"]  # type: ignore[union-attr]
         assert sum(sums.count for _, sums in other.read(queries.totals)) == 1
         before, counts, totals = record_of(store, "second"), store.read(queries.counts), store.read(queries.totals)
-        with refused(OptimizationStoreError):  # the transition's own row breaks a rule of the database
+        with refused(OptimizationStoreError):  # the transition's row violates a constraint
             store.write(ending("second"))
         for handle in (store, other):
             assert record_of(handle, "second") == before
             assert (handle.read(queries.counts), handle.read(queries.totals)) == (counts, totals)
         assert_counts_are_true(store)
 
-    def test_a_life_has_its_moments(self, open_store: OpenStore) -> None:
+    def test_times_of_a_run(self, open_store: OpenStore) -> None:
         store = open_store()
         at_work(store, "a")
         first = store.read(queries.get, "a")
@@ -218,14 +217,14 @@ class GroupContract:
         assert transactions <= 50, f"{transactions} transactions for 100 writes"
         assert len(store.read(queries.page, limit=200).items) == 100
 
-    def test_a_failing_operation_disturbs_no_neighbour(self, open_store: OpenStore) -> None:
+    def test_a_failing_operation_does_not_affect_its_group(self, open_store: OpenStore) -> None:
         store = open_store()
         fences = {key: at_work(store, key).fence for key in ("a", "b", "c", "d")}
 
         def step(key: str, number: int) -> Operation[Any]:
             return CommitStep(key, fences[key], 0, [trial(number)], {"of": key})
 
-        twice = CommitStep("b", fences["b"], 0, [trial(0), trial(0)], {})  # which only the database refuses
+        twice = CommitStep("b", fences["b"], 0, [trial(0), trial(0)], {})  # only the database rejects this
         group: list[Operation[Any]] = [
             step("a", 0), twice, Bug(), Transition("c", S.CREATED, Cause.HOOK, version=-1), step("c", 7),
             Create(new("e")), Transition("e", S.COMPLETED, Cause.HOOK), step("d", 1), Amend("d", {"progress": "much"}),
@@ -267,7 +266,7 @@ class GroupContract:
         assert_counts_are_true(store)
 
     def test_the_change_feed_is_in_commit_order(self, open_store: OpenStore) -> None:
-        """A reader that asks only for what follows the last id it saw misses nothing."""
+        """A reader that asks for what follows the last id it has seen misses nothing."""
         handles = [open_store(), open_store()]
         reader = open_store()
         writers = [
@@ -282,7 +281,7 @@ class GroupContract:
             seen += [row["id"] for row in reader.read(queries.changes, seen[-1] if seen else 0, limit=7)]
             if over and seen and seen[-1] == reader.read(queries.last_change):
                 break
-            time.sleep(0.001)  # a reader that spins takes the interpreter from the writers
+            time.sleep(0.001)  # a busy loop would starve the writers
         assert seen == [row["id"] for row in reader.read(queries.changes, 0, limit=1000)]
         assert len(seen) == 160
 
@@ -308,7 +307,7 @@ class ReadingContract:
         page = store.read(queries.page, limit=4)
         while True:
             seen += [state.optimization_id for state in page.items]
-            put(store, f"later{len(seen)}")  # newer than all: behind the reader
+            put(store, f"later{len(seen)}")  # newest, so on a page that the reader has passed
             if page.next_cursor is None:
                 break
             page = store.read(queries.page, limit=4, cursor=page.next_cursor)
@@ -349,7 +348,7 @@ class ReadingContract:
         assert held is not None
         assert (held.series, held.scheduled_at) == ("nightly", "2026-01-05T00:00:00.000000+00:00")
 
-    def test_a_page_refuses_what_is_no_page(self, open_store: OpenStore) -> None:
+    def test_invalid_limits_and_cursors(self, open_store: OpenStore) -> None:
         store = open_store()
         assert store.read(queries.page) == type(store.read(queries.page))([], None)
         for limit in (0, -1, 1001):
@@ -377,12 +376,12 @@ class StoreContract(
     StatusContract, GroupContract, ReadingContract, LedgerContract, LeaseContract, ControlContract, JudgingContract,
     ReportContract, PruningContract, AlertContract,
 ):  # fmt: skip
-    """All of it; see the module."""
+    """The whole contract; see the module."""
 
 
 @dataclass(frozen=True)
 class Spy:
-    """Does what `operation` does, and keeps the unit of work in which it did."""
+    """An operation that records its unit of work."""
 
     operation: Operation[Any]
     units: list[UnitOfWork]
@@ -392,13 +391,13 @@ class Spy:
         return self.operation.targets
 
     def apply(self, unit: UnitOfWork) -> Any:
-        self.units.append(unit)  # kept, so that no other unit gets its id
+        self.units.append(unit)  # a reference, so that no other unit gets the same id()
         return self.operation.apply(unit)
 
 
 @dataclass(frozen=True)
 class Bug:
-    """An operation that is wrong in itself."""
+    """An operation with a bug."""
 
     targets: tuple[str, ...] = field(default=())
 

@@ -1,4 +1,4 @@
-"""The contract of alerts: what was told, which episodes it makes, and what is behind a cursor."""
+"""The contract of alerts: alerts as received, their episodes, the cursor of readers, silences and pruning."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class AlertContract(OutboxContract):
-    """Ids, episodes, cursors; silences."""
+    """Ids, episodes, cursors and silences."""
 
-    def test_what_is_told_reads_back_page_by_page(self, open_store: OpenStore) -> None:
+    def test_alerts_read_back_page_by_page(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         told = [
             telling("oldest", title="1", at=datetime(1, 1, 1, tzinfo=UTC), level="error", optimization_id=""),
@@ -85,13 +85,13 @@ class AlertContract(OutboxContract):
         assert store.read(queries.alert, "a")["message"] == first.message  # type: ignore[index]
         within = store.write(RaiseAlerts([telling("c", title="c"), telling("c", title="d")]))
         assert [type(answer) for answer in within] == [Recorded, OptimizationConflictError]
-        # Told again later, it is the same and still so; told again as it was, nobody told anything.
+        # Sent again unchanged, it changes nothing; sent again with a later time, it extends the episode.
         before = store.read(queries.last_change)
         store.write(RaiseAlerts([first]))
         assert store.read(queries.last_change) == before
         store.write(RaiseAlerts([first._replace(at=at(60))]))
         assert (episode(store, "a").notifications, episode(store, "a").last_notified_at) == (2, at(60))
-        # Over, it cannot begin again under its id; who only says it once more hears what became of it.
+        # After it is resolved, an exact repetition is answered, but a later time needs a new id.
         assert store.write(ResolveAlert("a", "ann"))
         assert store.write(RaiseAlerts([first])) == [Recorded("a", began=False, ended=False)]
         late = first._replace(at=moment(utc_now() + timedelta(seconds=60)))
@@ -99,7 +99,7 @@ class AlertContract(OutboxContract):
         assert isinstance(answer, OptimizationConflictError)
         assert all(word in str(answer) for word in ("alert_id", "'a' was resolved at"))
 
-    def test_equal_labels_are_one_episode_until_it_is_over(self, open_store: OpenStore) -> None:
+    def test_equal_labels_form_one_episode_until_it_is_resolved(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         (began,) = store.write(RaiseAlerts([telling("a", 10)]))
         joined = other.write(
@@ -125,7 +125,7 @@ class AlertContract(OutboxContract):
         with refused(OptimizationError, "'ghost'", "o9 alerts"):
             store.write(ResolveAlert("ghost", "ann"))
 
-    def test_an_end_is_taken_as_it_is_said(self, open_store: OpenStore) -> None:
+    def test_ends_given_by_the_source(self, open_store: OpenStore) -> None:
         store = open_store()
         assert store.write(RaiseAlerts([telling("a", ends=30)])) == [Recorded("a", began=True, ended=True)]
         row = store.read(queries.alert, "a")
@@ -135,14 +135,14 @@ class AlertContract(OutboxContract):
         store.write(RaiseAlerts([telling("b", 40)]))
         store.write(RaiseAlerts([telling("b", 41)._replace(ends_at=future)]))
         assert (episode(store, "b").ends_at, episode(store, "b").resolved_at) == (future, None)
-        # What begins behind that end is another episode, though nobody had looked at the clock.
+        # An alert that begins after that end starts a new episode, even before ExpireAlerts runs.
         later = telling("c")._replace(at=moment(utc_now() + timedelta(days=2)))
         assert store.write(RaiseAlerts([later])) == [Recorded("c", began=True, ended=False)]
         assert store.read(queries.alert, "b")["resolved_at"] == future  # type: ignore[index]
         assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Recorded("c", began=False, ended=True)]
         assert store.read(queries.firing_alerts) == {}
 
-    def test_what_its_source_repeats_is_over_when_nobody_tells_of_it(self, open_store: OpenStore) -> None:
+    def test_an_expected_end_is_a_timeout_that_repetitions_extend(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()
 
         def repeated(name: str, seconds: float) -> NewAlert:
@@ -151,20 +151,20 @@ class AlertContract(OutboxContract):
 
         store.write(RaiseAlerts([repeated("a", -60), repeated("b", 600), repeated("c", 900)]))
         store.write(RaiseAlerts([telling("d", title="d")]))
-        # One that is told with an end that is past is over, and said to be by who told it.
+        # An end in the past was given by the source.
         assert store.read(queries.alert, "a")["resolved_by"] == "o9:source"  # type: ignore[index]
         assert store.read(queries.next_end) == moment(now + timedelta(seconds=600))
         assert store.write(ExpireAlerts()) == []
         store.write(RaiseAlerts([repeated("b", 1200)]))
         assert store.read(queries.next_end) == moment(now + timedelta(seconds=900))
-        store.write(RaiseAlerts([telling("b2", title="b")]))  # whose source repeats nothing
+        store.write(RaiseAlerts([telling("b2", title="b")]))  # without an end
         assert episode(store, "b").ends_at is None
         _let_pass(store, "c")
         after = store.read(queries.last_change)
         assert store.write(ExpireAlerts()) == ["c"]
         (over,) = store.read(queries.open_episodes, (after + 1, ""))
         assert (over.alert_id, over.resolved_at, over.resolved_by) == ("c", at(10), "o9:not_repeated")
-        # Its source was only away: it is the same one, and goes on.
+        # A late repetition reopens the episode.
         assert store.write(RaiseAlerts([repeated("c", 900)])) == [Recorded("c", began=False, ended=False)]
         assert (episode(store, "c").resolved_at, episode(store, "c").notifications) == (None, 2)
         assert store.read(queries.firing_alerts) == {"warning": 3}
@@ -172,7 +172,7 @@ class AlertContract(OutboxContract):
         assert store.write(RaiseAlerts([repeated("e", 900)._replace(fingerprint="c")])) == [Recorded("e", True, False)]
         assert store.read(queries.alert, "c")["resolved_by"] == "o9:not_repeated"  # type: ignore[index]
 
-    def test_whoever_delivers_reads_what_is_behind_its_cursor(self, open_store: OpenStore) -> None:
+    def test_the_leader_reads_what_changed_after_its_cursor(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         assert store.read(queries.open_episodes) == []
         store.write(RaiseAlerts([telling(f"a{n}", title=f"t{n}") for n in range(5)]))
@@ -191,7 +191,7 @@ class AlertContract(OutboxContract):
         assert (resolved.alert_id, resolved.resolved_by, resolved.labels) == ("a2", "bob", '{"title": "t2"}')
         assert [row["kind"] for row in store.read(queries.changes, 0)] == ["alert"] * 4
 
-    def test_somebody_sees_to_it_once(self, open_store: OpenStore) -> None:
+    def test_an_episode_is_acknowledged_once(self, open_store: OpenStore) -> None:
         store = open_store()
         store.write(RaiseAlerts([telling("a"), telling("b")]))
         assert store.write(AcknowledgeAlert("b", "ann \0"))
@@ -205,8 +205,8 @@ class AlertContract(OutboxContract):
         assert store.read(queries.alert, "c")["acknowledged_by"] is None  # type: ignore[index]
         assert counter(store)["acknowledged", "warning"] == 1
 
-    def test_any_order_of_batches_keeps_the_rules(self, open_store: OpenStore) -> None:
-        """Against a model: an id once, one episode of a title at a time, counts that add up."""
+    def test_random_batches_agree_with_a_model(self, open_store: OpenStore) -> None:
+        """Ids are unique, a title has one episode at a time, and the counts add up."""
         store, chance = open_store(), random.Random(20260131)
         firing: dict[str, str] = {}
         episodes: dict[str, str] = {}
@@ -240,7 +240,7 @@ class AlertContract(OutboxContract):
         assert counts["begun", "warning"] == len(set(episodes.values()))
         assert counts["resolved", "warning"] == counts["begun", "warning"] - len(firing)
 
-    def test_what_is_long_ago_is_pruned_and_what_fires_is_not(self, open_store: OpenStore) -> None:
+    def test_old_alerts_are_pruned_unless_they_fire(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         for name in ("fires", "over", "open", "late"):
             store.write(RaiseAlerts([telling(f"{name}{n}", n, title=name) for n in range(3)]))
@@ -266,8 +266,8 @@ class AlertContract(OutboxContract):
 
         assert [vars(done) for done in prune(at(-1))] == [vars(PrunedAlerts(cursor=None))]
         done = prune(moment(now + timedelta(hours=1)))
-        assert len(done) > 4  # each transaction only as long as it may take
-        # Of what fires the first and the newest words stay; of what is over and not dealt with, too.
+        assert len(done) > 4  # each transaction is short
+        # The first and newest alerts of episodes that fire or are still open stay.
         kept = {"fires0", "fires2", "late0", "late2", "open0", "open2", "future"}
         assert {row["alert_id"] for row in all_alerts(store)} == kept
         assert sum(each.alerts for each in done) == 13 - len(kept)
@@ -279,7 +279,7 @@ class AlertContract(OutboxContract):
         assert store.write(ResolveAlert("fires0", "ann"))
         assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Recorded("over0", began=True, ended=False)]
 
-    def test_silences_stand_until_their_end_or_until_they_are_lifted(self, open_store: OpenStore) -> None:
+    def test_silences_last_until_their_end_or_until_they_are_ended(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()
         hour = timedelta(hours=1)
         store.write(AddSilence("past", now - 2 * hour, now - hour))
@@ -303,7 +303,7 @@ class AlertContract(OutboxContract):
 
 
 def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> NewAlert:
-    """One whose fingerprint is its title."""
+    """An alert whose fingerprint is its title."""
     title = fields.pop("title", "slow")
     when = fields.pop("at", None)
     metadata = json.dumps(fields.pop("metadata", {}), ensure_ascii=False, separators=(",", ":"))
@@ -316,7 +316,7 @@ def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, *
 
 
 def _let_pass(store: Store, alert_id: str) -> None:
-    """As if the end of this one had come."""
+    """Move the end of an episode into the past."""
     with store._engine.connect() as connection:
         connection.exec_driver_sql(f"UPDATE alert SET ends_at = '{at(10)}' WHERE alert_id = '{alert_id}'")
 

@@ -1,8 +1,4 @@
-"""The part of the contract that is about control: what people want, limits, the order of the queue, waiting for others.
-
-Runs of Prefect's, retries and steps that are sent twice are in `contract_runs`. See `contract` for
-how to run it.
-"""
+"""The contract of control: intents, limits, the order of the queue, and dependencies. See `contract` for its use."""
 
 from __future__ import annotations
 
@@ -38,9 +34,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class IntentContract:
-    """What people want, with its history."""
+    """Intents and their history."""
 
-    def test_each_wish_is_kept_with_who_and_when(self, open_store: OpenStore) -> None:
+    def test_each_intent_is_recorded_with_author_and_time(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         at_work(store, "a")
         for intent, by in [(Intent.PAUSE, "ann"), (Intent.PAUSE, "bob"), (Intent.RUN, "bob"), (Intent.CANCEL, "z\0")]:
@@ -58,25 +54,25 @@ class IntentContract:
         assert [row["kind"] for row in other.read(queries.changes, 0)].count("intent") == 3
         store.write(Transition("a", S.CANCELLED, Cause.HOOK))
         before = record_of(store, "a")
-        assert store.write(SetIntent("a", Intent.CANCEL, "ann")) is S.CANCELLED  # the end that was asked for came
+        assert store.write(SetIntent("a", Intent.CANCEL, "ann")) is S.CANCELLED  # the requested end came
         with refused(OptimizationStateError, "cancelled", "time out", "o9 retry"):
             store.write(SetIntent("a", Intent.TIME_OUT, "ann"))
         assert (record_of(store, "a"), store.read(queries.intents, "a")) == (before, asked)
 
-    def test_what_nobody_holds_is_moved_at_once(self, open_store: OpenStore) -> None:
+    def test_an_optimization_without_an_attempt_is_moved_at_once(self, open_store: OpenStore) -> None:
         store = open_store()
-        wishes = [
+        intents = [
             (Intent.PAUSE, S.PAUSED), (Intent.RUN, S.CREATED), (Intent.PAUSE, S.PAUSED), (Intent.TIME_OUT, S.TIMEOUT),
         ]  # fmt: skip
         put(store, "a")
-        for intent, status in wishes:
+        for intent, status in intents:
             assert store.write(SetIntent("a", intent, "ann")) is status is status_of(store, "a")
             last = store.read(queries.transitions, "a")[-1]
             assert (last["cause"], last["to_status"]) == ("person", status.value)
             assert "ann" in last["message"]
-        assert len(store.read(queries.intents, "a")) == len(wishes)
+        assert len(store.read(queries.intents, "a")) == len(intents)
 
-    def test_what_is_held_back_is_not_queued_before_it_is_started(self, open_store: OpenStore) -> None:
+    def test_a_held_optimization_is_queued_when_it_is_started(self, open_store: OpenStore) -> None:
         store = open_store()
         held = Create(new("held", priority=OptimizationPriority.CRITICAL), hold=True)
         store.write(At(held, START))
@@ -87,9 +83,9 @@ class IntentContract:
         with refused(OptimizationStateError, "pause it instead"):
             store.write(SetIntent("queued", Intent.HOLD, "ann"))
         assert store.write(SetIntent("held", Intent.RUN, "ann")) is S.CREATED
-        assert claim_all(store) == ["queued", "held"]  # it waits from its start on, not from its creation
+        assert claim_all(store) == ["queued", "held"]  # it has waited since its start, not since its creation
 
-    def test_a_sweep_leaves_alone_what_was_renewed_since(self, open_store: OpenStore) -> None:
+    def test_a_sweep_skips_leases_renewed_since(self, open_store: OpenStore) -> None:
         store = open_store()
         for key, node in [("late", "node-1"), ("dead", "node-2"), ("lost", "node-4"), ("again", "node-5")]:
             put(store, key)
@@ -114,7 +110,7 @@ class IntentContract:
 class LimitContract:
     """How many may run, and in which order."""
 
-    def test_many_who_claim_never_pass_a_limit(self, open_store: OpenStore) -> None:
+    def test_concurrent_claims_never_exceed_a_limit(self, open_store: OpenStore) -> None:
         handles = [open_store(), open_store()]
         limits = {ALL: 5, TUNING.value: 2, "x": 2, "y": 2}
         for name, limit in limits.items():
@@ -141,18 +137,18 @@ class LimitContract:
         assert sorted(done) == sorted(f"a{n}" for n in range(36))
         assert not {name: most[name] for name, limit in limits.items() if most[name] > limit}
 
-    def test_limits_that_are_full_are_full(self, open_store: OpenStore) -> None:
+    def test_reached_limits_hold(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         for name, limit in {ALL: 5, TUNING.value: 2, "x": 2}.items():
             store.write(SetPolicy(name, {LIMIT: limit}))
         for n in range(24):
             kind, strategy = (TUNING, RISK)[n % 2], "xy"[n // 2 % 2]
             put(store, f"a{n:02}", optimization_type=kind, metadata={"strategy": strategy})
-        # In turn x, x, y, y and tuning, risk: x is full after two, tuning too, and all after five.
+        # Strategies alternate x, x, y, y and types tuning, risk: x is full after two, so is tuning, and all after five.
         assert claim_all(other, limit=9) == ["a00", "a01", "a02", "a03", "a07"]
         for name in (ALL, TUNING.value):
             store.write(SetPolicy(name))
-        assert claim_all(other, limit=9) == ["a06", "a10", "a11", "a14"]  # x is full still, and nine are nine
+        assert claim_all(other, limit=9) == ["a06", "a10", "a11", "a14"]  # x is still full, and the limit is nine
         assert claim_all(other, limit=8) == []
 
     def test_the_living_nodes_announce_the_limit(self, open_store: OpenStore) -> None:
@@ -169,7 +165,7 @@ class LimitContract:
         store.write(SetPolicy(ALL, {LIMIT: DEFAULT_LIMIT + 5}))  # a policy only narrows
         assert claim_all(store, limit=None) == []
 
-    def test_a_policy_is_checked_replaced_and_lifted(self, open_store: OpenStore) -> None:
+    def test_a_policy_is_validated_replaced_and_removed(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         kept = {LIMIT: 3, "timeout_seconds": 0.5, "max_attempts": 2}
         store.write(SetPolicy("x", {LIMIT: 1}))
@@ -197,7 +193,7 @@ class LimitContract:
         store.write(SetPolicy("never there"))
         assert other.read(queries.policies) == {}
 
-    def test_a_full_strategy_blocks_nobody_else(self, open_store: OpenStore) -> None:
+    def test_a_full_strategy_does_not_block_others(self, open_store: OpenStore) -> None:
         store = open_store()
         store.write(SetPolicy("x", {LIMIT: 1}))
         queue = [
@@ -211,7 +207,7 @@ class LimitContract:
             assert claim_all(store) == following
 
     def test_the_lowest_priority_is_not_starved(self, open_store: OpenStore) -> None:
-        """One slot, a critical one each minute: the low one has its turn when it has waited for longer than 30 min."""
+        """With one slot and a critical one each minute, the low one is claimed after 30 minutes."""
         store = open_store()
         store.write(At(Create(new("low", priority=OptimizationPriority.LOW)), START))
         for minute in range(60):
@@ -225,7 +221,7 @@ class LimitContract:
         assert minute == 30
 
     def test_a_node_whose_clock_is_an_hour_off(self, open_store: OpenStore) -> None:
-        """It misplaces what it queues by that hour, six levels of priority, and nothing else: leases know one clock."""
+        """Only the place of what it queues is off by an hour, or six levels of priority; leases use one clock."""
         store = open_store()
         now = datetime.now(UTC)
         hour = timedelta(hours=1)
@@ -239,9 +235,9 @@ class LimitContract:
             assert claimed is not None
             name, fence = claimed.optimization_id, claimed.fence
             order.append(name)
-            assert store.read(queries.leases).run_out == ()  # by no clock but the database's
+            assert store.read(queries.leases).run_out == ()  # by the database's clock
             store.write(At(Heartbeat("node-1", "host", 1, 1.0, 60.0), now - drift))
-            # Its clock jumps in the middle of the run.
+            # The node's clock jumps during the run.
             for status in (S.INITIALIZING, S.RUNNING):
                 store.write(At(Transition(name, status, Cause.HOOK, fence=fence), now + drift))
             store.write(At(CommitStep(name, fence, 0, [trial(0)], {}), now - drift))
@@ -273,7 +269,7 @@ class DependencyContract:
                     store.write(Transition(name, status, Cause.HOOK))
         assert seen == [["a", "d"], ["b", "e", "f"], ["c", "g"]]
 
-    def test_who_waits_for_others_is_queued_from_the_day_they_completed(self, open_store: OpenStore) -> None:
+    def test_a_dependent_is_queued_when_its_dependencies_complete(self, open_store: OpenStore) -> None:
         store = open_store()
         at_work(store, "a")
         store.write(At(Create(new("late", metadata={"after": ["a"]})), START))
@@ -282,7 +278,7 @@ class DependencyContract:
         store.write(At(Create(new("last")), START + timedelta(minutes=3)))
         assert claim_all(store) == ["between", "late", "last"]
 
-    def test_one_that_failed_takes_all_that_wait_for_it_along(self, open_store: OpenStore) -> None:
+    def test_a_failure_cancels_all_dependents(self, open_store: OpenStore) -> None:
         for end in (S.FAILED, S.CANCELLED, S.TIMEOUT):
             store = open_store()
 
@@ -322,7 +318,7 @@ class DependencyContract:
         assert counts == {"cancelled": 499, "failed": 1}
         assert "a498" in store.read(queries.transitions, "a499")[-1]["message"]
 
-    def test_after_what_has_ended_or_is_unknown(self, open_store: OpenStore) -> None:
+    def test_dependencies_that_have_ended_or_are_unknown(self, open_store: OpenStore) -> None:
         store = open_store()
         for name, end in [("good", S.COMPLETED), ("bad", S.FAILED)]:
             at_work(store, name)
@@ -345,7 +341,7 @@ class DependencyContract:
             before,
         )
 
-    def test_what_it_waits_for_counts_once(self, open_store: OpenStore) -> None:
+    def test_a_repeated_dependency_counts_once(self, open_store: OpenStore) -> None:
         store = open_store()
         at_work(store, "a")
         for name, others in [("twice", ["a", "a"]), ("held", ["a"]), ("rests", ["a"]), ("over", ["a"])]:
@@ -362,12 +358,12 @@ class DependencyContract:
 
 
 class ControlContract(IntentContract, LimitContract, DependencyContract, RunContract):
-    """All of it, with the runs."""
+    """Control and runs."""
 
 
 @dataclass(frozen=True)
 class At:
-    """Does what `operation` does, on a node whose clock says `now`."""
+    """An operation of a node whose clock shows `now`."""
 
     operation: Operation[Any]
     now: datetime
@@ -386,7 +382,7 @@ class At:
 
 @dataclass(frozen=True)
 class CountedClaim:
-    """A claim, and how many leases there are after it, in the same transaction: of all, by type, by strategy."""
+    """A claim that counts the leases after it, in its transaction: all, by type and by strategy."""
 
     claim: Claim
     targets: tuple[str, ...] = ()
@@ -402,7 +398,7 @@ class CountedClaim:
 
 
 def claim_all(store: Store, *, limit: int | None = 100) -> list[str]:
-    """The ids of what can be claimed now, in order; each stays claimed."""
+    """Claim all that can be claimed, and return the ids in order."""
     names: list[str] = []
     while claimed := store.write(Claim("node", limit, 600.0)):
         names.append(claimed.optimization_id)

@@ -1,4 +1,4 @@
-"""The contract of what results are judged by: how many trials were ever tried, hold-outs, baselines, provenance."""
+"""The contract of what results are judged by: families of trials, hold-outs, baselines, provenance and output."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from o9.strategies.plan import is_adaptive
 
 
 class JudgingContract:
-    """Families of trials, and what a result is held against."""
+    """Families of trials, and what a result is compared with."""
 
-    def test_a_family_counts_all_that_was_ever_tried(self, open_store: OpenStore) -> None:
+    def test_a_family_counts_all_trials_ever_made(self, open_store: OpenStore) -> None:
         store = open_store()
         for name, family in (("a", "f"), ("b", "f"), ("c", "g")):
             fence = at_work(store, name, total_steps=3).fence
-            # What the first ones were to be computed from is not known before one has succeeded.
+            # The family of failed trials is known once a trial succeeds.
             store.write(CommitStep(name, fence, 0, [_failed(0), _failed(1)], {}))
             store.write(CommitStep(name, fence, 1, [trial(2, step=1, family=family, returns=(0.1, 0.2))], {}))
             store.write(CommitStep(name, fence, 2, [_failed(3, 2), trial(4, step=2, family=family)], {}))
             cut_off = trial(5, step=3, state=TrialState.CANCELLED, value=None)
-            for _ in range(2 if name == "a" else 0):  # told once more, where the answer was lost
+            for _ in range(2 if name == "a" else 0):  # as after a lost answer
                 store.write(RecordCutOff(name, fence, [cut_off]))
         assert store.read(queries.family_trials, "f", "a").counts == {"completed": 4, "failed": 6, "cancelled": 1}
         assert list(store.read(queries.family_trials, "f", "a").returns) == [("a", 2), ("b", 2)]
@@ -54,7 +54,7 @@ class JudgingContract:
         searches = store.read(queries.family_trials, "f", "warm").searches
         assert {name: is_adaptive(*each) for name, each in searches.items()} == {"cold": False, "warm": True}
 
-    def test_what_a_retry_takes_over_is_not_counted_twice(self, open_store: OpenStore) -> None:
+    def test_inherited_trials_are_not_counted_twice(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a", total_steps=2).fence
         store.write(CommitStep("a", fence, 0, [trial(0, family="f"), _failed(1)], {}))
@@ -66,12 +66,12 @@ class JudgingContract:
         assert claimed is not None
         for status in (S.INITIALIZING, S.RUNNING):
             store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
-        # Whose it is follows from what was taken over.
+        # The family is that of the inherited trials.
         store.write(CommitStep("again", claimed.fence, 1, [_failed(2, 1)], {}))
         assert store.read(queries.family_trials, "f", "again").counts == {"completed": 2, "failed": 2}
         assert_families_are_true(store, ["a", "again"])
 
-    def test_what_a_retry_repeats_is_not_counted_twice(self, open_store: OpenStore) -> None:
+    def test_repeated_trials_are_not_counted_twice(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a", total_steps=2).fence
         store.write(CommitStep("a", fence, 0, [trial(0, family="f"), _failed(1)], {}))
@@ -83,7 +83,7 @@ class JudgingContract:
         assert claimed is not None
         for status in (S.INITIALIZING, S.RUNNING):
             store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
-        for _ in range(2):  # sent once more, where the answer was lost
+        for _ in range(2):  # as after a lost answer
             store.write(CommitStep("again", claimed.fence, 0, [trial(0, family="f"), _failed(1)], {}, retry_of="a"))
         assert store.read(queries.family_trials, "f", "again").counts == {"completed": 2, "failed": 1}
         other = trial(2, step=1, family="f", value=12.5)
@@ -156,7 +156,7 @@ class JudgingContract:
         assert taken_over is not None
         assert taken_over.dates == days
 
-    def test_what_is_printed_is_kept_by_trial_up_to_a_bound(self, open_store: OpenStore) -> None:
+    def test_output_is_kept_by_trial_up_to_a_limit(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a", total_steps=2).fence
         printed = [trial(0, output=Output("慢\0\n")), trial(1), trial(2, output=Output("x", 7))]
@@ -179,7 +179,7 @@ class JudgingContract:
     def test_what_each_attempt_ran_and_the_last_repetition(self, open_store: OpenStore) -> None:
         store = open_store()
         at_work(store, "a")
-        for attempt, code in ((1, "c1"), (2, "c2"), (2, "c3")):  # told once more, where the answer was lost
+        for attempt, code in ((1, "c1"), (2, "c2"), (2, "c3")):
             store.write(RecordProvenance("a", Ran(attempt, "交叉 \0", code, "d")))
         assert store.read(queries.provenance, "a") == [
             Ran(1, "交叉 \ufffd", "c1", "d"),
@@ -192,13 +192,13 @@ class JudgingContract:
         assert found is not None
         assert (found.number, found.code, found.checks) == (4, "c2", '["x"]')
 
-    def test_looks_count_by_objective_and_data_whatever_the_family_is_called(self, open_store: OpenStore) -> None:
+    def test_looks_are_counted_by_objective_and_data_whatever_the_family(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a", total_steps=2, metadata={"objective": "trend"}).fence
         store.write(CommitStep("a", fence, 0, [trial(0, family="f", returns=(0.1, 0.2)), trial(1, family="f")], {}))
         assert store.read(queries.look, "a", 0) is None
         kept = RecordHoldOut("a", fence, 0, (0.3, 0.4), dates=(0.0, 86_400.0))
-        for _ in range(2):  # the answer was lost on its way
+        for _ in range(2):  # as after a lost answer
             store.write(kept)
         found = store.read(queries.trial, "a", 0)
         assert found is not None
@@ -207,8 +207,8 @@ class JudgingContract:
             (0.3, 0.4),
             (0.0, 86_400.0),
         )
-        assert store.write(CountLook("a", 1)) is None  # it has no hold-out
-        # b: the periods overlap; c: the same series is no new look; d: they do not overlap; e: without dates they may.
+        assert store.write(CountLook("a", 1)) is None  # without held-out returns
+        # b: periods overlap; c: the same series is no new look; d: periods do not overlap; e: without dates they may.
         for name, family, hold_out, dates, count in (
             ("b", "f", (0.3, 0.5), (86_400.0, 2e6), 2),
             ("c", "anything-new", (0.3, 0.4), (0.0, 86_400.0), 2),
@@ -222,7 +222,7 @@ class JudgingContract:
             assert [each.count for each in looks if each] == [count, count]
         looks = [store.read(queries.look, name, 0) for name in "abcd"]
         assert [each.count for each in looks if each] == [3, 3, 3, 2]
-        # Other data are another hold-out. A family of its own hides which: the record of the attempt may know.
+        # Other data are another hold-out. With a family of the user's, only the attempt's provenance may tell which.
         for name, family, metadata, count in (
             ("k", "swing@gold", {}, 1),
             ("l", "swing@silver", {}, 1),
@@ -248,7 +248,7 @@ class JudgingContract:
 
 
 def assert_families_are_true(store: Store, optimization_ids: Iterable[str]) -> None:
-    """Each family's counts are those of a ledger that is whole."""
+    """Each family's counts are those of the ledger."""
     recount: dict[str, Counter[str]] = {}
     for name in optimization_ids:
         for each in store.read(queries.trials, name):

@@ -1,4 +1,4 @@
-"""The contract of notifications: decided whole, sent in order, each try on the record, taken over from the dead."""
+"""The contract of notifications: leadership, decisions, tries to send, and takeover from dead nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AT = "2026-01-01T00:00:00.000000+00:00"
 
 
 class OutboxContract:
-    """Leases by name, decisions, tries."""
+    """Leadership, decisions and tries."""
 
     def test_one_node_leads_until_its_lease_runs_out(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -37,11 +37,11 @@ class OutboxContract:
         assert store.write(AcquireLeadership("alerts", "one", 600.0)) == 1
         assert other.write(AcquireLeadership("alerts", "two", 600.0)) is None
         assert other.write(AcquireLeadership("else", "two", 600.0)) == 1
-        assert store.write(AcquireLeadership("alerts", "one", -1.0)) == 1  # kept, and run out
+        assert store.write(AcquireLeadership("alerts", "one", -1.0)) == 1  # renewed, but expired
         assert other.write(AcquireLeadership("alerts", "two", 600.0)) == 2
         assert store.write(AcquireLeadership("alerts", "one", 600.0)) is None
         assert store.write(AcquireLeadership("alerts", "one", 600.0, dead_nodes=["two"])) == 3
-        store.write(ReleaseLeadership("alerts", 2))  # whose lease is gone
+        store.write(ReleaseLeadership("alerts", 2))  # with another fence
         assert other.read(queries.leader, "alerts")["node"] == "one"  # type: ignore[index]
         store.write(ReleaseLeadership("alerts", 3))
         assert other.write(AcquireLeadership("alerts", "two", 600.0)) == 4
@@ -67,7 +67,7 @@ class OutboxContract:
             store.read(queries.suppressed),
         ) == ({}, [], [])
         assert store.read(queries.leader, "alerts")["cursor"] == 0  # type: ignore[index]
-        for _ in range(2):  # its answer was lost on the way
+        for _ in range(2):  # as after a lost answer
             store.write(whole)
         assert store.read(queries.leader, "alerts")["cursor"] == cursor  # type: ignore[index]
         assert store.read(queries.alert_groups) == {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}
@@ -77,7 +77,7 @@ class OutboxContract:
         assert (told["firing"], told["firing_count"], told["labels"]) == (["a", "b"], 2, {"title": "慢"})
         assert store.read(queries.suppressed, alert_id="a")[0]["by"] == "s1"
         assert store.read(queries.suppressed, alert_id="b") == []
-        # What fires is not closed, nor what changed since: that has to be read first.
+        # Neither firing episodes are closed, nor those that changed after the cursor.
         store.write(ResolveAlert("a", "ann"))
         store.write(CommitDecisions("alerts", 2, cursor, closed=["a", "b"]))
         assert [one.alert_id for one in store.read(queries.open_episodes)] == ["b", "c", "a"]
@@ -87,7 +87,7 @@ class OutboxContract:
         assert [one.alert_id for one in store.read(queries.open_episodes)] == ["b", "c"]
         assert store.read(queries.alert_groups) == {"g": ("2027", '{"n": 1}')}
 
-    def test_what_is_sent_keeps_the_first_alerts_in_the_log(self, open_store: OpenStore) -> None:
+    def test_a_sent_notice_keeps_its_first_alerts(self, open_store: OpenStore) -> None:
         store = open_store()
         names = [f"a{n:02}" for n in range(30)]
         store.write(RaiseAlerts([_telling(name) for name in names]))
@@ -101,7 +101,7 @@ class OutboxContract:
             assert (len(first["firing"]), first["firing_count"], first["resolved"]) == (shown, 25, names[25:])
         assert store.read(queries.episodes, [*names[:3], "ghost"]).keys() == set(names[:3])
 
-    def test_what_was_known_is_new_to_a_channel_that_was_not_told(self, open_store: OpenStore) -> None:
+    def test_known_alerts_are_new_to_a_channel_that_was_not_notified(self, open_store: OpenStore) -> None:
         store = open_store()
         names = [f"a{n:02}" for n in range(30)]
         store.write(RaiseAlerts([_telling(name) for name in names]))
@@ -122,7 +122,7 @@ class OutboxContract:
         store.write(end(begin(store, "one")))  # that it flaps
         assert [begin(store, "one", channel=name)["known"] for name in ("log", "mail")] == [30, 30]
 
-    def test_of_one_group_the_next_waits_for_the_one_before(self, open_store: OpenStore) -> None:
+    def test_notifications_of_a_group_are_sent_in_order(self, open_store: OpenStore) -> None:
         store, other = (
             decided(open_store, [notice(n, group) for n in (1, 2) for group in ("g", "h")]),
             open_store(),
@@ -133,7 +133,7 @@ class OutboxContract:
         assert store.read(queries.due_channels, ["log"]) == []
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.write(end(first, error="no \0 route", retry_in=600.0))
-        assert store.write(BeginTry("log", "one", 600.0)) is None  # what is behind it waits with it
+        assert store.write(BeginTry("log", "one", 600.0)) is None  # later ones of the group wait too
         assert store.write(end(second))
         third = begin(store, "one")
         assert (third["group_key"], third["number"]) == ("h", 2)
@@ -153,7 +153,7 @@ class OutboxContract:
         assert channel["failing_since"] is not None
         assert channel["last_sent_at"] is not None
 
-    def test_nobody_is_reminded_of_what_he_was_not_told_yet(self, open_store: OpenStore) -> None:
+    def test_there_is_no_repeat_while_a_message_is_pending(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, channels=("log", "mail"))])
         assert store.write(end(begin(store, "one")))
         again = notice(2, channels=("log", "mail"))._replace(kind="repeat")
@@ -163,7 +163,7 @@ class OutboxContract:
         ]
         assert sorted(waiting) == [("log", 2), ("mail", 1), ("mail", 1)]
 
-    def test_what_failed_is_sent_again_and_in_order(self, open_store: OpenStore) -> None:
+    def test_failed_notifications_are_sent_again_in_order(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(n) for n in (1, 2)])
         order = []
         for error in ("500", "reset", None, None):
@@ -175,14 +175,14 @@ class OutboxContract:
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.read(queries.alert_channels)[0]["failing_since"] is None
 
-    def test_a_channel_that_asks_for_peace_is_left_alone(self, open_store: OpenStore) -> None:
+    def test_a_channel_can_be_paused(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, "g", ("log", "mail")), notice(1, "h")])
         store.write(end(begin(store, "one"), error="429", retry_in=0.0, pause=600.0))
         assert store.read(queries.due_channels, ["log", "mail"]) == ["mail"]
         assert store.write(BeginTry("log", "one", 600.0)) is None
         assert store.write(BeginTry("mail", "one", 600.0)) is not None
 
-    def test_a_throttle_holds_back_what_is_too_much(self, open_store: OpenStore) -> None:
+    def test_a_throttle_delays_notifications(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(n, f"g{n}") for n in range(4)])
         for _ in range(2):
             row = store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 600.0)}))
@@ -191,16 +191,16 @@ class OutboxContract:
         wait = store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 600.0)}))
         assert isinstance(wait, float)
         assert 590.0 < wait <= 600.0
-        assert store.read(queries.notifications)[0]["tries"] == []  # that was no try
+        assert store.read(queries.notifications)[0]["tries"] == []
         begin(store, "one")
         assert isinstance(store.write(BeginTry("log", "one", 600.0, throttles={"default": (2, 0.0)})), dict)
 
-    def test_what_the_dead_were_sending_is_sent_again_and_said(self, open_store: OpenStore) -> None:
+    def test_notifications_of_dead_nodes_are_sent_again_and_marked(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1, "g"), notice(1, "h")]), open_store()
         hung = begin(store, "one", lease_seconds=-1.0)
         again = begin(other, "two")
         assert (again["id"], again["tries"], again["may_be_double"]) == (hung["id"], 2, True)
-        assert not store.write(end(hung))  # it lived after all: its own try ends, and nothing else
+        assert not store.write(end(hung))  # the node was alive, but only its own try is written
         assert [row["status"] for row in store.read(queries.notifications)] == ["pending", "pending"]
         assert other.write(end(again))
         dead = begin(store, "one")
@@ -213,7 +213,7 @@ class OutboxContract:
         assert told[dead["id"]] == [("one", "possible_double"), ("two", None)]
         assert counts(store)["possible_double", "log"] == 2
 
-    def test_what_may_have_arrived_and_is_sent_again_is_a_possible_double(self, open_store: OpenStore) -> None:
+    def test_a_resend_of_what_may_have_arrived_is_a_possible_double(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, "g")])
         hows: list[dict[str, Any]] = [
             {"error": "500", "retry_in": 0.0}, {"error": "no answer", "retry_in": 0.0, "in_doubt": True},
@@ -224,15 +224,15 @@ class OutboxContract:
             row = begin(store, "one")
             doubles.append(row["may_be_double"])
             assert store.write(end(row, **how))
-        assert doubles == [False, False, True, True]  # what went wrong in between changes nothing
+        assert doubles == [False, False, True, True]  # a failed try in between does not matter
         decided(lambda: store, [notice(1, "h")])
         given_up = begin(store, "one")
-        assert store.write(end(given_up, error="no answer", in_doubt=True))  # and not sent again: no double
+        assert store.write(end(given_up, error="no answer", in_doubt=True))  # not sent again, so no double
         told = {row["group_key"]: [one["outcome"] for one in row["tries"]] for row in store.read(queries.notifications)}
         assert told == {"g": ["failed", "possible_double", "failed", "sent"], "h": ["unknown"]}
         assert counts(store) == {("possible_double", "log"): 1, ("sent", "log"): 1, ("failed", "log"): 1}
 
-    def test_what_nobody_could_send_is_given_up(self, open_store: OpenStore) -> None:
+    def test_old_notifications_fail(self, open_store: OpenStore) -> None:
         store = decided(open_store, [notice(1, "g", ("log", "gone")), notice(1, "h", ("gone",))])
         begin(store, "one")
         assert store.write(FailOldNotifications("2026-01-01", "no node")) == {}
@@ -245,7 +245,7 @@ class OutboxContract:
             ("g", "log"): ("pending", None), ("g", "gone"): ("failed", "no node"), ("h", "gone"): ("failed", "no node"),
         }  # fmt: skip
         assert counts(store) == {("failed", "gone"): 2}
-        # It was tried, its node died, and then no node had the channel any more.
+        # The node that tried it died, and no other node has the channel.
         decided(lambda: store, [notice(2, "h", ("lost",))])
         row = begin(store, "one", channel="lost")
         assert store.write(FailOldNotifications("9999-01-01", "no node")) == {}
@@ -253,7 +253,7 @@ class OutboxContract:
         assert store.write(FailOldNotifications("2026-01-01", "no node")) == {}
         assert store.write(FailOldNotifications("9999-01-01", "no node")) == {"lost": 1}
 
-    def test_nodes_say_what_they_can_send_through(self, open_store: OpenStore) -> None:
+    def test_nodes_announce_their_channels(self, open_store: OpenStore) -> None:
         store, other = decided(open_store, [notice(1)]), open_store()
         store.write(AnnounceChannels("one", ["log", "mail"], 600.0))
         other.write(AnnounceChannels("two", ["log", "chat"], 600.0))
@@ -265,7 +265,7 @@ class OutboxContract:
         row = begin(store, "one", lease_seconds=-1.0)
         store.write(AnnounceChannels("one", ["file"], 600.0, sending=[row["id"]]))
         assert other.read(queries.due_channels, ["log"]) == []
-        other.write(AnnounceChannels("two", ["file"], -1.0, sending=[row["id"]]))  # which it does not hold
+        other.write(AnnounceChannels("two", ["file"], -1.0, sending=[row["id"]]))  # without the claim
         assert other.read(queries.due_channels, ["log"]) == []
         store.write(WithdrawChannels("one"))
         assert store.read(queries.sending_channels) == []
@@ -315,7 +315,7 @@ def counts(store: Store) -> dict[tuple[str, str], int]:
 
 
 def statements(store: Store, operation: RaiseAlerts) -> int:
-    """How many statements the database was given; an `executemany` is one."""
+    """Return the number of statements executed, counting an `executemany` as one."""
     counted: list[str] = []
 
     def hear(*args: Any) -> None:

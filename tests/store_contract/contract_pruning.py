@@ -1,4 +1,4 @@
-"""The contract of pruning: what goes, what stays, and what is still counted."""
+"""The contract of pruning: what is deleted, what is kept, and what stays counted."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from o9.store.queue.leader_election import AcquireLeadership
 from o9.store.statistics.rankings import RecordMetrics
 from o9.store.store import Store
 
-ALL = "9999"  # a moment that everything ended before
+ALL = "9999"  # later than any end
 
 
 class PruningContract:
-    """Deleting what ended, while everybody else reads and writes."""
+    """Deleting ended optimizations while others read and write."""
 
-    def test_what_ended_is_gone_and_the_rest_is_as_it_was(self, open_store: OpenStore) -> None:
+    def test_ended_optimizations_are_deleted_and_the_rest_is_unchanged(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         for name in ("a", "b", "runs"):
             live(store, name)
@@ -74,12 +74,12 @@ class PruningContract:
         assert (other.read(queries.prunable, ALL).optimizations, prune_all(other)[0]) == (0, 0)
         assert other.read(queries.last_change) > last[0]
         assert other.read(queries.last_transition) == last[1]
-        # The id is free again; nothing of the old one is the new one's.
+        # The id is free again, and a new optimization inherits nothing.
         put(other, "a")
         assert whole(store, "a")["trials"] == []
         assert store.read(queries.transitions, "a")[0]["id"] > last[1]
 
-    def test_some_stay_and_why(self, open_store: OpenStore) -> None:
+    def test_reasons_to_keep(self, open_store: OpenStore) -> None:
         store = open_store()
         for name in ("first", "awaited", "awaited before", "open run", "young", "free"):
             at_work(store, name)
@@ -101,7 +101,7 @@ class PruningContract:
         done, why = prune_all(store, before)
         assert (done, why) == (2, kept)
         last = store.read(queries.last_transition)
-        assert prune_all(store) == (1, kept)  # the young one's end is the newest of all moves
+        assert prune_all(store) == (1, kept)  # the end of "young" is the newest transition
         assert (store.read(queries.last_transition), store.read(queries.transitions_since, last - 1)) == (last, [])
         assert {state.optimization_id for state in store.read(queries.page).items} == {
             "awaited", "awaited before", "open run", "runs", "waits",
@@ -109,24 +109,24 @@ class PruningContract:
         store.write(CloseRun("run-1"))
         store.write(SetIntent("waits", Intent.CANCEL, "ann"))
         assert prune_all(store) == (4, {})
-        # One that others were to run after ends although they are gone.
+        # An optimization whose dependents were pruned can end.
         store.write(Transition("runs", S.COMPLETED, Cause.HOOK))
         assert prune_all(store) == (1, {})
         assert store.read(queries.page).items == []
         assert_counts_of_what_is_there(store)
 
-    def test_one_whose_alert_fires_stays_until_that_is_over(self, open_store: OpenStore) -> None:
+    def test_a_firing_alert_keeps_its_optimization_until_it_is_closed(self, open_store: OpenStore) -> None:
         store = open_store()
         for name in ("a", "b"):
             at_work(store, name)
             store.write(Transition(name, S.FAILED, Cause.HOOK))
         at_work(store, "runs")
         store.write(RaiseAlerts([telling("mine", optimization_id="a")]))
-        # The same episode, told of another one: it is as open as the first.
+        # An alert of the same episode keeps another optimization too.
         store.write(RaiseAlerts([telling("theirs", optimization_id="b")]))
         assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})
         store.write(ResolveAlert("mine", "ann"))
-        assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})  # nobody was told of its end yet
+        assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})  # its resolution was not notified yet
         store.write(AcquireLeadership("alerts", "node-1", 600.0))
         suppressed = [Suppressed("mine", "default", "silenced", "s1", "2026-01-01T00:00:00.000000+00:00")]
         store.write(
@@ -136,7 +136,7 @@ class PruningContract:
         assert prune_all(store) == (2, {})
         assert (store.read(queries.alerts), store.read(queries.suppressed, alert_id="mine")) == ([], [])
 
-    def test_which_flow_runs_were_its_attempts_is_known_until_they_are_forgotten(self, open_store: OpenStore) -> None:
+    def test_ids_of_pruned_flow_runs_are_kept_until_those_are_deleted(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         adopted = new("watched", metadata={"strategy": MIRRORED})
         store.write(Adopt(adopted, "run of somebody", "node-1", 60.0))
@@ -151,9 +151,9 @@ class PruningContract:
         at_work(store, "runs")
         assert prune_all(store)[0] == 2
         mine = {"run of a", "second run of a"}
-        assert set(other.read(queries.pruned_runs)) == mine  # neither of what is there nor of what was only watched
+        assert set(other.read(queries.pruned_runs)) == mine  # without existing optimizations and mirrored runs
         assert len(other.read(queries.pruned_runs, limit=1)) == 1
-        put(other, "a")  # the same id once more: the runs are not its own
+        put(other, "a")  # a new optimization with the same id does not own the runs
         assert set(other.read(queries.pruned_runs)) == mine
         assert [other.read(queries.prefect_run, run) for run in mine] == [None, None]
         store.write(DeletePrunedRuns(("run of a", "run of b", "no such run")))
@@ -162,7 +162,7 @@ class PruningContract:
         assert run is not None
         assert run["optimization_id"] == "b"
 
-    def test_what_was_tried_stays_counted_and_leaves_its_sharpe_ratios(self, open_store: OpenStore) -> None:
+    def test_pruned_trials_stay_counted_with_their_sharpe_ratios(self, open_store: OpenStore) -> None:
         store = open_store()
         rising, falling, flat = (0.02, 0.0, 0.01, 0.03), (-0.01, 0.01, -0.02, 0.0), (0.01, 0.01, 0.01)
         fence = at_work(store, "a", total_steps=3).fence
@@ -182,14 +182,14 @@ class PruningContract:
         tried = store.read(queries.family_trials, "f", "")
         assert {name: store.read(queries.family_trials, name, "").counts for name in ("f", "g")} == before
         assert tried.returns == {}
-        # What cannot be judged counts, and leaves none.
+        # Trials without a Sharpe ratio count, too.
         assert (tried.pruned.count, tried.pruned.sharpes) == (5, 1)
         rose, fell = plain_sharpe_ratios([pack_returns(rising), pack_returns(falling)])
         assert math.isclose(tried.pruned.sharpe_sum, rose)
         assert math.isclose(tried.pruned.sharpe_square_sum, rose**2)
         assert math.isclose(store.read(queries.family_trials, "g", "").pruned.sharpe_sum, fell)
 
-    def test_one_that_is_too_large_goes_in_pieces(self, open_store: OpenStore) -> None:
+    def test_a_large_optimization_is_deleted_in_pieces(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         fence = at_work(store, "large").fence
         for step in range(3):
@@ -220,7 +220,7 @@ class PruningContract:
         assert seen[:3] == [500, 400, 300]
         assert store.read(queries.get, "large") is None
 
-    def test_two_at_once_delete_everything_once(self, open_store: OpenStore) -> None:
+    def test_concurrent_prunes_delete_everything_once(self, open_store: OpenStore) -> None:
         stores = open_store(), open_store()
         for number in range(9):
             fence = at_work(stores[0], f"a{number}").fence
@@ -239,7 +239,7 @@ class PruningContract:
         assert stores[0].read(queries.family_trials, "f", "").counts == {"completed": 9, "failed": 9}
         assert_counts_of_what_is_there(stores[1])
 
-    def test_what_shares_its_transaction_finds_it_gone(self, open_store: OpenStore) -> None:
+    def test_a_later_write_in_the_same_transaction_finds_it_deleted(self, open_store: OpenStore) -> None:
         store = open_store()
         at_work(store, "a")
         store.write(Transition("a", S.COMPLETED, Cause.HOOK))
@@ -261,7 +261,7 @@ class PruningContract:
         assert [row["to_status"] for row in store.read(queries.transitions, "a")] == ["created"]
         assert_counts_of_what_is_there(store)
 
-    def test_old_changes_go_and_the_newest_stays(self, open_store: OpenStore) -> None:
+    def test_old_changes_are_deleted_but_the_newest_stays(self, open_store: OpenStore) -> None:
         store = open_store()
         for number in range(4):
             put(store, f"a{number}")
@@ -277,7 +277,7 @@ class PruningContract:
 
 
 def live(store: Store, name: str) -> None:
-    """At work, with something of everything that a store keeps of an optimization."""
+    """Create a running optimization with a row in every table that belongs to one."""
     fence = at_work(store, name, total_steps=2).fence
     store.write(RegisterRun(f"run of {name}", name, 1))
     at = datetime(2026, 1, 1, tzinfo=UTC)
@@ -289,14 +289,14 @@ def live(store: Store, name: str) -> None:
     first = trial(0, family="f", returns=(0.01, 0.02, 0.03), periods_per_year=252.0)
     store.write(CommitStep(name, fence, 0, [first, _failed(1)], {"rng": 1}, {"best_value": 1.0}))
     store.write(RecordMetrics(name, {"sharpe": 1.0}, "2026-01-01T00:00:00.000000+00:00"))
-    for wish in (Intent.PAUSE, Intent.RUN):
-        store.write(SetIntent(name, wish, "ann"))
+    for intent in (Intent.PAUSE, Intent.RUN):
+        store.write(SetIntent(name, intent, "ann"))
     keep(store, said(name))
     store.write(CloseRun(f"run of {name}"))
 
 
 def whole(store: Store, name: str) -> dict[str, Any]:
-    """All that a store tells of one, but for the newest change, which is everybody's."""
+    """Return all that a store has of an optimization."""
     return {
         **vars(record_of(store, name)),
         "last_change": None,
@@ -309,7 +309,7 @@ def whole(store: Store, name: str) -> dict[str, Any]:
 
 
 def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[PruneReason, int]]:
-    """How many were deleted, and how many kept for which reason."""
+    """Prune all, and return how many were deleted, and how many were kept by reason."""
     deleted, kept = 0, Counter[PruneReason]()
     cursor: tuple[str, str] | None = ("", "")
     while cursor is not None:
@@ -319,7 +319,7 @@ def prune_all(store: Store, before: str = ALL) -> tuple[int, dict[PruneReason, i
 
 
 def assert_counts_of_what_is_there(store: Store) -> None:
-    """The counts now are a recount's; what ended stays counted, pruned or not."""
+    """The present counts equal a recount."""
     states = store.read(queries.page, limit=1000).items
     there = Counter(state.status.value for state in states)
     counted: Counter[str] = Counter()
@@ -336,6 +336,6 @@ def _failed(number: int) -> Trial:
 
 
 def plain_sharpe_ratios(packed: Sequence[bytes], baseline: bytes | None = None) -> list[float]:
-    """Over zero; of what is finite and varies."""
+    """Return the Sharpe ratios of finite series that vary."""
     series = [unpack_returns(each) for each in packed]
     return [fmean(each) / stdev(each) for each in series if len(set(each)) > 1 and all(map(math.isfinite, each))]

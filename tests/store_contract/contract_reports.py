@@ -1,4 +1,4 @@
-"""The contract of what was said of optimizations: health reports over time, and who is due for a check."""
+"""The contract of health reports: their history, and which optimizations are due for a check."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from o9.store.store import Store
 
 
 class ReportContract:
-    """What is said, what was said before, and what is to be looked at next."""
+    """Reports, their history, and what is checked next."""
 
-    def test_a_report_reads_back_and_what_says_the_same_again_adds_nothing(self, open_store: OpenStore) -> None:
+    def test_a_report_reads_back_and_one_with_the_same_content_adds_no_row(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         put(store, "a")
         assert (
@@ -52,7 +52,7 @@ class ReportContract:
         assert oldest["report"]["validity_score"] is None
         assert store.read(queries.health_history, "a", limit=1) == [newest]
         assert store.read(queries.health_history, "a", before=newest["id"]) == [oldest]
-        # What is said of an optimization changes nothing of it.
+        # A report does not change its optimization.
         assert store.read(queries.holding, "a").version == 0  # type: ignore[union-attr]
         with refused(OptimizationError, "'ghost'"):
             store.write(RecordHealthReport(said("ghost"), [], new("ghost")))
@@ -94,7 +94,7 @@ class ReportContract:
         assert store.read(queries.health_verdicts, []) == {}
         assert [row["verdict"] for row in store.read(queries.health_history, "b")] == [None, held]
 
-    def test_every_end_is_due_until_a_report_of_it_was_kept(self, open_store: OpenStore) -> None:
+    def test_an_ended_optimization_is_due_until_it_has_a_report(self, open_store: OpenStore) -> None:
         store = open_store()
         for name in ("a", "b", "c"):
             at_work(store, name)
@@ -105,7 +105,7 @@ class ReportContract:
             store.write(Transition(name, S.COMPLETED, Cause.HOOK))
         assert store.read(queries.health_due) == ["b", "a", "c"]
         assert store.read(queries.health_due, limit=2) == ["b", "a"]
-        keep(store, said("a"), of=running)  # a check that took its time: it was of how that one was before
+        keep(store, said("a"), of=running)  # a slow check, of the state before the end
         assert store.read(queries.health_due) == ["b", "a", "c"]
         for name in ("a", "b"):
             keep(store, said(name), of=state_of(store, name))
@@ -114,10 +114,10 @@ class ReportContract:
         store.write(Amend("b", {"results": {"late": 1}}))
         assert store.read(queries.health_due) == ["b", "c"]
         keep(store, said("b"), of=state_of(store, "b"))
-        keep(store, said("a"), of=running)  # the older one is the last word now: so that is not the last word
+        keep(store, said("a"), of=running)  # now the newest report is of an old state
         assert store.read(queries.health_due) == ["a", "c"]
 
-    def test_what_is_under_way_comes_with_the_oldest_report_first(self, open_store: OpenStore) -> None:
+    def test_running_ones_come_with_the_oldest_report_first(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = {name: at_work(store, name).fence for name in ("runs", "rests", "new", "ended")}
         put(store, "waits")
@@ -127,7 +127,7 @@ class ReportContract:
         began = utc_now()
         for seconds, name in enumerate(("rests", "runs", "new")):
             keep(store, replace(said(name), timestamp=began + timedelta(seconds=seconds)), of=state_of(store, name))
-        assert store.read(queries.health_under_way) == ["runs", "new"]  # what rests is as it was
+        assert store.read(queries.health_under_way) == ["runs", "new"]  # the paused one has not changed
         assert store.read(queries.health_under_way, limit=1) == ["runs"]
         store.write(Amend("rests", {"warnings": ["a word"]}))
         assert store.read(queries.health_under_way) == ["rests", "runs", "new"]
@@ -137,7 +137,7 @@ class ReportContract:
 
 
 def said(optimization_id: str, **fields: Any) -> OptimizationHealthReport:
-    """A report, healthy where `fields` do not say otherwise."""
+    """A healthy report, except for `fields`."""
     standard: dict[str, Any] = {"overall_status": HealthStatus.HEALTHY}
     for part in ("validity", "completeness", "security", "performance"):
         standard |= {f"{part}_status": HealthStatus.HEALTHY, f"{part}_score": 1.0}

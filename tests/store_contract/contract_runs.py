@@ -1,7 +1,4 @@
-"""The part of the contract that is about runs: retries, steps that are sent twice, and flow runs of Prefect's.
-
-See `contract` for how to run it.
-"""
+"""The contract of retries, repeated commits and Prefect flow runs. See `contract` for its use."""
 
 from __future__ import annotations
 
@@ -51,9 +48,9 @@ RETURNS = (*AWKWARD, -0.0, math.inf, math.nan, struct.unpack("<d", b"\1\0\0\0\0\
 
 
 class RetryContract:
-    """Running a finished one again from a checkpoint."""
+    """Running an ended optimization again from a checkpoint."""
 
-    def test_a_retry_begins_behind_any_step(self, open_store: OpenStore) -> None:
+    def test_a_retry_can_begin_after_any_step(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         finished(store, "origin", steps=4)
         before = record_of(store, "origin")
@@ -75,7 +72,7 @@ class RetryContract:
         assert record_of(store, "origin").trials == before.trials
         assert record_of(store, "origin").state == before.state
 
-    def test_steps_that_brought_nothing_are_known(self, open_store: OpenStore) -> None:
+    def test_steps_in_which_every_trial_failed(self, open_store: OpenStore) -> None:
         store = open_store()
         claimed = at_work(store, "a")
         ok, bad = TrialState.COMPLETED, TrialState.FAILED
@@ -87,7 +84,7 @@ class RetryContract:
         at_work(store, "b")
         assert (store.read(queries.failed_steps, "a"), store.read(queries.failed_steps, "b")) == ({1, 5}, set())
 
-    def test_a_retry_goes_on_as_its_own(self, open_store: OpenStore) -> None:
+    def test_a_retry_continues_its_own_ledger(self, open_store: OpenStore) -> None:
         store = open_store()
         finished(store, "origin", steps=2)
         store.write(Retry(Create(new("again")), "origin", 2))
@@ -96,7 +93,7 @@ class RetryContract:
         for status in (S.INITIALIZING, S.RUNNING):
             store.write(Transition("again", status, Cause.HOOK, fence=claimed.fence))
         before = record_of(store, "again")
-        with refused(OptimizationStateError, "step 1", " 2"):  # an inherited step was not committed by it
+        with refused(OptimizationStateError, "step 1", " 2"):  # the retry has not committed the inherited step
             store.write(
                 CommitStep(
                     "again", claimed.fence, 1, store.read(queries.trials, "again", after=1), {"rng": [1, *AWKWARD]}
@@ -107,7 +104,7 @@ class RetryContract:
         assert [t.attempt for t in store.read(queries.trials, "again")] == [INHERITED] * 4 + [1]
         assert len(store.read(queries.trials, "origin")) == 5
 
-    def test_a_retry_is_refused_where_there_is_nothing_to_begin_from(self, open_store: OpenStore) -> None:
+    def test_a_retry_is_refused_without_a_checkpoint_or_an_end(self, open_store: OpenStore) -> None:
         store = open_store()
         finished(store, "origin", steps=2)
         at_work(store, "busy")
@@ -136,7 +133,7 @@ class RetryContract:
 
 
 class TwiceContract:
-    """A step whose acknowledgement was lost on its way is sent again."""
+    """A step whose acknowledgement was lost is committed again."""
 
     def test_the_same_step_again_is_acknowledged_and_written_once(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
@@ -150,7 +147,7 @@ class TwiceContract:
             other.write(SetIntent("a", Intent.PAUSE if step else Intent.RUN, "ann"))
             again = other.write(commit)
             assert (first.completed_steps, again.completed_steps) == (step + 1, step + 1)
-            assert again.intent is (Intent.PAUSE if step else Intent.RUN)  # what is wanted by now
+            assert again.intent is (Intent.PAUSE if step else Intent.RUN)  # the present intent
             after = record_of(store, "a")
             assert (after.trials, after.checkpoint, after.metrics) == (before.trials, before.checkpoint, before.metrics)
         before = record_of(store, "a")
@@ -170,14 +167,14 @@ class TwiceContract:
 
 
 class PrefectRunContract:
-    """Flow runs: whose they are, those that O9 only watches, and those that are suspended."""
+    """Flow runs: their attempts, mirrored runs and suspended ones."""
 
     def test_open_runs_until_they_are_closed(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         for n in range(5):
             put(store, f"a{n}")
             store.write(RegisterRun(f"run-{n}", f"a{n}", 1))
-        store.write(RegisterRun("run-3", "a3", 2))  # resumed: the same run is one more attempt
+        store.write(RegisterRun("run-3", "a3", 2))  # a resumed run is a new attempt
         store.write(Claim("node-1", 9, 60.0, "a3"))
         known = other.read(queries.prefect_run, "run-3")
         assert known is not None
@@ -223,8 +220,8 @@ class PrefectRunContract:
             None,
         ]
 
-    def test_an_end_that_its_own_node_saw_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
-        """The clock of Prefect's server was set back an hour while it ran."""
+    def test_an_end_seen_by_the_run_s_node_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
+        """The clock of Prefect's server was set back an hour during the run."""
         store = open_store()
         put(store, "a")
         store.write(Claim("node-1", 9, 60.0, "a"))
@@ -247,8 +244,8 @@ class PrefectRunContract:
         assert status_of(store, "a") is S.COMPLETED
         assert len(store.read(queries.prefect_states, "a")) == 4
 
-    def test_the_end_counts_before_the_word_that_it_ran(self, open_store: OpenStore) -> None:
-        """That it runs waits in the spool still, as the store was away when it began."""
+    def test_an_end_may_be_recorded_before_the_running_state(self, open_store: OpenStore) -> None:
+        """The running state is still in the spool, since the store was unavailable when the run began."""
         store, at = open_store(), datetime(2026, 1, 1, tzinfo=UTC)
         put(store, "a")
         store.write(Claim("node-1", 9, 60.0, "a"))
@@ -269,8 +266,8 @@ class PrefectRunContract:
         began, ended = (datetime.fromisoformat(move["at"]) for move in (moves[1], moves[3]))
         assert (state.started_at, state.execution_time) == (began, (ended - began).total_seconds())
 
-    def test_a_run_that_waits_for_its_turn_is_not_at_work(self, open_store: OpenStore) -> None:
-        """It is Running in Prefect, and looks for its turn; nobody holds the optimization."""
+    def test_a_run_that_waits_for_its_turn_moves_nothing(self, open_store: OpenStore) -> None:
+        """It is Running in Prefect, but holds no lease."""
         store, at = open_store(), datetime(2026, 1, 1, tzinfo=UTC)
         put(store, "first")
         put(store, "a")
@@ -299,7 +296,7 @@ class PrefectRunContract:
         put(store, "next")
         assert store.write(Claim("node-2", 1, 60.0)) is None
 
-    def test_what_is_only_watched_never_waits_in_the_queue(self, open_store: OpenStore) -> None:
+    def test_a_mirrored_run_is_never_queued(self, open_store: OpenStore) -> None:
         store = open_store()
         adopted(store, "flow")
         for status in (S.INITIALIZING, S.RUNNING, S.PAUSED):
@@ -313,7 +310,7 @@ class PrefectRunContract:
         put(store, "mine")
         assert store.write(Claim("node", 9, 60.0)) == Claimed("mine", 1, 1)
 
-    def test_a_watched_flow_has_failed_when_its_holder_is_lost(self, open_store: OpenStore) -> None:
+    def test_a_mirrored_run_fails_when_its_holder_is_lost(self, open_store: OpenStore) -> None:
         store = open_store()
         adopted(store, "swept", lease_seconds=-1.0)
         adopted(store, "crashed")
@@ -331,14 +328,14 @@ class PrefectRunContract:
             assert (state.status, words in state.issues[0]) == (S.FAILED, True)
         assert store.write(Claim("node-2", 9, 60.0)) is None
 
-    def test_a_suspended_run_takes_up_what_was_handed_to_it(self, open_store: OpenStore) -> None:
+    def test_a_suspended_run_takes_the_claim_handed_over_to_it(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         claimed = suspended(store, "a")
         assert not store.write(HandOver("a", claimed.fence - 1, "run-a", 60.0))
         assert other.write(BeginRun("a", "run-a", "node-2", 60.0)) == (Admission.CALLED, None)  # not handed over yet
         assert store.write(HandOver("a", claimed.fence, "run-a", 60.0))
         put(store, "b")
-        assert store.write(Claim("node-1", 1, 60.0)) is None  # the reservation is a slot
+        assert store.write(Claim("node-1", 1, 60.0)) is None  # the reservation uses a slot
         assert other.write(BeginRun("a", "run-b", "node-2", 60.0)) == (Admission.HELD, None)
         taken = Claimed("a", claimed.attempt, claimed.fence + 1)
         assert other.write(BeginRun("a", "run-a", "node-2", 60.0)) == (Admission.TAKEN, taken)
@@ -350,26 +347,28 @@ class PrefectRunContract:
             store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=claimed.fence))
         store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=taken.fence))
 
-    def test_a_reservation_that_nobody_takes_up_is_no_death(self, open_store: OpenStore) -> None:
+    def test_an_expired_reservation_is_no_death(self, open_store: OpenStore) -> None:
         store = open_store()
         claimed = suspended(store, "a")
         assert store.write(HandOver("a", claimed.fence, "run-a", -1.0))
-        store.write(Heartbeat("node-1", "host", 1, 1.0, 600.0))  # it has given it away: not its to renew
+        store.write(
+            Heartbeat("node-1", "host", 1, 1.0, 600.0)
+        )  # the handed over lease is no longer the node's to renew
         assert sweep(store, "node-2") == ["a"]
         holding = store.read(queries.holding, "a")
         assert holding is not None
         assert (holding.status, holding.deaths, holding.lease_node) == ("created", 0, None)
         again = store.write(Claim("node-2", 1, 60.0))
         assert again == Claimed("a", claimed.attempt + 1, claimed.fence + 2, "run-a")
-        assert store.write(BeginRun("a", "run-a", "node-3", 60.0)) == (Admission.CALLED, None)  # claimed for it anew
+        assert store.write(BeginRun("a", "run-a", "node-3", 60.0)) == (Admission.CALLED, None)  # claimed for it again
         assert store.write(HandOver("a", again.fence, "run-a", 60.0))
         store.write(SetIntent("a", Intent.PAUSE, "ann"))
-        assert status_of(store, "a") is S.CREATED  # whoever takes it up sees to it
+        assert status_of(store, "a") is S.CREATED  # the run carries the pause out
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
         assert status_of(store, "a") is S.CANCELLED
         assert store.write(BeginRun("a", "run-a", "node-3", 60.0)) == (Admission.ENDED, None)
 
-    def test_what_a_run_of_a_deployment_began_stays_with_that_deployment(self, open_store: OpenStore) -> None:
+    def test_attempts_stay_with_the_deployment_that_began(self, open_store: OpenStore) -> None:
         store = open_store()
         put(store, "a")
         _, claimed = store.write(BeginRun("a", "run-a", "node-1", 60.0, "nightly"))
@@ -384,9 +383,7 @@ class PrefectRunContract:
         assert holding is not None
         assert holding.deployment_id == "nightly"
 
-    def test_a_run_that_cannot_be_the_attempt_leaves_it_to_another_until_it_is_paused(
-        self, open_store: OpenStore
-    ) -> None:
+    def test_rejected_runs_are_replaced_until_the_optimization_is_paused(self, open_store: OpenStore) -> None:
         store = open_store()
         put(store, "a")
         for n in range(1, MAX_REJECTIONS + 1):
@@ -396,13 +393,13 @@ class PrefectRunContract:
             assert store.write(HandOver("a", claimed.fence, run, 60.0, is_new=True))
             assert not store.write(RejectRun("a", "another", "lost", "node-2"))
             fence = None
-            if n % 2:  # it begins, and finds no code
+            if n % 2:  # rejected after it has begun
                 _, taken = store.write(BeginRun("a", run, "node-3", 60.0))
                 assert taken is not None
                 fence = taken.fence
             assert store.write(RejectRun("a", run, f"reason {n}", "node-3", fence))
             assert not store.write(RejectRun("a", run, "once more", "node-3", fence))
-            assert (store.read(queries.prefect_run, run) or {})["attempt"] == 0  # its failure is not the attempt's
+            assert (store.read(queries.prefect_run, run) or {})["attempt"] == 0  # so its failure is not the attempt's
         state, holding = store.read(queries.get, "a"), store.read(queries.holding, "a")
         assert state is not None
         assert holding is not None
@@ -413,11 +410,11 @@ class PrefectRunContract:
 
 
 class RunContract(RetryContract, TwiceContract, PrefectRunContract):
-    """All of it."""
+    """Retries, repeated commits and flow runs."""
 
 
 def finished(store: Store, name: str, *, steps: int) -> None:
-    """An optimization that failed in the step after its `steps` ones, of two trials each."""
+    """Create an optimization that failed after `steps` steps of two trials each."""
     fence = at_work(store, name, total_steps=8).fence
     for step in range(steps):
         good = trial(2 * step, step=step, value=AWKWARD[step], returns=RETURNS, periods_per_year=252.0, family="f")
@@ -435,7 +432,7 @@ def adopted(store: Store, name: str, *, lease_seconds: float = 60.0) -> Adopt:
 
 
 def suspended(store: Store, name: str) -> Claimed:
-    """One whose first attempt was paused and is suspended in Prefect, claimed for its next."""
+    """Create one that was paused and suspended in Prefect, and claim it for its next attempt."""
     fence = at_work(store, name).fence
     store.write(SetIntent(name, Intent.PAUSE, "ann"))
     store.write(Transition(name, S.PAUSED, Cause.HOOK, fence=fence))

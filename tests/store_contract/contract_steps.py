@@ -1,4 +1,4 @@
-"""Steps that the tests of `contract` are written in."""
+"""Helpers of the contract's tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ S = OptimizationStatus
 
 
 def new(optimization_id: str, **fields: Any) -> OptimizationState:
-    """A state that can be submitted."""
+    """Return a state that can be submitted."""
     now = utc_now()
     standard: dict[str, Any] = {
         "name": "name",
@@ -53,7 +53,7 @@ def put(store: Store, optimization_id: str, **fields: Any) -> OptimizationState:
 
 
 def at_work(store: Store, optimization_id: str, *, lease_seconds: float = 600.0, **fields: Any) -> Claimed:
-    """Create, claim and start; a negative lease has run out as soon as it is given."""
+    """Create, claim and start an optimization. With negative `lease_seconds` its lease is expired from the start."""
     put(store, optimization_id, **fields)
     claimed = store.write(Claim("node-1", 1000, lease_seconds, optimization_id))
     assert claimed is not None
@@ -63,12 +63,12 @@ def at_work(store: Store, optimization_id: str, *, lease_seconds: float = 600.0,
 
 
 def sweep(store: Store, node: str) -> list[str]:
-    """Free what has run out by the database's clock."""
+    """Free the leases that have expired by the database's clock."""
     return store.write(Sweep(node, run_out=store.read(queries.leases).run_out))
 
 
 def bring_to(store: Store, optimization_id: str, status: OptimizationStatus) -> None:
-    """Create, and go to `status` by the shortest way that the table has."""
+    """Create an optimization, and move it to `status` by the shortest way."""
     put(store, optimization_id)
     ways: list[list[OptimizationStatus]] = [[S.CREATED]]
     way = next(way for way in ways if _reaches(way, status, ways))
@@ -88,7 +88,7 @@ def trial(number: int, *, step: int = 0, **fields: Any) -> Trial:
 
 @dataclass(frozen=True)
 class Everything:
-    """All that a store tells of one optimization."""
+    """All that a store has of an optimization."""
 
     state: OptimizationState | None
     holding: Holding | None
@@ -101,7 +101,7 @@ class Everything:
 
 
 def record_of(store: Store, optimization_id: str) -> Everything:
-    """Compare two of them to see that nothing was written in between. What only passes with time is left out."""
+    """Return all that a store has of an optimization, without what changes with time, to compare with later."""
     state = store.read(queries.get, optimization_id)
     if state is not None:
         state.execution_time = 0.0
@@ -131,7 +131,7 @@ def status_of(store: Store, optimization_id: str) -> OptimizationStatus:
 
 @contextmanager
 def refused(kind: type[Exception], *words: str) -> Iterator[None]:
-    """What is inside must raise `kind` with a message that holds all the words."""
+    """Assert that the block raises `kind` with a message that has all the words."""
     try:
         yield
     except kind as error:
@@ -150,7 +150,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
 
 
 def assert_counts_are_true(store: Store) -> None:
-    """The global counts equal a recount of all; every ending is in the rollups once."""
+    """The global counts equal a recount, and every end is in the rollups once."""
     states = store.read(queries.page, limit=1000).items
     recount = Counter((s.optimization_type.value, strategy_of(s.metadata), s.status.value) for s in states)
     counted = {
@@ -166,7 +166,7 @@ def assert_counts_are_true(store: Store) -> None:
 
 @dataclass(frozen=True)
 class Gate:
-    """Keeps the writer in its transaction until `opened`, so that what follows waits together."""
+    """An operation that blocks the writer until `opened`, so that later writes form one group."""
 
     opened: threading.Event
     targets: tuple[str, ...] = field(default=())
@@ -176,12 +176,12 @@ class Gate:
 
 
 def together(store: Store, operations: list[Operation[Any]]) -> list[Any]:
-    """The answer or error of each, all written at once."""
+    """Write the operations in one group, and return the answer or error of each."""
 
     async def write_all() -> list[Any]:
         opened = threading.Event()
         writes = [asyncio.ensure_future(store.write_async(each)) for each in (Gate(opened), *operations)]
-        await asyncio.sleep(0)  # each of them runs until it waits
+        await asyncio.sleep(0)  # let each write join the queue
         opened.set()
         return (await asyncio.gather(*writes, return_exceptions=True))[1:]
 

@@ -98,7 +98,7 @@ class LedgerContract:
         store.write(CommitStep("a", fence, 1, [trial(1)], {}))
 
     def test_numbers_read_back_bit_for_bit(self, open_store: OpenStore) -> None:
-        """Everywhere but for the sign of a zero that is a trial's value or a metric, which SQLite does not keep."""
+        """Except the sign of zero in values and metrics, which SQLite does not keep."""
         store, other = open_store(), open_store()
         fence = at_work(store, "a").fence
         trials = [
@@ -120,7 +120,7 @@ class LedgerContract:
         assert last.periods_per_year == 252.0
         assert other.read(queries.trial, "a", 99) is None
 
-    def test_what_is_no_number_is_no_performance(self, open_store: OpenStore) -> None:
+    def test_a_performance_must_be_finite(self, open_store: OpenStore) -> None:
         store = open_store()
         fence = at_work(store, "a").fence
         before = record_of(store, "a")
@@ -162,7 +162,7 @@ class LedgerContract:
         store, other = open_store(), open_store()
         old = at_work(store, "a", lease_seconds=-1.0)
         assert sweep(other, "node-2") == ["a"]
-        with refused(StaleAttemptError, str(old.fence)):  # from the sweep on, not only from the next claim
+        with refused(StaleAttemptError, str(old.fence)):  # from the sweep on, before the next claim
             store.write(Transition("a", S.INITIALIZING, Cause.HOOK, fence=old.fence))
         taken = other.write(Claim("node-2", 5, 600.0))
         assert taken is not None
@@ -191,7 +191,7 @@ class LedgerContract:
 
 
 class LeaseContract:
-    """Claims, heartbeats, the sweep, and Prefect's states."""
+    """Claims, heartbeats, the sweep, and Prefect states."""
 
     def test_the_queue_goes_by_priority_and_age(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -204,7 +204,7 @@ class LeaseContract:
         assert order == ["a3", "a1", "a4", "a2", "a0", None]
 
     def test_waiting_raises_a_priority(self) -> None:
-        """A level is worth ten minutes, as `queue_key` says; so nothing starves."""
+        """A level of priority is worth ten minutes of waiting, so nothing starves."""
         start, low, critical = datetime(2026, 1, 1, tzinfo=UTC), OptimizationPriority.LOW, OptimizationPriority.CRITICAL
 
         def key(after: float, priority: OptimizationPriority) -> float:
@@ -251,7 +251,7 @@ class LeaseContract:
         assert sorted(done) == sorted(f"a{n}" for n in range(24))
         assert max(most) <= 3
 
-    def test_one_that_is_named_is_claimed_once(self, open_store: OpenStore) -> None:
+    def test_a_claim_by_id_succeeds_once(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         put(store, "a")
         assert store.write(Claim("node-1", 0, 60.0, "a")) is None
@@ -262,7 +262,7 @@ class LeaseContract:
             store.write(Claim("node-1", 9, 60.0, "ghost"))
         assert store.write(Claim("node-1", 9, 60.0)) is None
 
-    def test_a_node_that_takes_only_some_leaves_the_others(self, open_store: OpenStore) -> None:
+    def test_a_node_may_claim_only_some_ids(self, open_store: OpenStore) -> None:
         store = open_store()
         for name in ("others", "mine", "also-mine"):
             put(store, name)
@@ -274,7 +274,7 @@ class LeaseContract:
         assert rest is not None
         assert rest.optimization_id == "others"
 
-    def test_a_claim_can_be_given_back(self, open_store: OpenStore) -> None:
+    def test_a_claim_can_be_abandoned(self, open_store: OpenStore) -> None:
         store = open_store()
         put(store, "a")
         first = store.write(Claim("node-1", 1, 60.0))
@@ -287,24 +287,24 @@ class LeaseContract:
         assert (second.attempt, second.fence > first.fence) == (2, True)
         assert not store.write(AbandonClaim("a", first.fence, "node-1"))
         store.write(SetIntent("a", Intent.CANCEL, "ann"))
-        assert status_of(store, "a") is S.CREATED  # claimed: its attempt is to see to it
+        assert status_of(store, "a") is S.CREATED  # claimed, so the attempt carries it out
         assert store.write(AbandonClaim("a", second.fence, "node-1"))
         assert status_of(store, "a") is S.CANCELLED
 
-    def test_a_heartbeat_renews_what_lives(self, open_store: OpenStore) -> None:
+    def test_a_heartbeat_renews_leases_that_were_not_swept(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         for key, node, seconds in [("kept", "node-1", 0.5), ("lost", "node-2", -1.0), ("late", "node-1", -1.0)]:
             put(store, key)
             store.write(Claim(node, 9, seconds, key))
         store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0, {"version": "1", "🚀": [1]}))
-        assert sweep(other, "node-3") == ["lost"]  # what has run out and was not swept is its holder's still
+        assert sweep(other, "node-3") == ["lost"]  # an expired lease that was not swept still has its holder
         seen = other.read(queries.nodes)[0]
         assert [seen[name] for name in ("node_id", "host", "pid")] == ["node-1", "host", 42]
         assert seen["info"] == {"lease_seconds": 600.0, "version": "1", "🚀": [1]}
         assert store.write(Heartbeat("node-1", "host", 42, 1.5, 600.0)) > seen["heartbeat_at"]
         assert len(other.read(queries.nodes)) == 1
 
-    def test_the_sweep_frees_what_the_dead_held(self, open_store: OpenStore) -> None:
+    def test_the_sweep_frees_leases_of_dead_nodes(self, open_store: OpenStore) -> None:
         store = open_store()
         wishes: dict[str, tuple[Intent, S]] = {
             "again": (Intent.RUN, S.CREATED), "pause": (Intent.PAUSE, S.PAUSED), "cancel": (Intent.CANCEL, S.CANCELLED),
@@ -325,7 +325,7 @@ class LeaseContract:
         assert status_of(store, "alive") is S.RUNNING
         assert sweep(store, "node-2") == []
 
-    def test_the_last_life_ends_in_failure(self, open_store: OpenStore) -> None:
+    def test_the_last_death_ends_in_failure(self, open_store: OpenStore) -> None:
         store = open_store()
         put(store, "a", metadata={"max_attempts": 2})
         for life in (1, 2):
@@ -341,7 +341,7 @@ class LeaseContract:
         assert state.status is S.FAILED
         assert " 2 " in state.issues[0]
 
-    def test_known_deaths_need_no_waiting_and_leaving_is_no_death(self, open_store: OpenStore) -> None:
+    def test_dead_nodes_are_swept_at_once_and_leaving_is_no_death(self, open_store: OpenStore) -> None:
         store = open_store()
         ways: list[tuple[Operation[list[str]], int]] = [
             (Sweep("node-2", dead_nodes=("node-1",)), 1), (Leave("node-1"), 0),
@@ -398,7 +398,7 @@ class LeaseContract:
 
 
 def in_threads(calls: list[tuple[Any, ...]]) -> None:
-    """Call each function with its arguments, in a thread of its own, and raise what any of them raised."""
+    """Call each function in its own thread, and raise what any of them raised."""
     with ThreadPoolExecutor(len(calls)) as executor:
         for future in [executor.submit(*call) for call in calls]:
             future.result()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from o9.model.optimization import utc_now
 from o9.store.core.column_types import to_json
@@ -40,14 +40,8 @@ class Publish(OnOptimization[int]):
     def apply(self, unit: UnitOfWork) -> int:
         unit.existing(self.optimization_id)
         unit.flush()  # this unit's earlier changes come first in the feed
-        change = {
-            "optimization_id": self.optimization_id,
-            "kind": STATE if self.update is None else UPDATE,
-            "at": unit.now,
-            "data": to_json({"node": self.node, "update": self.update}),
-        }
-        (made,) = unit.connection.execute(insert(CHANGE).values(change)).inserted_primary_key or (0,)
-        return int(made)
+        data = to_json({"node": self.node, "update": self.update})
+        return unit.change_now(STATE if self.update is None else UPDATE, self.optimization_id, data)
 
 
 @dataclass(frozen=True)

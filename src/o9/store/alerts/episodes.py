@@ -25,7 +25,6 @@ from sqlalchemy import (
     any_,
     bindparam,
     func,
-    insert,
     select,
     text,
     update,
@@ -36,7 +35,6 @@ from o9.store.core.column_types import free_text, to_json
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
 from o9.store.schema.alerts import ALERT, ALERT_COUNTER, ENDING, FIRING
-from o9.store.schema.optimizations import CHANGE
 
 STATE_OF = ALERT.alias("state")
 CONTENT = ("optimization_id", "level", "title", "message", "metadata")
@@ -111,7 +109,7 @@ class ResolveAlert(Operation[bool]):
             return False
         values = {f"{self.what}_at": unit.now, f"{self.what}_by": free_text(self.by)}
         changed = update(ALERT).where(ALERT.c.alert_id == episode["alert_id"])
-        unit.connection.execute(changed.values(changed=write_change(unit, "alert"), is_open=1, **values))
+        unit.connection.execute(changed.values(changed=unit.change_now("alert"), is_open=1, **values))
         count_events(unit, {(self.what, episode["level"]): 1})
         return True
 
@@ -135,7 +133,7 @@ class ExpireAlerts(Operation[list[str]]):
         wanted = _STATES.where(verbatim(ENDING), ALERT.c.ends_at <= unit.now)
         over = rows(unit.connection, wanted)
         if over:
-            change = write_change(unit, "alert")
+            change = unit.change_now("alert")
             for row in over:
                 row |= {"resolved_at": row["ends_at"], "resolved_by": _ended_by(row), "changed": change, "is_open": 1}
             _write_states(unit, over)
@@ -187,7 +185,7 @@ class _Batch:
         """Write the batch, with one change in the feed if there is anything to write."""
         if not self._new and not self._touched:
             return
-        change = write_change(self._unit, "alert")
+        change = self._unit.change_now("alert")
         for row in self._new.values():
             row["began"] = row["changed"] = change
             self._unit.insert(ALERT, row)
@@ -269,14 +267,6 @@ def close_episodes(unit: UnitOfWork, episodes: Sequence[str], cursor: int) -> No
     these, values = among(ALERT.c.alert_id, episodes, unit.connection)
     over = these & (ALERT.c.changed <= cursor) & ALERT.c.resolved_at.is_not(None)
     unit.connection.execute(update(ALERT).where(over).values(is_open=0), values)
-
-
-def write_change(unit: UnitOfWork, kind: str) -> int:
-    """Write a change and return its id, which is larger than every id that readers have seen."""
-    written = insert(CHANGE).values(optimization_id="", kind=kind, at=unit.now)
-    key = unit.connection.execute(written).inserted_primary_key
-    assert key is not None
-    return int(key[0])
 
 
 def count_events(unit: UnitOfWork, counts: Mapping[tuple[str, str], int]) -> None:

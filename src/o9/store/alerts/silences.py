@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select, update
 
 from o9.model.errors import OptimizationError
-from o9.store.alerts.episodes import verbatim, write_change
+from o9.store.alerts.episodes import verbatim
 from o9.store.core.column_types import free_text, moment, now_text
 from o9.store.core.reading import rows
 from o9.store.core.unit import Operation, Row, UnitOfWork
@@ -35,7 +35,7 @@ class AddSilence(Operation[None]):
             "silence_id": self.silence_id, "matchers": self.matchers, "pattern": self.pattern,
             "starts_at": moment(self.starts_at), "ends_at": moment(self.ends_at), "author": free_text(self.author),
             "comment": free_text(self.comment), "created_at": unit.now, "ended_at": None, "ended_by": None,
-            "changed": write_change(unit, "silence"),
+            "changed": unit.change_now("silence"),
         }  # fmt: skip
         unit.connection.execute(insert(SILENCE).values(**row))
 
@@ -54,7 +54,7 @@ class EndSilence(Operation[bool]):
             raise OptimizationError(f"there is no silence {self.silence_id!r}; `o9 alerts silence list` lists them")
         if found["ended_at"] is not None or found["ends_at"] <= unit.now:
             return False
-        values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": write_change(unit, "silence")}
+        values = {"ended_at": unit.now, "ended_by": free_text(self.by), "changed": unit.change_now("silence")}
         unit.connection.execute(update(SILENCE).where(where).values(**values))
         return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Executable, Table
+from sqlalchemy import Connection, Executable, Table, insert
 
 from o9.model.errors import OptimizationNotFoundError
 from o9.store.core.column_types import now_text
@@ -119,7 +119,15 @@ class UnitOfWork:
         return self._cursor
 
     def change(self, optimization_id: str, kind: str) -> None:
+        """Add a change to the feed, at the end of the unit."""
         self.insert(CHANGE, {"optimization_id": optimization_id, "kind": kind, "at": self.now})
+
+    def change_now(self, kind: str, optimization_id: str = "", data: str | None = None) -> int:
+        """Add a change to the feed at once. Returns its id, which is larger than every id that readers have seen."""
+        row: Row = {"optimization_id": optimization_id, "kind": kind, "at": self.now, "data": data}
+        key = self.connection.execute(insert(CHANGE).values(row)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
 
     def finish(self) -> None:
         """Write all that is pending, before COMMIT."""

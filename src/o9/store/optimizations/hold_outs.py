@@ -88,12 +88,14 @@ def look(connection: Connection, optimization_id: str, number: int) -> Look | No
     own = next((each for each in looks if each.digest == seen.digest), None)
     if own is None:
         return None
-    beside = [
+    others = [
         each
         for each in looks
-        if each is not own and _same_data(seen.data, each.data) and _overlap(seen.period, _period(each))
+        if each is not own
+        and (not seen.data or not each.data or seen.data == each.data)
+        and _overlap(seen.period, _period(each))
     ]
-    return Look(own.at, 1 + len(beside))
+    return Look(own.at, 1 + len(others))
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,6 @@ def _seen(connection: Connection, optimization_id: str, number: int) -> _Seen | 
     name, _, given = (row.family or "").rpartition("@")
     data = given if name == objective and "family" not in metadata else row.data or ""
     return _Seen(objective, data, digest, _period(row))
-
-
-def _same_data(one: str, other: str) -> bool:
-    return not one or not other or one == other
 
 
 def _period(row: Any) -> tuple[float, float] | None:

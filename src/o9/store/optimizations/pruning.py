@@ -74,7 +74,7 @@ class PruneReason(str, Enum):
     LONG_AGO = "it ended long enough ago"
     NOT_ENDED = "it has not ended"
     TOO_YOUNG = "it ended too recently"
-    AWAITED = "another optimization waits for it"
+    AWAITED = "an optimization that has not ended depends on it"
     OPEN_RUN = "its flow run may still change in Prefect; the flow reconcile_states checks it"
     OPEN_ALERT = "it has an alert that fires or whose resolution was not notified; `o9 alerts resolve` resolves it"
 
@@ -166,7 +166,10 @@ class Prune(Operation[Pruned]):
         unit.run(_FORGET_OLD_MOVE, {"pruned": PRUNED})
         for table in owned():
             while True:
-                count = self._trials(unit, name) if table is TRIAL else _rows(unit, table, name, dialect)
+                if table is TRIAL:
+                    count = self._trials(unit, name)
+                else:
+                    count = unit.run(_delete_piece(table, dialect), {"target": name}).rowcount
                 done.rows += count
                 if count < PIECE:
                     break
@@ -294,10 +297,6 @@ def _candidates(before: str, cursor: tuple[str, str] = ("", "")) -> Select[Any]:
         .where(at.is_not(None), at >= cursor[0], at < before, behind)
         .order_by(at, own)
     )
-
-
-def _rows(unit: UnitOfWork, table: Table, name: str, dialect: str) -> int:
-    return int(unit.run(_delete_piece(table, dialect), {"target": name}).rowcount)
 
 
 @cache
