@@ -1,4 +1,4 @@
-"""Makes `store-REVISION.db` at the present schema; run for each new revision, and never again once that is released.
+"""Make `store-REVISION.db` at the present schema. Run it for each new revision, but never again after its release.
 
 python tests/data/make_store.py
 """
@@ -72,7 +72,7 @@ def fill(store: Store) -> None:
 
 
 def tell(store: Store) -> None:
-    """An alert that fires, one that is over, one notification that was sent and one that waits."""
+    """Write a firing alert, a resolved one, a notification that was sent and one that is pending."""
     at, end = "2026-01-01T00:00:00.000000+00:00", "2026-01-01T01:00:00.000000+00:00"
     labels, metadata = '{"title":"慢"}', '{"evidence":{"seconds":1.5}}'
     fires = NewAlert("fires", "f1", labels, "done", "warning", "慢", "it is slow", metadata, at)

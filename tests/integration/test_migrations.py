@@ -1,4 +1,4 @@
-"""The schema: a new database has what the tables say; a store of each released schema opens and reads back."""
+"""The schema: a new database matches the tables, and a store of each released schema opens and reads back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 @pytest.mark.parametrize("database", ["new_store_url", "new_postgres_url"])
-def test_a_new_database_is_what_the_tables_say(database: str, request: pytest.FixtureRequest) -> None:
+def test_a_new_database_matches_the_tables(database: str, request: pytest.FixtureRequest) -> None:
     with Store(request.getfixturevalue(database)) as store:
         assert store.schema() == HEAD
         assert differences(store) == []
@@ -140,7 +140,7 @@ def assert_alerts_read_back(store: Store) -> None:
 
 @pytest.fixture(params=["store_url", "postgres_url"])
 def old_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A store with one optimization, before a release whose schema has one column and one table more."""
+    """A store with one optimization, before a release that adds a column and a table."""
     url = str(request.getfixturevalue(request.param))
     with Store(url) as store:
         put(store, "a")
@@ -175,7 +175,7 @@ def test_an_old_store_is_upgraded_when_it_is_opened(old_store: str) -> None:
         assert inspect(connection).has_table("weather")
 
 
-def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store: str) -> None:
+def test_a_failed_upgrade_leaves_the_store_unchanged(old_store: str) -> None:
     with begin(old_store) as connection:
         connection.execute(text("CREATE TABLE weather (id int)"))
     with pytest.raises(OptimizationStoreError, match="weather"):
@@ -188,7 +188,7 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_store: str) -> Non
         assert (store.schema(), len(store.read(queries.page).items)) == ("next", 1)
 
 
-def test_a_newer_store_is_refused_and_left_alone(old_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_store_is_refused_and_unchanged(old_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(old_store).close()  # upgraded
     for module in (engine, run):
         monkeypatch.setattr(module, "HEAD", HEAD)
@@ -199,7 +199,7 @@ def test_a_newer_store_is_refused_and_left_alone(old_store: str, monkeypatch: py
 
 @contextmanager
 def begin(url: str) -> Iterator[Connection]:
-    """A transaction on a store that is not opened."""
+    """Begin a transaction on a store without opening it."""
     database = create_engine(engine.parse_url(url))
     with database.begin() as connection:
         yield connection
@@ -207,7 +207,7 @@ def begin(url: str) -> Iterator[Connection]:
 
 
 def differences(store: Store) -> list[object]:
-    """Between the database and the tables."""
+    """Return the differences between the database and the tables."""
     with store._engine.connect() as connection:
         options = {"compare_type": True, "version_table": VERSION_TABLE}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
@@ -218,7 +218,7 @@ def file_of(revision: str) -> Path:
 
 
 def copy_rows(path: Path, url: str) -> None:
-    """Fill the new store at `url`, on PostgreSQL, with the rows of a SQLite file."""
+    """Copy the rows of a SQLite file into the new PostgreSQL store at `url`."""
     with begin(str(path)) as reading, begin(url) as writing:
         for table in metadata.sorted_tables:
             if rows := [dict(row) for row in reading.execute(select(table)).mappings()]:
@@ -263,7 +263,7 @@ def test_processes_open_a_new_store_at_once(database: str, request: pytest.Fixtu
         assert sorted(s.optimization_id for s in store.read(queries.page).items) == ["a0", "a1", "a2"]
 
 
-def test_a_new_store_waits_for_who_writes_its_file(new_store_url: str) -> None:
+def test_a_new_store_waits_for_a_writer_of_its_file(new_store_url: str) -> None:
     other = sqlite3.connect(new_store_url, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor() as threads:
@@ -274,7 +274,7 @@ def test_a_new_store_waits_for_who_writes_its_file(new_store_url: str) -> None:
     other.close()
 
 
-def test_opening_an_old_store_warns_of_nothing(store_url: str) -> None:
+def test_opening_an_old_store_emits_no_warnings(store_url: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):

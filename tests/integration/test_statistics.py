@@ -1,4 +1,4 @@
-"""Statistics of what really ran: the façade, the routes, and `compute_statistics` seen in a real Prefect server."""
+"""Statistics of real runs: the façade, the routes, and `compute_statistics` on a real Prefect server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def flows_go_to_the_session_s_server() -> Iterator[None]:
 
 @pytest.fixture
 async def three(aggregator: Any) -> Any:
-    """Two that complete, of 40 trials each, and one whose objective fails."""
+    """Two optimizations that complete with 40 trials each, and one whose objective fails."""
     objective("statistics-broken")(broken)
     branin: dict[str, Any] = {"objective": "branin", "direction": "minimize"}
     for number, fields in enumerate([branin, branin, {"objective": "statistics-broken", "search_space": LINE}]):
@@ -48,7 +48,7 @@ async def three(aggregator: Any) -> Any:
     return aggregator
 
 
-async def test_what_ran_is_in_every_figure(three: Any) -> None:
+async def test_every_figure_includes_what_ran(three: Any) -> None:
     told = await three.get_global_statistics()
     assert told["total_optimizations"] == 3
     assert told["duration_seconds"]["count"] == told["waiting_seconds"]["count"] == 3
@@ -84,7 +84,7 @@ async def test_the_routes_answer_the_same(three: Any) -> None:
     assert (refused["code"], "execution_time" in refused["error"]) == (422, True)
 
 
-async def test_compute_statistics_mends_and_publishes_in_prefect(aggregator: Any) -> None:
+async def test_compute_statistics_repairs_and_publishes_in_prefect(aggregator: Any) -> None:
     store: Store = aggregator.store
     for key in ("a", "b"):
         at_work(store, key)
@@ -119,7 +119,7 @@ async def test_compute_statistics_mends_and_publishes_in_prefect(aggregator: Any
     assert again["corrections"] == []
 
 
-async def test_two_at_once_mend_once(aggregator: Any) -> None:
+async def test_concurrent_runs_repair_once(aggregator: Any) -> None:
     store: Store = aggregator.store
     at_work(store, "a")
     store.write(Transition("a", S.COMPLETED, Cause.HOOK))
@@ -135,14 +135,14 @@ def test_it_is_deployed_by_its_module() -> None:
 
 
 @pytest.mark.parametrize("days", [0, -1])
-async def test_a_number_of_days_that_is_none_fails_the_run(aggregator: Any, days: int) -> None:
+async def test_an_invalid_number_of_days_fails_the_run(aggregator: Any, days: int) -> None:
     state = await compute_statistics(days, return_state=True)
     assert state.is_failed()
     with pytest.raises(OptimizationValidationError, match="days"):
         await state.result()  # type: ignore[misc]
 
 
-async def test_before_it_runs_it_answers_nothing(store_url: str) -> None:
+async def test_calls_before_the_start_are_refused(store_url: str) -> None:
     from OptimizationStateAggregator import OptimizationStateAggregator
 
     idle = OptimizationStateAggregator(storage_path=store_url)

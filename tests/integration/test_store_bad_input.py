@@ -1,4 +1,4 @@
-"""Stores that cannot be opened, read or written: the error says what to do, and nothing that was there is harmed."""
+"""Stores that cannot be opened, read or written: the error names a remedy, and existing data is not damaged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refusal(url: str) -> str:
     return str(refused.value)
 
 
-def test_a_read_that_fails_half_way_holds_none_behind_it_to_the_past(store_url: str) -> None:
+def test_a_failed_read_does_not_pin_later_ones_to_an_old_snapshot(store_url: str) -> None:
     with Store(store_url) as store:
         for name in ("a", "b"):
             put(store, name)
@@ -51,7 +51,7 @@ def test_a_folder(tmp_path: Path) -> None:
     assert "is a folder: give the path of a file in it" in refusal(str(tmp_path))
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "store.db"
     assert f"{path.parent} does not exist; create it" in refusal(str(path))
     assert list(tmp_path.iterdir()) == []
@@ -123,7 +123,7 @@ def test_another_kind_of_database(url: str) -> None:
     assert "postgresql://" in refusal(url) or "cannot be read" in refusal(url)
 
 
-def test_postgresql_that_is_not_there(postgres_url: str) -> None:
+def test_a_missing_postgresql_server(postgres_url: str) -> None:
     port = o9_testing.free_port()
     began = time.monotonic()
     message = refusal(f"postgresql://ann:secret@127.0.0.1:{port}/o9")
@@ -157,7 +157,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_anywhere(store_url: str) -> None:
-    """The same by SQLite's own limit, which needs no right to mount; a step is refused whole, and can be repeated."""
+    """By SQLite's page limit, which needs no mount; a step is refused as a whole, and can be committed again."""
 
     class Limit:
         targets: tuple[str, ...] = ()
@@ -172,10 +172,10 @@ def test_a_full_disk_anywhere(store_url: str) -> None:
     with Store(store_url) as store:
         fence = at_work(store, "a").fence
         step = CommitStep("a", fence, 0, [trial(n, error="x" * 9_000) for n in range(30)], {"x": 1})
-        limit = store.write(Limit(1)) + 8  # it cannot be less than what there is
+        limit = store.write(Limit(1)) + 8  # the limit cannot be below the present size
         before = record_of(store, "a")
         for _ in range(2):
-            store.write(Limit(limit))  # of one connection, and a refused write takes a new one
+            store.write(Limit(limit))  # again, since a refused write opens a new connection
             with pytest.raises(OptimizationStoreError, match="disk is full; free some space"):
                 store.write(step)
             assert record_of(store, "a") == before
@@ -184,14 +184,14 @@ def test_a_full_disk_anywhere(store_url: str) -> None:
 
 
 def test_a_refused_write_holds_no_lock(store_url: str) -> None:
-    """Neither its own process nor another has to wait after the database itself has refused something."""
+    """After the database has rejected a write, neither this process nor another has to wait."""
     with Store(store_url) as store, Store(store_url) as other:
         fence = at_work(store, "a").fence
         errors = []
         for wrong in ([trial(0), trial(0)], [trial(0, parameters={"x": {1}})], [trial(0, parameters={"x": "\ud800"})]):
             with pytest.raises((OptimizationStoreError, TypeError, UnicodeEncodeError)) as refused:
                 store.write(CommitStep("a", fence, 0, wrong, {}))
-            errors.append(refused)  # which hold the frames, and what the frames hold
+            errors.append(refused)  # keeps the traceback, its frames and their objects alive
             began = time.monotonic()
             put(other, f"other-{len(errors)}")
             put(store, f"own-{len(errors)}")
@@ -213,7 +213,7 @@ def test_a_backup(store_url: str, tmp_path: Path) -> None:
             assert copy.read(queries.get, "later") is None
 
 
-def test_a_store_that_was_deleted_says_so(store_url: str) -> None:
+def test_a_deleted_store(store_url: str) -> None:
     with Store(store_url) as store:
         put(store, "a")
     Path(store_url).write_bytes(b"no longer a database" * 1000)
@@ -221,7 +221,7 @@ def test_a_store_that_was_deleted_says_so(store_url: str) -> None:
 
 
 def fill(store: Store) -> list[str]:
-    """Write until the disk is full; the ids of what was acknowledged."""
+    """Write until the disk is full, and return the ids of what was acknowledged."""
     known: list[str] = []
 
     async def write_all() -> list[Any]:
@@ -250,7 +250,7 @@ def assert_all_there(store: Store, known: list[str]) -> None:
 
 
 class disk:
-    """A small file system of its own, mounted at `folder`; skips the test where mounting is not allowed."""
+    """A small file system mounted at `folder`. It skips the test if mounting is not allowed."""
 
     def __init__(self, folder: Path, size: str) -> None:
         self._folder, self._size = folder, size
@@ -275,7 +275,7 @@ def resize(folder: Path, size: str) -> None:
 
 
 def test_a_drive_without_shared_memory(tmp_path: Path) -> None:
-    """SQLite says so by its answer, without an error; "unix-dotfile" does what network drives do."""
+    """SQLite raises no error but keeps another journal mode; "unix-dotfile" behaves like a network drive."""
     path = f"file:{tmp_path / 'store.db'}?vfs=unix-dotfile"
     other = create_engine("sqlite://", creator=lambda: sqlite3.connect(path, uri=True), isolation_level="AUTOCOMMIT")
     with pytest.raises(OptimizationStoreError):
@@ -294,9 +294,7 @@ def test_more_threads_than_connections(store_url: str) -> None:
             put(store, "a")
 
 
-def test_a_lock_that_nobody_gives_back_is_waited_for_once(
-    store_url: str, monkeypatch: pytest.MonkeyPatch, wait_until: Any
-) -> None:
+def test_a_stuck_lock_delays_a_group_once(store_url: str, monkeypatch: pytest.MonkeyPatch, wait_until: Any) -> None:
     monkeypatch.setattr(engine, "SQLITE_BUSY_SECONDS", 1)
     with Store(store_url) as store, contextlib.closing(sqlite3.connect(store_url)) as other:
         put(store, "a")

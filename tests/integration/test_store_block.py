@@ -1,4 +1,4 @@
-"""`block:NAME` as the store's URL: commands, aggregators and flows open the store of that Prefect block, or refuse."""
+"""`block:NAME` as the store's URL: commands, aggregators and flows open the store of that Prefect block."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def o9(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 @pytest.fixture
 def name(monkeypatch: pytest.MonkeyPatch, o9: O9Command) -> str:
-    """Of a block that nobody has saved; O9_STORE_URL names it. Prefect's server is there."""
+    """The name of a block that does not exist, in O9_STORE_URL. Prefect's server is running."""
     o9_testing.session_server()
     name = f"desk-{uuid.uuid4().hex[:8]}"
     monkeypatch.setenv("O9_STORE_URL", f"block:{name}")
@@ -47,7 +47,7 @@ async def save(name: str, url: str) -> None:
 
 @pytest.fixture
 async def saved(name: str, store_url: str) -> str:
-    """The same where the block is saved; the store that it names holds the optimization `there`."""
+    """The name of a saved block, whose store has the optimization `there`."""
     await save(name, store_url)
     with Store(store_url) as store:
         create(store, "there")
@@ -98,7 +98,7 @@ def test_a_flow_works_on_the_store_that_the_block_names(
             assert store.read(queries.get, "there") is not None
 
 
-async def test_a_block_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_block_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_block, "_in_use", [])
     aggregator = OptimizationStateAggregator()
     with pytest.raises(OptimizationStoreError, match=f"block:{name}"):
@@ -110,7 +110,7 @@ async def test_a_block_that_is_not_there_is_refused(name: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("command", [["list"], ["submit", "one.yaml"], ["run", "one.yaml"], ["serve"]])
-def test_a_command_says_which_block_is_not_there(name: str, o9: O9Command, command: list[str]) -> None:
+def test_a_command_names_the_missing_block(name: str, o9: O9Command, command: list[str]) -> None:
     Path("one.yaml").write_text("{name: one, optimization_id: one, metadata: {objective: branin}}")
     told = o9(*command)
     assert (told.code, told.out) == (1, "")
@@ -120,7 +120,7 @@ def test_a_command_says_which_block_is_not_there(name: str, o9: O9Command, comma
     assert_no_file_of_that_name()
 
 
-def test_what_opens_no_blocks_makes_no_file_of_that_name(name: str) -> None:
+def test_a_store_without_block_support_creates_no_file(name: str) -> None:
     with pytest.raises(OptimizationStoreError, match=f"block:{name}"):
         Store()
     assert_no_file_of_that_name()
@@ -134,7 +134,7 @@ async def test_the_password_in_a_block_is_not_shown(name: str, o9: O9Command) ->
     assert SECRET not in str(refusal.value)
 
 
-def test_a_prefect_server_that_does_not_answer_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_prefect_server_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_block, "_in_use", [])
     with (
         temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),

@@ -1,4 +1,4 @@
-"""The contract suite on SQLite and on a real PostgreSQL; and that the hot queries go by an index on both."""
+"""The contract suite on SQLite and PostgreSQL, and that hot queries use an index on both."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_has_no_family_is_not_looked_for_among_all_that_have_none(store_url
 
 
 def explained(store: Store, explain: str) -> dict[str, list[str]]:
-    """The plans of the statements that the hot reads and writes execute, by what was done."""
+    """Return the plans of the statements of hot reads and writes, by operation."""
     for n in range(3):
         put(store, f"a{n}")
         fence = at_work(store, f"b{n}").fence

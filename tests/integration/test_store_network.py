@@ -1,6 +1,6 @@
-"""PostgreSQL behind a network that cuts and swallows, and processes that are stopped in the middle of a write.
+"""PostgreSQL behind a network that cuts connections or drops packets, and processes stopped during a write.
 
-What a caller was told is what happened: nothing that was acknowledged is missing, and nothing is there twice.
+Every answer is true: nothing that was acknowledged is missing, and nothing is written twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def proxy(postgres_url: str) -> Iterator[PostgresProxy]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """A server of the test's own, which it may let crash."""
+    """A server that the test may crash."""
     one = Postgres()
     try:
         yield one
@@ -60,7 +60,7 @@ def measured(value: float) -> RecordMetrics:
 
 
 async def record(store: Store, *values: float) -> list[BaseException | Any]:
-    """In one transaction, but for what the others leave behind."""
+    """Record values at the same time, and return the answers."""
     return await asyncio.gather(*[store.write_async(measured(value)) for value in values], return_exceptions=True)
 
 
@@ -77,7 +77,7 @@ def kinds(answers: list[Any]) -> set[type]:
 
 
 @pytest.mark.parametrize("values", [(1.0,), (1.0, 2.0, 3.0)], ids=["one", "a group"])
-async def test_what_was_committed_without_an_answer_is_acknowledged_and_there_once(
+async def test_a_commit_without_an_answer_is_acknowledged_and_written_once(
     store: Store, proxy: PostgresProxy, postgres_url: str, values: tuple[float, ...]
 ) -> None:
     proxy.cut_at_commit = "after"
@@ -87,7 +87,7 @@ async def test_what_was_committed_without_an_answer_is_acknowledged_and_there_on
     assert recorded(postgres_url) == list(values)
 
 
-async def test_what_was_not_committed_is_refused_as_worth_trying_again(
+async def test_a_lost_transaction_is_reported_as_unavailable(
     store: Store, proxy: PostgresProxy, postgres_url: str
 ) -> None:
     proxy.cut_at_commit = "before"
@@ -100,7 +100,7 @@ async def test_what_was_not_committed_is_refused_as_worth_trying_again(
     assert recorded(postgres_url) == [1.0, 2.0]
 
 
-async def test_those_who_wait_for_what_became_of_it_are_told_once_the_server_is_back(
+async def test_callers_get_the_outcome_of_a_commit_once_the_server_is_back(
     store: Store, proxy: PostgresProxy, postgres_url: str
 ) -> None:
     proxy.cut_at_commit = "after"
@@ -108,17 +108,17 @@ async def test_those_who_wait_for_what_became_of_it_are_told_once_the_server_is_
     waiting = asyncio.ensure_future(record(store, 1.0, 2.0))
     await asyncio.to_thread(wait_for, lambda: proxy.commits_cut)
     proxy.refuses = True
-    # What comes later is not kept waiting for it.
+    # Later writes do not wait for it.
     assert kinds(await record(store, 3.0)) <= {StoreUnavailableError}
     proxy.refuses = False
     assert kinds(await waiting) == set()
     assert {1.0, 2.0} <= set(recorded(postgres_url))
 
 
-async def test_what_a_crash_of_the_server_undid_is_not_taken_for_the_transaction_that_got_its_id(
+async def test_a_lost_transaction_is_not_confused_with_one_that_got_its_id(
     own_postgres: Postgres,
 ) -> None:
-    own_postgres.set("wal_writer_delay", "10000")  # of what is not committed, nothing reaches the disk
+    own_postgres.set("wal_writer_delay", "10000")  # so that nothing uncommitted reaches the disk
     url = own_postgres.new_url()
     with proxied(url) as proxy, Store(proxy.url) as store, Store(url) as other:
         put(store, "a")
@@ -139,7 +139,7 @@ async def test_what_a_crash_of_the_server_undid_is_not_taken_for_the_transaction
 # The network swallows
 
 
-async def test_a_network_that_swallows_ends_in_an_error(
+async def test_dropped_packets_end_in_an_error(
     proxy: PostgresProxy, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "ANSWER_SECONDS", 1.0)
@@ -158,7 +158,7 @@ async def test_a_network_that_swallows_ends_in_an_error(
     assert recorded(postgres_url) == [2.0]
 
 
-def test_statements_are_bounded_unless_they_change_the_schema(postgres_url: str) -> None:
+def test_statements_have_a_time_limit_except_in_migrations(postgres_url: str) -> None:
     with Store(postgres_url) as store, store._engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         assert driver.answer_seconds == postgres.ANSWER_SECONDS
@@ -194,7 +194,7 @@ with Store(sys.argv[1]) as store:
 """
 
 
-def test_a_process_stopped_in_its_transaction_holds_up_nobody_and_commits_nothing(postgres_url: str) -> None:
+def test_a_process_stopped_in_a_transaction_blocks_no_writer_and_commits_nothing(postgres_url: str) -> None:
     with Store(postgres_url) as store:
         put(store, "a")
         with zygote.start(["-c", STOPPED, postgres_url], stdout=subprocess.PIPE) as stopped:
@@ -213,7 +213,7 @@ def test_a_process_stopped_in_its_transaction_holds_up_nobody_and_commits_nothin
 # The server takes no writes
 
 
-async def test_a_server_that_is_read_only_is_away(postgres_url: str) -> None:
+async def test_a_read_only_server_is_unavailable(postgres_url: str) -> None:
     with Store(postgres_url) as store, psycopg.connect(postgres_url, autocommit=True) as other:
         put(store, "a")
         database = other.info.dbname
@@ -226,8 +226,8 @@ async def test_a_server_that_is_read_only_is_away(postgres_url: str) -> None:
     assert recorded(postgres_url) == [1.0, 2.0]
 
 
-async def test_a_row_that_is_too_large_is_nobody_elses_fault(postgres_url: str) -> None:
-    """PostgreSQL's index takes no key of 1 MB, whenever it is tried again."""
+async def test_a_row_that_is_too_large_fails_only_its_writer(postgres_url: str) -> None:
+    """PostgreSQL's indexes take no key of 1 MB."""
     with Store(postgres_url) as store:
         put(store, "a")
         name = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(400_000))

@@ -1,4 +1,4 @@
-"""Writes from event loops: whoever waits is answered, whatever becomes of the others who wait."""
+"""Writes from event loops: every caller gets an answer, whatever happens to the others of its group."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 @dataclass(frozen=True)
 class Noted:
-    """Keeps the unit of work in which it was written, and may have to wait, or to fail, first."""
+    """An operation that records its unit of work, and may wait or fail first."""
 
     units: list[UnitOfWork] = field(default_factory=list)
     opened: threading.Event | None = None
@@ -44,20 +44,20 @@ class Noted:
         return "written"
 
 
-async def test_what_a_loop_writes_at_once_is_one_transaction(store: Store) -> None:
+async def test_simultaneous_writes_of_a_loop_form_one_transaction(store: Store) -> None:
     units: list[UnitOfWork] = []
     await asyncio.gather(*[store.write_async(Noted(units)) for _ in range(100)])
     assert len({id(unit) for unit in units}) == 1
 
 
-async def test_more_than_a_group_holds_is_answered(store: Store) -> None:
+async def test_more_writes_than_fit_in_a_group(store: Store) -> None:
     units: list[UnitOfWork] = []
     answers = await asyncio.gather(*[store.write_async(Noted(units)) for _ in range(2 * GROUP_LIMIT + 1)])
     assert set(answers) == {"written"}
     assert len({id(unit) for unit in units}) == 3
 
 
-async def test_rows_that_are_read_ahead_are_each_their_own(store: Store) -> None:
+async def test_rows_read_ahead_are_not_mixed_up(store: Store) -> None:
     """Ids that JSON must escape, one that does not exist, and one that is moved twice."""
     names = ["a", 'quote"d', "back\\slash", "名字-🚀", "new\nline"]
     for name in names:
@@ -70,7 +70,7 @@ async def test_rows_that_are_read_ahead_are_each_their_own(store: Store) -> None
     assert {status_of(store, name) for name in names} == {S.PAUSED}
 
 
-async def test_a_caller_that_is_cancelled_takes_nobody_along(store: Store) -> None:
+async def test_a_cancelled_caller_does_not_affect_others(store: Store) -> None:
     opened = threading.Event()
     put(store, "a")
     waiting = [
@@ -86,7 +86,7 @@ async def test_a_caller_that_is_cancelled_takes_nobody_along(store: Store) -> No
     assert status_of(store, "a") is S.PAUSED
 
 
-def test_a_loop_that_is_gone_takes_nobody_along(store: Store) -> None:
+def test_a_closed_loop_does_not_affect_others(store: Store) -> None:
     opened = threading.Event()
 
     async def leave() -> None:
@@ -115,8 +115,8 @@ async def test_an_operation_that_exits_does_not_end_the_writer(store: Store) -> 
     assert await store.write_async(Noted()) == "written"
 
 
-async def test_an_exit_while_each_is_tried_alone_leaves_nobody_waiting(store: Store) -> None:
-    """The first makes the group fail, the second exits when it is tried alone."""
+async def test_an_exit_leaves_no_caller_waiting(store: Store) -> None:
+    """The first one makes the group fail; the second exits when it is tried alone."""
     errors: list[BaseException | None] = [RuntimeError("a mistake"), SystemExit(1), None, None]
     answers = await asyncio.wait_for(
         asyncio.gather(*[store.write_async(Noted(error=error)) for error in errors], return_exceptions=True), 30.0
@@ -125,7 +125,7 @@ async def test_an_exit_while_each_is_tried_alone_leaves_nobody_waiting(store: St
     assert await store.write_async(Noted()) == "written"
 
 
-async def test_closing_commits_what_waits_and_refuses_what_comes_later(store_url: str) -> None:
+async def test_closing_commits_waiting_writes_and_refuses_later_ones(store_url: str) -> None:
     with Store(store_url) as store:
         put(store, "a")
         moved = store.write_async(Transition("a", S.PAUSED, Cause.PERSON))

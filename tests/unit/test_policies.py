@@ -1,4 +1,4 @@
-"""Limits and defaults of policies: which of them count, and what each of them counts."""
+"""Limits and defaults of policies: which of them apply, and what is valid."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ TUNING, RISK = "parameter_tuning", "risk_optimization"
 @pytest.mark.parametrize(
     ("policies", "held", "expected"),
     [
-        # May one more start of: tuning by x, tuning by y, risk by x, risk by y?
+        # Whether one more may start of: tuning by x, tuning by y, risk by x, risk by y.
         ({}, {}, (True, True, True, True)),
         ({}, {(TUNING, "x"): 3, (RISK, "y"): 1}, (False, False, False, False)),
         ({ALL: 2}, {(TUNING, "x"): 1, (RISK, "y"): 1}, (False, False, False, False)),
@@ -35,12 +35,12 @@ def test_each_limit_that_applies_holds(
     assert tuple(has_room(limits, held, limit, *pair) for pair in pairs) == expected
 
 
-def test_a_limit_below_what_runs_already_lets_nothing_start() -> None:
+def test_nothing_starts_above_a_limit() -> None:
     assert not has_room({"x": {LIMIT: 1}}, {(TUNING, "x"): 5}, 9, TUNING, "x")
     assert not has_room({}, {(TUNING, "x"): 5}, 3, RISK, "y")
 
 
-def test_the_nearest_default_counts_and_ones_own_before_all() -> None:
+def test_the_most_specific_default_applies() -> None:
     policies: dict[str, dict[str, Any]] = {
         ALL: {"timeout_seconds": 1.0, "max_attempts": 1, LIMIT: 9},
         TUNING: {"timeout_seconds": 2.0},
@@ -58,14 +58,14 @@ def test_the_nearest_default_counts_and_ones_own_before_all() -> None:
 
 @pytest.mark.parametrize("key", [LIMIT, "max_attempts", "timeout_seconds"])
 @pytest.mark.parametrize("value", [0, -1, True, False, "3", "", math.nan, math.inf, -math.inf, [1], {}])
-def test_what_is_no_limit_is_refused_by_its_key(key: str, value: Any) -> None:
+def test_an_invalid_limit_is_refused_by_its_key(key: str, value: Any) -> None:
     with pytest.raises(OptimizationValidationError) as refusal:
         validate_policy({LIMIT: 1, key: value})
     assert refusal.value.field == f"config.{key}"
     assert repr(value) in refusal.value.problem
 
 
-def test_a_fraction_is_a_time_and_no_count() -> None:
+def test_only_seconds_may_be_fractions() -> None:
     assert validate_policy({"timeout_seconds": 0.5, LIMIT: 1, "max_attempts": None}) == {
         "timeout_seconds": 0.5,
         LIMIT: 1,
@@ -76,11 +76,11 @@ def test_a_fraction_is_a_time_and_no_count() -> None:
 
 
 @pytest.mark.parametrize("config", [None, [], "max_attempts", 3])
-def test_what_is_no_config_is_refused(config: Any) -> None:
+def test_a_config_must_be_a_mapping(config: Any) -> None:
     with pytest.raises(OptimizationValidationError, match="expected keys and values"):
         validate_policy(config)
 
 
-def test_an_unknown_key_names_those_that_there_are() -> None:
+def test_an_unknown_key_names_the_known_ones() -> None:
     with pytest.raises(OptimizationValidationError, match=f"max_concurrent: not one of {LIMIT}"):
         validate_policy({"max_concurrent": 3})

@@ -1,4 +1,4 @@
-"""Hot statements for many rows do what they do for each row alone, at every number of rows."""
+"""Hot statements for many rows have the same effect as for each row alone, for any number of rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine() -> Iterator[Engine]:
 def run(
     engine: Engine, statement: Statement, rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]] = ()
 ) -> Rows:
-    """What is in both tables afterwards, of each row its values in order."""
+    """Run the statement, and return the rows of both tables."""
     with engine.connect() as connection:
         for table in (ITEM, LINE):
             connection.execute(table.delete())
@@ -53,7 +53,7 @@ def items(number: int) -> Rows:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_rows_are_inserted_in_their_order(engine: Engine, number: int) -> None:
+def test_rows_are_inserted_in_order(engine: Engine, number: int) -> None:
     statement = Statements(engine).insert(LINE, ("text",), ignore_known=False)
     assert [row["text"] for row in run(engine, statement, [{"text": f"t{n}"} for n in range(number)])] == [
         f"t{n}" for n in range(number)
@@ -61,7 +61,7 @@ def test_rows_are_inserted_in_their_order(engine: Engine, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_what_is_known_is_left_as_it_is(engine: Engine, number: int) -> None:
+def test_known_rows_are_not_changed(engine: Engine, number: int) -> None:
     statement = Statements(engine).insert(ITEM, ("name", "note", "count"), ignore_known=True)
     known = [row | {"note": "old", "count": -1} for row in items(number)[::3]]
     expected = {row["name"]: row for row in [*items(number), *known]}
@@ -71,8 +71,8 @@ def test_what_is_known_is_left_as_it_is(engine: Engine, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_each_row_is_updated_by_its_own_values(engine: Engine, number: int) -> None:
-    statement = Statements(engine).update(ITEM, ("count", "target", "note"))  # in whatever order
+def test_each_row_is_updated_with_its_own_values(engine: Engine, number: int) -> None:
+    statement = Statements(engine).update(ITEM, ("count", "target", "note"))  # in any order
     changes = [
         {"count": 2 * row["count"], "target": row["name"], "note": f"new {row['name']}"} for row in items(number)
     ]
@@ -85,8 +85,8 @@ def test_each_row_is_updated_by_its_own_values(engine: Engine, number: int) -> N
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 5)), min_size=1, max_size=700))
-def test_many_at_once_are_one_after_the_other(engine: Engine, told: list[tuple[int, int]]) -> None:
-    """The same key many times, too."""
+def test_upserts_of_many_rows_equal_those_of_single_rows(engine: Engine, told: list[tuple[int, int]]) -> None:
+    """Also if a key occurs several times."""
     statements, columns = Statements(engine), ("name", "note", "count")
     rows = [{"name": f"k{key}", "note": str(place), "count": count} for place, (key, count) in enumerate(told)]
     for statement in (statements.upsert(ITEM, columns), statements.upsert_counts(ITEM, columns)):

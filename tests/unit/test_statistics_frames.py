@@ -1,4 +1,4 @@
-"""Frames of all that is recorded: stable columns and dtypes, equal to the record, and the files they are written to."""
+"""Frames: stable columns and dtypes, values equal to the record, and files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_frame_of_trials_has_a_column_for_each_parameter_and_metric(store: Sto
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_a_frame_of_nothing_has_the_same_columns(store: Store, kind: str) -> None:
+def test_an_empty_frame_has_the_same_columns(store: Store, kind: str) -> None:
     put(store, "a")
     about = ["a"] if kind in ("trials", "returns", "metrics", "transitions") else []
     if kind == "optimizations":
@@ -103,7 +103,7 @@ def test_a_frame_of_nothing_has_the_same_columns(store: Store, kind: str) -> Non
     assert len(found) == {"transitions": 1, "statistics": 1}.get(kind, 0)
 
 
-def test_the_returns_are_a_value_a_row(store: Store) -> None:
+def test_a_frame_of_returns_has_one_value_in_a_row(store: Store) -> None:
     claimed = at_work(store, "a")
     trials = [
         trial(0, returns=(0.1, -0.2), hold_out_returns=(0.3,), baseline_returns=(0.0, 0.5)),
@@ -189,7 +189,7 @@ def test_health_and_alerts_of_all_and_of_one(store: Store, monkeypatch: pytest.M
     assert frame(store, "alerts", "the eu desk").index.size == frame(store, "alerts", limit=1).index.size == 1
 
 
-async def test_by_itself_it_opens_a_store_and_closes_it(store_url: str) -> None:
+async def test_used_alone_it_opens_and_closes_a_store(store_url: str) -> None:
     with Store(store_url) as store:
         filled(store)
     async with OptimizationStatistics(store_url) as statistics:
@@ -204,7 +204,7 @@ async def test_by_itself_it_opens_a_store_and_closes_it(store_url: str) -> None:
         await statistics.get_global_statistics()
 
 
-def test_a_frame_can_be_of_some(store: Store) -> None:
+def test_frames_can_be_filtered(store: Store) -> None:
     for n in range(5):
         put(store, f"a{n}")
     at_work(store, "b")

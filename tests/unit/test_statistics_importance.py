@@ -1,4 +1,4 @@
-"""Importance and interactions: known functions, against a brute-force computation, and what cannot be known."""
+"""Importance and interactions: of known functions, against a brute-force computation, and when it is unknown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unit(chance: random.Random) -> float:
     return chance.random()
 
 
-def test_a_parameter_counts_by_what_it_explains() -> None:
+def test_importance_is_the_share_explained() -> None:
     """y = 3a + b with a, b uniform: the Sobol indices are 0.9 and 0.1; c does nothing."""
     told = importance(tried(2_000, lambda p: 3 * p["a"] + p["b"], a=unit, b=unit, c=unit))
     assert list(told["parameters"]) == ["a", "b", "c"]
@@ -38,7 +38,7 @@ def test_a_parameter_counts_by_what_it_explains() -> None:
 
 
 def test_it_is_epsilon_squared_of_the_cells() -> None:
-    """Against the formula, computed by hand over choices."""
+    """Compare with the formula, spelled out for choices."""
     trials = tried(60, lambda p: p["k"] + 0.1 * p["x"], k=lambda c: c.choice([0, 1, 2]), x=unit)
     by_value = sorted(range(60), key=lambda n: trials[n].value or 0.0)
     ranks = {number: float(place) for place, number in enumerate(by_value)}
@@ -52,7 +52,7 @@ def test_it_is_epsilon_squared_of_the_cells() -> None:
     assert importance(trials)["parameters"]["k"]["importance"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_two_that_only_matter_together_are_found_as_a_pair() -> None:
+def test_an_interaction_is_found_as_a_pair() -> None:
     told = importance(tried(1_000, lambda p: (p["a"] - 0.5) * (p["b"] - 0.5), a=unit, b=unit, c=unit))
     assert all(each["importance"] < 0.05 for each in told["parameters"].values())
     assert told["pairs"][0]["parameters"] == ["a", "b"]
@@ -60,7 +60,7 @@ def test_two_that_only_matter_together_are_found_as_a_pair() -> None:
     assert all(abs(pair["interaction"]) < 0.05 for pair in told["pairs"][1:])
 
 
-def test_noise_is_not_taken_for_importance() -> None:
+def test_noise_has_no_importance() -> None:
     chance = random.Random(3)
     names = {f"p{n}": unit for n in range(10)}
     found = [importance(tried(100, lambda _: chance.gauss(0, 1), seed, **names)) for seed in range(20)]
@@ -96,7 +96,7 @@ def test_too_few_trials_give_none_and_the_reason(count: int) -> None:
     assert told["reason"].startswith(f"{count} ")
 
 
-def test_what_did_not_count_does_not() -> None:
+def test_failed_trials_do_not_count() -> None:
     trials = tried(FEWEST_TRIALS, lambda p: p["a"], a=unit)
     trials += [Trial(900, 9, TrialState.FAILED, {"a": 0.5}), Trial(901, 9, TrialState.CANCELLED, {"a": 0.5}, 1.0)]
     told = importance(trials)
@@ -105,7 +105,7 @@ def test_what_did_not_count_does_not() -> None:
     assert str(FEWEST_FOR_PAIRS) in told["pairs_reason"]
 
 
-def test_what_cannot_matter_says_why() -> None:
+def test_unknown_importance_has_a_reason() -> None:
     trials = tried(50, lambda p: p["a"], a=unit, fixed=lambda _: 1.0, name=lambda c: str(c.random()))
     told = importance(trials)["parameters"]
     assert (told["fixed"]["importance"], told["name"]["importance"]) == (None, None)

@@ -1,4 +1,4 @@
-"""Rankings: directions, ties, limits, names near a misspelled one; on a real store."""
+"""Rankings: directions, ties, limits, and suggestions for a misspelled name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_best_comes_first_and_ties_share_a_rank(store: Store) -> None:
     assert ranks_shown(told) == ["1=", "1=", "3", "4", "5"]
 
 
-def test_a_smaller_value_is_better_where_it_is_minimized(store: Store) -> None:
+def test_smaller_values_rank_first_if_minimized(store: Store) -> None:
     for key, value in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 1.0)):
         ran(store, key, value, direction="minimize", best_value=value)
     for metric in ("current_performance", "best_value"):
@@ -71,20 +71,20 @@ def test_a_smaller_value_is_better_where_it_is_minimized(store: Store) -> None:
     assert [row["rank"] for row in ranking(store, "performance_improvement")] == [1, 2, 3, 3]  # more is better
 
 
-def test_mixed_directions_are_one_order_by_what_is_good(store: Store) -> None:
+def test_mixed_directions_form_one_order(store: Store) -> None:
     ran(store, "up", 1.0)
     ran(store, "down", 0.5, direction="minimize")
     assert [row["optimization_id"] for row in ranking(store, "current_performance")] == ["up", "down"]
     assert [row["direction"] for row in ranking(store, "current_performance")] == ["maximize", "minimize"]
 
 
-def test_an_improvement_over_nothing_is_not_ranked(store: Store) -> None:
+def test_an_improvement_without_a_baseline_is_not_ranked(store: Store) -> None:
     ran(store, "alone", 41.0, baseline=0.0)
     ran(store, "compared", 2.0)
     assert [row["optimization_id"] for row in ranking(store, "performance_improvement")] == ["compared"]
 
 
-def test_what_was_never_measured_is_not_ranked(store: Store) -> None:
+def test_figures_that_were_never_measured_are_not_ranked(store: Store) -> None:
     ran(store, "none", None, end=S.FAILED)
     put(store, "waiting")
     assert ranking(store, "current_performance") == ranking(store, "performance_improvement") == []
@@ -93,7 +93,7 @@ def test_what_was_never_measured_is_not_ranked(store: Store) -> None:
     assert [row["optimization_id"] for row in ranking(store, "current_performance")] == ["zero"]
 
 
-def test_what_runs_is_ranked_once_statistics_were_computed(store: Store) -> None:
+def test_running_optimizations_are_ranked_by_the_maintenance(store: Store) -> None:
     ran(store, "runs", 5.0, end=None, sharpe=2.0)
     assert ranking(store, "current_performance") == []
     asyncio.run(maintain_rollups(store, utc_now()))
@@ -102,7 +102,7 @@ def test_what_runs_is_ranked_once_statistics_were_computed(store: Store) -> None
     assert ranking(store, "current_performance")[0]["status"] == "paused"
 
 
-def test_what_is_amended_after_its_end_is_ranked_anew(store: Store) -> None:
+def test_an_amendment_after_the_end_updates_the_ranking(store: Store) -> None:
     ran(store, "a", 1.0)
     ran(store, "b", 2.0)
     store.write(Amend("a", {"current_performance": 3.0}))
@@ -127,18 +127,18 @@ def test_a_limit_out_of_range_is_refused(store: Store, limit: Any) -> None:
         ranking(store, "execution_time", limit)
 
 
-def test_an_empty_store_ranks_nobody(store: Store) -> None:
+def test_an_empty_store_has_no_rankings(store: Store) -> None:
     assert ranking(store, "current_performance") == []
 
 
-def test_what_is_recorded_from_outside_enters_history_and_rankings(store: Store) -> None:
+def test_metrics_from_outside_enter_history_and_rankings(store: Store) -> None:
     statistics = OptimizationStatistics(store=store)
     ran(store, "a", 1.0, accuracy=0.5)
     ran(store, "b", 2.0)
     metrics = OptimizationMetrics("b", utc_now(), execution_time=9e9, accuracy=0.75)
     asyncio.run(statistics.record_optimization_metric("b", metrics))
     assert order(ranking(store, "accuracy")) == [("b", 1), ("a", 2)]
-    assert ranking(store, "execution_time")[0]["value"] < 1e6  # what O9 measures itself, nobody else says
+    assert ranking(store, "execution_time")[0]["value"] < 1e6  # O9's own measurement is ranked
     history = asyncio.run(statistics.get_optimization_history("b"))
     assert [(row["step"], row["name"], row["value"]) for row in history] == [
         (None, "execution_time", 9e9), (None, "accuracy", 0.75),
@@ -146,7 +146,7 @@ def test_what_is_recorded_from_outside_enters_history_and_rankings(store: Store)
     assert len(asyncio.run(statistics.get_optimization_history("b", 1))) == 1
 
 
-def test_what_cannot_be_recorded_is_refused_and_changes_nothing(store: Store) -> None:
+def test_invalid_metrics_are_refused_and_change_nothing(store: Store) -> None:
     statistics = OptimizationStatistics(store=store)
     ran(store, "a", 1.0)
     now = utc_now()

@@ -1,7 +1,4 @@
-"""Rollups and rankings equal a full recomputation after random histories, and again once drift was mended.
-
-Of all that ever ended, whatever was pruned of it: the histories prune as well, and nothing else may notice.
-"""
+"""Rollups and rankings equal a recomputation after random histories, which also prune, and after drift was repaired."""
 
 from __future__ import annotations
 
@@ -59,9 +56,11 @@ ACTION = st.tuples(
 
 
 class History:
-    """A store, a clock that only this moves, and what is done to six optimizations.
+    """A store with a clock of its own, and random operations on six optimizations.
 
-    gone: the rows of what was pruned; tried: all trials ever, by state; sharpes: of those that had returns.
+    gone: the rows of pruned optimizations.
+    tried: all trials ever made, by state.
+    sharpes: the Sharpe ratios of those with returns.
     """
 
     def __init__(self, store: Store) -> None:
@@ -76,7 +75,7 @@ class History:
 
     def act(self, what: str, number: int, value: float, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
-        with suppress(OptimizationError):  # what the table forbids changes nothing
+        with suppress(OptimizationError):  # transitions that the table forbids
             getattr(self, what)(f"opt-{number}", number, value)
 
     def create(self, key: str, number: int, value: float) -> None:
@@ -138,7 +137,7 @@ class History:
         before = (self.now - timedelta(seconds=[0, 1, 3_600, 86_400][number % 4])).isoformat(timespec="microseconds")
         rows, others = ended(self.store.url), {name: whole(self.store, name) for name in KEYS}
         cursor: tuple[str, str] | None = ("", "")
-        while cursor is not None:  # the smallest pieces, or as they come
+        while cursor is not None:
             cursor = self.store.write(Prune(before, plain_sharpe_ratios, cursor, 0.0 if number % 2 else 1.0)).cursor
         left = {row["optimization_id"] for row in ended(self.store.url)}
         gone = [row for row in rows if row["optimization_id"] not in left]
@@ -155,7 +154,7 @@ class History:
 
     def amend(self, key: str, number: int, value: float) -> None:
         state = self.store.read(queries.get, key)
-        if state is not None and state.status not in ENDED:  # of one that has ended, that is drift; see below
+        if state is not None and state.status not in ENDED:  # for an ended one that is drift, see below
             self.store.write(Amend(key, {"performance_improvement": value, "current_performance": value}))
 
 
@@ -165,7 +164,7 @@ class History:
     max_examples=250 if os.environ.get("O9_LONG_TESTS") else 8, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], chance: Any) -> None:
+def test_rollups_equal_a_recomputation_and_drift_is_repaired(actions: list[Any], chance: Any) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = shutil.copy(empty_store(), folder)
         with Store(path) as store:
@@ -188,7 +187,7 @@ def test_rollups_equal_a_recomputation_and_drift_is_mended(actions: list[Any], c
             assert_global_statistics_agree(store, len(history.gone))
 
 
-def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
+def test_an_end_during_the_repair_is_counted_once(store_url: str) -> None:
     with Store(store_url) as store:
         for key in ("a", "b", "c"):
             at_work(store, key)
@@ -199,15 +198,13 @@ def test_what_ends_while_it_is_mended_is_counted_once(store_url: str) -> None:
         assert all(store.read(queries.differences, "hour", starts) for starts in found)
         store.write(Transition("b", S.COMPLETED, Cause.HOOK))
         assert [len(store.write(RepairRollups("hour", starts))) for starts in found] == [1]
-        assert [store.write(RepairRollups("hour", starts)) for starts in found] == [
-            {}
-        ]  # another node, which came second
+        assert [store.write(RepairRollups("hour", starts)) for starts in found] == [{}]  # a second node
         store.write(Transition("c", S.COMPLETED, Cause.HOOK))
         asyncio.run(maintain_rollups(store, datetime.now(UTC)))
         assert_rollups_are_true(store_url)
 
 
-def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recount_of_all_days_rebuilds_lost_rollups(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
         monkeypatch.setattr(unit, "now_text", history.now_text)
@@ -227,7 +224,7 @@ def test_a_deep_recount_rebuilds_what_was_lost(store_url: str, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_what_was_pruned_stays_true(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruned_optimizations_stay_in_repaired_rollups(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
         monkeypatch.setattr(unit, "now_text", history.now_text)
@@ -246,7 +243,7 @@ def test_what_was_pruned_stays_true(store_url: str, monkeypatch: pytest.MonkeyPa
         assert_rollups_are_true(store_url, history.gone)
 
 
-def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_time_is_the_time_in_the_queue(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         history = History(store)
         monkeypatch.setattr(unit, "now_text", history.now_text)
@@ -266,7 +263,7 @@ def test_time_in_the_queue_is_what_was_spent_there(store_url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99])
-def test_a_quantile_is_within_the_error_that_is_told(share: float) -> None:
+def test_a_quantile_is_within_its_relative_error(share: float) -> None:
     from o9.store.statistics.rollups import RELATIVE_ERROR
 
     values = sorted(math.exp(0.01 * n) * (-1 if n % 3 == 0 else 1) for n in range(-500, 700))
@@ -279,13 +276,13 @@ def test_a_quantile_is_within_the_error_that_is_told(share: float) -> None:
     assert abs(found / true - 1) <= RELATIVE_ERROR + 1e-12
 
 
-def test_buckets_hold_the_ends_of_the_range() -> None:
+def test_buckets_cover_the_whole_range_of_floats() -> None:
     for value in (5e-324, 1.797e308, -1.797e308, 1.0, 0.0, -0.0):
         assert math.isfinite(bucket_centre(bucket_of(value)))
     assert quantiles({}, (0.5,)) == [None]
 
 
-def test_what_never_measured_anything_has_no_improvement(store_url: str) -> None:
+def test_without_a_measurement_there_is_no_improvement(store_url: str) -> None:
     with Store(store_url) as store:
         at_work(store, "none")
         store.write(Transition("none", S.FAILED, Cause.HOOK))
@@ -299,12 +296,12 @@ def test_what_never_measured_anything_has_no_improvement(store_url: str) -> None
 
 
 def drift(path: str, store: Store, chance: Any) -> None:
-    """Amend what has ended, and let hands that know nothing of rollups into the table."""
+    """Amend ended optimizations, and edit the table of rollups by hand."""
     for state in store.read(queries.page).items:
         if state.status in ENDED and chance.random() < 0.5:
             store.write(Amend(state.optimization_id, {"performance_improvement": 77.0, "current_performance": 1.0}))
     with sqlite3.connect(path) as direct:
-        # What was pruned is nowhere else any more: it is the one thing that no recount could mend.
+        # Sums of pruned optimizations are nowhere else, so no recount can repair them.
         keys = direct.execute("SELECT rowid FROM rollup WHERE span NOT LIKE 'pruned%'").fetchall()
         for (row,) in keys:
             roll = chance.random()
@@ -324,7 +321,7 @@ def drift(path: str, store: Store, chance: Any) -> None:
 
 
 def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None) -> None:
-    """`gone`: what was pruned, which stays counted."""
+    """Compare all rollups with a recomputation; `gone` are the rows of pruned optimizations."""
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in ended(path) + (gone or []):
         for span, length in SPANS.items():
@@ -350,7 +347,7 @@ def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None)
 
 
 def assert_rankings_are_true(path: str) -> None:
-    """Those that have ended are ranked by exactly what their states say."""
+    """Compare the rankings of ended optimizations with their states."""
     with sqlite3.connect(path) as direct:
         direct.row_factory = sqlite3.Row
         ended = direct.execute("SELECT * FROM optimization WHERE completed_at IS NOT NULL").fetchall()
@@ -373,7 +370,7 @@ def ranking_rows(path: str) -> list[Any]:
 
 
 def assert_families_are_true(store: Store, history: History) -> None:
-    """All that was ever tried is counted, and the Sharpe ratios are there or left behind."""
+    """Compare the counts and Sharpe ratios of the family with those of all trials ever made."""
     found = store.read(queries.family_trials, "f", "")
     assert found.counts == dict(history.tried)
     assert found.pruned.count + sum(len(store.read(queries.trials, name)) for name in KEYS) == history.tried.total()
@@ -385,7 +382,7 @@ def assert_families_are_true(store: Store, history: History) -> None:
 
 
 def assert_global_statistics_agree(store: Store, pruned: int) -> None:
-    """What there is, what was pruned of it, and what has ended add up."""
+    """Compare the global statistics with the record and the number of pruned optimizations."""
     told = global_summary(store.read(queries.counts), store.read(queries.priorities), store.read(queries.totals))
     assert told["pruned_optimizations"] == pruned
     assert told["total_optimizations"] == sum(told["by_priority"].values()) == len(store.read(queries.page).items)
@@ -421,7 +418,7 @@ def empty_store() -> str:
     return path
 
 
-def test_sums_add_and_take_away() -> None:
+def test_sums_add_and_subtract() -> None:
     row = {
         "completed_steps": 2, "started_at": "x", "execution_time": 3.0, "performance_improvement": -1.0,
         "current_performance": 1.0, "optimized_parameters": "{}", "waited_seconds": None,

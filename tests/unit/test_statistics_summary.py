@@ -1,4 +1,4 @@
-"""The answer of `get_global_statistics` and of one optimization's, on a real store, against what was done."""
+"""`get_global_statistics` and `get_optimization_statistics` on a real store, compared with what was done."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def life(store: Store, clock: Clock, key: str, seconds: float, improvement: floa
     store.write(Transition(key, end, Cause.HOOK))
 
 
-def test_an_empty_store_says_nothing_it_does_not_know(store: Store) -> None:
+def test_an_empty_store_has_no_invented_figures(store: Store) -> None:
     answer = told(store)
     assert (answer["total_optimizations"], answer["by_status"], answer["by_day"]) == (0, {}, {})
     assert answer["success_rate"] is answer["failure_rate"] is None
@@ -78,7 +78,7 @@ def test_an_empty_store_says_nothing_it_does_not_know(store: Store) -> None:
     assert answer["now"]["running"] == {"count": 0, "looked_at": 0, "longest_seconds": None}
 
 
-def test_of_values_that_are_alike_the_quantiles_are_that_value(store: Store, clock: Clock) -> None:
+def test_quantiles_of_equal_values_are_exact(store: Store, clock: Clock) -> None:
     for name in ("a", "b", "c"):
         life(store, clock, name, 100, 0.37, S.COMPLETED)
     for what, value in (("duration_seconds", 100.0), ("performance_improvement", 0.37)):
@@ -86,7 +86,7 @@ def test_of_values_that_are_alike_the_quantiles_are_that_value(store: Store, clo
         assert [figures[name] for name in ("p10", "median", "p90")] == [pytest.approx(value, rel=1e-12)] * 3
 
 
-def test_the_figures_are_what_was_done(store: Store, clock: Clock) -> None:
+def test_global_figures(store: Store, clock: Clock) -> None:
     high, risk = OptimizationPriority.HIGH, OptimizationType.RISK_OPTIMIZATION
     life(store, clock, "a", 100, 0.5, S.COMPLETED)
     life(store, clock, "b", 300, 0.1, S.COMPLETED, priority=high, optimization_type=risk)
@@ -118,7 +118,7 @@ def test_the_figures_are_what_was_done(store: Store, clock: Clock) -> None:
     assert days[-1]["success_rate"] == 0.0
 
 
-def test_those_that_are_there_have_been_so_since(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longest_time_in_each_status(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     clock.now = datetime.now(UTC) - timedelta(seconds=1000)
     put(store, "waiting")
     for key in ("r1", "r2"):
@@ -172,7 +172,7 @@ def test_trends_of_the_record(store: Store, clock: Clock) -> None:
     assert (hourly["window"], sum(row["count"] for row in hourly["windows"])) == ("hour", 7)
 
 
-def test_drift_is_mended_on_every_database(store: Store) -> None:
+def test_drift_is_repaired_on_every_database(store: Store) -> None:
     for key in ("a", "b"):
         at_work(store, key)
         store.write(Transition(key, S.COMPLETED, Cause.HOOK))
@@ -185,7 +185,7 @@ def test_drift_is_mended_on_every_database(store: Store) -> None:
     assert told(store) == true
 
 
-def test_the_tables_and_words_say_the_same(store: Store, clock: Clock) -> None:
+def test_table_and_markdown_agree(store: Store, clock: Clock) -> None:
     life(store, clock, "a", 100, 0.5, S.COMPLETED)
     statistics = OptimizationStatistics(store=store)
     trends = asyncio.run(statistics.get_performance_trends())

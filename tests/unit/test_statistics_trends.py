@@ -1,4 +1,4 @@
-"""Trends: windows of a range, slopes with their intervals, and what too little gives."""
+"""Trends: the windows of a range, slopes with intervals, and when these are unknown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def since_ever(span: str) -> str:
 
 
 def days(values: list[Any], name: str) -> dict[str, Any]:
-    """Trends over whole days with these values, and today's, which is not over."""
+    """Trends over whole days with these values, and today."""
     windows = windows_of(timedelta(days=len(values)), NOW, since_ever)
     found = {
         starts: window(1, **({} if value is None else {name: value}))
@@ -36,7 +36,7 @@ def days(values: list[Any], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("time_range", [timedelta(0), timedelta(seconds=-1), timedelta.min, 7, None, "week", True])
-def test_a_range_that_is_none_names_its_field(time_range: Any) -> None:
+def test_an_invalid_range_names_its_field(time_range: Any) -> None:
     with pytest.raises(OptimizationValidationError, match=r"^time_range: ") as refused:
         windows_of(time_range, NOW, since_ever)
     assert refused.value.field == "time_range"
@@ -54,13 +54,13 @@ def test_a_range_that_is_none_names_its_field(time_range: Any) -> None:
         (timedelta.max, "month", "1970-01", 675),
     ],
 )
-def test_a_range_has_windows_that_fit_it(time_range: timedelta, span: str, first: str, count: int) -> None:
+def test_windows_fit_the_range(time_range: timedelta, span: str, first: str, count: int) -> None:
     windows = windows_of(time_range, NOW, since_ever)
     assert (windows.span, windows.starts[0], len(windows.starts)) == (span, first, count)
     assert all(one < other for one, other in pairwise(windows.starts))
 
 
-def test_what_was_before_the_record_has_no_windows() -> None:
+def test_there_are_no_windows_before_the_record() -> None:
     assert windows_of(timedelta(days=300), NOW, lambda _: "2026-03-29").starts == (
         "2026-03-29",
         "2026-03-30",
@@ -70,7 +70,7 @@ def test_what_was_before_the_record_has_no_windows() -> None:
     assert windows_of(timedelta.max, NOW, lambda _: None).starts == ()
 
 
-def test_a_straight_line_has_its_slope_whatever_one_outlier_says() -> None:
+def test_one_outlier_does_not_change_the_slope_of_a_line() -> None:
     told = days([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 99.0], "mean_improvement")["trends"]["mean_improvement"]
     assert told["slope"] == pytest.approx(0.1)
     assert 0 < told["low"] <= told["slope"] <= told["high"]
@@ -85,7 +85,7 @@ def test_fewer_than_five_windows_have_no_slope_but_a_reason() -> None:
     assert days([1.0] * 5 + [None] * 4, "success_rate")["trends"]["success_rate"]["slope"] == 0.0
 
 
-def test_the_window_that_is_not_over_is_shown_and_counts_for_nothing() -> None:
+def test_the_current_window_is_shown_but_does_not_count() -> None:
     windows = windows_of(timedelta(days=6), NOW, since_ever)
     found = {starts: window(10) for starts in windows.starts[:-1]} | {windows.starts[-1]: window(1)}
     told = trends(windows, found)
@@ -94,7 +94,7 @@ def test_the_window_that_is_not_over_is_shown_and_counts_for_nothing() -> None:
     assert told["trends"]["count"]["slope"] == 0.0
 
 
-def test_a_day_on_which_nothing_ended_counts_as_none_and_has_no_rate() -> None:
+def test_a_day_without_ends_has_a_count_of_zero_and_no_rate() -> None:
     windows = windows_of(timedelta(days=6), NOW, since_ever)
     told = trends(windows, {windows.starts[0]: window(6, success_rate=1.0)})
     assert [row["count"] for row in told["windows"]] == [6, 0, 0, 0, 0, 0, 0]
@@ -102,20 +102,20 @@ def test_a_day_on_which_nothing_ended_counts_as_none_and_has_no_rate() -> None:
     assert (told["trends"]["count"]["windows"], told["trends"]["success_rate"]["windows"]) == (6, 1)
 
 
-def test_months_are_as_far_apart_as_they_are_on_average() -> None:
+def test_months_have_average_length() -> None:
     windows = windows_of(timedelta(days=4000), NOW, lambda _: "2025-01")
     told = trends(windows, {starts: window(10 * n) for n, starts in enumerate(windows.starts)})
     assert told["trends"]["count"]["slope"] == pytest.approx(10 / 30.436875)
 
 
-def test_no_slope_is_made_of_what_a_number_cannot_hold() -> None:
+def test_there_is_no_slope_of_values_that_overflow() -> None:
     told = days([1e308, -1e308] * 4, "mean_improvement")["trends"]["mean_improvement"]
     assert told["slope"] is None
     assert "float" in told["reason"]
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """400 series of 20 days with a slope of 0.5 and noise: 95 %, less three of its standard errors."""
+def test_the_interval_covers_the_true_slope_as_often_as_it_claims() -> None:
+    """400 series of 20 days with a slope of 0.5 and noise: at least 95% less three standard errors."""
     chance = random.Random(7)
     hits = 0
     for _ in range(400):
@@ -125,7 +125,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.917 <= hits / 400 <= 0.983
 
 
-def test_windows_are_read_from_rows_by_status() -> None:
+def test_windows_are_built_from_rows_by_status() -> None:
     completed = {"count": 3, "ran": 3, "improved": 2, "duration_sum": 30.0, "improvement_sum": 1.0}
     failed = {"count": 1, "ran": 0, "improved": 0, "duration_sum": 0.0, "improvement_sum": 0.0}
     day = {"starts": "2026-03-30"}
