@@ -1,11 +1,10 @@
-"""Alerts taken in durably, and a storm of 100,000 from the first to the last message. `python benchmarks/alerts.py`
+"""Durable intake of alerts, and a storm of 100,000 from the first to the last message. `python benchmarks/alerts.py`
 
-Yardstick: the raw sqlite3 driver inserting the same rows, ready-made tuples, `executemany`, in transactions of as many
-rows as O9's, same schema, indexes and pragmas. It reads nothing, checks nothing and answers nobody. O9's side is what a
-caller sees: alerts are sent each by itself (`send_alert`), thousands at a time, or as a list (`send_alerts`), checked
-against the ids that there are, joined to what fires, and acknowledged once they are durable. The last part runs
-optimizations in an aggregator, beside a channel that hangs for ever and without one. `--only WORD` runs the parts whose
-name contains it.
+Yardstick: the raw sqlite3 driver, which inserts the same prepared rows with `executemany`, in transactions of as many
+rows as O9's, with the same schema, indexes and pragmas. It reads and checks nothing. O9's side is that of a caller:
+alerts are sent singly (`send_alert`), thousands at a time, or as a list (`send_alerts`); they are checked against
+existing ids, joined to their episodes, and acknowledged when they are durable. The last part runs optimizations in an
+aggregator, with and without a channel that hangs for ever. `--only WORD` runs the parts whose name contains it.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ ALERTS = 20_000  # of a round
 STORM = 100_000
 GROUPS = 10
 AT_ONCE = BATCH
-A_SECOND = 20_000  # the least that is to be taken in
+A_SECOND = 20_000  # the smallest allowed intake
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STORM_FILE = "receivers: [{name: default, channels: [a, b]}]\n"  # with the usual group_wait, 30 s
 
 
 def alert(number: int, same: int | None = None) -> OptimizationAlert:
-    """One of `GROUPS` groups; with `same`, of this many different ones, again and again."""
+    """An alert of one of `GROUPS` groups; same: the number of distinct alerts, which repeat."""
     which = number if same is None else number % same
     return OptimizationAlert(
         f"{uuid.uuid4().hex}", f"optimization-{which // GROUPS:06d}", AlertLevel.WARNING, f"drawdown {which % GROUPS}",
@@ -57,7 +56,7 @@ def alert(number: int, same: int | None = None) -> OptimizationAlert:
 
 
 class Ours:
-    """A system with a store of its own; each call takes in the next alerts."""
+    """An alert system with its own store; each call sends the next alerts."""
 
     def __init__(self, folder: Path, same: int | None = None, *, each: bool = True) -> None:
         self.path = folder / f"{uuid.uuid4().hex}.db"
@@ -88,7 +87,7 @@ class Ours:
 
 
 class Raw:
-    """The rows of alerts, inserted by the driver into a store of its own."""
+    """The rows of alerts, inserted by the driver into its own store."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / f"{uuid.uuid4().hex}.db"
@@ -147,7 +146,7 @@ def intake(folder: Path) -> list[Result]:
 
 
 async def _empty_coroutines() -> float:
-    """How many a second asyncio gathers: the most that could be sent one by one."""
+    """The rate of asyncio alone: an upper bound for sending one by one."""
     loop = asyncio.get_running_loop()
 
     async def one() -> None:
@@ -162,7 +161,7 @@ async def _empty_coroutines() -> float:
 
 
 class Counts:
-    """A channel that takes everything at once."""
+    """A channel that returns at once."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -175,7 +174,7 @@ class Counts:
 
 
 def storm(folder: Path) -> None:
-    """100,000 alerts in ten groups, taken in, decided and sent by one process."""
+    """100,000 alerts in ten groups, received, decided and sent by one process."""
     for name, same in (("each another one", None), ("a thousand different ones", 1_000)):
         asyncio.run(_storm(folder, name, same))
 
@@ -192,7 +191,7 @@ async def _storm(folder: Path, name: str, same: int | None) -> None:
     before, most = process.memory_info().rss, 0
     began, taken = time.perf_counter(), 0.0
     for begin in range(0, STORM, AT_ONCE):
-        # Of now, as in life: what is older than group_wait is sent at once.
+        # The alerts are of now, because those older than group_wait are sent at once.
         now = datetime.now(UTC)
         alerts = [alert(number, same) for number in range(begin, min(STORM, begin + AT_ONCE))]
         for each in alerts:
@@ -206,7 +205,7 @@ async def _storm(folder: Path, name: str, same: int | None) -> None:
         await asyncio.sleep(0.1)
         most = max(most, process.memory_info().rss)
     sent = max(at for channel in channels for at, _ in channel.messages) - began
-    print(f"\nA storm of {STORM:,} alerts in {GROUPS} groups, {name}, beside the leader and two channels")
+    print(f"\nA storm of {STORM:,} alerts in {GROUPS} groups, {name}, with the leader and two channels")
     note("taken in", f"{STORM / taken:,.0f} /s")
     note("from the first alert to the last message", f"{sent:.1f} s")
     note("messages to each channel", ", ".join(str(len(channel.messages)) for channel in channels))
@@ -215,7 +214,7 @@ async def _storm(folder: Path, name: str, same: int | None) -> None:
 
 
 def hanging(folder: Path) -> list[Result]:
-    """Optimizations in an aggregator, beside a channel that never answers, with alerts all the time."""
+    """Optimizations in an aggregator with a channel that never returns, and continuous alerts."""
     import os
 
     os.environ["PREFECT_HOME"] = str(folder / "prefect")
@@ -291,7 +290,7 @@ async def _both(first: Any, second: Any) -> tuple[Any, Any]:
 
 
 def redaction(_: Path) -> list[Result]:
-    """An answer of 20 kB that is made to be slow, against ten of a tenth: the time grows with the length alone."""
+    """A response of 20 kB that is constructed to be slow, and ten of a tenth: the time must be linear in the length."""
     results = []
     for name, hostile in (("many schemes", "a."), ("many names", "token "), ("many URLs", "a://b ")):
         whole, tenth = hostile * (20_000 // len(hostile)), hostile * (2_000 // len(hostile))

@@ -1,12 +1,12 @@
 """The long forms of the tests of control under chaos. `python benchmarks/chaos.py many --seed 7`
 
-many: 300 optimizations of random priority and length on two aggregators, one killed by `kill -9` now and then.
-kills: 200 times `kill -9`, of the aggregator, of an evaluation's process, of a flow that Prefect started by itself.
-outage: a PostgreSQL that goes away for a minute in the middle.
-hour: kills, stops, lost answers, silent networks, read-only spells, a full disk, clocks that jump; on SQLite and on
-    PostgreSQL side by side, for `--minutes`.
+many: 300 optimizations of random priority and length on two aggregators, one of which is killed from time to time.
+kills: 200 times `kill -9`, of the aggregator, an evaluation's process, or a flow that Prefect started.
+outage: a PostgreSQL that is unavailable for a minute.
+hour: kills, stops, lost responses, silent networks, read-only phases, a full disk, clocks that jump; on SQLite and on
+    PostgreSQL in parallel, for `--minutes`.
 
-Each asserts by the store's own record and prints its figures; a failure names the seed, which gives the same blows.
+Each checks the record and prints its figures; a failure names the seed, which repeats the same faults.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def run(asked: argparse.Namespace, path: Path, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", choices=["many", "kills", "outage", "hour"])
-    parser.add_argument("--seed", type=int, default=None, help="drawn where it is not given")
-    parser.add_argument("--count", type=int, default=300, help="many: how many optimizations")
+    parser.add_argument("--seed", type=int, default=None, help="random by default")
+    parser.add_argument("--count", type=int, default=300, help="many: the number of optimizations")
     parser.add_argument("--kills", type=int, default=None, help="many: 12; kills: 200")
     parser.add_argument("--away", type=float, default=60.0, help="outage: seconds")
     parser.add_argument("--lease", type=float, default=30.0, help="outage: seconds")
-    parser.add_argument("--minutes", type=float, default=60.0, help="hour: how long")
+    parser.add_argument("--minutes", type=float, default=60.0, help="hour: the duration")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default=None, help="hour: only on this one")
-    parser.add_argument("--seconds", type=float, default=1800.0, help="fail after so long")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="fail after this time")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed
     print(f"{asked.scenario}, seed {seed}", flush=True)

@@ -1,14 +1,13 @@
-"""How long control takes, and what a node that waits costs. `python benchmarks/control.py`
+"""The latency of control, and the cost of an idle node. `python benchmarks/control.py`
 
 - cancel: from `cancel_optimization` until the slot is free (the lease is gone), for an async objective and for a sync
-  one in a child process that never looks up;
+  one in a busy child process;
 - submit: from `submit_optimization` until the first step is committed;
 - pause: from `pause_optimization` until the slot is free, with steps of 50 ms;
-- death: from `kill -9` of a whole aggregator until another one on the same machine has begun the next attempt;
-- idle: the share of one core of an aggregator that has nothing to do, beside a record of 100 and of 20,000
-  optimizations.
+- death: from `kill -9` of an aggregator until another one on the same machine has begun the next attempt;
+- idle: the share of one core that an idle aggregator uses, with a record of 100 and of 20,000 optimizations.
 
-There is no yardstick but the clock: medians of several tries, with the least and the greatest.
+There is no yardstick: medians of several tries, with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def new(name: str, objective: str) -> Any:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 90.0) -> float:
-    """The moment at which it came true."""
+    """Wait until it is true, and return the time."""
     deadline = time.perf_counter() + seconds
     while not condition():
         assert time.perf_counter() < deadline, "it did not come true"
@@ -124,7 +123,7 @@ async def steering(aggregator: Any) -> None:
 
 
 async def deaths(aggregator: Any, path: str) -> None:
-    """Other processes take the work, because this one has none of its own to lose."""
+    """Other processes run the optimizations, since they are killed."""
     from o9.lifecycle.submission import submit
     from o9.model.states import Intent
     from o9.store.optimizations.intents import SetIntent
@@ -182,7 +181,7 @@ async def idle(folder: str, count: int) -> None:
             names = [f"held-{n}" for n in range(start, min(count, start + 500))]
             await asyncio.gather(*[store.write_async(Create(new(name, "short"), hold=True)) for name in names])
     node = _victim(path)
-    await asyncio.sleep(5)  # what it does at its start is not what it does all day
+    await asyncio.sleep(5)  # skip the work at the start
     process = psutil.Process(node.pid)
     before, began = process.cpu_times(), time.perf_counter()
     await asyncio.sleep(IDLE_SECONDS)

@@ -1,4 +1,4 @@
-"""What an optimization costs beside a bare Prefect flow that does the same work. `python benchmarks/lifecycle.py`
+"""The cost of an optimization, compared with a bare Prefect flow of the same work. `python benchmarks/lifecycle.py`
 
 O9's side: an optimization of 20 steps, run by an aggregator that is already started, from `submit_optimization` until
 it has ended. Yardstick: a bare async Prefect flow with 20 tasks, in the same process, against the same server (the
@@ -45,14 +45,14 @@ STEPS = 20
 AT_ONCE = 5
 PAIRS = 9
 PROCESSES = 7  # pairs of runs through a deployment
-POLL_SECONDS = 0.02  # how often the end is looked for; it counts against O9
+POLL_SECONDS = 0.02  # between two checks for the end; it counts against O9
 SPACE = [{"name": "x", "type": "float", "low": -5.0, "high": 5.0}]
 AVERAGES = [{"name": name, "type": "int", "low": low, "high": 2 * low} for name, low in (("fast", 5), ("slow", 50))]
 numbers = itertools.count()
 
 
 class Both:
-    """Both sides, in one event loop, so that nothing but the work differs."""
+    """Both sides, in one event loop, so that only the work differs."""
 
     def __init__(self, aggregator: OptimizationStateAggregator, pool: ProcessPoolExecutor) -> None:
         import bare
@@ -160,7 +160,7 @@ def _state(name: str, kind: str, now: datetime) -> Any:
 
 @contextlib.asynccontextmanager
 async def started(folder: str) -> AsyncIterator[tuple[Both, float, float]]:
-    """An aggregator that is ready, and the seconds that its first start and a later one took."""
+    """A started aggregator, and the seconds of its first start and of a later one."""
     from OptimizationStateAggregator import OptimizationStateAggregator
 
     took = []
@@ -175,10 +175,10 @@ async def started(folder: str) -> AsyncIterator[tuple[Both, float, float]]:
             assert aggregator._node is not None
             server = aggregator._node.server
             await aggregator.cleanup()
-            # Else the next one would find it still running.
-            while server.local and not server.gone():  # noqa: ASYNC110 - nothing tells of another process's end
+            # The next aggregator must not find it still running.
+            while server.local and not server.gone():  # noqa: ASYNC110 - there is no event for another process's end
                 await asyncio.sleep(POLL_SECONDS)
-    # A sync objective's children do not come from a fork of this process, and neither do the yardstick's.
+    # Neither a sync objective's children nor the yardstick's are forks of this process.
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     try:
         yield Both(aggregator, pool), took[0], took[1]

@@ -1,8 +1,8 @@
-"""What all benchmarks share: pairs measured in turn, so that a busy machine slows both sides alike, and one table.
+"""Shared by all benchmarks: measuring pairs in turn, so that a busy machine slows both sides equally, and tables.
 
 Contract. A `Pair` has two ways to do the same amount of work; `compare` runs them A B A B …, one uncounted round
-first, and gives the median of each side and the median of the rounds' ratios, with the least and the greatest.
-Nothing here touches the network; all data lies in temporary folders that are gone at the end.
+first, and returns the medians of each side and of the rounds' ratios, with the smallest and the largest. Benchmarks
+use no network, and keep their data in temporary folders, which are deleted at the end.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ROUNDS = 7
 class Pair:
     """`ours` and `yardstick` do the work once and return the seconds it took.
 
-    `work`: how many units that is; the table then shows units a second, else milliseconds. `target`: what the ratio
-    must reach (`at_least`) or not pass; None: for information. Ratio: ours over the yardstick, in the figure shown.
+    work: the number of units; the table then shows units a second, else milliseconds. target: the lower (`at_least`) or
+    upper bound of the ratio; None: for information. The ratio is ours over the yardstick, of the figures shown.
     """
 
     name: str
@@ -59,7 +59,7 @@ def compare(pair: Pair, rounds: int = ROUNDS) -> Result:
     pair.yardstick()
     ours, yardstick = [], []
     for number in range(rounds):
-        # The first may find the machine in another state: take turns at that, too.
+        # The first side may find the machine in another state: alternate the order, too.
         if number % 2:
             yardstick.append(pair.yardstick())
             ours.append(pair.ours())
@@ -74,7 +74,7 @@ def compare(pair: Pair, rounds: int = ROUNDS) -> Result:
 
 
 def heading(title: str, ours: str, yardstick: str) -> None:
-    """Open a table: what it measures, and what its two columns of figures are."""
+    """Begin a table with its title and the names of its two columns."""
     print(f"\n{title}")
     print(f"{'':46} {ours:>13} {yardstick:>13} {'ratio':>7} {'min':>6} {'max':>6}  target")
 
@@ -85,12 +85,12 @@ def note(name: str, text: str) -> None:
 
 
 def machine() -> str:
-    """The machine in ordinary words."""
+    """A description of the machine."""
     return f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def verdict(results: list[Result]) -> None:
-    """Say what was missed, and end the process with 1 if anything was."""
+    """Print the missed targets, and exit with 1 if there are any."""
     missed = [result.pair.name for result in results if result.met is False]
     print(f"\n{machine()}. " + (f"Missed: {'; '.join(missed)}" if missed else "All targets met."))
     sys.exit(1 if missed else 0)

@@ -1,9 +1,9 @@
-"""What pruning costs those who write meanwhile, and how fast it is.
+"""The speed of pruning, and its cost for concurrent writers.
 
 `python benchmarks/pruning.py [--optimizations N]` builds two SQLite stores: one with many small optimizations (of 20
 steps, 100 trials with a year of daily returns each), one with a single large one of half as many trials. Each is pruned
-to the end while another process writes one row at a time. What that process waited for its writes is shown beside what
-it waits when it is alone.
+to the end while another process writes one row at a time. The table compares the latency of these writes with that
+without pruning.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ALONE_SECONDS = 5.0
 
 
 def build(path: str, copies: int, steps: int, a_step: int) -> None:
-    """One through the store's own door, and `copies` of it through SQL."""
+    """Create one optimization by the store, and `copies` of it by SQL."""
     returns = tuple(0.001 * (n * 7919 % 101 - 50) for n in range(PERIODS))
     with Store(path) as store:
         fence = at_work(store, "o", total_steps=steps).fence
@@ -69,7 +69,7 @@ def build(path: str, copies: int, steps: int, a_step: int) -> None:
 
 
 def write(path: str, over: Event, into: Queue[list[float]]) -> None:
-    """In a process of its own: one write after the other, and how long each took."""
+    """In another process: consecutive writes, and the seconds of each."""
     took: list[float] = []
     with Store(path) as store:
         while not over.is_set():
@@ -81,7 +81,7 @@ def write(path: str, over: Event, into: Queue[list[float]]) -> None:
 
 
 class Writer:
-    """Writes while the block runs; `waited` is known behind it."""
+    """Write while the block runs; `waited` is set afterwards."""
 
     def __init__(self, path: str) -> None:
         self._into: Queue[list[float]]

@@ -1,11 +1,11 @@
-"""Does it cost more when there is more? Reads, a claim and memory at 1,000 and at 1,000,000 optimizations.
+"""The cost of reads, a claim and memory at 1,000 and at 1,000,000 optimizations.
 
 `python benchmarks/scale.py [--large N]` builds two SQLite stores, measures each thing in both in turn, and ends. The
-rows are loaded in bulk through SQL, into the schema that the store itself creates, with the counters that its own
-writes would have left: every row is whole, of mixed types and statuses, and most of them have ended. The memory is that
-of an idle aggregator process, whose Prefect server is a process of its own; `--no-prefect` measures an open store
-with its heartbeat instead. Two more stores hold nothing but what waits: claiming one of many queued against one of
-a thousand (`--queue` measures that alone). Figures are milliseconds; the ratio is large over small.
+rows are loaded in bulk by SQL, into the store's own schema, with correct counters: every row is complete, types and
+statuses are mixed, and most have ended. The memory is that of an idle aggregator process, without its Prefect server;
+`--no-prefect` measures an open store with its heartbeat instead. Two more stores contain only queued optimizations, to
+claim one of many and one of a thousand (`--queue` measures only that). Figures are milliseconds; the ratio is large
+over small.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from o9.store.store import Store
 
 SMALL, LARGE = 1_000, 1_000_000
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-# Of twenty: most have ended, a few wait, one runs, one rests.
+# Of twenty: most have ended, a few are queued, one runs, one is paused.
 STATUSES = ("completed",) * 13 + ("failed", "failed", "cancelled", "created", "created", "running", "paused")
 RARE = OptimizationType.RISK_OPTIMIZATION
 RARE_COUNT = 400  # the oldest ones, in both stores: a page of them lies at the far end
@@ -49,7 +49,7 @@ TYPES = tuple(kind.value for kind in OptimizationType if kind is not RARE)
 
 
 def build(path: str, count: int, statuses: tuple[str, ...] = STATUSES) -> None:
-    """A store of `count` optimizations. One goes through the store's own door and is the pattern of all others."""
+    """Build a store of `count` optimizations: the store creates one, and the others are copies of it."""
     with Store(path) as store:
         store.write(Create(_first()))
     connection = sqlite3.connect(path, isolation_level=None)
@@ -107,7 +107,7 @@ def repeated(act: Callable[[], Any], times: int) -> float:
 
 
 def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
-    """What is measured, on one store. `count` tells where the middle is."""
+    """The calls to measure on one store of `count` optimizations."""
     middle = count // 2
     cursor = _cursor_behind(store, middle)
     claim, completed = Claim("node", 1_000_000, 60.0), OptimizationStatus.COMPLETED
@@ -136,7 +136,7 @@ def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
         "list, by a type that is rare": partial(
             repeated, lambda: store.read(queries.page, queries.Filter(optimization_type=RARE), limit=100), 5
         ),
-        # Nothing of this type is running: the page is empty, and to know that must not cost a look at all.
+        # Nothing of this type is running: finding the empty page must not cost a read of all.
         "list, by status and type that never meet": partial(
             repeated,
             lambda: store.read(
@@ -152,7 +152,7 @@ def reads(store: Store, count: int) -> dict[str, Callable[[], float]]:
 
 
 def claims(store: Store) -> dict[str, Callable[[], float]]:
-    """Ways to claim one of a queue, with limits that have to be looked at."""
+    """Ways to claim from a queue with limits."""
     store.write(Heartbeat("node", "host", os.getpid(), 0.0, 3600.0, {"limit": 1_000}))
     for name in ("all", "default", NEVER.value):
         store.write(SetPolicy(name, {"max_concurrent_optimizations": 500}))
@@ -175,7 +175,7 @@ def claims(store: Store) -> dict[str, Callable[[], float]]:
 
 
 def _cursor_behind(store: Store, number: int) -> str:
-    """A cursor in the middle, had in the way that a caller has one: as the `next_cursor` of a page that ends there."""
+    """A cursor in the middle: the `next_cursor` of a page that ends there."""
     from o9.store.core.reading import write_cursor
 
     at = (BEGAN + timedelta(seconds=number)).isoformat(timespec="microseconds")
@@ -183,18 +183,18 @@ def _cursor_behind(store: Store, number: int) -> str:
 
 
 def resident_mebibytes(path: str, prefect: bool) -> float:
-    """Of a process of its own, idle for two seconds after it started."""
+    """The memory of another process, two seconds after its start."""
     command = [sys.executable, __file__, "--idle", path, *([] if prefect else ["--no-prefect"])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     return float(done.stdout.split()[-1])
 
 
 async def idle(path: str, prefect: bool) -> None:
-    """The process that is weighed."""
+    """The process whose memory is measured."""
     if prefect:
         from OptimizationStateAggregator import OptimizationStateAggregator
 
-        # Nothing is to be started: what waits in these stores names no work of this benchmark's.
+        # Start nothing: the queued optimizations have no real objective.
         aggregator = OptimizationStateAggregator(max_concurrent_optimizations=1, storage_path=path)
         await aggregator.initialize()
         await asyncio.to_thread(_occupy, path)
@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--large", type=int, default=LARGE)
     parser.add_argument("--no-prefect", action="store_true")
-    parser.add_argument("--queue", action="store_true", help="only the stores of nothing but what waits")
+    parser.add_argument("--queue", action="store_true", help="only the stores of queued optimizations")
     parser.add_argument("--idle", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.idle:
@@ -245,7 +245,7 @@ def everything(count: int, *, prefect: bool) -> list[Result]:
 
 
 def queue(count: int) -> list[Result]:
-    """Claims, on stores of nothing but what waits."""
+    """Claims, on stores of queued optimizations."""
     with tempfile.TemporaryDirectory(prefix="o9-benchmark-") as folder:
         small, large = stores(folder, count, ("created",))
         with Store(small) as one, Store(large) as other:

@@ -1,9 +1,9 @@
-"""What one aggregator holds while it runs thousands of short optimizations. `python benchmarks/soak.py --count 3000`
+"""The memory of an aggregator that runs thousands of short optimizations. `python benchmarks/soak.py --count 3000`
 
 Every other one has an async objective and is evaluated in the aggregator's process, the others are evaluated in child
 processes; some fail. At each thousand that has ended: memory, descriptors and threads of the aggregator's process, its
-children, the memory of Prefect's local server, and the size of both databases. Memory levels off where the last
-thousand added less than a tenth of what the first one did; the exit code says so.
+children, the memory of Prefect's local server, and the size of both databases. Memory is level if the last thousand
+added less than a tenth of what the first one did; otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ async def soak(count: int, folder: Path, every: int) -> list[dict[str, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=3000)
-    parser.add_argument("--every", type=int, default=1000, help="how often a line is printed, in optimizations")
+    parser.add_argument("--every", type=int, default=1000, help="print a line after this number of optimizations")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="o9-soak-") as folder:
         print("  ".join(f"{name:>11}" for name in (

@@ -2,8 +2,8 @@
 
 `python benchmarks/statistics.py [--large N] [--trials N]`.
 
-What it does is in `statistics_at_scale.py`. This file has the name of a standard module, and Python puts its folder
-first on the path: an import of `statistics` here gives the standard one.
+The code is in `statistics_at_scale.py`. This file has the name of a standard module, and its folder is first on the
+path, so it must provide the standard module to those that import `statistics`.
 """
 
 if __name__ == "__main__":

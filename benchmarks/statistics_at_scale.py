@@ -1,10 +1,10 @@
-"""Does a figure over all optimizations, or a health check of one, cost more when there are more?
+"""The cost of statistics over all optimizations, and of a health check of one, at two sizes.
 
 `python benchmarks/statistics.py [--large N] [--trials N]`: 1,000 against 100,000, or against 1,000,000 for the figures
-in docs/performance.md, with ten trials each, all of one family. Two SQLite stores as `scale.py` builds them, then given
-what their own writes would have left: ends spread over the last 90 days in both, rollups, rankings of six metrics,
-trials, the family's counts. The first trials of the family have returns, as many as a check ever reads. Rollups are
-counted by the store's own code from the whole record, so the measured answers are true, which is checked.
+in docs/performance.md, with ten trials each, all of one family. `scale.py` builds the two SQLite stores; this adds ends
+over the last 90 days, rollups, rankings of six metrics, trials, and the family's counts. The first trials of the family
+have returns, as many as a check reads. The store's own code counts the rollups from the record, and the results are
+checked.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RANKED = ("current_performance", "performance_improvement", "execution_time", "c
 
 
 def finish(path: str, trials: int) -> None:
-    """Give a store of `scale.build` its ends, trials, rollups and rankings."""
+    """Add ends, trials, rollups and rankings to a store of `scale.build`."""
     now = datetime.now(UTC)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.row_factory = sqlite3.Row
@@ -114,7 +114,7 @@ def _returns(name: str, number: int) -> bytes:
 
 
 def judging(store: Store, loop: asyncio.AbstractEventLoop, one: str) -> dict[str, Callable[[], float]]:
-    """What is measured of one optimization and its family."""
+    """The calls to measure for one optimization and its family."""
     check = OptimizationHealthChecker(store=store).check_optimization_health
     return {
         "what was ever tried in a family": partial(repeated, lambda: store.read(queries.family_trials, FAMILY, one), 5),
@@ -123,7 +123,7 @@ def judging(store: Store, loop: asyncio.AbstractEventLoop, one: str) -> dict[str
 
 
 def answers(store: Store, loop: asyncio.AbstractEventLoop) -> dict[str, Callable[[], float]]:
-    """What is measured, on one store."""
+    """The calls to measure on one store."""
     statistics = OptimizationStatistics(store=store)
 
     def timed(times: int, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], float]:
@@ -154,7 +154,7 @@ async def _refused(statistics: OptimizationStatistics) -> None:
 
 
 def check(store: Store, count: int, trials: int, loop: asyncio.AbstractEventLoop) -> None:
-    """The answers that are measured must be true."""
+    """Check that the measured results are correct."""
     found = loop.run_until_complete(OptimizationStatistics(store=store).get_global_statistics())
     assert found["total_optimizations"] == sum(found["by_priority"].values()) == count
     ended = sum(found["by_status"].get(status, 0) for status in ("completed", "failed", "cancelled", "timeout"))

@@ -1,9 +1,9 @@
-"""Durable transitions, O9's store against the raw database driver writing the same rows. `python benchmarks/store.py`
+"""Durable transitions of O9's store and of the raw driver, which writes the same rows. `python benchmarks/store.py`
 
-Yardstick: the rows that a transition consists of (the optimization's UPDATE, one transition, one change, and the
-counter once a transaction), ready-made tuples, `executemany`, in transactions of 50 or one by one, same schema, indexes
-and pragmas. It reads nothing, checks nothing and makes no decision. O9's side is what a caller sees: each transition
-is an operation of its own, ready-made too, checked against the table of transitions, acknowledged once it is durable.
+Yardstick: the prepared rows of a transition (the optimization's UPDATE, one transition, one change, and the counter
+once a transaction), written with `executemany`, in transactions of 50 or one by one, with the same schema, indexes and
+pragmas. It reads and checks nothing, and decides nothing. O9's side is that of a caller: each transition is a separate,
+prepared operation, checked against the table of transitions, and acknowledged when it is durable.
 `--only WORD` runs the lines whose name contains it.
 """
 
@@ -68,7 +68,7 @@ def waiting(number: int) -> OptimizationState:
 
 
 def filled(url: str, durability: str = "process") -> Store:
-    """A store with as many optimizations as are moved at once."""
+    """A store with one optimization for each concurrent transition."""
     store = Store(url, durability="power" if durability == "power" else "process")
     for number in range(AT_ONCE):
         store.write(Create(waiting(number), NODE))
@@ -76,7 +76,7 @@ def filled(url: str, durability: str = "process") -> Store:
 
 
 class Ours:
-    """Each call moves all optimizations `rounds` times, each to the next status of the cycle."""
+    """Each call moves all optimizations `rounds` times to the next status of the cycle."""
 
     def __init__(self, store: Store, rounds: int) -> None:
         self.store, self.rounds, self._moved = store, rounds, 0
@@ -200,7 +200,7 @@ def raw_sqlite(path: Path, rounds: int, durability: str) -> Iterator[Raw]:
 
 
 def sqlite_pairs(folder: Path, durability: str, only: str) -> list[Result]:
-    """The lines for one durability; each side has a file of its own."""
+    """The lines for one durability; each side has its own file."""
     rounds = 30 if durability == "process" else 12
     results = []
     lines: list[tuple[str, Callable[[Ours], Callable[[], float]], int, float | None]] = [
@@ -225,7 +225,7 @@ def sqlite_pairs(folder: Path, durability: str, only: str) -> list[Result]:
 
 
 def beside_python(folder: Path, only: str) -> list[Result]:
-    """The same beside a thread of this process that is busy in Python: drivers wait for the interpreter."""
+    """The same while another thread is busy in Python: drivers wait for the interpreter lock."""
     name, rounds = f"{AT_ONCE} at once, beside a thread busy in Python", 2
     if only not in name:
         return []

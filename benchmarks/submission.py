@@ -1,9 +1,9 @@
 """Optimizations submitted a second. `python benchmarks/submission.py`
 
-O9's side: `submit`, as the aggregator, the command line and the API call it: everything that can be wrong is checked,
-the seed fixed, the optimization recorded durably and queued. Yardsticks: the raw driver writing the same rows, copied
-from a store that O9 filled, into the same schema, in transactions of one or of 50; and Optuna, which creates a study in
-its SQLite storage and enqueues a trial. The driver checks nothing, and its rows are ready-made.
+O9's side: `submit`, as the aggregator, the command line and the API call it: the optimization is validated, gets a seed,
+is durably recorded and queued. Yardsticks: the raw driver, which writes the same rows, prepared from a store that
+O9 filled, into the same schema, in transactions of one or of 50, and checks nothing; and Optuna, which creates a study
+in its SQLite storage and enqueues a trial.
 `--only WORD` runs the lines whose name contains it.
 """
 
@@ -60,7 +60,7 @@ def through_o9(store: Store, at_once: int) -> float:
 
 
 class Raw:
-    """Writes what O9 wrote for COUNT optimizations into the store at `path` once more, into copies of `empty`."""
+    """Writes the rows of the store at `path`, COUNT optimizations by O9, again, into copies of `empty`."""
 
     def __init__(self, empty: Path, path: Path) -> None:
         self._empty = empty

@@ -1,20 +1,20 @@
-"""How often the verdict is wrong, both ways, and what its forecast is worth. `python benchmarks/verdict.py`
+"""How often the verdict is wrong, in both directions, and how good its forecast is. `python benchmarks/verdict.py`
 
 Searches whose truth is known, each judged by the product's own rule, `o9.health.verdict.judge`, as a report does it:
 ten years in sample, then five (and two) held out, then five live. An hour on one core; `--parts NAME` measures some,
-`--short` a few in seconds. What was measured lies in `build/verdict` and is taken from there the next time, as long as
-the code that made it is the same: cut off, it goes on where it was.
+`--short` a few in seconds. Results are kept in `build/verdict`, and used again as long as their code is unchanged. So
+an interrupted run continues.
 
 - fixed: sets of worthless strategies, as random, grid and quasi-random searches try them
 - timing: random timings of a rising market, simulated and on real prices, with and without a baseline
 - adaptive: the product's samplers, which follow results, over spaces without an edge
 - edges: one of 200 has an edge, which persists or dies; all have a little; premiums before an unseen crash
 - prices: rules on real prices, chosen before 2013, realised after
-- placebo: the p-values of placebo runs of worthless searches, which are to be uniform
+- placebo: the p-values of placebo runs of worthless searches, which should be uniform
 
-What follows the sample is drawn several times for each search, so that an error rate is the mean over searches of a
-share, and its standard error that of this mean. Seeded: the same arguments, the same tables. Exit code 1 where a target
-is missed by more than two standard errors.
+The years after the sample are drawn several times for each search, so that an error rate is the mean over searches of
+a share, with the standard error of this mean. Seeded: the same arguments give the same tables. The exit code is 1 if a
+target is missed by more than two standard errors.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ SHORT = (
 
 @dataclass(frozen=True)
 class After:
-    """What one draw of the future gave the chosen trial, over its baseline: held out, the first of it, and live."""
+    """The chosen trial's returns over its baseline in one draw of the future: held out, the first of it, and live."""
 
     held: Moments | Unknown
     short: Moments | Unknown

@@ -1,8 +1,8 @@
 """Rates with standard errors, targets, and the tables of `benchmarks/verdict.py`.
 
 Contract. Pure. `Figures` are of one search: shares of its draws and means over them, 0 to 1, or annual Sharpe ratios.
-A target is met where the measured figure is on its right side, open where it is within two standard errors on the
-other, and missed beyond.
+A target is met if the figure is on its right side, open if it is on the wrong side by at most two standard errors, and
+missed beyond.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One truth. make: search number so and so, given its generator. count: how many of them; draws: futures of each.
+    """One truth. make: the search of a number and its generator. count: the searches; draws: the futures of each.
 
     at_most, at_least: the share that may, or must, be CONFIRMED with five years held out. worthless: there is no edge.
-    covered: the forecast's interval is to hold. group: which searches are one observation, for the standard error.
+    covered: the forecast's interval must hold. group: which searches are one observation, for the standard error.
     """
 
     part: str
