@@ -1,7 +1,7 @@
 """Optimizations submitted a second. `python benchmarks/submission.py`
 
-O9's side: `submit`, as the aggregator, the command line and the API call it: the optimization is validated, gets a seed,
-is durably recorded and queued. Yardsticks: the raw driver, which writes the same rows, prepared from a store that
+O9's side: `submit`, as the aggregator, the command line and the API call it: it is validated, gets a seed, is
+durably recorded and queued. Yardsticks: the raw driver, which writes the same rows, prepared from a store that
 O9 filled, into the same schema, in transactions of one or of 50, and checks nothing; and Optuna, which creates a study
 in its SQLite storage and enqueues a trial.
 `--only WORD` runs the lines whose name contains it.
