@@ -73,9 +73,9 @@ async def prepare(optimization_id: str) -> dict[str, Any]:
     attempt = _attempt()
     state, ledger, attempt.checkpoint = await attempt.read(_committed_so_far, optimization_id)
     attempt.state = state
-    elsewhere = None if attempt.task_runner is None else TrialsOnRunner(attempt.task_runner, state)
-    attempt.strategy = create_strategy(state, elsewhere=elsewhere)
-    attempt.meter = Meter(attempt.strategy)
+    remote = None if attempt.task_runner is None else TrialsOnRunner(attempt.task_runner, state)
+    attempt.strategy = create_strategy(state, remote=remote)
+    attempt.meter = Meter(attempt.strategy.team)
     ran = await asyncio.to_thread(provenance_of, state, attempt.claimed.attempt)
     await attempt.write(RecordProvenance(optimization_id, ran))
     attempt.best = best_of(ledger, direction_of(state)) or _reported_best(state)

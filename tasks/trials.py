@@ -28,7 +28,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
 from o9.model.optimization import OptimizationState
 from o9.model.settings import settings
-from o9.strategies.evaluation import Evaluated, Evaluator, How
+from o9.strategies.evaluation import Evaluated, EvaluationOptions, Evaluator
 from o9.strategies.factory import evaluator_of
 from o9.tasks.run_logs import forward_to_prefect
 from o9.user_code.import_paths import find
@@ -67,7 +67,7 @@ async def started_runner(of_flow: TaskRunner[Any]) -> AsyncIterator[TaskRunner[A
 
 
 class TrialsOnRunner:
-    """An `Elsewhere` for one attempt at the optimization `state`."""
+    """A `RemoteEvaluator` for one attempt at the optimization `state`."""
 
     def __init__(self, runner: TaskRunner[Any], state: OptimizationState) -> None:
         self._runner = runner
@@ -75,10 +75,10 @@ class TrialsOnRunner:
         self._token = secrets.token_hex(8)
         self._submitting = asyncio.Lock()  # the first one connects
 
-    async def evaluate(self, number: int, parameters: Mapping[str, Any], how: How) -> Evaluated:
-        """See `Elsewhere`."""
+    async def evaluate(self, number: int, parameters: Mapping[str, Any], options: EvaluationOptions) -> Evaluated:
+        """Evaluate one trial; see `RemoteEvaluator`."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        what = {"number": number, "parameters": dict(parameters), "how": how}
+        what = {"number": number, "parameters": dict(parameters), "options": options}
         async with self._submitting:
             given = {"document": self._document, "token": self._token, **what}
             future = await asyncio.to_thread(self._runner.submit, evaluate_trial, given)
@@ -102,16 +102,16 @@ class TrialsOnRunner:
 # Without hooks, which the worker would call.
 @task(name="trial", task_run_name="trial-{number}", cache_policy=NO_CACHE, persist_result=False)
 async def evaluate_trial(
-    document: str, token: str, number: int, parameters: dict[str, Any], how: How
+    document: str, token: str, number: int, parameters: dict[str, Any], options: EvaluationOptions
 ) -> Evaluated | State[Any]:
     """Evaluate a trial on a worker. Returns a Cancelled state if it is cut off."""
     forward_to_prefect()
     is_dropped = dask_dropped()
     try:
-        evaluator = (await asyncio.to_thread(_evaluator, document, token)).another()
+        evaluator = (await asyncio.to_thread(_evaluator, document, token)).for_another_loop()
     except OptimizationError as error:
         raise OptimizationStrategyError(f"the worker on {socket.gethostname()}: {error}") from error
-    evaluation = asyncio.create_task(evaluator.evaluate_one(number, parameters, how))
+    evaluation = asyncio.create_task(evaluator.evaluate_one(number, parameters, options))
     try:
         while not evaluation.done():
             await asyncio.wait({evaluation}, timeout=LOOK_SECONDS)

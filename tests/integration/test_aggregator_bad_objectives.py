@@ -160,7 +160,7 @@ async def test_a_strategy_that_breaks_fails_the_optimization(aggregator: Optimiz
     for name, strategy, says in [
         ("breaks", breaks, "KeyError: 'broker'"),
         ("nonsense", nonsense, "progress"),
-        ("no-result", NoResult, "returns a StepResult, not int"),
+        ("no-result", NoResult, "must return a StepResult, not int"),
     ]:
         register_strategy(name, strategy)
         await aggregator.submit_optimization(new(name, strategy=name))

@@ -316,7 +316,7 @@ async def test_a_server_that_never_answers_keeps_its_channel_busy_and_nobody_els
     for _ in range(20):
         outcome = await send(channel)
         assert isinstance(outcome, Failed)
-        assert outcome.reason.startswith("busy: 4 calls before it hang")
+        assert outcome.reason.startswith("busy: 4 earlier calls hang")
         await asyncio.sleep(0.005)
         gaps.append(time.monotonic() - last)
         last = time.monotonic()
@@ -324,7 +324,7 @@ async def test_a_server_that_never_answers_keeps_its_channel_busy_and_nobody_els
     assert len(hooks.received) == 4
     hooks.otherwise = Answered()
     hooks.let_go.set()
-    await async_wait_until(lambda: channel._calls.left_behind == 0)
+    await async_wait_until(lambda: channel._calls.abandoned == 0)
     assert await send(channel) == Sent()
 
 

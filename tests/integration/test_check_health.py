@@ -1,4 +1,4 @@
-"""`check_health` seen in a real Prefect server: what it checks, what it shows, and what becomes of one that fails."""
+"""The flow `check_health` on a real Prefect server: checks, artifacts, failures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def artifacts(state: Any) -> dict[str | None, Any]:
     return {artifact.key: artifact for artifact in found}
 
 
-async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -> None:
+async def test_running_and_ended_optimizations_are_checked(store: Store) -> None:
     state = await check_health(return_state=True)
     assert state.is_completed()
     told = await state.result()  # type: ignore[misc]
@@ -91,9 +91,7 @@ async def test_what_runs_and_what_has_ended_is_checked_and_shown(store: Store) -
     assert (again["under_way"], again["ended"]) == (1, 0)
 
 
-async def test_a_check_that_fails_is_named_and_the_others_are_made(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_check_is_listed_and_the_others_continue(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {"done-1"}
 
     async def check(self: OptimizationHealthChecker, name: str, *, evaluate: bool) -> OptimizationHealthReport:
@@ -113,11 +111,11 @@ async def test_a_check_that_fails_is_named_and_the_others_are_made(
     broken |= {"runs"}
     state = await check_health(return_state=True)
     assert state.is_failed()  # none could be made
-    with pytest.raises(OptimizationHealthError, match="none of 2 could be checked; runs: ArithmeticError"):
+    with pytest.raises(OptimizationHealthError, match="all 2 health checks failed; runs: ArithmeticError"):
         await state.result()  # type: ignore[misc]
 
 
-async def test_the_flow_judges_by_the_rules_that_its_process_has(store: Store) -> None:
+async def test_the_flow_uses_the_rules_of_its_process(store: Store) -> None:
     used = OptimizationHealthChecker()
     used.use(store)
     used.register_health_rule(lambda _, report: report.issues.append("mine"))
@@ -131,7 +129,7 @@ async def test_the_flow_judges_by_the_rules_that_its_process_has(store: Store) -
     assert (await used.recent_report("done-1")).timestamp == latest
 
 
-async def test_at_most_so_many_and_the_rest_is_left_for_the_next(store: Store) -> None:
+async def test_the_limit_leaves_the_rest_to_the_next_round(store: Store) -> None:
     told = await check_health(limit=1)
     assert (told["under_way"], told["ended"], told["more_due"]) == (1, 1, True)
     assert store.read(queries.health_due) == ["done-2"]
@@ -142,7 +140,7 @@ async def test_at_most_so_many_and_the_rest_is_left_for_the_next(store: Store) -
             await state.result()  # type: ignore[misc]
 
 
-async def test_a_store_that_is_away_fails_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_store_fails_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: Any) -> Any:
         raise OptimizationStoreError("it is away")
 
@@ -155,18 +153,18 @@ async def test_a_store_that_is_away_fails_the_run(store: Store, monkeypatch: pyt
     assert (await check_health())["ended"] == 2
 
 
-def test_it_is_deployed_by_its_module() -> None:
+def test_the_flow_is_deployed_by_its_module() -> None:
     assert load_flow_from_entrypoint("o9.flows.check_health:check_health") is check_health
 
 
-def test_words_of_others_are_no_markup_and_long_lists_are_cut() -> None:
+def test_texts_are_escaped_and_long_lists_are_cut() -> None:
     words = markdown(Round(failures={f"f{number}": "<b>bold</b>\n# a heading" for number in range(51)}))
     assert "<b>" not in words
     assert "- **f49**: \\<b\\>bold\\</b\\> \\# a heading\n- and 1 more\n" in words
     assert "**f50**" not in words
 
 
-def test_the_worst_come_first() -> None:
+def test_the_worst_reports_come_first() -> None:
     reports = [
         said(f"a{number:02}", overall_status=HealthStatus.CRITICAL, validity_score=number / 100)
         for number in range(60, 0, -1)

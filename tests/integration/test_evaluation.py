@@ -1,4 +1,4 @@
-"""What an objective may answer and do in a real child process or in the event loop, and what is said of it."""
+"""Answers and misbehaviour of objectives, in real child processes and in the event loop."""
 
 from __future__ import annotations
 
@@ -84,23 +84,23 @@ BAD_ANSWERS: dict[str, tuple[Callable[[], Any], str]] = {
     "too large": (lambda: 10**400, "float() of it failed"),
     "evaluation of nothing": (lambda: Evaluation(), "neither a value nor returns"),
     "nan in returns": (lambda: Evaluation(1.0, [0.0, float("nan")]), "number 1 is nan"),
-    "text as returns": (lambda: Evaluation(1.0, "abc"), "gave returns as 'abc'"),  # type: ignore[arg-type]
-    "text in returns": (lambda: Evaluation(1.0, ["a"]), "returns that are no numbers"),  # type: ignore[list-item]
+    "text as returns": (lambda: Evaluation(1.0, "abc"), "returns as 'abc'"),  # type: ignore[arg-type]
+    "text in returns": (lambda: Evaluation(1.0, ["a"]), "returns that are not numbers"),  # type: ignore[list-item]
     "empty returns": (lambda: Evaluation(1.0, []), "empty returns"),
-    "nested returns": (lambda: Evaluation(1.0, [[1.0]]), "returns that are no numbers"),  # type: ignore[list-item]
+    "nested returns": (lambda: Evaluation(1.0, [[1.0]]), "returns that are not numbers"),  # type: ignore[list-item]
     "nan in a hold-out": (
         lambda: Evaluation(1.0, [0.1], hold_out_returns=[float("inf"), -float("inf")]),
         "hold_out_returns of which number 0 is inf",
     ),
-    "hold-out alone": (lambda: Evaluation(1.0, hold_out_returns=[0.1]), "gave hold_out_returns and no returns"),
-    "baseline alone": (lambda: Evaluation(1.0, baseline_returns=[0.1]), "gave baseline_returns and no returns"),
+    "hold-out alone": (lambda: Evaluation(1.0, hold_out_returns=[0.1]), "hold_out_returns without returns"),
+    "baseline alone": (lambda: Evaluation(1.0, baseline_returns=[0.1]), "baseline_returns without returns"),
     "long baseline": (
         lambda: Evaluation(1.0, [0.1], baseline_returns=[0.1, 0.2]),
-        "gave 2 baseline_returns and 1 returns; give as many, of the same periods",
+        "2 baseline_returns and 1 returns",
     ),
     "baseline's hold-out alone": (
         lambda: Evaluation(1.0, [0.1], baseline_returns=[0.1], baseline_hold_out_returns=[0.1]),
-        "gave baseline_hold_out_returns and no hold_out_returns",
+        "baseline_hold_out_returns without hold_out_returns",
     ),
     "inf in metrics": (lambda: Evaluation(1.0, metrics={"m": float("inf")}), "metric 'm' inf"),
     "text in metrics": (lambda: Evaluation(1.0, metrics={"m": "x"}), "metric 'm' 'x'"),  # type: ignore[dict-item]
@@ -127,7 +127,7 @@ def bad_numpy_answers(parameters: dict[str, Any]) -> Any:
     }[parameters["case"]]
 
 
-async def test_bad_answers_fail_their_trial_and_say_what_was_returned(evaluator: MakeEvaluator) -> None:
+async def test_invalid_answers_fail_their_trial_and_are_quoted(evaluator: MakeEvaluator) -> None:
     outcomes = await evaluate(evaluator(bad_answers), *[{"case": case} for case in BAD_ANSWERS])
     for outcome, (case, (_, said)) in zip(outcomes, BAD_ANSWERS.items(), strict=True):
         assert outcome.state is TrialState.FAILED, case
@@ -155,7 +155,7 @@ def dated(parameters: dict[str, Any], periods: int | None = None) -> Evaluation:
     return Evaluation(1.0, np.array(values))  # type: ignore[arg-type]
 
 
-async def test_an_evaluation_brings_dates_and_ends_where_it_is_told(evaluator: MakeEvaluator) -> None:
+async def test_dates_and_truncation_of_an_evaluation(evaluator: MakeEvaluator) -> None:
     one = evaluator(dated)
     days = ("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04")
     for case in ("a series", "an array"):
@@ -190,9 +190,7 @@ def with_classes_of_its_own(parameters: dict[str, Any]) -> Evaluation:
     return Evaluation(own.Number(1.0), [own.Number(0.1)], 252, metrics, own.Data("prices-v1"))
 
 
-async def test_an_answer_of_classes_that_the_node_has_not_is_read_without_them(
-    evaluator: MakeEvaluator, tmp_path: Path
-) -> None:
+async def test_an_answer_is_read_without_the_users_classes(evaluator: MakeEvaluator, tmp_path: Path) -> None:
     (tmp_path / "classes_of_the_child_alone.py").write_text(OWN_CLASSES)
     evaluating = evaluate(evaluator(with_classes_of_its_own), {"folder": str(tmp_path)})
     (outcome,) = await asyncio.wait_for(evaluating, 10 * PATIENCE)
@@ -205,7 +203,7 @@ async def test_an_answer_of_classes_that_the_node_has_not_is_read_without_them(
 NUMBERS = [0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, -2.2250738585072014e-308, 1e16, 123456789.12345679]
 
 
-async def test_numbers_go_through_bit_for_bit(evaluator: MakeEvaluator) -> None:
+async def test_numbers_are_transferred_bit_for_bit(evaluator: MakeEvaluator) -> None:
     def whole(parameters: dict[str, Any]) -> Evaluation:
         numbers = parameters["numbers"]
         metrics = {str(position): number for position, number in enumerate(numbers)}
@@ -258,7 +256,7 @@ WRITTEN: dict[str, bytes] = {
     "no fields": b'["value", 1.0, 0.1, [1.0]]\n',
     "returns that are nowhere": b'["value", 1.0, 0.1, {"value": 1.0, "returns": 0}]\n',
     "returns that are no place": b'["value", 1.0, 0.1, {"value": 1.0, "returns": "x"}, "AAAAAAAA8D8="]\n',
-    "returns that are no numbers": b'["value", 1.0, 0.1, {"value": 1.0, "returns": 0}, "AAAA"]\n',
+    "returns that are not numbers": b'["value", 1.0, 0.1, {"value": 1.0, "returns": 0}, "AAAA"]\n',
     "metrics that are none": b'["value", 1.0, 0.1, {"value": 1.0, "metrics": [1.0]}]\n',
     "an error that is no text": b'["failed", 1.0, 0.1, null, false]\n',
     "too deep": b"[" * 100_000 + b"\n",
@@ -281,7 +279,7 @@ def write_where_o9_reads(parameters: dict[str, Any]) -> float:
         pytest.param(tuple(WRITTEN), id="each", marks=pytest.mark.long),
     ],
 )
-async def test_what_is_no_answer_fails_its_trial_and_replaces_its_child(
+async def test_a_broken_answer_fails_its_trial_and_replaces_the_child(
     evaluator: MakeEvaluator, names: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "unpickled"
@@ -364,7 +362,7 @@ MISBEHAVIOUR = {
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
-async def test_each_misbehaviour_fails_its_own_trial_only(evaluator: MakeEvaluator, workers: int) -> None:
+async def test_misbehaviour_fails_only_its_own_trial(evaluator: MakeEvaluator, workers: int) -> None:
     cases = [case for bad in MISBEHAVIOUR for case in (bad, "fine")]
     outcomes = await evaluate(evaluator(misbehave, workers), *[{"case": case} for case in cases])
     assert [outcome.number for outcome in outcomes] == list(range(len(cases)))
@@ -375,7 +373,7 @@ async def test_each_misbehaviour_fails_its_own_trial_only(evaluator: MakeEvaluat
         (outcome.error or "").encode()
 
 
-async def test_an_error_shows_where_it_was_raised(evaluator: MakeEvaluator) -> None:
+async def test_an_error_has_the_users_traceback(evaluator: MakeEvaluator) -> None:
     (outcome,) = await evaluate(evaluator(misbehave), {"case": "raise"})
     assert re.search(r"line \d+, in misbehave", outcome.error or "")
 
@@ -411,7 +409,7 @@ async def test_outcomes_come_in_the_order_of_their_numbers(evaluator: MakeEvalua
     assert [(outcome.number, outcome.value) for outcome in outcomes] == [(10 + n, float(n)) for n in range(6)]
 
 
-async def test_large_parameters_and_large_returns_go_through(evaluator: MakeEvaluator) -> None:
+async def test_large_parameters_and_returns_are_transferred(evaluator: MakeEvaluator) -> None:
     def long(parameters: dict[str, Any]) -> Evaluation:
         return Evaluation(float(len(parameters["text"])), returns=[0.5] * 300_000)
 
@@ -423,7 +421,7 @@ async def test_large_parameters_and_large_returns_go_through(evaluator: MakeEval
 # Async objectives
 
 
-async def test_async_objectives_run_here_and_side_by_side(evaluator: MakeEvaluator) -> None:
+async def test_async_objectives_run_concurrently_in_this_process(evaluator: MakeEvaluator) -> None:
     running, most = 0, 0
 
     async def wait(parameters: dict[str, Any]) -> float:
@@ -439,7 +437,7 @@ async def test_async_objectives_run_here_and_side_by_side(evaluator: MakeEvaluat
     assert most == 3
 
 
-async def test_async_misbehaviour_fails_its_own_trial_only(evaluator: MakeEvaluator) -> None:
+async def test_async_misbehaviour_fails_only_its_own_trial(evaluator: MakeEvaluator) -> None:
     async def act(parameters: dict[str, Any]) -> Any:
         match parameters["case"]:
             case "exit":
@@ -461,7 +459,7 @@ async def test_async_misbehaviour_fails_its_own_trial_only(evaluator: MakeEvalua
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_async_objectives_are_cut_off(evaluator: MakeEvaluator, workers: int) -> None:
+async def test_async_objectives_are_cancelled(evaluator: MakeEvaluator, workers: int) -> None:
     cut: list[int] = []
 
     async def forever(parameters: dict[str, Any]) -> float:
@@ -505,7 +503,7 @@ async def infeasible_async(parameters: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("objective", [infeasible, infeasible_async])
-async def test_what_cannot_be_is_no_failure(evaluator: MakeEvaluator, objective: Callable[..., Any]) -> None:
+async def test_infeasible_parameters_are_not_a_failure(evaluator: MakeEvaluator, objective: Callable[..., Any]) -> None:
     cases = ["raised", "no reason", "returned", "with figures", "no flag", "no value", "good"]
     outcomes = await evaluate(evaluator(objective), *[{"case": case} for case in cases])
     assert [outcome.state for outcome in outcomes] == [
@@ -526,7 +524,7 @@ async def late_async(parameters: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("objective", [late, late_async])
-async def test_a_trial_that_takes_too_long_is_cut_off_alone(
+async def test_only_the_trial_over_its_time_limit_is_cut_off(
     evaluator: MakeEvaluator, objective: Callable[..., Any]
 ) -> None:
     one = evaluator(objective, workers=2, timeout_seconds=0.4)

@@ -1,4 +1,4 @@
-"""How code and its surroundings get into the children, how they print, and how the pool keeps them."""
+"""Child processes: loading code, context, output, and the pool."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chatter(parameters: dict[str, Any]) -> float:
     return 1.0
 
 
-async def test_what_is_printed_becomes_log_lines(evaluator: MakeEvaluator, caplog: pytest.LogCaptureFixture) -> None:
+async def test_printed_output_is_logged(evaluator: MakeEvaluator, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "o9.objective")
     await evaluate(evaluator(chatter), {"n": 5}, {"n": 6})
     assert [record.getMessage() for record in caplog.records] == [
@@ -56,7 +56,7 @@ async def test_what_is_printed_becomes_log_lines(evaluator: MakeEvaluator, caplo
     ]
 
 
-async def test_floods_of_print_are_bounded(evaluator: MakeEvaluator, caplog: pytest.LogCaptureFixture) -> None:
+async def test_excessive_output_is_limited(evaluator: MakeEvaluator, caplog: pytest.LogCaptureFixture) -> None:
     def flood(parameters: dict[str, Any]) -> float:
         print("x" * 1_000_000)
         for line in range(50_000):
@@ -68,10 +68,10 @@ async def test_floods_of_print_are_bounded(evaluator: MakeEvaluator, caplog: pyt
     assert outcome.value == 1.0
     assert len(caplog.records) == LINES_PER_EVALUATION + 1
     assert max(len(record.getMessage()) for record in caplog.records) <= LINE_LENGTH + len("trial 0: ")
-    assert re.search(r"printed \d+ bytes more, not shown", caplog.records[-1].getMessage())
+    assert re.search(r"\d+ more bytes were printed", caplog.records[-1].getMessage())
 
 
-async def test_what_is_printed_is_kept_by_trial_in_order_and_a_flood_holds_nothing_up(evaluator: MakeEvaluator) -> None:
+async def test_printed_output_is_stored_by_trial(evaluator: MakeEvaluator) -> None:
     def talks(parameters: dict[str, Any]) -> float:
         import logging
 
@@ -98,9 +98,7 @@ async def test_what_is_printed_is_kept_by_trial_in_order_and_a_flood_holds_nothi
 # Processors
 
 
-async def test_evaluators_share_the_processors_and_what_hangs_keeps_none(
-    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_evaluators_share_the_processors(evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(parameters: dict[str, Any]) -> Evaluation:
         import time
 
@@ -134,7 +132,7 @@ async def test_evaluators_share_the_processors_and_what_hangs_keeps_none(
 # How code and surroundings get there
 
 
-async def test_surroundings_are_those_of_the_parent_now(
+async def test_children_have_the_parents_present_context(
     evaluator: MakeEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look(parameters: dict[str, Any]) -> float:
@@ -161,7 +159,7 @@ async def test_a_function_by_import_path_is_imported_by_name(evaluator: MakeEval
     assert outcome.value == pytest.approx(1.0, abs=1e-4)
 
 
-async def test_partials_closures_and_objects_are_shipped(evaluator: MakeEvaluator) -> None:
+async def test_partials_closures_and_objects_are_pickled(evaluator: MakeEvaluator) -> None:
     factor = 7.0
 
     class Callable:
@@ -173,13 +171,13 @@ async def test_partials_closures_and_objects_are_shipped(evaluator: MakeEvaluato
         assert outcome.value == 7.0
 
 
-async def test_what_cannot_be_sent_says_so(evaluator: MakeEvaluator) -> None:
+async def test_an_objective_that_cannot_be_sent_raises(evaluator: MakeEvaluator) -> None:
     lock = threading.Lock()
-    with pytest.raises(OptimizationStrategyError, match=r"objective 'tested' cannot be sent .*instead of closing over"):
+    with pytest.raises(OptimizationStrategyError, match=r"objective 'tested' cannot be sent "):
         await evaluate(evaluator(lambda parameters: lock.locked()), {})
 
 
-async def test_what_cannot_be_loaded_says_so(evaluator: MakeEvaluator) -> None:
+async def test_an_objective_that_cannot_be_loaded_raises(evaluator: MakeEvaluator) -> None:
     one = evaluator(chatter, locator="o9.demo.nowhere:function")
     with pytest.raises(OptimizationStrategyError, match=r"cannot be loaded .*No module named 'o9\.demo\.nowhere'"):
         await evaluate(one, {})
@@ -189,7 +187,7 @@ def threads(parameters: dict[str, Any]) -> Evaluation:
     return Evaluation(1.0, metrics={name: float(os.environ.get(name, 0)) for name in THREAD_VARIABLES})
 
 
-async def test_side_by_side_each_library_uses_one_thread(
+async def test_concurrent_evaluations_use_single_threaded_libraries(
     evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in THREAD_VARIABLES:
@@ -214,7 +212,7 @@ def other_pid(parameters: dict[str, Any]) -> float:
     return os.getpid() + 0.5
 
 
-async def test_a_child_is_used_again_by_the_next_optimization_in_any_event_loop(evaluator: MakeEvaluator) -> None:
+async def test_a_child_is_reused_in_any_event_loop(evaluator: MakeEvaluator) -> None:
     one = evaluator(own_pid)
     (first,) = await evaluate(one, {})
     await one.close()
@@ -229,7 +227,7 @@ async def test_a_child_is_used_again_by_the_next_optimization_in_any_event_loop(
     assert second == (first.value or 0) + 0.5
 
 
-async def test_a_child_has_nothing_heavy(evaluator: MakeEvaluator) -> None:
+async def test_a_child_imports_nothing_heavy(evaluator: MakeEvaluator) -> None:
     def modules(parameters: dict[str, Any]) -> float:
         heavy = {"optuna", "numpy", "sqlalchemy", "pydantic", "prefect"} & set(sys.modules)
         return float(len(heavy))
@@ -248,9 +246,7 @@ async def test_a_child_that_died_idle_is_replaced(evaluator: MakeEvaluator) -> N
     assert second.value != first.value
 
 
-async def test_idle_children_beyond_the_processors_are_ended(
-    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_surplus_idle_children_are_killed(evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     many = (os.cpu_count() or 1) + 3
     monkeypatch.setattr(evaluation, "CORES", Cores(many))
     one = evaluator(lambda parameters: time.sleep(0.3) or 1.0, workers=many)  # type: ignore[func-returns-value]

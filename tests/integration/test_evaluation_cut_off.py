@@ -1,4 +1,4 @@
-"""Evaluations that hang: cut off at once, and never left behind, however their parent ends."""
+"""Evaluations that hang are killed at once, and none survives, however the parent ends."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def hang(parameters: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("loop", [True, False], ids=["python loop", "holding the interpreter's lock"])
-async def test_a_cut_off_kills_at_once_and_the_event_loop_never_stops(
+async def test_a_cancellation_kills_at_once_without_blocking_the_loop(
     evaluator: MakeEvaluator, tmp_path: Path, loop: bool
 ) -> None:
     paths = [tmp_path / "0", tmp_path / "1"]
@@ -93,9 +93,7 @@ async def test_a_cut_off_kills_at_once_and_the_event_loop_never_stops(
     assert time.monotonic() - began < 10.0
 
 
-async def test_killing_returns_at_once_and_waiting_for_it_means_that_all_is_gone(
-    evaluator: MakeEvaluator, tmp_path: Path
-) -> None:
+async def test_kill_returns_at_once_and_wait_when_all_has_ended(evaluator: MakeEvaluator, tmp_path: Path) -> None:
     path = tmp_path / "pids"
     task = asyncio.ensure_future(evaluate(evaluator(hang), {"path": str(path), "loop": True}))
     await wait_until(lambda: len(pids_in(path)) == STARTED)
@@ -110,7 +108,7 @@ async def test_killing_returns_at_once_and_waiting_for_it_means_that_all_is_gone
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: it has threads, and forks
-async def test_a_forked_copy_of_the_parent_does_not_keep_what_is_cut_off(
+async def test_a_forked_copy_of_the_parent_does_not_keep_children_alive(
     evaluator: MakeEvaluator, tmp_path: Path
 ) -> None:
     path = tmp_path / "pids"
@@ -127,7 +125,7 @@ async def test_a_forked_copy_of_the_parent_does_not_keep_what_is_cut_off(
         await asyncio.to_thread(os.waitpid, copy, 0)
 
 
-async def test_a_guardian_that_was_stopped_is_ended_with_its_group(evaluator: MakeEvaluator, tmp_path: Path) -> None:
+async def test_a_stopped_guardian_is_killed_with_its_group(evaluator: MakeEvaluator, tmp_path: Path) -> None:
     path = tmp_path / "pids"
     task = asyncio.ensure_future(evaluate(evaluator(hang), {"path": str(path), "loop": True}))
     await wait_until(lambda: len(pids_in(path)) == STARTED)
@@ -166,7 +164,7 @@ asyncio.run(main())
 '''
 
 
-def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(body="pass"))
     done = subprocess.run(
@@ -215,7 +213,7 @@ def test_kill_9_of_the_parent_leaves_no_orphan(tmp_path: Path, body: str) -> Non
         ("os.kill(os.getppid(), 9)", "SIGKILL"),
     ],
 )
-async def test_a_child_that_ends_by_itself_says_how_and_leaves_nothing_that_it_started(
+async def test_a_child_that_ends_itself_reports_how_and_leaves_no_process(
     evaluator: MakeEvaluator, tmp_path: Path, end: str, told: str
 ) -> None:
     path = tmp_path / "pids"
@@ -238,7 +236,7 @@ async def test_a_child_that_ends_by_itself_says_how_and_leaves_nothing_that_it_s
         await wait_until(lambda: not any(map(alive, pids_in(path))), 20)
 
 
-async def test_what_has_ended_below_an_objective_leaves_no_zombies(evaluator: MakeEvaluator) -> None:
+async def test_ended_subprocesses_of_an_objective_leave_no_zombies(evaluator: MakeEvaluator) -> None:
     def start_daemons(parameters: dict[str, Any]) -> float:
         for _ in range(5):
             daemon = "import os; os._exit(0) if os.fork() else os._exit(0)"
@@ -252,7 +250,7 @@ async def test_what_has_ended_below_an_objective_leaves_no_zombies(evaluator: Ma
     await wait_until(lambda: all(len(one.children(recursive=True)) == 1 for one in guardians if one.is_running()))
 
 
-def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:
+def test_a_child_ends_if_its_parent_ended_during_its_start() -> None:
     lifeline, parents_end = os.pipe()
     requests, kept_open = os.pipe()
     os.close(parents_end)
@@ -270,7 +268,7 @@ def test_a_child_whose_parent_is_gone_before_it_is_up_ends_too() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no guardian")
-def test_without_its_guardian_the_guarded_process_ends_even_where_its_parent_sees_nothing_of_it() -> None:
+def test_the_guarded_process_ends_with_its_guardian() -> None:
     pipes = [os.pipe() for _ in range(3)]
     (requests, _), (_, replies), (lifeline, _) = pipes
     child = subprocess.Popen(

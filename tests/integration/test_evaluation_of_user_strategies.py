@@ -1,4 +1,4 @@
-"""Users' own strategies: classes with `step()` here and in a child, and coroutines as the specification shows them."""
+"""Users' own strategies: classes with `step()` in this process and in a child, and coroutines."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_class_or_an_object_with_step(thing: Any, here: bool) -> None:
         assert attempt.interrupted() == ()
 
 
-async def test_a_sync_step_that_hangs_is_cut_off_and_its_child_ends() -> None:
+async def test_a_hanging_sync_step_is_cancelled_with_its_child() -> None:
     class Hanging:
         def step(self, state: Any, step: int, checkpoint: Any) -> None:
             print("hangs", flush=True)
@@ -128,7 +128,7 @@ async def test_a_sync_step_that_hangs_is_cut_off_and_its_child_ends() -> None:
     await wait_until(lambda: not children())
 
 
-async def test_closing_reaches_the_users_close_and_ends_what_it_started(tmp_path: Path) -> None:
+async def test_close_calls_the_users_close_and_kills_its_processes(tmp_path: Path) -> None:
     path = tmp_path / "closed"
 
     class Closing:
@@ -154,11 +154,11 @@ async def test_closing_reaches_the_users_close_and_ends_what_it_started(tmp_path
     ("act", "said"),
     [
         (lambda: 1 / 0, r"strategy 'mine'.* failed.*: ZeroDivisionError: division by zero"),
-        (lambda: None, r"strategy 'mine': step\(\) returns a StepResult, not NoneType"),
-        (lambda: StepResult(checkpoint={"x": {1}}), "the checkpoint must be what JSON can hold"),
+        (lambda: None, r"strategy 'mine': step\(\) must return a StepResult, not NoneType"),
+        (lambda: StepResult(checkpoint={"x": {1}}), "the checkpoint must be JSON"),
     ],
 )
-async def test_a_broken_step_is_said(here: bool, act: Callable[[], Any], said: str) -> None:
+async def test_a_step_that_raises_is_reported(here: bool, act: Callable[[], Any], said: str) -> None:
     class Broken:
         def step(self, state: Any, step: int, checkpoint: Any) -> Any:
             return act()
@@ -174,7 +174,7 @@ async def test_a_broken_step_is_said(here: bool, act: Callable[[], Any], said: s
     await attempt.close()
 
 
-async def test_a_sync_step_that_does_not_survive_is_said() -> None:
+async def test_a_sync_step_that_kills_its_process_is_reported() -> None:
     class Dying:
         def step(self, state: Any, step: int, checkpoint: Any) -> Any:
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -186,7 +186,7 @@ async def test_a_sync_step_that_does_not_survive_is_said() -> None:
     await attempt.close()
 
 
-async def test_an_object_that_cannot_be_sent_is_said() -> None:
+async def test_an_object_that_cannot_be_sent_is_reported() -> None:
     class Locked:
         def __init__(self) -> None:
             self.lock = threading.Lock()
@@ -217,7 +217,7 @@ FULL = Trial(
 )  # fmt: skip
 
 
-async def test_what_a_step_gives_comes_as_plain_data_bit_for_bit() -> None:
+async def test_step_results_are_transferred_bit_for_bit() -> None:
     class Giving:
         def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
             import numpy as np
@@ -245,14 +245,14 @@ async def test_what_a_step_gives_comes_as_plain_data_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"number": "0"}, "strategy 'mine': trial 0 has number '0'; it is of int"),
+        ({"number": "0"}, "strategy 'mine': trial 0 has number '0'; it must be int"),
         ({"error": 3}, "strategy 'mine': trial 0 has error 3"),
         ({"started_at": "today"}, "has started_at 'today'"),
-        ({"returns": ["up"]}, "strategy 'mine': the returns of trial 0 are no numbers"),
+        ({"returns": ["up"]}, "strategy 'mine': the returns of trial 0 are not numbers"),
         ({"family": None}, "has family None"),
     ],
 )
-async def test_what_a_step_gives_and_cannot_be_sent_is_said(how: dict[str, Any], said: str) -> None:
+async def test_step_results_that_cannot_be_sent_are_reported(how: dict[str, Any], said: str) -> None:
     class Odd:
         def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
             return StepResult([Trial(**{**vars(FULL), **how})])
@@ -269,7 +269,7 @@ async def test_what_a_step_gives_and_cannot_be_sent_is_said(how: dict[str, Any],
     "written",
     [b"fast is 5\n", b"fast is 5", b'["value", {}]\n', b'["value", {"trials": [{"number": 0}]}]\n', b'["value"]\n'],
 )
-async def test_a_step_whose_process_writes_what_is_no_answer_is_said(written: bytes) -> None:
+async def test_a_broken_answer_of_a_step_is_reported(written: bytes) -> None:
     class Writing:
         def step(self, state: Any, step: int, checkpoint: Any) -> StepResult:
             os.write(int(sys.argv[2]), written)  # worker.py REQUESTS REPLIES LIFELINE
@@ -284,15 +284,13 @@ async def test_a_step_whose_process_writes_what_is_no_answer_is_said(written: by
     await wait_until(lambda: not children())
 
 
-def test_a_number_of_steps_must_come_from_somewhere() -> None:
+def test_a_number_of_steps_is_required() -> None:
     class Unending:
         def step(self, state: Any, step: int, checkpoint: Any) -> Any: ...
 
     register_strategy("mine", Unending)
     for check in (settle, create_strategy):
-        with pytest.raises(
-            OptimizationValidationError, match="total_steps: it is 0, and strategy 'mine' says no number"
-        ):
+        with pytest.raises(OptimizationValidationError, match="total_steps: it is 0, and strategy 'mine'"):
             check(make_state())
     assert create_strategy(make_state(total_steps=2)).total_steps == 2
 
@@ -303,28 +301,28 @@ GOOD = Trial(0, 0, TrialState.COMPLETED, {"x": 1}, 1.0)
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        (StepResult([dataclasses.replace(GOOD, number=1)]), "has number 1, and 0 is next"),
+        (StepResult([dataclasses.replace(GOOD, number=1)]), "has the number 1, but 0 is next"),
         (StepResult([dataclasses.replace(GOOD, value=None)]), "completed with value None"),
         (StepResult([dataclasses.replace(GOOD, value=float("nan"))]), "completed with value nan"),
         (StepResult([dataclasses.replace(GOOD, state=TrialState.FAILED)]), "failed with value 1.0"),
         (StepResult([dataclasses.replace(GOOD, state="completed")]), "state 'completed'"),  # type: ignore[arg-type]
         (StepResult([dataclasses.replace(GOOD, parameters={"x": {1}})]), "the parameters of trial 0 must be"),
         (StepResult([dataclasses.replace(GOOD, metrics={"m": float("inf")})]), "the metrics of trial 0 must map"),
-        (StepResult([1]), "trials are of the class Trial, not int"),  # type: ignore[list-item]
-        (StepResult(checkpoint=[]), "the checkpoint is a dict, not list"),  # type: ignore[arg-type]
-        (StepResult(checkpoint={"x": float("nan")}), "the checkpoint must be what JSON can hold"),
+        (StepResult([1]), "must be of the class Trial, not int"),  # type: ignore[list-item]
+        (StepResult(checkpoint=[]), "the checkpoint must be a dict, not list"),  # type: ignore[arg-type]
+        (StepResult(checkpoint={"x": float("nan")}), "the checkpoint must be JSON"),
         (StepResult(metrics={1: 1.0}), "metrics must map names"),  # type: ignore[dict-item]
-        (StepResult(best_value=float("inf")), "best_value is inf"),
+        (StepResult(best_value=float("inf")), "best_value must be a finite number or None, not inf"),
         (StepResult(best_parameters={"x": object()}), "best_parameters must be"),
     ],
 )
-def test_what_cannot_be_committed_is_refused(result: StepResult, said: str) -> None:
+def test_invalid_step_results_are_refused(result: StepResult, said: str) -> None:
     with pytest.raises(OptimizationStrategyError) as caught:
         check_result(result, "strategy 'mine'", 0)
     assert said in str(caught.value)
 
 
-def test_what_can_be_committed_is_taken_as_it_is() -> None:
+def test_valid_step_results_are_unchanged() -> None:
     result = StepResult([GOOD, Trial(1, 0, TrialState.CANCELLED, {})], {"a": [None]}, best_value=1, best_parameters={})
     assert check_result(result, "strategy 'mine'", 0) is result
 
@@ -344,7 +342,7 @@ async def observed(
     return seen, end
 
 
-async def test_the_specifications_example_reports_as_it_goes_and_asks_for_a_pause() -> None:
+async def test_the_example_coroutine_reports_and_asks_for_a_pause() -> None:
     async def custom_optimization_strategy(optimization: OptimizationState) -> None:
         for step in range(optimization.total_steps):
             await asyncio.sleep(0.05)
@@ -361,7 +359,7 @@ async def test_the_specifications_example_reports_as_it_goes_and_asks_for_a_paus
     assert asked_for_pause
 
 
-async def test_what_is_observed_is_a_copy_and_the_given_state_stays() -> None:
+async def test_observations_are_copies() -> None:
     async def change(optimization: OptimizationState) -> None:
         optimization.results["list"] = [1]
         await asyncio.sleep(0.1)
@@ -379,7 +377,7 @@ async def test_what_is_observed_is_a_copy_and_the_given_state_stays() -> None:
     assert not asked_for_pause
 
 
-async def test_the_last_change_is_observed_even_by_a_coroutine_that_fails_or_never_waits() -> None:
+async def test_the_last_change_of_a_failing_or_busy_coroutine_is_observed() -> None:
     async def quick(optimization: OptimizationState) -> None:
         optimization.progress = 1.0
 
@@ -401,7 +399,7 @@ async def test_the_last_change_is_observed_even_by_a_coroutine_that_fails_or_nev
     assert [state.progress for state in reported] == [0.5, 0.5, 0.5]
 
 
-async def test_nothing_changed_is_nothing_observed_though_there_is_a_nan() -> None:
+async def test_an_unchanged_state_with_nan_is_not_observed() -> None:
     async def idle(optimization: OptimizationState) -> None:
         await asyncio.sleep(0.1)
 
@@ -438,15 +436,15 @@ async def test_cancelling_ends_the_coroutine_and_an_error_of_observe_does_too() 
     assert ended == ["yes", "yes"]
 
 
-async def test_what_cannot_be_copied_is_said() -> None:
+async def test_a_state_that_cannot_be_copied_is_reported() -> None:
     async def locking(optimization: OptimizationState) -> None:
         optimization.results["lock"] = threading.Lock()
 
-    with pytest.raises(OptimizationStrategyError, match=r"strategy 'coroutine' put something .* cannot be copied"):
+    with pytest.raises(OptimizationStrategyError, match=r"strategy 'coroutine' .* cannot be copied"):
         await observed(locking)
 
 
-async def test_the_factory_tells_a_coroutine_apart() -> None:
+async def test_the_factory_distinguishes_coroutines() -> None:
     async def strategy(optimization: OptimizationState) -> None:
         optimization.progress = 1.0
 

@@ -1,4 +1,4 @@
-"""Health checks of what a store really holds: noise, an edge, what is unknown, bad input, rules and thresholds."""
+"""Health checks on a real store: noise, an edge, unknown parts, bad input, rules and thresholds."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def verdict_in(checks: list[dict[str, Any]]) -> Verdict:
     return found
 
 
-async def test_pure_noise_is_a_warning_although_its_best_looks_splendid(health: OptimizationHealthChecker) -> None:
+async def test_noise_is_unproven(health: OptimizationHealthChecker) -> None:
     trials = finished(health.store, "noise", noise(200))
     assert max(trial.value or 0.0 for trial in trials) > 1.0
     report = await health.check_optimization_health("noise")
@@ -131,7 +131,7 @@ async def test_pure_noise_is_a_warning_although_its_best_looks_splendid(health: 
     assert verdict.figures["deflated"] < 0.5
 
 
-async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
+async def test_an_edge_is_plausible_or_confirmed(health: OptimizationHealthChecker) -> None:
     series = noise(200)
     for near in range(70, 131):  # a plateau: neighbours of trial 100 share most of its edge
         series[near] = 0.6 * series[near] + 0.8 * series[100] + 0.01 * 2.5 / np.sqrt(252)
@@ -148,7 +148,7 @@ async def test_a_planted_edge_passes(health: OptimizationHealthChecker) -> None:
     assert verdict.forecast.held_out == pytest.approx(3.0, abs=0.05)
 
 
-async def test_a_search_that_follows_results_proves_nothing_by_itself(health: OptimizationHealthChecker) -> None:
+async def test_an_adaptive_search_is_unproven(health: OptimizationHealthChecker) -> None:
     series = noise(20)
     series[7] = series[7] - series[7].mean() + 0.01 * 3.5 / np.sqrt(252)
     neutral: dict[str, Any] = {"search_space": LINE, "market_neutral": True}
@@ -167,7 +167,7 @@ async def test_a_search_that_follows_results_proves_nothing_by_itself(health: Op
     assert verdict_in(await health.get_health_checks("random")).reason is GradeReason.ADAPTIVE_SEARCH
 
 
-async def test_an_edge_that_stands_alone_in_its_space_is_a_warning(health: OptimizationHealthChecker) -> None:
+async def test_an_isolated_best_is_a_warning(health: OptimizationHealthChecker) -> None:
     series = noise(200)
     series[17] = series[17] - series[17].mean() + 0.01 * 3.5 / np.sqrt(252)
     finished(health.store, "edge", series)
@@ -179,7 +179,7 @@ async def test_an_edge_that_stands_alone_in_its_space_is_a_warning(health: Optim
     )
 
 
-async def test_the_whole_family_counts_and_what_was_taken_over_does_not(health: OptimizationHealthChecker) -> None:
+async def test_the_family_counts_without_trials_taken_over(health: OptimizationHealthChecker) -> None:
     store = health.store
     finished(store, "one", noise(20, seed=1), failed=5)
     finished(store, "two", noise(30, seed=2), failed=3)
@@ -204,7 +204,7 @@ def test_families_on_postgresql(postgres_url: str) -> None:
         assert store.read(queries.family_trials, "", "one").counts == {}
 
 
-def test_trials_without_a_family_are_those_of_one_optimization(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_without_a_family_form_their_own(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         for name in ("one", "two"):
             finished(store, name, noise(3, days=50), family="", failed=1)
@@ -214,9 +214,7 @@ def test_trials_without_a_family_are_those_of_one_optimization(store_url: str, m
         assert (list(bounded.returns), bounded.complete) == ([("one", 0), ("one", 1)], False)
 
 
-def test_a_family_without_returns_is_not_looked_for_without_an_end(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_family_without_returns_is_read_in_limits(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "FAMILY_LOOKED_AT", 8)
     with Store(store_url) as store:
         finished(store, "one", [*[None] * 5, *noise(5, days=50)])
@@ -230,9 +228,7 @@ def test_a_family_without_returns_is_not_looked_for_without_an_end(
         ) == (5, True)
 
 
-def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changing_state_is_never_ahead_of_its_ledger(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(store_url) as store:
         finished(store, "a", noise(2, days=50))
         state = store.read(queries.get, "a")
@@ -244,7 +240,7 @@ def test_a_state_that_never_holds_still_is_not_ahead_of_its_ledger(
         )
 
 
-async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: OptimizationHealthChecker) -> None:
+async def test_stored_baselines_and_hold_outs_are_judged(health: OptimizationHealthChecker) -> None:
     store, market = health.store, noise(1, seed=3)[0] + 0.002
     series = [market + 0.3 * one for one in noise(30)]
     finished(store, "over zero", series)
@@ -274,7 +270,7 @@ async def test_what_the_record_has_of_baseline_and_hold_out_is_judged(health: Op
     assert (verdict.figures["over_baseline"], verdict.figures["hold_out_observations"]) == (True, 200)
 
 
-async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
+async def test_above_the_limit_the_best_is_judged_and_all_trials_count(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(families, "FAMILY_SERIES", 10)
@@ -296,7 +292,7 @@ async def test_above_the_bound_the_best_is_still_judged_and_all_are_counted(
         ([], "no trial has completed"),
     ],
 )
-async def test_what_cannot_be_judged_is_unknown(
+async def test_results_that_cannot_be_judged_are_unknown(
     health: OptimizationHealthChecker, series: list[Any], reason: str
 ) -> None:
     finished(health.store, "a", series, failed=2)
@@ -314,7 +310,7 @@ async def test_one_trial(health: OptimizationHealthChecker) -> None:
     assert (verdict.reason, verdict.figures["counted"]) == (GradeReason.NO_BASELINE, 1)
 
 
-async def test_unknown_ids_are_refused_and_no_report_is_none(health: OptimizationHealthChecker) -> None:
+async def test_unknown_ids_raise_and_a_missing_report_is_none(health: OptimizationHealthChecker) -> None:
     for ask in (health.check_optimization_health, health.get_health_report, health.recent_report):
         with pytest.raises(OptimizationError, match="there is no optimization 'nobody'"):
             await ask("nobody")
@@ -325,7 +321,7 @@ async def test_unknown_ids_are_refused_and_no_report_is_none(health: Optimizatio
     assert (await health.check_optimization_health("a")).validity_status is UNKNOWN
 
 
-async def test_a_gap_in_the_ledger_and_a_broken_history_are_seen(health: OptimizationHealthChecker) -> None:
+async def test_gaps_in_ledger_and_history_are_found(health: OptimizationHealthChecker) -> None:
     finished(health.store, "a", noise(5))
     with sqlite3.connect(health.store.url) as direct:
         direct.execute("DELETE FROM trial WHERE number = 2")
@@ -348,7 +344,7 @@ async def test_risk_limits_and_secrets(health: OptimizationHealthChecker) -> Non
     assert not any("hunter2" in text for text in map(str, await health.get_health_checks("a")))
 
 
-async def test_the_placebo_runs_p_value_says_how_often_it_was_asked_for_and_what_it_leaves_out(
+async def test_the_placebo_p_value_comes_with_its_limits(
     health: OptimizationHealthChecker,
 ) -> None:
     store = health.store
@@ -374,9 +370,7 @@ async def test_the_placebo_runs_p_value_says_how_often_it_was_asked_for_and_what
     assert "5 trials" in verdict.words
 
 
-async def test_rules_change_reports_and_can_do_no_harm(
-    health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_rules_change_reports_safely(health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checker_module, "apply_rule", _quickly)
     release = threading.Event()
 
@@ -449,7 +443,7 @@ async def test_thresholds(health: OptimizationHealthChecker) -> None:
         health.set_health_threshold("validity_threshold", True)
 
 
-async def test_reports_outlive_the_process_that_made_them(store_url: str) -> None:
+async def test_reports_survive_the_process(store_url: str) -> None:
     with Store(store_url) as store:
         first = OptimizationHealthChecker(store=store)
         finished(store, "a", [None] * 8, failed=2)
@@ -482,7 +476,7 @@ async def test_reports_outlive_the_process_that_made_them(store_url: str) -> Non
         assert await same.get_health_history("a", limit=1) == [newest]
 
 
-async def test_a_change_after_the_end_is_judged_anew(health: OptimizationHealthChecker) -> None:
+async def test_a_change_after_the_end_invalidates_the_report(health: OptimizationHealthChecker) -> None:
     finished(health.store, "a", [None])
     first = await health.recent_report("a")
     assert await health.recent_report("a") == first
@@ -492,7 +486,7 @@ async def test_a_change_after_the_end_is_judged_anew(health: OptimizationHealthC
     assert health.store.read(queries.health_due) == []
 
 
-async def test_a_check_that_fails_leaves_its_part_unknown_and_the_others_judged(
+async def test_a_check_that_raises_makes_only_its_part_unknown(
     health: OptimizationHealthChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(facts: Any) -> list[Any]:
@@ -509,11 +503,11 @@ async def test_a_check_that_fails_leaves_its_part_unknown_and_the_others_judged(
         direct.execute("UPDATE trial SET parameters = '{' WHERE number = 2")
     report = await health.check_optimization_health("a")
     assert {report.overall_status, report.validity_status, report.completeness_status} == {UNKNOWN}
-    assert "its record cannot be read" in named(report, "completeness.checking")
+    assert "record cannot be read" in named(report, "completeness.checking")
     assert health.store.read(queries.health_due) == []
 
 
-async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggregator: Any) -> None:
+async def test_a_real_run_is_complete_by_python_and_http(aggregator: Any) -> None:
     objective("health-returns")(_with_returns)
     state = o9_testing.new("a", objective="health-returns", search_space=LINE, sampler="random", total_steps=12, seed=1)
     await aggregator.submit_optimization(state)
@@ -528,7 +522,7 @@ async def test_what_really_ran_is_complete_and_the_route_answers_the_same(aggreg
     await aggregator.health_checker.check_optimization_health("a", evaluate=True)
     checks = {one["name"]: one for one in await aggregator.health_checker.get_health_checks("a")}
     assert checks["validity.repeatable"]["score"] == 1.0
-    assert checks["security.code"]["words"].startswith("there was one attempt, with health-returns as ")
+    assert checks["security.code"]["words"].startswith("health-returns has the fingerprint ")
     assert "data=…" in checks["security.data"]["remedy"]
     answer = await aggregator.handle_api_request("/health/a", "GET")
     verdict = verdict_in(list(checks.values()))

@@ -157,7 +157,7 @@ def check_ledger(name: str, before: int) -> None:
     assert unpack_returns(baseline.hold_out) == tuple(market[before:])
 
 
-def test_no_sampler_sees_it_and_the_best_alone_is_evaluated_on_it() -> None:
+def test_only_the_best_is_evaluated_on_the_hold_out() -> None:
     told = o9(
         "run",
         write(
@@ -197,7 +197,7 @@ def test_no_sampler_sees_it_and_the_best_alone_is_evaluated_on_it() -> None:
     assert {len(trial.returns or ()) for trial in completed} <= {350, 349}
 
 
-def test_what_can_never_be_held_out_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_hold_out_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for metadata, field in (
         ({"hold_out": 1.5}, "metadata.hold_out"),
         ({"score": "sharp"}, "metadata.score"),
@@ -214,7 +214,7 @@ def test_what_can_never_be_held_out_is_refused_before_anything_runs(capsys: pyte
 
 
 @pytest.mark.long  # the kills of `tests/chaos` are of searches without a hold-out
-def test_killed_and_resumed_it_has_the_same_ledger_and_hold_out() -> None:
+def test_a_killed_run_resumes_with_the_same_ledger_and_hold_out() -> None:
     search = {"sampler": "tpe", "trials_per_step": 2}
     command = [*O9, "run", write(entry("a", "slow", 8, **search), name="a.yaml")]
     quiet, short = subprocess.DEVNULL, {**os.environ, "O9_LEASE_SECONDS": "2"}
@@ -243,7 +243,7 @@ def verdict_of(name: str) -> dict[str, Any]:
     return found
 
 
-def test_what_is_held_out_decides_and_a_second_look_halves_the_level() -> None:
+def test_the_hold_out_decides_and_a_second_look_halves_the_level() -> None:
     Path("judged.py").write_text(JUDGED)
     space = {"x": {"type": "int", "low": 0, "high": 99}}
     search = {"search_space": space, "hold_out": "5y", "trials_per_step": 25}
@@ -281,7 +281,7 @@ def test_what_is_held_out_decides_and_a_second_look_halves_the_level() -> None:
     assert verdict_of("again")["figures"]["looks"] == 2
 
 
-def test_what_a_search_has_seen_is_no_hold_out_for_the_next_one_also_where_the_first_is_pruned() -> None:
+def test_data_that_a_search_has_seen_are_no_hold_out_even_if_it_is_pruned() -> None:
     Path("judged.py").write_text(JUDGED)
     space = {"x": {"type": "int", "low": 0, "high": 99}}
 

@@ -1,4 +1,4 @@
-"""What a step of the built-in strategy returns, and what a submission of it may ask for."""
+"""Steps of the built-in strategy, and the checks of its submission."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_grid_ends_where_it_is_exhausted() -> None:
     assert (await attempt.step(state, len(results), checkpoint)).trials == []
 
 
-async def test_trials_carry_what_the_objective_gave_and_their_family() -> None:
+async def test_trials_have_the_objectives_fields_and_their_family() -> None:
     @objective("rich", search_space=GRID, data="prices-v1")
     async def rich(parameters: dict[str, Any]) -> Evaluation:
         own = "prices-v2" if parameters["fast"] == 3 else None
@@ -63,7 +63,7 @@ async def test_trials_carry_what_the_objective_gave_and_their_family() -> None:
     assert {trial.family for trial in await families(family="mine")} == {"mine"}
 
 
-async def test_a_step_that_is_cut_off_leaves_cancelled_trials() -> None:
+async def test_a_cancelled_step_leaves_cancelled_trials() -> None:
     import asyncio
 
     reached = asyncio.Event()
@@ -89,7 +89,7 @@ async def test_a_step_that_is_cut_off_leaves_cancelled_trials() -> None:
         (number, TrialState.CANCELLED, None, "stuck@d") for number in (0, 1)
     ]
     assert all(trial.started_at is not None and trial.duration_seconds >= 0 for trial in cut)
-    with pytest.raises(OptimizationStrategyError, match="next attempt"):
+    with pytest.raises(OptimizationStrategyError, match="another attempt"):
         await attempt.step(state, 0, None)
     await attempt.close()
 
@@ -105,14 +105,14 @@ async def test_a_step_that_is_cut_off_leaves_cancelled_trials() -> None:
         ({"objective": "unevn"}, "metadata.objective", "did you mean uneven?"),
         ({"objective": None}, "metadata.objective", "missing"),
         ({"objective": "a.b:c"}, "metadata.objective", "O9_ALLOWED_IMPORTS"),
-        ({"search_space": None}, "metadata.search_space", "brings none"),
+        ({"search_space": None}, "metadata.search_space", "declares none"),
         ({"search_space": {}}, "metadata.search_space", "empty"),
         ({"direction": "maximise"}, "metadata.direction", "did you mean maximize?"),
         ({"direction": None}, "metadata.direction", "not one of maximize, minimize"),
         ({"sampler": "tpee"}, "metadata.sampler", "did you mean tpe?"),
         ({"sampler": ["tpe"]}, "metadata.sampler", "not one of"),
         ({"sampler": "grid", "search_space": SPACE}, "metadata.search_space.stop.step", "grid sampler needs a step"),
-        ({"sampler": "cmaes", "search_space": {"side": SPACE["side"]}}, "metadata.sampler", "searches numbers"),
+        ({"sampler": "cmaes", "search_space": {"side": SPACE["side"]}}, "metadata.sampler", "categorical"),
         ({"sampler": "cmaes", "search_space": SPACE}, "metadata.sampler", "side is categorical"),
         ({"sampler": "cmaes", "search_space": {"x": SPACE["x"]}}, "metadata.sampler", "two parameters"),
         (
@@ -134,7 +134,7 @@ async def test_a_step_that_is_cut_off_leaves_cancelled_trials() -> None:
         ),
     ],
 )
-def test_what_can_never_run_is_refused_at_submission(metadata: dict[str, Any], field: str, said: str) -> None:
+def test_a_submission_that_can_never_run_is_refused(metadata: dict[str, Any], field: str, said: str) -> None:
     state = make_state(**metadata)
     for check in (settle, create_strategy):
         with pytest.raises(OptimizationValidationError) as caught:
@@ -164,7 +164,7 @@ def test_total_steps_have_a_default(metadata: dict[str, Any], steps: int) -> Non
     assert create_strategy(make_state(**metadata)).total_steps == steps
 
 
-def test_a_submission_without_anything_gets_a_demonstration_and_says_so() -> None:
+def test_a_submission_without_an_objective_gets_the_demonstration() -> None:
     state = make_state(objective=None, search_space=None)
     settled = settle(state)
     assert settled.metadata["objective"] == "branin"

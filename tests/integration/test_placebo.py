@@ -90,7 +90,7 @@ def best_of(store: Store, name: str) -> float:
     return max(trial.value or 0.0 for trial in store.read(queries.trials, name))
 
 
-def test_of_a_real_edge_it_is_rare_and_of_none_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_placebo_p_value_is_small_only_for_a_real_edge(capsys: pytest.CaptureFixture[str]) -> None:
     killed = zygote.start(
         [*O9, "placebo", "edge", "--runs", "9", "--here"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True, env={**os.environ, "O9_LEASE_SECONDS": "2"},

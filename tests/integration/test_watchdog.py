@@ -1,4 +1,4 @@
-"""Users' code that holds the event loop: real code that does not await, in a real loop.
+"""The watchdog: real code that blocks a real event loop.
 
 Code here works for so long in time of its own thread, so that a busy machine makes no difference to what is tested.
 """
@@ -60,7 +60,7 @@ async def holds() -> None:
     hold(2 * GIVE_UP)
 
 
-async def test_whose_code_it_is_and_where_is_named_and_nothing_is_interrupted(
+async def test_the_blocking_code_is_named_and_not_interrupted(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def objective(parameters: dict[str, Any]) -> float:
@@ -75,7 +75,7 @@ async def test_whose_code_it_is_and_where_is_named_and_nothing_is_interrupted(
         outcomes = await evaluator.evaluate([{"x": x} for x in range(3)], range(3))
     await evaluator.close()
     observer.join()
-    assert observer.blocked_seconds >= GIVE_UP
+    assert observer.was_blocked
     assert [outcome.state for outcome in outcomes] == [TrialState.COMPLETED] * 3
     await settled(watchdog)
     said = [record for record in caplog.records if record.name == "o9.user_code.watchdog"]
@@ -117,7 +117,7 @@ async def test_a_strategy_that_never_awaits_is_named(
 
 @pytest.mark.parametrize("how", ["works", "blocks in C"])
 @pytest.mark.parametrize("users", [True, False])
-async def test_what_holds_the_loop_for_too_long_is_known_as_blocked_until_it_goes_on(
+async def test_a_blocked_loop_is_known_until_it_runs_again(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture, how: str, users: bool
 ) -> None:
     observer = Observer(watchdog)
@@ -135,16 +135,14 @@ async def test_what_holds_the_loop_for_too_long_is_known_as_blocked_until_it_goe
 
     assert await (run_user_code("this", holds) if users else holds()) == "whole"
     observer.join()
-    assert observer.blocked_seconds >= GIVE_UP
+    assert observer.was_blocked
     await settled(watchdog)
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.levelname for record in said[:2]] == ["WARNING", "ERROR"]
-    assert all(record.getMessage().startswith("this" if users else "something") for record in said[:2])
+    assert all(record.getMessage().startswith("this" if users else "some code") for record in said[:2])
 
 
-async def test_what_holds_the_loop_for_too_long_raises_an_alert_meanwhile(
-    store_url: str, set_o9: Callable[..., None]
-) -> None:
+async def test_a_blocked_loop_raises_an_alert(store_url: str, set_o9: Callable[..., None]) -> None:
     set_o9(lease_seconds=1)
     found: list[Any] = []
 
@@ -168,7 +166,7 @@ async def test_what_holds_the_loop_for_too_long_raises_an_alert_meanwhile(
     assert alert.alert_id == found[0]["alert_id"]
 
 
-async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
+async def test_code_that_awaits_is_not_reported(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     async def awaits() -> str:
         for _ in range(20):
             hold(GIVE_UP / 10)
@@ -180,19 +178,19 @@ async def test_what_awaits_is_left_alone(watchdog: Watchdog, caplog: pytest.LogC
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
 
-async def test_many_that_hold_it_in_turn_do_not_block_it(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
+async def test_many_short_calls_do_not_block_the_loop(watchdog: Watchdog, caplog: pytest.LogCaptureFixture) -> None:
     async def a_while() -> None:
         await asyncio.sleep(0)
         hold(GIVE_UP / 6)
 
     await asyncio.gather(*[run_user_code(f"number {n}", a_while) for n in range(12)])
     said = [record.getMessage() for record in caplog.records]
-    assert any("holds the event loop" in message for message in said)
+    assert any("the event loop" in message for message in said)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
     await settled(watchdog)
 
 
-async def test_it_may_start_and_stop_at_any_time() -> None:
+async def test_a_watchdog_may_start_and_stop_at_any_time() -> None:
     watchdog = Watchdog(WARN, GIVE_UP)
     watchdog.stop()
     for _ in range(3):
@@ -237,7 +235,7 @@ asyncio.run(main())
 """
 
 
-def test_a_process_that_was_frozen_did_not_hold_its_loop(tmp_path: Path) -> None:
+def test_a_frozen_process_does_not_block_its_loop(tmp_path: Path) -> None:
     script = tmp_path / "frozen.py"
     script.write_text(FROZEN)
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
@@ -254,7 +252,7 @@ class Observer(threading.Thread):
 
     def __init__(self, watchdog: Watchdog) -> None:
         super().__init__(daemon=True)
-        self.blocked_seconds = 0.0
+        self.was_blocked = False
         self._watchdog = watchdog
         self._unseen = threading.Lock()
         self._unseen.acquire()
@@ -264,7 +262,7 @@ class Observer(threading.Thread):
         deadline = time.monotonic() + HANGS
         while not self._watchdog.is_blocked and time.monotonic() < deadline:
             time.sleep(0.01)
-        self.blocked_seconds = self._watchdog.blocked_seconds
+        self.was_blocked = self._watchdog.is_blocked
         self._unseen.release()
 
 
@@ -277,4 +275,4 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def settled(watchdog: Watchdog) -> None:
     """Afterwards nothing is blocked any more."""
-    await until(lambda: watchdog.blocked_seconds == 0.0 and not watchdog.is_blocked)
+    await until(lambda: not watchdog.is_blocked)

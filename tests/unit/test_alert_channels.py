@@ -375,12 +375,12 @@ async def test_what_hangs_is_left_behind_and_when_all_places_hang_the_answer_is_
 
     outcome = await send(channel)
     assert isinstance(outcome, Failed)
-    assert outcome.reason.startswith("busy: 4 calls before it hang, the first for ")
+    assert outcome.reason.startswith("busy: 4 earlier calls hang, the first for ")
     assert outcome.retry_after == timedelta(seconds=0.05)
     assert len(begun) == 4
 
     gate.set()
-    await async_wait_until(lambda: channel._calls.left_behind == 0)
+    await async_wait_until(lambda: channel._calls.abandoned == 0)
     assert await send(channel) == Sent()
 
 
@@ -422,7 +422,7 @@ async def test_a_caller_that_is_cancelled_leaves_its_call_behind(gate: threading
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert threads.left_behind == 1
+    assert threads.abandoned == 1
 
 
 def test_a_call_that_returns_when_the_loop_is_gone_disturbs_nobody(
@@ -432,7 +432,7 @@ def test_a_call_that_returns_when_the_loop_is_gone_disturbs_nobody(
     with pytest.raises(Exception, match=r"no answer within 0\.01 s"):
         asyncio.run(threads.run(lambda: gate.wait(30), 0.01))
     gate.set()
-    wait_until(lambda: threads.left_behind == 0)
+    wait_until(lambda: threads.abandoned == 0)
 
 
 # Functions
@@ -526,10 +526,10 @@ async def test_a_coroutine_that_hangs_is_left_behind_and_then_busy(
     channel = FunctionChannel("desk", hang, seconds=0.02)
     outcomes = await asyncio.gather(*(send(channel) for _ in range(4)))
     assert set(outcomes) == {Failed(f"no answer within 0.02 s{DOUBT}", in_doubt=True)}
-    assert await send(channel) == Failed("busy: 4 calls before it hang", timedelta(seconds=0.02))
+    assert await send(channel) == Failed("busy: 4 earlier calls hang", timedelta(seconds=0.02))
     await async_wait_until(lambda: len(swallowed) == 4)
     let_go.set()
-    await async_wait_until(lambda: channel._calls.left_behind == 0)
+    await async_wait_until(lambda: channel._calls.abandoned == 0)
 
 
 async def test_a_coroutine_that_cancels_itself_has_failed() -> None:

@@ -211,13 +211,13 @@ route:
         ("inhibit_rules: [{source_matchers: [a=b]}]", "line 1: inhibit_rules[0].target_matchers: it is missing"),
         (
             "a: b: c",
-            "line 1: not YAML: mapping values are not allowed in this context; write a text with a colon in quotes, "
-            "and check how the line is indented",
+            "line 1: not YAML: mapping values are not allowed in this context; quote text with a colon, and check "
+            "the indentation",
         ),
         (
             "route:\n\t- x",
-            "line 2: not YAML: found character that cannot start any token; write a text that begins with it in "
-            "quotes, and indent with blanks",
+            "line 2: not YAML: found character that cannot start any token; quote text that begins with it, and "
+            "indent with spaces",
         ),
         ("route: {\n", "line 2: not YAML: did not find expected node content"),
         ("a\nb: \0", "line 1: not YAML in UTF-8: control characters are not allowed"),
@@ -228,7 +228,7 @@ route:
         ),
         (
             "? [a]\n: b",
-            "line 1: a field's name has to be text",
+            "line 1: a field's name must be a string",
         ),
         ("x" * (1 << 20) + "y", "line 1: it is larger than 1 MiB"),
     ],
@@ -294,7 +294,7 @@ def test_a_template_that_fails_is_a_fault_of_its_line() -> None:
 def test_anchors_that_blow_up_are_refused_at_once() -> None:
     levels = "".join(f"- &a{n} {{routes: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
     (fault,) = faults_of(f"route:\n  routes:\n  - &a0 {{matchers: a=b}}\n{textwrap.indent(levels, '  ')}")
-    assert "each alias written out" in fault.problem
+    assert "aliases expanded" in fault.problem
 
 
 def test_an_anchor_within_itself_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Hold-outs and baselines on their way from an evaluation into a step's trials."""
+"""Hold-outs and baselines, from an evaluation to a step's trials."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ async def test_each_trial_has_its_hold_out_and_the_first_the_baseline(
     assert not caplog.records
 
 
-async def test_a_baseline_that_depends_on_the_parameters_is_said(
+async def test_a_baseline_that_depends_on_the_parameters_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         trials = await steps_of(monkeypatch, 1, moody=True)
     assert trials[1].baseline_returns is None
-    assert "trial 1 gave other baseline_returns" in caplog.text
+    assert "trial 1 has other baseline_returns" in caplog.text
 
 
 @pytest.mark.parametrize("field", ["hold_out_returns", "baseline_returns"])
-def test_a_strategy_of_ones_own_gives_them_beside_returns(field: str) -> None:
+def test_users_strategies_return_them_with_returns(field: str) -> None:
     lone: dict[str, Any] = {field: (0.1,)}
     trial = Trial(0, 0, TrialState.COMPLETED, {"x": 1}, 1.0, **lone)
-    with pytest.raises(OptimizationStrategyError, match="no returns"):
+    with pytest.raises(OptimizationStrategyError, match="without returns"):
         check_result(StepResult([trial]), "strategy 'own'", 0)

@@ -1,4 +1,4 @@
-"""One budget of processors for all optimizations of a process: bounded, fair, and not held by who only waits."""
+"""The limit on concurrent evaluations: number of places, fairness, idle processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ async def hold(cores: Cores, owner: str, log: list[str], seconds: float = 0.0) -
         await asyncio.sleep(seconds)
 
 
-async def test_all_together_have_no_more_places_than_there_are() -> None:
+async def test_places_are_limited() -> None:
     cores, log = Cores(2), list[str]()
     await asyncio.gather(*(hold(cores, owner, log) for owner in "abc" for _ in range(20)))
     assert (len(log), cores.held) == (60, 0)
 
 
-async def test_who_holds_the_fewest_is_next() -> None:
+async def test_the_owner_with_the_fewest_places_is_next() -> None:
     cores, log = Cores(1), list[str]()
     many = [asyncio.create_task(hold(cores, "many", log, 0.001)) for _ in range(4)]
     await asyncio.sleep(0)
@@ -42,7 +42,7 @@ async def test_who_holds_the_fewest_is_next() -> None:
 
 
 @pytest.mark.parametrize(("used", "lent"), [(lambda: 0.0, True), (time.monotonic, False), (lambda: None, False)])
-async def test_a_process_that_only_waits_does_not_keep_its_place(used: object, lent: bool) -> None:
+async def test_an_idle_process_lends_its_place(used: object, lent: bool) -> None:
     cores, log = Cores(1), list[str]()
     async with cores.hold("waits", used):  # type: ignore[arg-type]
         other = asyncio.create_task(hold(cores, "works", log))
@@ -52,7 +52,7 @@ async def test_a_process_that_only_waits_does_not_keep_its_place(used: object, l
     assert cores.held == 0
 
 
-async def test_one_that_gives_up_waiting_leaves_nothing_behind() -> None:
+async def test_a_cancelled_wait_leaves_no_place() -> None:
     cores, log = Cores(1), list[str]()
     async with cores.hold("first"):
         tasks = [asyncio.create_task(hold(cores, "gone", log)) for _ in range(3)]
@@ -70,7 +70,7 @@ async def test_one_that_gives_up_waiting_leaves_nothing_behind() -> None:
     assert (log, cores.held) == (["last"], 0)
 
 
-def test_event_loops_in_several_threads_share_it() -> None:
+def test_event_loops_of_several_threads_share_the_places() -> None:
     cores, log = Cores(2), list[str]()
 
     async def some(owner: str) -> None:

@@ -1,4 +1,4 @@
-"""Strategies that are coroutines: nothing that they assign is lost, however slow the record is."""
+"""Coroutine strategies: no change is lost, however slow the store is."""
 
 import asyncio
 from datetime import datetime
@@ -9,7 +9,7 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 
 
-async def test_what_it_assigns_last_is_observed_though_it_ends_during_an_observation() -> None:
+async def test_the_last_changes_are_observed_after_a_slow_observation() -> None:
     now = datetime.now()
     state = OptimizationState(
         optimization_id="a",

@@ -1,4 +1,4 @@
-"""What code is it: the file where there is one, the compiled code where there is none."""
+"""Fingerprints of code: of the file, or of the compiled code without one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def typed_in(source: str) -> dict[str, Any]:
     return names
 
 
-def test_a_file_is_the_fingerprint_of_all_that_it_defines(tmp_path: Path) -> None:
+def test_a_fingerprint_covers_the_whole_file(tmp_path: Path) -> None:
     module = loaded(tmp_path / "models.py", SOURCE)
     partly = functools.partial(module.one)
     things = [module.one, module.other, partly, functools.partial(partly), module.Strategy.step]
@@ -69,7 +69,7 @@ def test_a_file_is_the_fingerprint_of_all_that_it_defines(tmp_path: Path) -> Non
     assert code_fingerprint(module.one) != before
 
 
-def test_without_a_file_it_is_the_compiled_code() -> None:
+def test_without_a_file_the_fingerprint_covers_the_compiled_code() -> None:
     first, again, changed = typed_in(SOURCE), typed_in(SOURCE), typed_in(SOURCE.replace("2, 3", "2, 4"))
     assert code_fingerprint(first["one"]) == code_fingerprint(again["one"]) != ""
     assert code_fingerprint(changed["one"]) != code_fingerprint(first["one"])
@@ -79,11 +79,11 @@ def test_without_a_file_it_is_the_compiled_code() -> None:
     assert code_fingerprint(first["Strategy"]()) == code_fingerprint(first["Strategy"])
 
 
-def test_what_is_written_in_c_has_none() -> None:
+def test_c_code_has_no_fingerprint() -> None:
     assert code_fingerprint(math.sin) == code_fingerprint(object()) == ""
 
 
-def test_what_an_attempt_runs(monkeypatch: Any) -> None:
+def test_the_provenance_of_an_attempt(monkeypatch: Any) -> None:
     monkeypatch.setitem(registry._registered, "objective", {})
     monkeypatch.setitem(registry._registered, "strategy", {})
     registry.objective("here", data="prices-v1", search_space={"x": {"type": "int", "low": 1, "high": 9}})(_objective)

@@ -1,4 +1,4 @@
-"""A baseline and a target of 0 are numbers; baseline returns are worth what the objective's own score makes of them."""
+"""A baseline or target of 0 counts as given; baseline returns get the objective's own score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence: what a baseline, a hold-out and poor returns change."""
+"""Evidence: the effect of baselines, hold-outs and poor returns."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def packed(returns: Any, hold_out: Any = None) -> Baseline:
     return Baseline(pack_returns(returns), None if hold_out is None else pack_returns(hold_out))
 
 
-def test_over_its_baseline_a_rising_market_is_no_edge() -> None:
+def test_a_rising_market_is_no_edge_over_the_baseline() -> None:
     market = noise(1, seed=5)[0] + 0.002
     series = noise(30, seed=6) * 0.3 + market
     best = best_of(series, hold_out_returns=tuple(map(float, series[0][:300])))
@@ -65,7 +65,7 @@ def test_over_its_baseline_a_rising_market_is_no_edge() -> None:
     assert [np.frombuffer(one, "<f8").tolist() for one in over.series] == series.tolist()  # nothing was changed
 
 
-def test_a_lever_on_the_baseline_is_no_edge_and_less_risk_no_fault() -> None:
+def test_leverage_on_the_baseline_is_neither_an_edge_nor_a_fault() -> None:
     market = noise(1, seed=5)[0] + 0.0008
     own = noise(3, seed=6) * 0.3
     levers = np.array([2.0, 0.3, 0.0])
@@ -79,7 +79,7 @@ def test_a_lever_on_the_baseline_is_no_edge_and_less_risk_no_fault() -> None:
     assert edge.best.sharpe > 4 / math.sqrt(DAYS)
 
 
-def test_a_copy_of_the_baseline_in_any_size_never_varies_over_it() -> None:
+def test_a_scaled_copy_of_the_baseline_never_varies_over_it() -> None:
     market = noise(1, seed=5)[0] + 0.0008
     for size in (1.0, 2.0, 1 / 3):
         evidence = examine([size * market, noise(1)[0]], best=0, benchmark=market)
@@ -88,7 +88,7 @@ def test_a_copy_of_the_baseline_in_any_size_never_varies_over_it() -> None:
 
 
 @pytest.mark.parametrize("cash", [np.zeros(DAYS), np.full(DAYS, 0.0001), 0.0001 + noise(1, seed=8)[0] / 300])
-def test_cash_is_subtracted_as_it_is(cash: Any) -> None:
+def test_cash_is_subtracted_with_beta_one(cash: Any) -> None:
     series = noise(3)
     evidence = examine(list(series), best=0, benchmark=cash, out_of_sample=series[0], out_of_sample_benchmark=cash)
     rest = series[0] - cash
@@ -106,7 +106,7 @@ def test_cash_is_subtracted_as_it_is(cash: Any) -> None:
         ([math.nan] * DAYS, "the baseline's returns are not all finite"),
     ],
 )
-def test_a_baseline_that_does_not_fit_is_named_and_left_out(baseline: list[float], why: str) -> None:
+def test_a_baseline_that_does_not_fit_is_named_and_ignored(baseline: list[float], why: str) -> None:
     series = noise(20)
     best, odd = best_of(series, hold_out_returns=(0.1, 0.2, -0.1)), family(series, baseline=packed(baseline, [0.0] * 3))
     evidence = evidence_of(best, odd)
@@ -117,11 +117,11 @@ def test_a_baseline_that_does_not_fit_is_named_and_left_out(baseline: list[float
     assert evidence == evidence_of(best, family(series))
 
 
-def test_a_hold_out_is_not_held_against_another_measure() -> None:
+def test_a_hold_out_needs_a_benchmark_where_the_sample_has_one() -> None:
     series = noise(20)
     best = best_of(series, hold_out_returns=(0.1, 0.2, -0.1))
     for baseline, why in (
-        (packed(noise(1, seed=9)[0]), "the baseline has returns in sample and none out of sample"),
+        (packed(noise(1, seed=9)[0]), "the baseline has returns in sample but none out of sample"),
         (packed(noise(1, seed=9)[0], [0.0] * 2), "the benchmark has 2 returns out of sample, the trial has 3"),
     ):
         evidence = evidence_of(best, family(series, baseline=baseline))
@@ -129,7 +129,7 @@ def test_a_hold_out_is_not_held_against_another_measure() -> None:
         assert evidence.out_of_sample == Unknown(why)
 
 
-def test_nan_inside_returns_leaves_its_trial_out_and_is_told_where_it_is_the_best() -> None:
+def test_nan_in_returns_excludes_the_trial_and_is_reported_for_the_best() -> None:
     series = noise(20)
     series[3][7] = math.nan
     best = best_of(series)
@@ -145,7 +145,7 @@ def test_nan_inside_returns_leaves_its_trial_out_and_is_told_where_it_is_the_bes
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_ten_thousand_trials_over_ten_years_stay_within_the_memory_that_is_stated() -> None:
+def test_ten_thousand_trials_stay_within_the_documented_memory() -> None:
     code = (
         "import resource, numpy as np; from o9.health.statistics.evidence import examine\n"
         "rng = np.random.default_rng(1); market = rng.normal(0.0005, 0.01, 2520)\n"
@@ -158,7 +158,7 @@ def test_ten_thousand_trials_over_ten_years_stay_within_the_memory_that_is_state
     assert int(told.stdout) < 1_250  # MiB, those of the returns that are given among them
 
 
-def test_one_trial_constant_returns_and_other_lengths() -> None:
+def test_single_trials_constant_returns_and_unequal_lengths() -> None:
     alone = noise(1) + 0.002
     evidence = evidence_of(best_of(alone), family(alone))
     assert isinstance(evidence, Evidence)
@@ -172,7 +172,7 @@ def test_one_trial_constant_returns_and_other_lengths() -> None:
     assert judge(nothing).reason is GradeReason.NO_RETURNS
 
 
-def test_trials_over_other_periods_count_and_change_no_verdict_on_a_hold_out() -> None:
+def test_trials_over_other_periods_only_count() -> None:
     same = noise(20) + 0.001
     best = best_of(same, hold_out_returns=tuple(map(float, noise(1, 500, seed=9)[0] - 0.002)))
     alone, among = (evidence_of(best, family(series)) for series in (same, [*same, *noise(30, DAYS - 250, seed=8)]))

@@ -1,4 +1,4 @@
-"""The forecast of a live Sharpe ratio: Bayes' rule, the laws of shrinking, its coverage, hints at crashes."""
+"""The forecast of a live Sharpe ratio: Bayes' rule, shrinkage, coverage, signs of crashes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def edge(sharpes: Any, chosen: int, **changes: float) -> Mixture:
     return edge_of(np.asarray(sharpes, dtype=np.float64), chosen, **standard | changes)
 
 
-def test_quantiles_are_the_inverse_of_the_distribution() -> None:
+def test_quantiles_invert_the_distribution() -> None:
     for noise in (0.0, 0.3):
         for probability in (0.001, 0.1, 0.3, 0.5, 0.9):
             assert TWO.cdf(TWO.quantile(probability, noise), noise) == pytest.approx(probability, abs=1e-9)
     assert TWO.mean == pytest.approx(1.1)
 
 
-def test_a_measurement_moves_it_as_bayes_says() -> None:
+def test_a_measurement_updates_it_by_bayes_rule() -> None:
     """Against numerical integration of prior times likelihood."""
     grid = np.linspace(-6, 6, 20_001)
     prior = sum(
@@ -46,7 +46,7 @@ def test_a_measurement_moves_it_as_bayes_says() -> None:
     assert sum(found.weights) == pytest.approx(1.0)
 
 
-def test_the_best_of_noise_is_expected_to_have_nothing_and_a_lone_edge_to_keep_most() -> None:
+def test_noise_is_shrunk_to_zero_and_a_single_edge_hardly() -> None:
     luck = np.random.default_rng(1).normal(0, math.sqrt(0.1), 200)
     assert abs(edge(luck, int(luck.argmax())).mean) < 0.2
     luck[17] = 2.5
@@ -55,13 +55,13 @@ def test_the_best_of_noise_is_expected_to_have_nothing_and_a_lone_edge_to_keep_m
     assert edge(luck, 17, years=3.0).mean < edge(luck, 17).mean
 
 
-def test_where_all_have_the_same_edge_it_is_not_taken_for_luck() -> None:
+def test_an_edge_that_all_trials_share_is_kept() -> None:
     shared = np.random.default_rng(2).normal(0.5, math.sqrt(0.1), 200)
     found = edge(shared, int(shared.argmax()))
     assert 0.35 < found.mean < 0.65
 
 
-def test_one_trial_alone_and_copies_of_one_are_shrunk_alike() -> None:
+def test_a_single_trial_and_copies_of_it_are_shrunk_alike() -> None:
     alone = edge([1.0], 0)
     assert 0 < alone.mean < 1.0
     assert all(math.isfinite(each) for each in (*alone.weights, *alone.means, *alone.variances))
@@ -74,7 +74,7 @@ def test_one_trial_alone_and_copies_of_one_are_shrunk_alike() -> None:
     st.lists(st.floats(-5, 5), min_size=1, max_size=30), st.floats(0.05, 40), st.floats(0.2, 10), st.floats(-0.5, 1.0),
     st.one_of(st.none(), st.tuples(st.floats(-5, 5), st.floats(0.01, 10))),
 )  # fmt: skip
-def test_there_is_always_a_finite_interval(
+def test_the_interval_is_always_finite(
     sharpes: list[float], years: float, ratio: float, correlation: float, held_out: tuple[float, float] | None
 ) -> None:
     claim = edge(sharpes, 0, years=years, ratio=ratio, correlation=correlation)
@@ -86,7 +86,7 @@ def test_there_is_always_a_finite_interval(
 
 
 @pytest.mark.parametrize("edges", ["none", "lone", "all"])
-def test_the_interval_holds_what_is_realised_in_about_eight_of_ten(edges: str) -> None:
+def test_the_interval_has_its_coverage(edges: str) -> None:
     """400 families of 50 over ten years, five held out, five lived; a quarter of the edges die after the sample."""
     rng = np.random.default_rng(5)
     inside = 0
@@ -103,7 +103,7 @@ def test_the_interval_holds_what_is_realised_in_about_eight_of_ten(edges: str) -
     assert 0.74 <= inside / 400 <= 0.9
 
 
-def test_serial_correlation_widens_it() -> None:
+def test_serial_correlation_widens_the_interval() -> None:
     assert variance_ratio(0.0) == 1.0
     assert variance_ratio(0.2) == pytest.approx(1.5)
     assert variance_ratio(-0.2) == pytest.approx(1 / 1.5)
@@ -119,7 +119,7 @@ def forecast(returns: Any, **given: Any) -> Forecast:
     return found
 
 
-def test_a_sold_put_hints_at_a_crash_and_plain_returns_do_not() -> None:
+def test_a_sold_put_hints_at_a_crash() -> None:
     market = np.random.default_rng(3).normal(0.0004, 0.01, 2_520)
     put = 0.0008 + 0.5 * np.minimum(market + 0.015, 0.0)  # a premium, and losses when the market falls far
     rest = np.random.default_rng(4).normal(0.0, 0.001, 2_520)

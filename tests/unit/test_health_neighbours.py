@@ -1,4 +1,4 @@
-"""A planted spike and a planted plateau, on every kind of scale."""
+"""Spikes and plateaus, on every kind of scale."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def ledger(score: Any, trials: int = 400) -> list[Trial]:
     ]
 
 
-def test_a_planted_spike_is_a_peak() -> None:
+def test_a_spike_is_a_peak() -> None:
     found = looked(ledger(lambda point: 2.0 if point["fast"] == 50 and point["decay"] == 0.03 else 0.0), FLAT)
     assert (found.is_plateau, found.best) == (False, 0)
     assert abs(found.kept) < 0.1
     assert "a small change of the parameters loses most of it" in found.words
 
 
-def test_a_planted_plateau_is_a_plateau() -> None:
+def test_a_plateau_is_a_plateau() -> None:
     def hill(point: dict[str, Any]) -> float:
         """Wide in a number, wide in a logarithm, and only for one of the choices."""
         away = abs(point["fast"] - 50) / 100 + abs(math.log10(point["decay"] / 0.03)) / 3
@@ -82,7 +82,7 @@ def test_pure_noise_is_a_peak() -> None:
     assert not found.is_plateau
 
 
-def test_minimizing_looks_at_the_other_end() -> None:
+def test_minimizing_takes_the_lowest_value() -> None:
     values = {i / 50: float(abs(i - 20)) for i in range(51)}
     assert looked(on_line(values), maximize=False).best == 20
     assert looked(on_line(values), maximize=False).is_plateau
@@ -97,7 +97,7 @@ def test_copies_of_a_spike_do_not_make_it_a_plateau() -> None:
     assert not found.is_plateau
 
 
-def test_a_cliff_is_no_plateau() -> None:
+def test_a_cliff_is_not_a_plateau() -> None:
     """Where the neighbours fail, or have no value, nothing is left."""
     values: dict[float, float | None] = {0.5: 2.0, **{i / 100: 1.9 for i in range(41)}}
     values |= {0.5 + i / 100: None for i in range(4, 15)} | {0.5 - i / 100: math.nan for i in range(4, 9)}
@@ -106,7 +106,7 @@ def test_a_cliff_is_no_plateau() -> None:
     assert "failed" in found.words
 
 
-def test_cancelled_trials_say_nothing() -> None:
+def test_cancelled_trials_are_left_out() -> None:
     trials = on_line({0.5: 2.0} | {i / 100: 1.0 for i in range(30)} | {0.55 + i / 100: 1.9 for i in range(9)})
     cancelled = [Trial(900 + i, 0, TrialState.CANCELLED, {"x": 0.45 - i / 1000}) for i in range(50)]
     assert looked(trials + cancelled) == looked(trials)
@@ -114,7 +114,7 @@ def test_cancelled_trials_say_nothing() -> None:
 
 @settings(max_examples=50)
 @given(st.integers(0, 1000), st.floats(0.1, 100), st.floats(-50, 50))
-def test_the_unit_and_the_zero_of_the_value_do_not_matter(seed: int, unit: float, zero: float) -> None:
+def test_the_result_does_not_depend_on_scale_and_offset(seed: int, unit: float, zero: float) -> None:
     generator = random.Random(seed)
     trials = on_line({generator.random(): generator.gauss(0, 1) for _ in range(80)})
     moved = [replace(trial, value=(trial.value or 0.0) * unit + zero) for trial in trials]
@@ -141,7 +141,7 @@ def test_distances() -> None:
     assert distance(FLAT.parameters, low, high) == 1
 
 
-def test_a_parameter_that_cannot_vary_takes_no_part() -> None:
+def test_a_parameter_with_one_value_is_left_out() -> None:
     fixed = SearchSpace.parse(
         {"x": {"type": "float", "low": 0.0, "high": 1.0}, "one": {"type": "int", "low": 3, "high": 3}}
     )
@@ -150,7 +150,7 @@ def test_a_parameter_that_cannot_vary_takes_no_part() -> None:
     assert looked(also_fixed, fixed) == looked(trials)
 
 
-def test_what_cannot_be_seen_says_why() -> None:
+def test_an_unknown_neighbourhood_has_a_reason() -> None:
     def reason(trials: list[Trial], space: SearchSpace = LINE) -> str:
         answer = neighbourhood(trials, space, maximize=True)
         assert isinstance(answer, Unknown)

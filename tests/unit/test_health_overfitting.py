@@ -1,4 +1,4 @@
-"""The formulas against the values that were published, and CSCV against a version that anyone can follow."""
+"""The formulas against published values, and CSCV against a plain version."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_expected_maximum(trials: int, value: float) -> None:
     assert expected_maximum_sharpe(trials, 4.0) == pytest.approx(2 * value, abs=1e-4)
 
 
-def test_expected_maximum_is_what_simulation_gives() -> None:
+def test_expected_maximum_agrees_with_simulation() -> None:
     largest = np.random.default_rng(1).standard_normal((20_000, 100)).max(axis=1)
     assert expected_maximum_sharpe(100) == pytest.approx(float(largest.mean()), abs=0.03)
 
@@ -74,7 +74,7 @@ def test_expected_maximum_grows_with_the_trials_and_is_never_below_zero(one: flo
     assert 0 <= fewer <= more < 8
 
 
-def test_one_trial_has_no_luck_of_choice_and_none_is_unknown() -> None:
+def test_expected_maximum_of_one_trial_is_zero_and_of_none_unknown() -> None:
     assert expected_maximum_sharpe(1) == 0.0
     assert "0 trials" in reason(expected_maximum_sharpe(0))
     assert "nan trials" in reason(expected_maximum_sharpe(math.nan))
@@ -126,7 +126,7 @@ def test_minimum_track_record(periods: float, moments: dict[str, float], years: 
 
 
 @given(st.floats(0.01, 0.5), st.floats(0.0, 0.009), st.floats(-2, 0.5), st.floats(6, 20), st.floats(0.6, 0.99))
-def test_a_record_of_the_minimum_length_has_exactly_the_confidence(
+def test_a_track_record_of_the_minimum_length_has_the_confidence(
     sharpe: float, benchmark: float, skewness: float, kurtosis: float, confidence: float
 ) -> None:
     shape = {"skewness": skewness, "kurtosis": kurtosis, "benchmark": benchmark}
@@ -136,7 +136,7 @@ def test_a_record_of_the_minimum_length_has_exactly_the_confidence(
         assert probabilistic_sharpe_ratio(sharpe, observations=length, **shape) == pytest.approx(confidence)
 
 
-def test_what_has_no_probability_says_why() -> None:
+def test_an_unknown_probability_has_a_reason() -> None:
     assert "1 returns" in reason(probabilistic_sharpe_ratio(1.0, observations=1))
     assert "must be finite" in reason(probabilistic_sharpe_ratio(math.nan, observations=10))
     assert "benchmark inf" in reason(probabilistic_sharpe_ratio(1.0, observations=10, benchmark=math.inf))
@@ -176,7 +176,7 @@ def by_hand(returns: Any, blocks: int) -> tuple[list[float], list[float]]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([2, 4, 6]), st.integers(12, 40), st.integers(2, 7), st.integers(0, 10_000))
-def test_cscv_equals_the_version_by_hand(blocks: int, periods: int, trials: int, seed: int) -> None:
+def test_cscv_agrees_with_a_plain_version(blocks: int, periods: int, trials: int, seed: int) -> None:
     returns = noise(periods, trials, seed) + 0.003
     answer = found(returns, blocks)
     logits, outside = by_hand(returns, blocks)
@@ -188,7 +188,7 @@ def test_cscv_equals_the_version_by_hand(blocks: int, periods: int, trials: int,
 
 @settings(max_examples=60, deadline=None)
 @given(arrays(np.float64, (16, 4), elements=st.sampled_from([-0.01, 0.0, 0.01])))
-def test_cscv_equals_the_version_by_hand_where_everything_ties(returns: Any) -> None:
+def test_cscv_agrees_with_a_plain_version_on_ties(returns: Any) -> None:
     """Three different returns only: equals everywhere, constant halves, copies."""
     answer = probability_of_backtest_overfitting(returns, 4)
     if isinstance(answer, Unknown):
@@ -202,7 +202,7 @@ def test_cscv_equals_the_version_by_hand_where_everything_ties(returns: Any) -> 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.001, 1000))
-def test_cscv_does_not_care_for_the_order_or_the_scale_of_trials(seed: int, scale: float) -> None:
+def test_cscv_does_not_depend_on_order_or_scale(seed: int, scale: float) -> None:
     returns = noise(64, 6, seed)
     shuffled = np.random.default_rng(seed).permutation(6)
     answer = found(returns, 8)
@@ -211,7 +211,7 @@ def test_cscv_does_not_care_for_the_order_or_the_scale_of_trials(seed: int, scal
 
 
 @pytest.mark.slow
-def test_sixteen_blocks_are_12870_splits_and_500_trials_of_2500_days_take_under_ten_seconds() -> None:
+def test_sixteen_blocks_have_12870_splits_and_take_under_ten_seconds() -> None:
     # Bailey, Borwein, López de Prado, Zhu 2017: C(16, 8) = 12,870.
     returns = noise(2_500, 500)
     began = time.perf_counter()
@@ -221,7 +221,7 @@ def test_sixteen_blocks_are_12870_splits_and_500_trials_of_2500_days_take_under_
     assert (answer.periods, answer.dropped_periods, answer.blocks) == (2_496, 4, 16)
 
 
-def test_noise_is_near_one_half_and_an_edge_near_zero() -> None:
+def test_pbo_of_noise_is_near_one_half_and_of_an_edge_near_zero() -> None:
     shares = [found(noise(512, 20, seed), 8).pbo for seed in range(40)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.1)
     returns = noise(512, 20)
@@ -231,7 +231,7 @@ def test_noise_is_near_one_half_and_an_edge_near_zero() -> None:
     assert answer.probability_of_loss == 0.0
 
 
-def test_a_strategy_that_is_good_in_one_half_only_is_overfit() -> None:
+def test_a_strategy_that_is_good_in_one_half_is_overfit() -> None:
     """Each trial shines in one block and loses everywhere else."""
     returns = noise(800, 8) * 0.2 - 0.001
     for block in range(8):
@@ -255,7 +255,7 @@ def test_a_plateau_has_a_pbo_like_noise_but_never_loses() -> None:
     assert answer.probability_of_loss == 0.0
 
 
-def test_a_high_sharpe_ratio_loses_no_digits() -> None:
+def test_a_high_sharpe_ratio_keeps_its_precision() -> None:
     """Mean a million times the deviation: sums of squares alone would keep nothing of the variance."""
     returns = noise(64, 5) * 1e-4 + 1.0
     assert found(returns, 4).out_of_sample == pytest.approx(by_hand(returns, 4)[1], rel=1e-6)
@@ -268,7 +268,7 @@ def test_a_strategy_that_never_traded_counts_as_zero() -> None:
     assert answer.pbo == 0.0
 
 
-def test_cscv_that_cannot_be_says_why() -> None:
+def test_impossible_cscv_has_a_reason() -> None:
     blank = noise(64, 3)
     blank[5, 2] = math.nan
     assert reason(probability_of_backtest_overfitting(blank)) == "the returns of trial 2 are not finite in period 5"
@@ -283,5 +283,5 @@ def test_cscv_that_cannot_be_says_why() -> None:
             probability_of_backtest_overfitting(noise(64, 3), blocks)
 
 
-def test_the_normal_distribution_is_that_of_scipy() -> None:
+def test_the_normal_distribution_agrees_with_scipy() -> None:
     assert probabilistic_sharpe_ratio(0.1, observations=901) == pytest.approx(norm.cdf(3.0 / math.sqrt(1.005)))

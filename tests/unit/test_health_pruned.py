@@ -1,4 +1,4 @@
-"""What is left behind of pruned trials counts as they would have counted: the same spread, the same luck."""
+"""Pruned trials keep counting: the same variance, the same luck."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def unpruned(over: bool) -> tuple[Any, Any, Evidence]:
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 39), st.booleans())
-def test_the_luck_of_a_family_is_the_same_whatever_was_pruned(there: int, over: bool) -> None:
+def test_pruning_does_not_change_the_luck_of_a_family(there: int, over: bool) -> None:
     matrix, baseline, whole = unpruned(over)
     pruned = left_behind(matrix[:, there:], baseline)
     part = examine(
@@ -58,13 +58,13 @@ def test_the_luck_of_a_family_is_the_same_whatever_was_pruned(there: int, over: 
     assert known(part) == pytest.approx(known(whole))
 
 
-def test_without_the_pruned_ones_the_spread_of_one_is_unknown() -> None:
+def test_the_variance_of_a_single_trial_is_unknown_without_pruned_ones() -> None:
     matrix = noise(40)
     assert isinstance(examine([matrix[:, 0]], counted=40).luck, Unknown)
     assert not isinstance(examine([matrix[:, 0]], counted=40, pruned=left_behind(matrix[:, 1:])).luck, Unknown)
 
 
-def test_what_cannot_be_judged_leaves_nothing() -> None:
+def test_unusable_returns_leave_no_sharpe_ratio() -> None:
     varied = (0.01, 0.02, 0.03)
     packed = [pack_returns(each) for each in ((), (math.nan, 0.1, 0.2), (1e308, -1e308, 1e308), varied, (0.0, 0.0))]
     over_zero = float(np.mean(varied) / np.std(varied, ddof=1))

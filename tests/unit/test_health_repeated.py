@@ -1,4 +1,4 @@
-"""Is the best the same when it is evaluated once more, and does it look ahead? The judgement of outcomes by itself."""
+"""Repeatability and look-ahead: the judgement of outcomes."""
 
 from __future__ import annotations
 
@@ -94,22 +94,22 @@ def looked(strategy: Any) -> Any:
     return look_ahead(outcome(strategy()), [(cut, outcome(strategy(cut))) for cut in cuts], len(cuts))
 
 
-def test_the_honest_one_passes() -> None:
+def test_an_objective_without_look_ahead_passes() -> None:
     found = looked(honest)
     assert (found.score, found.evidence["compared"]) == (1.0, CUTS)
 
 
-def test_a_day_too_late_is_found_and_dated() -> None:
+def test_a_look_ahead_of_one_day_is_dated() -> None:
     found, first = looked(tomorrow), cuts_of(DAYS)[0]
     assert found.score == 0.0
     assert (found.evidence["first"], found.evidence["period"]) == (DATES[first - 1], first - 1)
     assert found.evidence["periods_ahead"] == 1
     assert found.words.startswith(f"it looks ahead: its return of {DATES[first - 1]} is ")
-    assert f"{CUTS} of {CUTS} truncated runs differ, by up to 1 period before their end" in found.words
+    assert f"{CUTS} of {CUTS} truncated runs differ, up to 1 period before their end" in found.words
     assert "shift" in found.remedy
 
 
-def test_a_shift_that_was_forgotten_is_found_where_decisions_end_a_day_before() -> None:
+def test_a_missing_shift_is_found_if_decisions_end_a_day_before() -> None:
     found, first = looked(same_day), cuts_of(DAYS)[0]
     assert (found.score, found.evidence["first"]) == (0.0, DATES[first - 1])
     shifted = looked(lambda periods=None: same_day(periods, shift=1))
@@ -117,33 +117,33 @@ def test_a_shift_that_was_forgotten_is_found_where_decisions_end_a_day_before() 
     assert np.array_equal(same_day(shift=1), honest())
 
 
-def test_a_mean_over_all_days_is_found_from_the_first_day_on() -> None:
+def test_a_mean_over_all_days_differs_from_the_first_day_on() -> None:
     found = looked(normalised)
     assert (found.score, found.evidence["first"]) == (0.0, DATES[1])
     assert found.evidence["periods_ahead"] == cuts_of(DAYS)[-1] - 1
 
 
-def test_what_only_one_cut_sees_is_found() -> None:
+def test_a_look_ahead_at_one_cut_is_found() -> None:
     found, cut = looked(for_a_week), cuts_of(DAYS)[3]
     assert (found.score, found.evidence["first"]) == (0.0, DATES[cut - 1])
     assert found.evidence["leaks"] == [{"cut": cut, "period": cut - 1, "day": DATES[cut - 1]}]
     assert f"1 of {CUTS} truncated runs differ" in found.words
 
 
-def test_without_dates_the_period_is_named() -> None:
+def test_without_dates_the_finding_names_the_period() -> None:
     cuts = cuts_of(DAYS)
     whole = outcome(tomorrow(), dates=None)
     found = look_ahead(whole, [(cut, outcome(tomorrow(cut), dates=None)) for cut in cuts], len(cuts))
     assert found.evidence["first"] == f"period {cuts[0] - 1}"
 
 
-def test_what_is_no_comparison_is_unknown_with_its_reason() -> None:
+def test_runs_that_cannot_be_compared_are_unknown() -> None:
     cuts = cuts_of(DAYS)
     whole = outcome(honest())
     for truncated, reason in (
-        ([(cut, outcome(honest())) for cut in cuts], f"asked for the first {cuts[0]:,} returns it gave {DAYS:,}"),
+        ([(cut, outcome(honest())) for cut in cuts], f"periods={cuts[0]} it returned {DAYS:,} returns"),
         ([(cut, lost("KeyError: 3\nmore")) for cut in cuts], f"on the first {cuts[0]:,} periods: KeyError: 3"),
-        ([(cut, outcome(None)) for cut in cuts], "it gave no returns"),
+        ([(cut, outcome(None)) for cut in cuts], "no returns"),
         ([], "ended in time"),
     ):
         found = look_ahead(whole, truncated, len(cuts))
@@ -155,7 +155,7 @@ def test_what_is_no_comparison_is_unknown_with_its_reason() -> None:
     assert f"at {CUTS - 3} of {CUTS} days (on the first {cuts[0]:,} periods: too few days)" in found.words
 
 
-def test_cuts_are_spread_and_lie_inside() -> None:
+def test_cuts_are_spread_over_the_periods() -> None:
     for periods in (20, 21, 252, 2_520):
         cuts = cuts_of(periods)
         assert cuts == sorted(set(cuts)) == cuts_of(periods)
@@ -164,7 +164,7 @@ def test_cuts_are_spread_and_lie_inside() -> None:
     assert gaps.max() < 0.25 * 2_520
 
 
-def test_rounding_is_no_difference_and_little_more_is() -> None:
+def test_differences_above_rounding_count() -> None:
     one = honest()
     scale = np.abs(one).max()
     assert first_difference(one, one + 0.5 * TOLERANCE * scale) is None  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ OTHER = tuple(map(float, honest() + 0.001))
             [outcome(None, value=1.1), outcome(None, value=1.2)],
             "",
             0.5,
-            "had the value 1 and has 1.1 now, and an",
+            "had the value 1 and has 1.1 now; ",
         ),
         (BARE, [outcome(None, value=1.1)] * 2, "", 0.5, "the same each time"),
         (BARE, [outcome(None, value=1.1)] * 2, "its code has changed", None, "its code has changed since then"),
@@ -203,11 +203,11 @@ OTHER = tuple(map(float, honest() + 0.001))
             [lost("OSError: no file\n  at x")],
             "",
             None,
-            "failed when it was evaluated once more: OSError: no file",
+            "OSError: no file",
         ),
     ],
 )
-def test_the_same_parameters_have_the_same_value(
+def test_a_repeatable_trial_has_the_same_value(
     best: Trial, outcomes: list[TrialOutcome], changed: str, score: float | None, words: str
 ) -> None:
     found = repeatable(best, outcomes, changed)
@@ -215,13 +215,13 @@ def test_the_same_parameters_have_the_same_value(
     assert isinstance(found.score, Unknown) if score is None else found.score == score
 
 
-def test_values_that_differ_by_rounding_are_the_same() -> None:
+def test_values_that_differ_by_rounding_are_equal() -> None:
     assert same(BARE, outcome(None, value=1.0 + 1e-12))
     assert not same(BARE, outcome(None, value=1.0 + 1e-6))
     assert not same(BARE, outcome(honest()))
 
 
-def test_checks_are_read_back_as_they_were() -> None:
+def test_checks_survive_a_round_trip() -> None:
     for one in (looked(tomorrow), repeatable(BARE, [outcome(None)], ""), unknown("validity.x", "why", essential=True)):
         again = from_dict(json.loads(json.dumps(one.to_dict())))
         assert again == one

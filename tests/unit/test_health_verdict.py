@@ -1,4 +1,4 @@
-"""The verdict: which rule decides, what is said where something is missing, and evidence from families."""
+"""The verdict: which rule decides, the reasons of missing figures, and evidence from families."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_the_first_rule_that_applies_decides(changes: dict[str, Any], grade: Gra
     assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
 
 
-def test_every_reason_has_its_words_and_a_score_that_goes_with_its_grade() -> None:
+def test_every_reason_has_texts_and_the_score_of_its_grade() -> None:
     assert {reason for _, reason, _ in RULES} == set(GradeReason) == set(HEADLINES) == set(REMEDIES)
     assert all(bool(REMEDIES[reason]) != (grade is Grade.CONFIRMED) for grade, reason, _ in RULES)
     scores = [judge(known(**each)).score for each in (
@@ -162,7 +162,7 @@ def test_every_reason_has_its_words_and_a_score_that_goes_with_its_grade() -> No
     assert [judge(known(**luck, **more)).remedy == remedy for more in ({}, held_out(1.0))] == [True, False]
 
 
-def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:
+def test_a_void_result_has_no_forecast_and_a_hold_out_updates_it() -> None:
     assert judge(known(void=GradeReason.LOOK_AHEAD)).forecast is None
     assert judge(known(periods_per_year=None, claim=NONE)).forecast is None
     before, lost, good = (judge(known(**each)).forecast for each in ({}, held_out(-1.0), held_out(2.0)))
@@ -179,7 +179,7 @@ def test_a_void_result_has_no_forecast_and_a_hold_out_moves_it() -> None:
     assert [each.too_high for each in (before, lost, blind)] == [True, False, False]
 
 
-def test_figures_say_what_was_looked_at_and_why_something_is_missing() -> None:
+def test_figures_include_the_reasons_of_missing_ones() -> None:
     figures = judge(known(**held_out(0.75), **BLIND, looks=2, placebo=Placebo(0.1, 9))).figures
     assert (figures["looks"], figures["hold_out_level"]) == (2, 0.975)
     assert figures["hold_out_above_zero"] == pytest.approx(0.953, abs=1e-3)
@@ -191,12 +191,12 @@ def test_figures_say_what_was_looked_at_and_why_something_is_missing() -> None:
     assert missing["unknown"] == {"p_value": "not given", "hold_out_sharpe": "not given"}
 
 
-def test_a_baseline_of_cash_takes_nothing_of_the_market_away() -> None:
+def test_a_baseline_of_cash_does_not_remove_the_market() -> None:
     figures = judge(known(over_cash=True)).figures
     assert (figures["over_baseline"], figures["beta"]) == (False, None)
 
 
-def test_a_crash_that_only_the_hold_out_has_is_named() -> None:
+def test_a_crash_in_the_hold_out_is_named() -> None:
     def judged(worst: float) -> Verdict:
         best, fresh = Moments(DAYS, 0.12, 0.0, 3.0, -0.02), Moments(1260, -0.01, 0.0, 3.0, worst)
         return judge(known(best=best, out_of_sample=fresh))
@@ -242,7 +242,7 @@ def test_a_worse_hold_out_never_gives_a_better_grade(
 @given(
     cases, st.integers(0, 20), st.integers(0, 20), st.one_of(st.none(), st.floats(-0.1, 0.3)), st.integers(30, 3_000)
 )
-def test_more_looks_and_trials_that_saw_it_never_give_a_better_grade(
+def test_more_looks_never_give_a_better_grade(
     case: dict[str, Any], more: int, seen: int, sharpe: float | None, periods: int
 ) -> None:
     fresh = NONE if sharpe is None else Moments(periods, sharpe, 0.0, 3.0)
@@ -254,7 +254,7 @@ def test_more_looks_and_trials_that_saw_it_never_give_a_better_grade(
 # --- the whole rule, on families ----------------------------------------------------------------------------------
 
 
-def test_two_hundred_worthless_strategies_prove_nothing_although_the_best_looks_splendid() -> None:
+def test_the_best_of_two_hundred_strategies_without_edge_is_unproven() -> None:
     evidence = examine(list(noise()), periods_per_year=252, adaptive=False, market_neutral=True)
     assert isinstance(evidence.best, Moments)
     assert evidence.best.annual_sharpe(252) > 0.7
@@ -266,7 +266,7 @@ def test_two_hundred_worthless_strategies_prove_nothing_although_the_best_looks_
     assert verdict.forecast.mean < 0.25
 
 
-def test_a_planted_edge_is_plausible_and_confirmed_with_a_hold_out() -> None:
+def test_an_edge_is_plausible_and_with_a_hold_out_confirmed() -> None:
     plain = {"periods_per_year": 252, "adaptive": False, "market_neutral": True}
     verdict = judge(examine(list(with_edge(2.0)), **plain))  # type: ignore[arg-type]
     assert (verdict.grade, verdict.reason) == (Grade.PLAUSIBLE, GradeReason.FAMILY)
@@ -279,7 +279,7 @@ def test_a_planted_edge_is_plausible_and_confirmed_with_a_hold_out() -> None:
     assert confirmed.forecast.claimed == pytest.approx(2.0, abs=0.05)
 
 
-def test_the_more_that_were_tried_the_less_it_says() -> None:
+def test_more_trials_weaken_the_evidence() -> None:
     """The same returns; the others failed or were thrown away."""
     returns = list(with_edge(1.5, trials=20))
     few, many = (examine(returns, counted=n, adaptive=False, market_neutral=True) for n in (20, 50_000))
@@ -290,21 +290,21 @@ def test_the_more_that_were_tried_the_less_it_says() -> None:
     assert many.deflated < few.deflated  # type: ignore[operator]
 
 
-def test_an_edge_in_sample_only_is_lost() -> None:
+def test_an_edge_only_in_sample_is_lost() -> None:
     returns = with_edge(4.0)
     fresh = noise(1, 504, seed=9)[0] - 0.001
     verdict = judge(examine(list(returns), out_of_sample=fresh, periods_per_year=252))
     assert (verdict.grade, verdict.reason) == (Grade.LOST, GradeReason.HOLD_OUT_NEGATIVE)
 
 
-def test_a_rising_market_is_no_edge_over_itself() -> None:
+def test_the_market_has_no_edge_over_itself() -> None:
     market = noise(1, seed=5)[0] + 0.002
     returns = noise(30) * 0.3 + market
     assert judge(examine(list(returns), adaptive=False)).reason is GradeReason.NO_BASELINE
     assert judge(examine(list(returns), adaptive=False, benchmark=market)).reason is GradeReason.LIKELY_LUCK
 
 
-def test_trials_without_returns_count_and_change_nothing_else() -> None:
+def test_trials_without_returns_only_count() -> None:
     returns = list(with_edge(2.0, trials=20))
     gaps: list[Any] = [None, *returns[:10], None, *returns[10:], [math.nan] * DAYS]
     evidence, plain = examine(gaps), examine(returns, counted=23)
@@ -322,7 +322,7 @@ def test_another_trial_than_the_best_can_be_judged() -> None:
         examine(returns, best=99)
 
 
-def test_one_trial_alone_is_judged_without_the_luck_of_choice() -> None:
+def test_a_single_trial_is_judged_without_luck() -> None:
     evidence = examine([with_edge(2.0)[17]], market_neutral=True)
     assert evidence.luck == 0.0
     assert isinstance(evidence.best, Moments)
@@ -340,7 +340,7 @@ def test_one_trial_alone_is_judged_without_the_luck_of_choice() -> None:
 # --- what is missing --------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_judged_has_its_reason() -> None:
+def test_a_result_that_cannot_be_judged_has_a_reason() -> None:
     for evidence, why in (
         (examine([None, None], counted=200), "none of 2 trials has usable returns"),
         (examine([[0.1, 0.2, 0.3], [0.1, 0.2]]), "2 different lengths"),
@@ -372,12 +372,12 @@ def test_what_cannot_be_judged_has_its_reason() -> None:
         (
             {"returns": list(noise(3)), "out_of_sample": [0.1, 0.2], "out_of_sample_benchmark": [0.1, 0.2]},
             "out_of_sample",
-            "returns out of sample and none in sample",
+            "returns out of sample but none in sample",
         ),
         ({"returns": list(noise(3, 20))}, "family", "too few"),
     ],
 )
-def test_what_is_missing_is_unknown_with_its_reason(arguments: dict[str, Any], where: str, why: str) -> None:
+def test_missing_figures_are_unknown_with_a_reason(arguments: dict[str, Any], where: str, why: str) -> None:
     evidence = examine(**arguments)
     answer = getattr(evidence, where)
     assert isinstance(answer, Unknown)
@@ -385,7 +385,7 @@ def test_what_is_missing_is_unknown_with_its_reason(arguments: dict[str, Any], w
     judge(evidence)
 
 
-def test_a_count_below_the_series_is_refused() -> None:
+def test_a_count_below_the_number_of_series_raises() -> None:
     with pytest.raises(ValueError, match="only 2 trials are counted"):
         examine(list(noise(3, 100)), counted=2)
 
@@ -403,7 +403,7 @@ def test_a_count_below_the_series_is_refused() -> None:
     st.integers(0, 5),
     st.sampled_from([None, 12.0, 252.0]),
 )
-def test_whatever_comes_there_is_a_verdict(returns: list[Any], more: int, year: float | None) -> None:
+def test_judge_returns_a_verdict_for_any_evidence(returns: list[Any], more: int, year: float | None) -> None:
     fresh = next((each for each in returns if each), None)
     evidence = examine(
         returns, counted=len(returns) + more, out_of_sample=fresh, periods_per_year=year, blocks=4, replications=50
@@ -415,7 +415,7 @@ def test_whatever_comes_there_is_a_verdict(returns: list[Any], more: int, year: 
 
 
 @pytest.mark.parametrize("size", [1e16, 1e150, 1e154, 1e307])
-def test_a_series_that_is_none_of_returns_is_a_luckless_try(size: float, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_series_counts_as_a_trial_without_edge(size: float, capfd: pytest.CaptureFixture[str]) -> None:
     series = np.random.default_rng(2).normal(0.0, 0.01, (40, 600))
     series[3, 5] = size
     evidence = examine(list(series), periods_per_year=252)
@@ -425,17 +425,17 @@ def test_a_series_that_is_none_of_returns_is_a_luckless_try(size: float, capfd: 
     assert judge(evidence).reason is GradeReason.LIKELY_LUCK
     itself = judge(examine(list(series), best=3))
     assert itself.reason is GradeReason.NO_RETURNS
-    assert "the trial to be judged cannot be: 1 of 600 returns are beyond" in itself.figures["unknown"]["sharpe"]
+    assert "1 of 600 returns are beyond" in itself.figures["unknown"]["sharpe"]
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("scale", [1e153, 1e155, 1e200, 1e307])
-def test_noise_at_a_scale_that_no_returns_have_is_unknown(scale: float) -> None:
+def test_returns_of_an_impossible_scale_are_unknown(scale: float) -> None:
     series = np.random.default_rng(2).normal(0.0, 1.0, (40, 600)) * scale
     assert judge(examine(list(series))).reason is GradeReason.NO_RETURNS
 
 
-def test_a_benchmark_that_is_none_of_returns_is_unknown() -> None:
+def test_an_unusable_benchmark_is_unknown() -> None:
     series = np.random.default_rng(2).normal(0.0, 0.01, (5, 600))
     baseline = series[0].copy()
     baseline[7] = 1e200
@@ -443,6 +443,6 @@ def test_a_benchmark_that_is_none_of_returns_is_unknown() -> None:
     assert "the benchmark cannot be used: 1 of 600" in str(found.best)
 
 
-def test_after_a_search_that_follows_results_the_level_is_stricter() -> None:
+def test_after_an_adaptive_search_the_level_is_stricter() -> None:
     levels = [judge(known(**held_out(0.75), adaptive=each)).figures["hold_out_level"] for each in (False, True)]
     assert levels == [0.95, 0.97]

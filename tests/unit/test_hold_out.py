@@ -34,7 +34,7 @@ def test_scores() -> None:
 
 
 @pytest.mark.parametrize(("returns", "name"), [([0.1], "sharpe"), ([0.1, 0.2], "sortino"), ([0.1, 0.2], "calmar")])
-def test_what_has_no_score(returns: list[float], name: str) -> None:
+def test_returns_without_a_score(returns: list[float], name: str) -> None:
     with pytest.raises(ScoreError):
         score_of(returns, 252.0, name)
     with pytest.raises(ScoreError):
@@ -56,7 +56,7 @@ def test_what_has_no_score(returns: list[float], name: str) -> None:
         ({"years": 2}, 12),
     ],
 )
-def test_where_it_begins(given: Any, before: int) -> None:
+def test_where_a_hold_out_begins(given: Any, before: int) -> None:
     found = parse_hold_out(given)
     assert found is not None
     assert found.before(36, 12.0, seconds_of(DAYS)) == before
@@ -65,7 +65,7 @@ def test_where_it_begins(given: Any, before: int) -> None:
 @pytest.mark.parametrize(
     "given", [0, 1, 1.5, -0.1, True, math.nan, "soon", "2019-13-01", "0y", {}, {"share": 2}, {"days": 3}, [0.3]]
 )
-def test_what_is_no_hold_out_is_refused_by_name(given: Any) -> None:
+def test_invalid_hold_outs_are_refused(given: Any) -> None:
     with pytest.raises(OptimizationValidationError) as caught:
         read_metadata({"hold_out": given})
     assert caught.value.field == "metadata.hold_out"
@@ -81,7 +81,7 @@ def test_what_is_no_hold_out_is_refused_by_name(given: Any) -> None:
         ("9y", 12.0, DAYS),
     ],
 )
-def test_what_cannot_be_cut(given: Any, year: float | None, dates: list[str] | None) -> None:
+def test_hold_outs_that_do_not_fit_the_returns(given: Any, year: float | None, dates: list[str] | None) -> None:
     found = parse_hold_out(given)
     assert found is not None
     with pytest.raises(CutError):

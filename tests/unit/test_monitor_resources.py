@@ -38,9 +38,8 @@ def test_percent_is_of_one_core_and_of_the_time_between(monkeypatch: pytest.Monk
     looks = iter([(one, 5.0), (one, 8.0), (other, 9.0), (other, 8.5), (gone, 0.0), (one, 1.0)])
     clock = itertools.count(10.0, 2.0)
     monkeypatch.setattr(resources.time, "monotonic", lambda: next(clock))  # type: ignore[attr-defined]
-    monkeypatch.setattr(resources, "team_of", lambda strategy: Team())
     monkeypatch.setattr(resources, "read", lambda tops: (*next(looks), 1.0))
-    meter = Meter(object())
+    meter = Meter(Team())
     assert [meter.measure().get("cpu_percent") for _ in range(6)] == [None, 150.0, None, None, None, None]
 
 
@@ -87,10 +86,10 @@ async def test_a_meter_needs_two_looks_at_the_same_children(monkeypatch: pytest.
     clock = [0.0]
     monkeypatch.setattr(resources.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
     team = Team()
-    monkeypatch.setattr(resources, "team_of", lambda strategy: team)
-    meter = Meter(object())
+    meter = Meter(team)
     assert meter.measure() == {}, "no child has joined yet"
-    child = await team.join(Shipment("eval", eval, "builtins:eval"))
+    shipment = Shipment("eval", eval, "builtins:eval")
+    child = await team.acquire(shipment)
     clock[0] = 5.0
     assert meter.measure().keys() == {"memory_mib"}
     clock[0] = 5.5
@@ -100,11 +99,11 @@ async def test_a_meter_needs_two_looks_at_the_same_children(monkeypatch: pytest.
     assert measured.keys() == {"cpu_percent", "memory_mib"}
     assert measured["memory_mib"] > 10
     child.kill()
-    await team.join()
+    await team.acquire(shipment)
     clock[0] = 9.0
     assert meter.measure().keys() == {"memory_mib"}, "another child: what the dead one used is not known"
     await team.close()
 
 
 def test_what_runs_in_the_event_loop_is_not_measured() -> None:
-    assert Meter(object()).measure() == {}
+    assert Meter(None).measure() == {}

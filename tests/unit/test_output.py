@@ -1,4 +1,4 @@
-"""What users' code prints, as log lines and as text that is kept: bounded, harmless, in order."""
+"""Captured output of users' code: log lines and stored text, limited, safe and in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def printed(*parts: bytes) -> Output | None:
     return lines.end()
 
 
-def test_lines_are_kept_as_they_were_printed_in_the_end() -> None:
+def test_overwritten_lines_are_kept_in_their_last_version() -> None:
     assert printed() is None
     assert printed(b"a\nb") == Output("a\nb\n")
     assert printed(b"\r 1%", b"\r 5", b"0%\r100%\r\nnext\r", b"\n") == Output("100%\nnext\n")
@@ -29,7 +29,7 @@ def test_lines_are_kept_as_they_were_printed_in_the_end() -> None:
     assert printed(b"postgresql://ann:secret@host/db\n") == Output("postgresql://ann:***@host/db\n")
 
 
-def test_what_is_over_the_bound_is_counted_and_the_first_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_output_over_the_limit_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "o9.objective")
     flood = [b"%09d\n" % number for number in range(100_000)]
     output = printed(*flood)
@@ -44,7 +44,7 @@ def test_what_is_over_the_bound_is_counted_and_the_first_is_kept(caplog: pytest.
     assert len(garbage.text.encode()) <= KEPT_BYTES
 
 
-async def test_tasks_side_by_side_are_told_apart_and_the_streams_come_back(
+async def test_concurrent_tasks_are_captured_separately(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Data whose edge was destroyed, and the p-value of a placebo by its exact formula."""
+"""Resampling of data, and the p-value of placebo runs by its exact formula."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kept(returns: Any) -> float:
     return float(np.corrcoef(returns[1:], returns[:-1])[0, 1])
 
 
-def test_the_p_value_counts_those_at_least_as_good() -> None:
+def test_the_p_value_counts_runs_that_are_as_good() -> None:
     def runs(*values: float | None) -> PlaceboRuns:
         return PlaceboRuns({}, dict(enumerate(values, 1)), requests=2)
 
@@ -48,7 +48,7 @@ def test_the_p_value_counts_those_at_least_as_good() -> None:
     assert placebo_of(1.0, runs(*[0.5] * 18, None), "maximize") == Placebo(2 / 20, 18, 0, without_result=1, requests=2)
 
 
-def test_a_shuffle_takes_every_row_once_and_destroys_the_order() -> None:
+def test_a_shuffle_uses_every_row_once() -> None:
     returns = trending()
     shuffled = without_edge(returns, "shuffle", 3)
     assert abs(kept(shuffled)) < 0.05
@@ -57,7 +57,7 @@ def test_a_shuffle_takes_every_row_once_and_destroys_the_order() -> None:
     assert without_edge(prices, "shuffle", 3)[-1] == pytest.approx(prices[-1])
 
 
-def test_the_bootstrap_destroys_the_order_and_long_blocks_keep_it() -> None:
+def test_long_blocks_keep_the_order() -> None:
     returns = trending()
     assert abs(kept(without_edge(returns, "bootstrap", 3))) < 0.05
     assert kept(without_edge(returns, "bootstrap:50", 3)) > 0.7
@@ -71,7 +71,7 @@ def test_the_bootstrap_destroys_the_order_and_long_blocks_keep_it() -> None:
     assert ratios.mean() == pytest.approx((1 + returns[1:]).mean(), abs=0.002)
 
 
-def test_it_follows_from_the_seed_and_changes_nothing() -> None:
+def test_resampling_is_deterministic_and_copies_the_data() -> None:
     data = pd.DataFrame(np.random.default_rng(2).normal(size=(ROWS, 3)), columns=list("abc"))
     before = data.copy()
     one, again, other = (without_edge(data, "bootstrap:5", seed) for seed in (1, 1, 2))
@@ -80,7 +80,7 @@ def test_it_follows_from_the_seed_and_changes_nothing() -> None:
     assert not one.equals(other)
 
 
-def test_what_holds_at_one_moment_stays() -> None:
+def test_relations_at_one_time_are_kept() -> None:
     generator = np.random.default_rng(4)
     market = generator.normal(0.0, 0.01, ROWS)
     data = {"market": market, "lever": (2 * market).tolist(), "prices": 100 * np.cumprod(1 + market)}
@@ -98,7 +98,7 @@ def test_what_holds_at_one_moment_stays() -> None:
     assert (found["Volume"] == 7.0).all()
 
 
-def test_signals_are_shifted_and_functions_called() -> None:
+def test_signals_are_rotated_and_functions_are_called() -> None:
     signals, prices = np.arange(float(ROWS)), np.arange(ROWS) + 1.0
     moved, same = without_edge((signals, prices), "shift", 5)
     assert same is prices
@@ -120,12 +120,12 @@ def test_signals_are_shifted_and_functions_called() -> None:
         (np.arange(30.0), "shift"),
     ],
 )
-def test_what_cannot_be_resampled(data: Any, kind: str) -> None:
+def test_data_that_cannot_be_resampled_raise(data: Any, kind: str) -> None:
     with pytest.raises(DataError):
         without_edge(data, kind, 1)
 
 
-def test_blocks_have_their_length_on_average() -> None:
+def test_blocks_have_the_mean_length() -> None:
     for block in (1, 20):
         rows = stationary_rows(50_000, block, np.random.default_rng(1))
         assert 1 + np.mean(np.diff(rows) % 50_000 != 1) ** -1 == pytest.approx(1 + block, rel=0.1)

@@ -1,4 +1,4 @@
-"""Objectives and strategies by name: what is found where, what is refused, and what is said then."""
+"""Objectives and strategies by name: lookup, refusals and their messages."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ def test_the_decorator_returns_the_function_itself() -> None:
     assert not found.is_async
 
 
-def test_the_last_registration_counts() -> None:
+def test_the_last_registration_wins() -> None:
     objective("twice")(lambda parameters: 1.0)
     objective("twice")(lambda parameters: 2.0)
     assert resolve_objective("twice").function({}) == 2.0
 
 
-def test_async_is_seen_through_partials_and_objects() -> None:
+def test_partials_and_objects_are_recognized_as_async() -> None:
     async def wait(parameters: dict[str, Any]) -> float:
         return 1.0
 
@@ -136,7 +136,7 @@ def test_async_is_seen_through_partials_and_objects() -> None:
     assert not is_async(len)
 
 
-def test_data_is_hashed_once_and_only_when_asked_for() -> None:
+def test_data_are_hashed_once_and_lazily() -> None:
     class Data:
         hashed = 0
         dtype = type("dtype", (), {"kind": "f", "str": "<f8"})
@@ -155,18 +155,18 @@ def test_data_is_hashed_once_and_only_when_asked_for() -> None:
     assert found.family("other") == "on_data@other"
 
 
-def test_a_family_without_data_is_the_objective() -> None:
+def test_the_family_without_data_is_the_objective() -> None:
     objective("plain")(lambda parameters: 1.0)
     assert resolve_objective("plain").family() == "plain"
 
 
-def test_data_without_a_fingerprint_says_what_to_give() -> None:
+def test_data_without_a_fingerprint_raise_with_a_remedy() -> None:
     objective("odd", data=object())(lambda parameters: 1.0)
     with pytest.raises(OptimizationStrategyError, match=r"objective 'odd'.*give a string"):
         _ = resolve_objective("odd").data_fingerprint
 
 
-def test_what_o9_brings_along_is_found_by_name() -> None:
+def test_built_in_objectives_are_found_by_name() -> None:
     found = resolve_objective("branin", allowed_imports=())
     assert found.locator == "o9.demo.functions:branin"
     assert found.data_fingerprint == "branin"
@@ -182,15 +182,15 @@ def test_an_import_path_is_imported(desk: Path) -> None:
     assert resolve_objective("desk_of_tests.models:later").is_async
 
 
-def test_an_import_path_to_a_decorated_function_keeps_what_the_decorator_said(desk: Path) -> None:
+def test_an_import_path_to_a_registered_function_keeps_its_registration(desk: Path) -> None:
     carry = resolve_objective("desk_of_tests.models:carry").function
     objective("carry", search_space=SPACE, data="v1")(carry)
     found = resolve_objective("desk_of_tests.models:carry")
     assert (found.search_space, found.data_fingerprint) == (SPACE, "v1")
 
 
-def test_what_may_not_be_imported_is_not_imported(desk: Path) -> None:
-    with pytest.raises(OptimizationStrategyError, match="adding 'desk_of_tests' to O9_ALLOWED_IMPORTS"):
+def test_modules_that_are_not_allowed_are_not_imported(desk: Path) -> None:
+    with pytest.raises(OptimizationStrategyError, match="add 'desk_of_tests' to O9_ALLOWED_IMPORTS"):
         resolve_objective("desk_of_tests.models:carry", allowed_imports=("desk_of",))
     with pytest.raises(OptimizationStrategyError, match="O9_ALLOWED_IMPORTS"):
         resolve_strategy("desk_of_tests.models:carry", allowed_imports=())
@@ -205,7 +205,7 @@ def test_what_may_not_be_imported_is_not_imported(desk: Path) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("desk")
-def test_what_a_module_defines_itself_may_be_named(name: str) -> None:
+def test_names_that_a_module_defines_are_allowed(name: str) -> None:
     assert callable(resolve_objective(f"desk_of_tests.holding:{name}", allowed_imports=("desk_of_tests",)).function)
 
 
@@ -219,14 +219,14 @@ def test_what_a_module_defines_itself_may_be_named(name: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("desk")
-def test_what_a_module_merely_holds_may_not_be_named(name: str) -> None:
+def test_names_that_a_module_imports_are_refused(name: str) -> None:
     for resolve in (resolve_objective, resolve_strategy):
         with pytest.raises(OptimizationStrategyError):
             resolve(f"desk_of_tests.holding:{name}", allowed_imports=("desk_of_tests",))
 
 
 @pytest.mark.usefixtures("desk")
-def test_what_was_registered_may_be_named_wherever_it_comes_from() -> None:
+def test_registered_objects_are_allowed_by_any_path() -> None:
     name = "desk_of_tests.holding:dedent"
     with pytest.raises(OptimizationStrategyError, match="textwrap"):
         resolve_objective(name, allowed_imports=("desk_of_tests",))
@@ -234,12 +234,12 @@ def test_what_was_registered_may_be_named_wherever_it_comes_from() -> None:
     assert resolve_objective(name, allowed_imports=("desk_of_tests",)).search_space == SPACE
 
 
-def test_no_path_leads_through_a_module_even_where_all_is_allowed(desk: Path) -> None:
-    with pytest.raises(OptimizationStrategyError, match="'subprocess' is no class"):
+def test_import_paths_never_lead_through_a_module(desk: Path) -> None:
+    with pytest.raises(OptimizationStrategyError, match="'subprocess' is not a class"):
         resolve_objective("desk_of_tests.holding:subprocess.run")
 
 
-def test_a_list_that_is_set_counts_for_this_machine_too(desk: Path, set_o9: Callable[..., None]) -> None:
+def test_allowed_imports_apply_to_this_machine_too(desk: Path, set_o9: Callable[..., None]) -> None:
     set_o9(allowed_imports="desk_of_tests.holding")
     with pytest.raises(OptimizationStrategyError, match="O9_ALLOWED_IMPORTS"):
         resolve_objective("desk_of_tests.models:carry")
@@ -282,7 +282,7 @@ def test_prefixes_end_at_dots(module: str, prefixes: tuple[str, ...] | None, all
     ],
 )
 @pytest.mark.usefixtures("desk")
-def test_an_unknown_objective_says_what_to_do(name: Any, said: str) -> None:
+def test_an_unknown_objective_has_near_matches_and_a_remedy(name: Any, said: str) -> None:
     with pytest.raises(OptimizationStrategyError) as caught:
         resolve_objective(name)
     assert said in str(caught.value)
@@ -294,7 +294,7 @@ def test_an_unknown_strategy_names_the_known_ones() -> None:
         resolve_strategy("momentun")
 
 
-def test_entry_points_are_found_and_need_no_permission(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_are_always_allowed(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("carry_by_entry_point", "desk_of_tests.models:carry", "o9.objectives")
     monkeypatch.setattr(registry, "_entry_points", lambda what: {point.name: point} if what == "objective" else {})
     found = resolve_objective("carry_by_entry_point", allowed_imports=())
@@ -303,7 +303,7 @@ def test_entry_points_are_found_and_need_no_permission(desk: Path, monkeypatch: 
     assert "carry_by_entry_point" not in names_of("strategy")
 
 
-def test_a_form_offers_what_every_process_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forms_offer_importable_objectives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._registered, "objective", {})
     objective("found_by_its_path")(_offered)
     objective("found_here_alone")(lambda parameters: 0.0)
@@ -328,40 +328,40 @@ async def _coroutine(optimization: Any) -> None: ...
     ("thing", "kind"),
     [(_Steps, StrategyKind.STEPS), (_Steps(), StrategyKind.STEPS), (_coroutine, StrategyKind.COROUTINE)],
 )
-def test_the_kind_of_a_strategy_is_told(thing: Any, kind: StrategyKind) -> None:
+def test_strategies_are_classified_by_kind(thing: Any, kind: StrategyKind) -> None:
     register_strategy("mine", thing)
     found = resolve_strategy("mine")
     assert (found.kind, found.target) == (kind, thing)
 
 
 @pytest.mark.parametrize("name", ["default", "optuna"])
-def test_the_built_in_strategy_has_two_names_and_stays(name: str) -> None:
+def test_the_built_in_strategy_cannot_be_replaced(name: str) -> None:
     assert resolve_strategy(name).kind is StrategyKind.OPTUNA
     with pytest.raises(OptimizationStrategyError, match="built in"):
         register_strategy(name, _Steps)
 
 
 @pytest.mark.parametrize("thing", [len, object(), lambda optimization: None, object, None, 3])
-def test_what_is_no_strategy_is_refused_at_once(thing: Any) -> None:
+def test_an_object_that_is_not_a_strategy_is_refused(thing: Any) -> None:
     with pytest.raises(OptimizationStrategyError, match="strategy 'odd': expected a class or an object"):
         register_strategy("odd", thing)
 
 
 @pytest.mark.parametrize("name", ["", "  ", None, "a:b"])
-def test_names_that_cannot_be_looked_up_are_refused(name: Any) -> None:
+def test_invalid_names_are_refused(name: Any) -> None:
     with pytest.raises(OptimizationValidationError):
         objective(name)
     with pytest.raises(OptimizationValidationError):
         register_strategy(name, _Steps)
 
 
-def test_a_direction_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_direction_is_refused() -> None:
     with pytest.raises(OptimizationValidationError, match="direction: 'up' is not one of maximize, minimize"):
         objective("x", direction="up")
 
 
 @pytest.mark.slow
-def test_importing_the_room_is_cheap() -> None:
+def test_importing_the_registry_is_cheap() -> None:
     code = (
         "import sys, o9.strategies.registry, o9.workers.worker\n"
         "heavy = {'optuna', 'numpy', 'prefect', 'sqlalchemy', 'pydantic', 'pandas', 'scipy', 'torch', 'cmaes'}\n"

@@ -169,7 +169,12 @@ def test_poor_returns_are_unknown_with_the_reason(store: Store, returns: Any, to
 def test_one_trial_is_a_report_too(store: Store) -> None:
     trade(store, "one", noise(500), 1)
     page = checked(report_of(store, ["one"]))
-    has(page, "1 trial has a value, and none beat the first", "30 are needed", "needs at least two to choose from")
+    has(
+        page,
+        "1 trial has a value, and none beat the first",
+        "30 are needed",
+        "overfitting by choice needs at least two",
+    )
 
 
 def test_text_of_others_stays_text(store: Store) -> None:

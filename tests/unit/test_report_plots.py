@@ -309,7 +309,7 @@ def test_what_is_unknown_of_luck_says_why() -> None:
     assert drawn(sharpe_distribution(one)).finding.startswith("Of 1 trial the best has")
     returns = list(family(4))
     alone = examine([returns[0], None, None], counted=9)
-    assert "their spread is unknown" in drawn(sharpe_distribution(alone)).finding
+    assert "variance of their Sharpe ratios is unknown" in drawn(sharpe_distribution(alone)).finding
 
 
 def test_no_bar_of_the_ranks_holds_both_sides_of_the_median() -> None:

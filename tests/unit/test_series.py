@@ -1,4 +1,4 @@
-"""The runs of a recurring optimization, and what became of each: in the list, in a report, and in Prefect."""
+"""The runs of a recurring optimization and their results, in the list, in a report and in Prefect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(number: int, best: float | None) -> OptimizationState:
     return state
 
 
-def test_each_run_has_its_change_and_its_hold_out() -> None:
+def test_runs_have_their_change_and_hold_out() -> None:
     verdict = Verdict(Grade.CONFIRMED, GradeReason.FAMILY, "", "", figures=HELD_OUT)
     newest_first = [SeriesRun(run(3, 1.25), verdict), SeriesRun(run(2, None)), SeriesRun(run(1, 1.5))]
     third, second, first = with_changes(newest_first)
@@ -48,7 +48,7 @@ def series(store: Store, runs: int) -> OptimizationState:
     return state
 
 
-def test_the_record_gives_the_newest_runs_alone(store_url: str) -> None:
+def test_only_the_newest_runs_are_read(store_url: str) -> None:
     with Store(store_url) as store:
         state = series(store, 4)
         assert [(each.best, each.change) for each in read_series(store, state)] == [
@@ -83,7 +83,7 @@ def test_a_report_draws_the_series(store_url: str) -> None:
         assert "The series" not in report_of(store, ["another"])
 
 
-def test_prefect_s_result_has_the_last_runs() -> None:
+def test_the_artifact_has_the_last_runs() -> None:
     runs = [SeriesRun(run(2, 1.5), change=0.5), SeriesRun(run(1, 1.0))]
     text = result_markdown(run(2, 1.5), counts={}, failed=[], verdict=None, series=runs)
     assert "| run-2 | created | 1.5000 | +0.5000 |" in text

@@ -52,7 +52,7 @@ def test_no_target_is_missed_in_the_short_form(benchmark: ModuleType, results: P
     assert rates["fixed normal"] < 0.04
 
 
-def test_a_rule_that_believes_every_hold_out_above_zero_misses_its_targets(
+def test_a_rule_that_confirms_every_hold_out_above_zero_misses_its_targets(
     benchmark: ModuleType, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def credulous(evidence: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a verdict reads, the same on every surface."""
+"""The texts of verdicts, the same on every surface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from o9.health.wording import (
 from o9.store.optimizations.health_reports import VERDICT_CHECK
 
 
-def test_each_grade_has_a_word_and_a_mark_of_its_own() -> None:
+def test_grades_have_distinct_words_and_marks() -> None:
     assert set(GRADES) == set(Grade)
     assert [words.word for words in GRADES.values()] == [grade.value.upper() for grade in GRADES]
     assert len({words.mark for words in GRADES.values()}) == len({words.meaning for words in GRADES.values()}) == 5
@@ -31,7 +31,7 @@ def test_each_grade_has_a_word_and_a_mark_of_its_own() -> None:
     assert marked(None) == headline(None) == NOT_JUDGED
 
 
-def test_the_forecast_gives_what_is_expected_claimed_and_held_out() -> None:
+def test_the_forecast_sentence_has_expected_claimed_and_held_out_ratios() -> None:
     made = verdict()
     said = "forecast Sharpe ratio 0.41 a year (80%: \u22120.10 to 0.92); claimed 1.32; held out 0.50"
     assert forecast_sentence(made) == said
@@ -41,7 +41,7 @@ def test_the_forecast_gives_what_is_expected_claimed_and_held_out() -> None:
     assert forecast_sentence(replace(made, forecast=None)) == forecast_sentence(None) == ""
 
 
-def test_over_zero_the_forecast_says_that_the_market_is_in_it() -> None:
+def test_without_a_baseline_the_forecast_sentence_mentions_the_market() -> None:
     plain = forecast_sentence(verdict(figures={"over_baseline": True}))
     assert forecast_sentence(verdict(figures={"over_baseline": False})) == f"{plain}; the market's own rise included"
     neutral = verdict(figures={"over_baseline": False, "market_neutral": True})
@@ -51,26 +51,26 @@ def test_over_zero_the_forecast_says_that_the_market_is_in_it() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"), [(0.004, "0.00"), (-0.004, "0.00"), (-0.006, "\u22120.01"), (12.345, "12.35"), (0.0, "0.00")]
 )
-def test_a_sharpe_ratio_has_two_decimals_and_no_minus_before_a_zero(value: float, shown: str) -> None:
+def test_a_sharpe_ratio_has_two_decimals_and_no_negative_zero(value: float, shown: str) -> None:
     assert sharpe(value) == shown
 
 
-def test_what_stands_below_the_headline_leaves_out_what_there_is_not() -> None:
+def test_paragraphs_leave_out_missing_parts() -> None:
     made = verdict()
     assert [text[:8] for text in paragraphs(made)] == ["Alpha ov", "Forecast", "Wrong in", "What to "]
     assert paragraphs(replace(made, errors="", remedy="", forecast=None)) == [made.words]
 
 
-def test_for_a_program_it_is_the_grade_and_the_whole() -> None:
+def test_the_json_document_has_the_grade_and_the_verdict() -> None:
     made = verdict(Grade.PLAUSIBLE)
     assert document(made) == {"grade": "plausible", "verdict": made.to_dict()}
     assert document(None) == {"grade": None, "verdict": None}
 
 
-def test_markdown_takes_nothing_in_it_for_markup() -> None:
+def test_markdown_escapes_the_texts() -> None:
     made = markdown(verdict(headline="*a* <b> [c](d)"))
     assert r"\*a\* \<b\> \[c\](d)" in made
 
 
-def test_the_store_finds_the_verdict_by_the_check_that_holds_it() -> None:
+def test_the_store_finds_the_check_that_holds_the_verdict() -> None:
     assert VERDICT_CHECK == VERDICT

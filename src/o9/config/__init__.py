@@ -1,1 +1,1 @@
-"""Files that people write in YAML: their values, lines and faults."""
+"""YAML files that people write: their values, lines and faults."""

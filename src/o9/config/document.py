@@ -1,13 +1,14 @@
-"""Files that people write in YAML: read with their lines, checked by Pydantic models, refused with all faults at once.
+"""YAML files that people write: parsed with their lines, and checked by Pydantic models, with all faults reported at
+once.
 
-Contract. `Document.parse(text, source)` reads YAML 1.2: what looks like a date or says `yes` is text, `1e-3` is a
-number, `010` is ten. One document a file. It raises DocumentError for what is no YAML or is too large; a key that is
-given twice, or a value that its tag forbids, is a fault in `Document.faults`. `read(Model, document)` makes the model,
-or raises DocumentError with these faults and the model's, a line for each: the file, its line, the field's path, what
-is wrong, the remedy (`alerts.yaml, line 7: route.reciever: there is no such field; did you mean receiver?`). A model is
-a subclass of `Typed` (`o9.model.faults`); its validators raise ValueError, or OptimizationValidationError for fields
-inside their own. Checks across fields that need the model go into its `@model_validator(mode="after")`, or behind
-`read`, with `document.placed(error)`. Pure: no file is opened here.
+Contract. `Document.parse(text, source)` reads YAML 1.2: a date and `yes` are strings, `1e-3` is a number, `010` is ten.
+A file has one document. DocumentError is raised for invalid YAML and for a file that is too large; a duplicate key, or
+a value that does not fit its tag, is a fault in `Document.faults`. `read(Model, document)` makes the model, or raises
+DocumentError with these faults and the model's, one per line: the file, its line, the field's path, the problem and the
+remedy (`alerts.yaml, line 7: route.reciever: there is no such field; did you mean receiver?`). A model is a subclass of
+`Typed` (`o9.model.faults`); its validators raise ValueError, or OptimizationValidationError for fields inside their
+own. Checks across fields belong in its `@model_validator(mode="after")`, or after `read`, with
+`document.placed(error)`. Pure: no file is opened here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FAULTS_SHOWN = 100
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """Something wrong in a file. `line` counts from 1; `field` is the path of names that leads there, or ""."""
+    """A fault in a file. `line` counts from 1; `field` is the field's path, or ""."""
 
     line: int
     field: str
@@ -57,7 +58,7 @@ class DocumentError(OptimizationError):
 
 @dataclass(frozen=True)
 class Document:
-    """`data`: None where the file is empty, else mappings, lists, text, numbers, booleans and None."""
+    """`data`: mappings, lists, strings, numbers, booleans and None; None for an empty file."""
 
     source: str
     data: Any
@@ -66,7 +67,7 @@ class Document:
 
     @classmethod
     def parse(cls, text: str | bytes, source: str, *, size_limit: int = SIZE_LIMIT_BYTES) -> Document:
-        """`source` is what messages call it, such as its path."""
+        """Parse `text`. `source` names it in messages, as by its path."""
         if len(text) > size_limit:
             raise DocumentError(source, [Fault(1, "", f"it is larger than {size_limit >> 20} MiB")])
         root = _composed(text, source)
@@ -75,7 +76,7 @@ class Document:
         return cls(source, data, tuple(reader.faults), root)
 
     def line_of(self, path: str, within: Path = ()) -> int:
-        """The line of the field at `path`, as written (`a.b[2]`), below `within`; else of what would hold it."""
+        """Return the line of the field at `path` (`a.b[2]`) below `within`; if it is missing, that of its parent."""
         node, line = self._root, 1
         for part in within:
             node, line = _child(node, part, line)
@@ -85,13 +86,13 @@ class Document:
         return line
 
     def placed(self, error: OptimizationValidationError, within: Path = ()) -> Iterator[Fault]:
-        """The faults of `error`, which was raised about the data at `within`, each with its line."""
+        """Yield the faults of `error`, raised for the data at `within`, with their lines."""
         for fault in error.faults:
             yield Fault(self.line_of(fault.field, within), fault.field, fault.problem)
 
 
 def read(model: type[M], document: Document, *, context: Any = None) -> M:
-    """The document as a `model`. Raises DocumentError with all faults. `context`: for the model's validators."""
+    """Make a `model` of the document. Raises DocumentError with all faults. `context`: for the model's validators."""
     faults = list(document.faults)
     try:
         made = validated(model, document.data, context=context)
@@ -117,13 +118,13 @@ def _composed(text: str | bytes, source: str) -> Node | None:
     except RecursionError as error:
         raise DocumentError(source, [Fault(1, "", f"nested deeper than {NESTING_LIMIT}")]) from error
     if len(documents) > 1:
-        problem = f"{len(documents)} documents; make them one list, or one file each"
+        problem = f"{len(documents)} documents; make them one list, or separate files"
         raise DocumentError(source, [Fault(documents[1].start_mark.line + 1, "", problem)])
     return documents[0] if documents else None
 
 
 class _Reader:
-    """From nodes to values."""
+    """Makes values of nodes."""
 
     def __init__(self, source: str) -> None:
         self.faults: list[Fault] = []
@@ -133,7 +134,7 @@ class _Reader:
     def value(self, node: Node, path: Path, above: tuple[int, ...]) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise self._error(node, path, f"more than {VALUES_LIMIT:,} values, each alias written out")
+            raise self._error(node, path, f"more than {VALUES_LIMIT:,} values, with aliases expanded")
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if id(node) in above:
@@ -141,7 +142,7 @@ class _Reader:
         if len(above) >= NESTING_LIMIT:
             raise self._error(node, path, f"nested deeper than {NESTING_LIMIT}")
         if node.tag not in (_MAP, _SEQUENCE):
-            self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
+            self._fault(node, path, f"the tag {node.tag} is not supported; leave it out")
         inside = (*above, id(node))
         if isinstance(node, SequenceNode):
             return [self.value(item, (*path, index), inside) for index, item in enumerate(node.value)]
@@ -149,7 +150,7 @@ class _Reader:
         lines: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
-                self._fault(key, path, "a field's name has to be text")
+                self._fault(key, path, "a field's name must be a string")
             elif (name := key.value) in lines:
                 self._fault(key, (*path, name), f"it is given twice, first in line {lines[name]}")
             else:
@@ -158,12 +159,12 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
         if node.tag not in _SCALARS:
-            self._fault(node, path, f"the tag {node.tag} means nothing here; leave it out")
+            self._fault(node, path, f"the tag {node.tag} is not supported; leave it out")
             return None
         try:
             return _SCALARS[node.tag](node.value)
         except (KeyError, ValueError):
-            self._fault(node, path, f"{node.value!r:.80} is no {node.tag.removeprefix(_PREFIX)}")
+            self._fault(node, path, f"{node.value!r:.80} is not a valid {node.tag.removeprefix(_PREFIX)}")
             return None
 
     def _fault(self, node: Node, path: Path, problem: str) -> None:
@@ -174,7 +175,7 @@ class _Reader:
 
 
 def _child(node: Node | None, part: str | int, line: int) -> tuple[Node | None, int]:
-    """What `part` names inside `node`, and its line; None, and the `line` of what holds it, where it is not there."""
+    """Return the child `part` of `node` and its line; if it is missing, None and `line`, the parent's."""
     if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part].start_mark.line + 1
     if isinstance(node, MappingNode):
@@ -185,7 +186,7 @@ def _child(node: Node | None, part: str | int, line: int) -> tuple[Node | None, 
 
 
 def _first_part(node: Node, path: str) -> tuple[str | int, str]:
-    """The first name of `path` and what follows it; a key that has dots in it is one name."""
+    """Split off the first name of `path`. A key that contains dots is one name."""
     if index := re.match(r"\[(\d+)\]\.?", path):
         return int(index[1]), path[index.end() :]
     keys = [str(key.value) for key, _ in node.value] if isinstance(node, MappingNode) else []
@@ -195,7 +196,7 @@ def _first_part(node: Node, path: str) -> tuple[str | int, str]:
 
 
 def _remedy(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML says of it, and what is mostly the cause."""
+    """Return PyYAML's message with the remedy for the usual cause."""
     problem, context = error.problem or "", error.context or ""
     if problem.startswith("but "):
         problem = f"{context}, {problem}"
@@ -207,18 +208,18 @@ def _remedy(error: yaml.MarkedYAMLError) -> str:
 
 _REMEDIES = (
     ("second occurrence", "give each anchor a name of its own"),
-    ("expected ',' or", "close each { and [, and write a text with # in quotes"),
-    ("that cannot start any token", "write a text that begins with it in quotes, and indent with blanks"),
-    ("scanning an alias", "write a text that begins with * or & in quotes"),
-    ("scanning an anchor", "write a text that begins with * or & in quotes"),
-    ("mapping values are not allowed", "write a text with a colon in quotes, and check how the line is indented"),
-    ("expected key", "check how the line is indented, and write a text that begins with {, [ or a quote in quotes"),
-    ("expected <block end>", "check how the line is indented, and write a text that begins with { or [ in quotes"),
+    ("expected ',' or", "close each { and [, and quote text with #"),
+    ("that cannot start any token", "quote text that begins with it, and indent with spaces"),
+    ("scanning an alias", "quote text that begins with * or &"),
+    ("scanning an anchor", "quote text that begins with * or &"),
+    ("mapping values are not allowed", "quote text with a colon, and check the indentation"),
+    ("expected key", "check the indentation, and quote text that begins with {, [ or a quotation mark"),
+    ("expected <block end>", "check the indentation, and quote text that begins with { or ["),
 )
 _PREFIX = "tag:yaml.org,2002:"
 _MAP, _SEQUENCE = f"{_PREFIX}map", f"{_PREFIX}seq"
 
-# The parser written in C is twenty times as fast; a build of PyYAML may lack it.
+# The C parser is twenty times as fast; a build of PyYAML may lack it.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

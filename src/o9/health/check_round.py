@@ -1,9 +1,9 @@
-"""A round of health checks over what needs one, and its report: what `check_health` does, without Prefect.
+"""A round of health checks and its report: the work of the flow `check_health`, without Prefect.
 
-Contract. Checks run one after the other, so that only one family's returns are in memory. First comes what runs, or
-rests and has changed; then what has ended and was not checked since, whose best is evaluated once more where this
-process knows its objective and may run it (`reevaluation`). Of each at most `limit`. A check that fails is named and
-does not stop the others; what was pruned meanwhile is skipped.
+Contract. Optimizations are checked one after the other, so that only one family's returns are in memory: first those
+that are running, or have changed while they are paused or queued, then those that have ended since their last check, at
+most `limit` of each. The best trial of an ended one is evaluated again where this process knows its objective and may
+run it (`reevaluation`). A check that fails is listed and does not stop the others; a pruned optimization is skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from o9.text.escape import unmarked
 logger = logging.getLogger(__name__)
 LIMIT = 200
 SHOWN = 50  # failures
-# Of what is unknown, all that is known is good.
+# Unknown comes after warning: every score that is known is good.
 WORST_FIRST = (HealthStatus.CRITICAL, HealthStatus.WARNING, HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
 
 Progress = Callable[[float], Awaitable[None]]
@@ -36,9 +36,9 @@ Progress = Callable[[float], Awaitable[None]]
 
 @dataclass
 class Round:
-    """What was checked. `verdicts`: by id, of those that were judged. `failures`: why, by id.
+    """The outcome of a round. `verdicts` and `failures` (the error's text) are by id.
 
-    more_due: there were more that have ended than `limit`.
+    more_due: more than `limit` ended optimizations are due for a check.
     """
 
     reports: list[OptimizationHealthReport] = field(default_factory=list)
@@ -49,14 +49,14 @@ class Round:
     more_due: bool = False
 
     def by_status(self) -> dict[str, int]:
-        """How many reports have each status, the worst first."""
+        """The number of reports with each status, the worst first."""
         counts = {status.value: 0 for status in WORST_FIRST}
         for report in self.reports:
             counts[report.overall_status.value] += 1
         return counts
 
     def figures(self) -> dict[str, Any]:
-        """All but the reports and verdicts, which the store has."""
+        """All fields but the reports and verdicts, which are in the store."""
         return {
             "checked": len(self.reports),
             "under_way": self.under_way,
@@ -70,7 +70,8 @@ class Round:
 async def check_round(
     checker: OptimizationHealthChecker, limit: int = LIMIT, progress: Progress | None = None
 ) -> Round:
-    """Raises OptimizationStoreError where the store is away; OptimizationHealthError where every check failed."""
+    """Check all that is due. Raises OptimizationStoreError if the store is unavailable, OptimizationHealthError if
+    every check failed."""
     validate_whole("limit", limit, PAGE_LIMIT - 1)
     store, done = checker.store, Round()
     running = await store.read_async(queries.health_under_way, limit=limit)
@@ -86,7 +87,7 @@ async def check_round(
             await progress(number / len(names))
     if done.failures and not done.reports:
         name, why = next(iter(done.failures.items()))
-        raise OptimizationHealthError(f"none of {len(done.failures)} could be checked; {name}: {why}")
+        raise OptimizationHealthError(f"all {len(done.failures)} health checks failed; {name}: {why}")
     return done
 
 
@@ -99,14 +100,14 @@ async def _check(checker: OptimizationHealthChecker, name: str, done: Round, *, 
         raise
     except Exception as error:
         if await checker.get_optimization_status(name) is not None:
-            logger.exception("%s could not be checked", name)
+            logger.exception("the health check of %s failed", name)
             done.failures[name] = f"{type(error).__name__}: {error}"[:500]
         return False
     return True
 
 
 def table(done: Round) -> list[dict[str, Any]]:
-    """One row for each report, the worst first; an unknown score is a dash."""
+    """Return one row for each report, the worst first; an unknown score is a dash."""
     return [
         {
             "optimization": report.optimization_id,
@@ -121,15 +122,12 @@ def table(done: Round) -> list[dict[str, Any]]:
 
 
 def markdown(done: Round) -> str:
-    """How many were checked, and what could not be."""
+    """Summarize the round as Markdown: the counts, and the checks that failed."""
     counts = ", ".join(f"{count} {status}" for status, count in done.by_status().items() if count)
     lines = ["# Health", "", f"**{len(done.reports)}** checked{': ' if counts else ''}{counts}."]
     lines += ["", f"{done.under_way} are under way, {done.ended} have ended."]
     if done.more_due:
-        lines += [
-            "",
-            "More have ended and are due for a check: the next runs make it, or one with a larger limit.",
-        ]
+        lines += ["", "More ended optimizations are due. The next runs check them, or one run with a larger limit."]
     if done.failures:
         lines += ["", "## Could not be checked", ""]
         lines += [f"- **{unmarked(name)}**: {unmarked(why)}" for name, why in list(done.failures.items())[:SHOWN]]

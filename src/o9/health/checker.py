@@ -1,10 +1,10 @@
 """Whether a result can be trusted: four scores from named checks, each with its evidence.
 
-Contract. The checks are pure (`validity`, `completeness`, `security`, `performance`) over what `facts` reads; nothing
-is made up: what cannot be known has the status unknown, no score (None), and its reason among the issues. So has a part
-whose own check failed: the others are judged all the same. Every report is kept in the store, with the checks behind it
-(`o9.store.optimizations.health_reports`), as the custom rules left it. Events follow the record: every report is
-announced, whichever process made it. For one event loop.
+Contract. The checks are pure functions (`validity`, `completeness`, `security`, `performance`) of what `facts` reads. A
+part that cannot be judged has the status unknown, no score (None), and its reason among the issues. A check that raises
+makes its own part unknown and no other. Every report is stored with its checks after the custom rules have changed it
+(`o9.store.optimizations.health_reports`). Events come from the store, so they cover reports made by any process. A
+checker belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -44,20 +44,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 EVALUATION_SECONDS = 60.0
-EVALUATIONS = 10  # that once more takes at most: twice on all data, and on eight that end earlier
+EVALUATIONS = 10  # the most that a re-evaluation makes: two on all data, eight on truncated data
 HISTORY_SHOWN = 100
-LOOK_SECONDS = 2.0  # for reports that other processes have made
+POLL_SECONDS = 2.0  # for reports made by other processes
 _SEVERITY = {HealthStatus.HEALTHY: 0, HealthStatus.UNKNOWN: 0, HealthStatus.WARNING: 1, HealthStatus.CRITICAL: 2}
 
 
 class OptimizationHealthChecker(StoreComponent):
-    """`check_interval`: seconds for which a report is good enough for `recent_report`.
+    """Checks optimizations and keeps their reports.
 
-    evaluation_seconds: how long evaluating the best of one optimization once more may take.
+    check_interval: the age in seconds up to which `recent_report` returns a stored report.
+    evaluation_seconds: the time limit for re-evaluating the best trial of one optimization.
 
-    Events, while it is started: `report(report)` for each report on the store that says something new;
-    `degraded(report, before)` for those among them that are a warning or critical, and worse than the one before of the
-    same optimization (None: there was none).
+    Events, between `start` and `stop`: `report(report)` for each new report in the store that differs from the one
+    before; `degraded(report, before)` if it is also a warning or critical, and worse than the optimization's previous
+    report (None if there was none).
     """
 
     events = ("report", "degraded")
@@ -75,7 +76,7 @@ class OptimizationHealthChecker(StoreComponent):
         self._thresholds = dict(THRESHOLDS)
         self._rules: list[Rule] = []
         self._evaluating = asyncio.Lock()
-        self._announced = 0  # the last report of which there were events
+        self._announced = 0  # the id of the last report that was announced
         self._one_at_a_time = asyncio.Lock()  # a large family takes seconds of processor time and hundreds of MiB
 
     def use(self, store: Store) -> None:
@@ -85,35 +86,38 @@ class OptimizationHealthChecker(StoreComponent):
     async def check_optimization_health(
         self, optimization_id: str, *, evaluate: bool = False
     ) -> OptimizationHealthReport:
-        """Check it now, and keep the report. Raises OptimizationError where there is no such optimization.
+        """Check an optimization now and store the report. Raises OptimizationError if it does not exist.
 
-        Each part's score is that of its weakest check; its status is healthy from its threshold, warning from 7/9 of
-        it, else critical. The whole is as good as the weakest known part (healthy from 0.9, warning from 0.7), and
-        unknown where all that is known is good, but not all is known. Custom rules come last, in their order.
+        A part's score is that of its weakest check. Its status is healthy from its threshold up, warning from 7/9 of
+        that, else critical. The overall status follows from the weakest known part (healthy from 0.9, warning from
+        0.7); it is unknown if every known part is healthy and another is unknown. Custom rules run last, in the order
+        of their registration.
 
-        evaluate: the best of one that has ended is evaluated once more before, unless that was done (`again`): its
-        objective's code runs then, for `evaluation_seconds` at most, an import path only inside O9_ALLOWED_IMPORTS.
-        Else nothing but the record is read.
+        evaluate: first re-evaluate the best trial of an ended optimization, unless that was done (`reevaluation`). This
+        runs the objective's code for at most `evaluation_seconds`; an import path must be inside O9_ALLOWED_IMPORTS.
+        Without it, only the record is read.
         """
         state = await self.existing(optimization_id)
         if evaluate:
             await self._evaluate(state, self.evaluation_seconds, settings().allowed_imports)
         async with self._one_at_a_time:
             judged, checks = await asyncio.to_thread(_checks, self.store, state)
-        measure = self._measure()
+        criteria = self._criteria()
         report = report_of(optimization_id, utc_now(), checks, self._thresholds)
         for rule in list(self._rules):
             report = await apply_rule(rule, report)
-        await self.store.write_async(RecordHealthReport(report, [check.to_dict() for check in checks], judged, measure))
+        found = [check.to_dict() for check in checks]
+        await self.store.write_async(RecordHealthReport(report, found, judged, criteria))
         return report
 
     async def recent_report(self, optimization_id: str) -> OptimizationHealthReport:
-        """The last report if it is younger than `check_interval` and still valid, else a new one.
+        """Return the last report if it is younger than `check_interval` and still valid, else a new one.
 
-        Invalid: another status, any change after the end, or other thresholds or rules than this checker's.
+        A report is invalid if the optimization's status has changed, if an ended optimization has changed at all, or if
+        the report was made with other thresholds or rules.
         """
         state = await self.existing(optimization_id)
-        report = await self._kept(state)
+        report = await self._valid_report(state)
         if report is not None and (utc_now() - report.timestamp).total_seconds() < self.check_interval:
             return report
         return await self.check_optimization_health(optimization_id)
@@ -121,57 +125,57 @@ class OptimizationHealthChecker(StoreComponent):
     async def judge_ended(
         self, optimization_id: str, *, seconds: float, allowed_imports: tuple[str, ...] | None
     ) -> OptimizationHealthReport:
-        """Judge one that has just ended, unless a report of how it is now was kept: then that is the answer.
+        """Check an optimization that has just ended, unless a valid report exists, which is returned.
 
-        Its best is evaluated once more where EVALUATIONS of it are done within `seconds`, by what it took before.
-        `allowed_imports`: as for `o9.health.reevaluation.evaluate_again`. Raises OptimizationError where there is none.
+        The best trial is re-evaluated if EVALUATIONS of it fit into `seconds`, by the time that its trial took.
+        `allowed_imports`: as for `o9.health.reevaluation.evaluate_again`. Raises OptimizationError if it does not
+        exist.
         """
         state = await self.existing(optimization_id)
-        report = await self._kept(state)
+        report = await self._valid_report(state)
         if report is not None:
             return report
         await self._evaluate(state, seconds, allowed_imports, seconds / EVALUATIONS)
         return await self.check_optimization_health(optimization_id)
 
     async def get_verdict(self, optimization_id: str) -> Verdict | None:
-        """What may be believed of its best, by the last report of its present status; None where there is none.
+        """Return the verdict of the last report, or None if there is none for the present status.
 
-        Raises OptimizationError where there is no such optimization.
+        Raises OptimizationError if the optimization does not exist.
         """
         state = await self.existing(optimization_id)
         return await asyncio.to_thread(kept_verdict, self.store, state)
 
     async def get_health_report(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """The last report, made by any process; None where there is none yet.
-
-        Raises OptimizationError where there is no such optimization.
-        """
+        """Return the last report made by any process, or None. Raises OptimizationError if there is no such
+        optimization."""
         await self.existing(optimization_id)
         kept = await self.store.read_async(queries.health_report, optimization_id)
         return OptimizationHealthReport.from_dict(kept["report"]) if kept else None
 
     async def get_health_checks(self, optimization_id: str) -> list[dict[str, Any]]:
-        """The checks behind the last report: name, score, unknown, words, remedy, essential, evidence."""
+        """Return the checks of the last report: name, score, unknown, words, remedy, essential, evidence."""
         await self.existing(optimization_id)
         kept = await self.store.read_async(queries.health_report, optimization_id)
         return list(kept["checks"]) if kept else []
 
     async def get_health_history(self, optimization_id: str, limit: int = HISTORY_SHOWN) -> list[dict[str, Any]]:
-        """What was said of it, newest first: `report` (its fields), `first_at`, `last_at`, and how many `times`.
+        """Return its reports, newest first. Equal ones in a row are one entry.
 
-        `status` is the one that it had. Raises OptimizationError where there is no such optimization.
+        An entry has `report` (the report's fields), `first_at`, `last_at`, `times` (their number) and `status` (the
+        optimization's at that time). Raises OptimizationError if the optimization does not exist.
         """
         await self.existing(optimization_id)
         rows = await self.store.read_async(queries.health_history, optimization_id, limit=limit)
         return [{name: row[name] for name in ("first_at", "last_at", "times", "status", "report")} for row in rows]
 
     async def get_all_health_reports(self, limit: int | None = None) -> list[OptimizationHealthReport]:
-        """The last report of each optimization that has one, newest first; the newest `limit` of them."""
+        """Return the last report of each optimization that has one, newest first, at most `limit`."""
         rows = await asyncio.to_thread(lambda: list(islice(latest_health_reports(self.store), limit)))
         return [OptimizationHealthReport.from_dict(row["report"]) for row in rows]
 
     def set_health_threshold(self, name: str, value: float) -> Registered:
-        """From which score on a part is healthy, 0 to 1, for the checks from now on; the names are in `THRESHOLDS`."""
+        """Set the score (0 to 1) from which a part is healthy, for later checks. `name` is a key of `THRESHOLDS`."""
         if name not in THRESHOLDS:
             raise OptimizationValidationError("name", f"{name!r} is not one of {', '.join(THRESHOLDS)}")
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -181,13 +185,13 @@ class OptimizationHealthChecker(StoreComponent):
         return Registered()
 
     def register_health_rule(self, rule: Rule) -> Registered:
-        """Let `rule(optimization_id, report)` (sync, in a thread; or async) change each report from now on.
+        """Let `rule(optimization_id, report)`, sync (run in a thread) or async, change each later report.
 
-        Where it sets `report.suspend` to a reason, an aggregator takes the optimization off until a later report has
-        none. One that raises, takes over 30 s or leaves no valid report is named in the report's issues, and undone.
+        If it sets `report.suspend` to a reason, an aggregator suspends the optimization until a later report has none.
+        If it raises, takes over 30 s or leaves an invalid report, its changes are discarded and an issue names it.
         """
         if not callable(rule):
-            raise OptimizationValidationError("rule", f"{rule!r:.80} cannot be called")
+            raise OptimizationValidationError("rule", f"{rule!r:.80} is not callable")
         self._rules.append(rule)
         return Registered()
 
@@ -198,7 +202,7 @@ class OptimizationHealthChecker(StoreComponent):
 
     async def _begin(self) -> None:
         self._announced = await self.store.read_async(queries.last_health_report)
-        interval = max(MIN_INTERVAL_SECONDS, min(self.check_interval, LOOK_SECONDS))
+        interval = max(MIN_INTERVAL_SECONDS, min(self.check_interval, POLL_SECONDS))
         self._repeat(self._announce_reports, interval, "announcing new health reports")
 
     async def _announce_reports(self) -> None:
@@ -224,26 +228,26 @@ class OptimizationHealthChecker(StoreComponent):
                 self.store, state, seconds=seconds, allowed_imports=allowed, most_seconds_each=most_each
             )
 
-    async def _kept(self, state: OptimizationState) -> OptimizationHealthReport | None:
-        """The last report, where it is of how `state` is and was made by the thresholds and rules of now.
+    async def _valid_report(self, state: OptimizationState) -> OptimizationHealthReport | None:
+        """The last report, if it was made with the present thresholds and rules and `state` has not changed since.
 
-        Of one that runs any report counts, since it changes all the time.
+        Of a running optimization, which changes all the time, only the status must be the same.
         """
         kept = await self.store.read_async(queries.health_report, state.optimization_id)
-        if kept is None or kept["judged_by"] != self._measure() or kept["status"] != state.status.value:
+        if kept is None or kept["judged_by"] != self._criteria() or kept["status"] != state.status.value:
             return None
         if state.status in ENDED and kept["as_of"] != moment(state.updated_at):
             return None
         return OptimizationHealthReport.from_dict(kept["report"])
 
-    def _measure(self) -> str:
-        """A fingerprint of the thresholds and rules that hold now."""
-        measure = to_json([sorted(self._thresholds.items()), [name_of(rule) for rule in self._rules]])
-        return hashlib.blake2b(measure.encode(), digest_size=8).hexdigest()
+    def _criteria(self) -> str:
+        """A fingerprint of the present thresholds and rules."""
+        criteria = to_json([sorted(self._thresholds.items()), [name_of(rule) for rule in self._rules]])
+        return hashlib.blake2b(criteria.encode(), digest_size=8).hexdigest()
 
 
 def checker_for(store: Store) -> OptimizationHealthChecker:
-    """One that judges as the one does that this process uses on `store`: by its thresholds and rules."""
+    """Return a checker with the thresholds and rules of the one that this process uses on `store`, if any."""
     made, used = OptimizationHealthChecker(store=store), _in_use.get(store)
     if used is not None:
         made._thresholds, made._rules = dict(used._thresholds), list(used._rules)
@@ -254,10 +258,8 @@ _in_use: WeakKeyDictionary[Store, OptimizationHealthChecker] = WeakKeyDictionary
 
 
 def checks_of(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> list[Check]:
-    """All checks; a part whose own check fails is unknown. `evidence`: as for `validity`, where it is known."""
-    from o9.health.checks.validity import (
-        validity,  # brings numpy and scipy, half a second that most processes never need
-    )
+    """Run all checks; a part whose check raises is unknown. `evidence`: as for `validity`, if already computed."""
+    from o9.health.checks.validity import validity  # imports numpy and scipy: half a second most processes never need
 
     def judged(facts: HealthFacts) -> list[Check]:
         return validity(facts, evidence)
@@ -266,24 +268,24 @@ def checks_of(facts: HealthFacts, evidence: Evidence | Unknown | None = None) ->
     parts: dict[str, Callable[[HealthFacts], list[Check]]] = dict(
         zip(PARTS, (judged, completeness, security, performance), strict=True)
     )
-    for part, look in parts.items():
+    for part, check in parts.items():
         try:
-            found += look(facts)
+            found += check(facts)
         except Exception as error:
-            logger.exception("the %s of %s could not be checked", part, facts.state.optimization_id)
-            found.append(_failed(part, "it could not be checked", error))
+            logger.exception("the check of the %s of %s failed", part, facts.state.optimization_id)
+            found.append(_failed(part, "the check failed", error))
     return found
 
 
 def _checks(store: Store, state: OptimizationState) -> tuple[OptimizationState, list[Check]]:
-    """What was checked, as it was then, and the checks."""
+    """Return the state that was checked and its checks."""
     try:
         facts = read_facts(store, state)
     except OptimizationError:
         raise
     except Exception as error:
         logger.exception("the record of %s cannot be read", state.optimization_id)
-        return state, [_failed(part, "its record cannot be read", error) for part in PARTS]
+        return state, [_failed(part, "the record cannot be read", error) for part in PARTS]
     return facts.state, checks_of(facts)
 
 

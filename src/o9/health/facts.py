@@ -1,8 +1,8 @@
-"""What the checks look at: one optimization as the store has it, and its family.
+"""What the checks examine: one optimization and its family, as read from the store.
 
-Contract. `read_facts` is the only reading of this room's checks; it blocks. What belongs together is read together: a
-state that changes meanwhile is read again, a few times. The hold-out of the best is read once the optimization has
-ended, and that is counted as a look (`o9.store.optimizations.hold_outs`): a best that changes yet is not judged by it.
+Contract. `read_facts` does all the reading for the checks; it blocks. If the state changes meanwhile, everything is
+read again, up to READ_ATTEMPTS times. The hold-out of the best trial is read only after the optimization has ended,
+because each reading counts as a look (`o9.store.optimizations.hold_outs`).
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from o9.store.store import Store
 from o9.strategies.factory import search_space_of
 from o9.strategies.plan import is_adaptive
 
-MOST_TRIALS = 50_000  # of one optimization; what comes behind them is not looked at, and the checks say so
-READ_AGAIN = 3
+MOST_TRIALS = 50_000  # of one optimization; later trials are not read, and the checks say so
+READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Family:
-    """`series`: the returns of its completed trials so far as they are there (little-endian float64).
+    """The trials on one objective and its data. `series`: the stored returns of completed ones (little-endian float64).
 
-    judged: which of them is that of the best.
-    counts: every trial ever tried, by state. Without a name it is this optimization alone.
-    baseline: what the best's optimization has to be measured over.
-    pruned: what is left of those trials whose optimizations were pruned; `counts` has them.
-    adaptive: one of the searches chose trials by their results; what is pruned may have done so.
-    seen: how many trials were valued on periods that the best's hold-out has, or may have been: what is pruned may.
-    market_neutral: the best's optimization declares so.
-    looks: how often held-out data of its objective and data were looked at, over periods that overlap.
-    placebo: what came of the same search on data without an edge.
+    name: "" for a family of this optimization alone.
+    counts: all trials ever run, by state, pruned ones included.
+    judged: the position of the best trial in `series`.
+    baseline: the baseline returns of the best trial's optimization.
+    pruned: a summary of the trials whose optimizations were pruned.
+    adaptive: a search of the family chose trials by their results, or was pruned and may have.
+    seen: the number of trials valued on periods of the best's hold-out. Pruned trials count if they may have been.
+    market_neutral: the best trial's optimization is declared so.
+    looks: the number of looks at held-out data of this objective and its data, over overlapping periods.
+    placebo: the outcome of the placebo runs.
     """
 
     name: str
@@ -64,12 +65,11 @@ class Family:
 
 @dataclass(frozen=True)
 class HealthFacts:
-    """`best` with its returns; `space` is None where it is not known.
+    """One optimization. `best` has its returns; `space` is None if unknown.
 
-    steps: those that left trials or figures; bests: the best so far after each step that has one.
-    figures: those that came with each step, by its number and their name.
-    ran: what each attempt ran. repetition: what came of evaluating the best once more.
-    allowed_imports: what this process lets a request import; empty where nothing is said.
+    steps: the steps with trials or figures. bests: the best so far after each step that has one.
+    figures: by step and name. ran: what each attempt ran. repetition: the last re-evaluation of a best trial.
+    allowed_imports: O9_ALLOWED_IMPORTS of this process.
     """
 
     state: OptimizationState
@@ -94,7 +94,7 @@ class HealthFacts:
 
     @property
     def value(self) -> float | None:
-        """What has been reached: the best trial's, or what a strategy without trials says; 0.0 is a field's default."""
+        """The best trial's value, or what a strategy without trials reported; its default 0.0 counts as none."""
         if self.trials:
             return self.best.value if self.best else None
         return self.state.current_performance or None
@@ -106,7 +106,7 @@ class HealthFacts:
 
 def read_facts(store: Store, state: OptimizationState) -> HealthFacts:
     name = state.optimization_id
-    for _ in range(READ_AGAIN):
+    for _ in range(READ_ATTEMPTS):
         trials, best = read_best(store, state)
         if best is not None and state.status not in ENDED:
             best = replace(best, hold_out_returns=None, hold_out_dates=None)
@@ -116,7 +116,7 @@ def read_facts(store: Store, state: OptimizationState) -> HealthFacts:
         if after is None or after.updated_at == state.updated_at:
             break
         before, state = state, after
-    else:  # it never holds still: the ledger may be ahead of the state, never behind it
+    else:  # it changes all the time: take the older state, so that the ledger may be ahead of it but not behind
         state = before
     holding = store.read(queries.holding, name)
     ran = store.read(queries.provenance, name)
@@ -144,7 +144,7 @@ def read_facts(store: Store, state: OptimizationState) -> HealthFacts:
 
 
 def read_best(store: Store, state: OptimizationState) -> tuple[Sequence[Trial], Trial | None]:
-    """The trials, without returns, and the best of them with its."""
+    """Return the trials without their returns, and the best of them with its own."""
     trials = store.read(queries.trials, state.optimization_id, limit=MOST_TRIALS)
     found = best_of(trials, direction_of(state))
     if found is None or found.number is None:
@@ -160,7 +160,7 @@ def _family(store: Store, state: OptimizationState, trials: Sequence[Trial], bes
     family = family_of(
         best, name, store.read(queries.family_trials, best.family, name), store.read(queries.baseline, name),
         is_cut=state.metadata.get("hold_out") is not None,
-        # Another search may have seen the same series before this one was made.
+        # Another search may have looked at the same series before this one ended.
         looked_at=max(look.at, moment(state.completed_at or state.updated_at)) if look else None,
     )  # fmt: skip
     family = replace(
@@ -173,7 +173,7 @@ def _family(store: Store, state: OptimizationState, trials: Sequence[Trial], bes
 
 
 def _as_judged_before(family: Family, earlier: Verdict | None) -> Family:
-    """With no more trials before the look than an earlier verdict found: it is not known when pruned ones were made."""
+    """Cap `seen` and `adaptive` by an earlier verdict: pruned trials, whose dates are lost, may be newer than it."""
     if not family.pruned.count or earlier is None or earlier.figures["hold_out_seen"] is None:
         return family
     figures = earlier.figures
@@ -202,15 +202,15 @@ def family_of(
     is_cut: bool = False,
     looked_at: str | None = None,
 ) -> Family:
-    """With the place of the best's returns among them, which are added where the bound left them out.
+    """Make the family from its stored trials; the best's returns are added if the limit left them out.
 
-    The best of a retry may be one that it took over: then it is the same series under its first owner's name. Series
-    begin together, and end where the hold-out of their optimization begins: what goes on beyond the best's last period
-    has seen its hold-out, and is cut there; what ends before is left out, and was tried. is_cut: the best's do.
+    The best of a retry may be a trial that it took over; then its series is stored under the first optimization's id.
+    All series begin together and end where the hold-out of their own optimization begins. One that is longer than the
+    best's has seen its hold-out, and is cut to its length; a shorter one is left out, and its trial only counts.
 
-    looked_at: when its hold-out was seen, an ISO moment; None where it was not. A trial that began later had no part in
-    the choice: it is tested with the family, but it neither counts among those that have seen the hold-out nor makes
-    the search adaptive.
+    is_cut: the best's optimization holds data out. looked_at: when its hold-out was first looked at, an ISO time; None
+    if never. A trial that began later took no part in the choice: it is tested with the family, but it does not count
+    in `seen`, and does not make the search adaptive.
     """
     earlier = {key for key in found.returns if looked_at is None or (found.started.get(key) or "") <= looked_at}
     taken, seen = _as_long(best, found, is_cut, earlier)
@@ -233,7 +233,7 @@ def family_of(
 def _as_long(
     best: Trial, found: FamilyTrials, is_cut: bool, earlier: set[tuple[str, int]]
 ) -> tuple[dict[tuple[str, int], bytes], int]:
-    """The series of `found` over the periods of the best, and how many `earlier` ones have seen what it holds out."""
+    """Return the series over the best's periods, and how many `earlier` trials have seen its hold-out."""
     if best.returns is None:
         return found.returns, 0
     size = 8 * len(best.returns)

@@ -1,8 +1,8 @@
-"""The words of a verdict: grades, reasons, and how one is read back. No numpy: any surface may import it.
+"""The data of a verdict: grades, reasons, forecast; and reading one from the store. Imports no numpy.
 
-Contract. `o9.health.verdict.judge` makes a `Verdict`, the check `validity.verdict` keeps it as JSON in its evidence,
-and every surface reads it back with `verdict_of`, or from the store with `kept_verdict`, so that all say the same.
-Nothing here decides. The Sharpe ratios of a `Forecast` are annual.
+Contract. `o9.health.verdict.judge` makes a `Verdict`, and the check `validity.verdict` keeps it as JSON in its
+evidence. Every surface reads it back with `verdict_of`, or from the store with `kept_verdict`, so that all show the
+same. Nothing is decided here. The Sharpe ratios of a `Forecast` are annual.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from o9.store import queries
 from o9.store.store import Store
 
 VERDICT = "validity.verdict"  # the check that holds it
-REPEATABLE = "validity.repeatable"  # the check of evaluating the best once more
+REPEATABLE = "validity.repeatable"  # the check of re-evaluating the best trial
 
 
 class Grade(str, Enum):
-    """What may be believed of a result."""
+    """How far a result can be trusted."""
 
     VOID = "void"
     LOST = "lost"
@@ -31,7 +31,7 @@ class Grade(str, Enum):
 
 
 class GradeReason(str, Enum):
-    """Why a result has its grade: a code, whose text stands in one table (`o9.health.wording`)."""
+    """Why a result has its grade. `o9.health.wording` has the texts."""
 
     # void
     LOOK_AHEAD = "look_ahead"
@@ -59,11 +59,12 @@ class GradeReason(str, Enum):
 
 @dataclass(frozen=True)
 class Placebo:
-    """The same search on data without an edge. runs: with a result; as_good: of them, at least as good.
+    """The outcome of the placebo runs: the same search on data without an edge.
 
     p_value: (1 + as_good + without_result) / (1 + runs + without_result), over all runs that were ever queued.
-    requests: how often more runs were asked for. Asking again until p suits makes it too small.
-    others: trials of the family that other searches tried. p says nothing of the choice among those.
+    runs: those with a result. as_good: those at least as good as the real search.
+    requests: how often runs were requested. Requesting more until p is small makes p too small.
+    others: trials of the family from other searches. p does not account for the choice among those.
     """
 
     p_value: float
@@ -76,12 +77,11 @@ class Placebo:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The live Sharpe ratio to expect over `years`: its mean, and an interval that holds it with probability 0.8.
+    """The live Sharpe ratio to expect over `years`: the mean, and an interval that holds it with probability 0.8.
 
-    claimed: in sample, over the baseline where there is one; held_out: of the hold-out; None without one.
-    hidden_crash: skewness or a concave payoff hints at losses that no return has shown yet, and the interval is too
-        narrow then.
-    too_high: the search followed its results, for which the forecast does not allow, and nothing was held out.
+    claimed: in sample, over the baseline if there is one. held_out: of the hold-out, or None.
+    hidden_crash: skewness or a concave payoff hints at larger losses than any so far; the interval is then too narrow.
+    too_high: the search was adaptive, which the forecast does not account for, and nothing was held out.
     """
 
     mean: float
@@ -96,13 +96,13 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One result, shown alike everywhere.
+    """The judgement of a result, the same on every surface.
 
-    headline: one short sentence, the reason in plain words. words: the finding with its figures, two or three
-        sentences. errors: how often this rule is wrong, as `benchmarks/verdict.py` measured it; "" where nothing was
-        decided. remedy: what to do next; "" for nothing.
-    score: 0 to 1, what `validity` makes of it; None for unknown.
-    figures: what the rule looked at, by name, JSON values; what is unknown is missing or None.
+    headline: the reason in one short sentence. words: the finding with its figures, two or three sentences.
+    errors: how often this rule is wrong, as measured by `benchmarks/verdict.py`; "" if nothing was decided.
+    remedy: what to do next; "" for nothing.
+    score: 0 to 1, for the check `validity.verdict`; None for unknown.
+    figures: JSON values by name; an unknown one is None or missing.
     """
 
     grade: Grade
@@ -127,19 +127,19 @@ class Verdict:
 
 
 def verdict_of(checks: Sequence[Mapping[str, Any]]) -> Verdict | None:
-    """The verdict in a stored report's checks; None where none was made."""
+    """Return the verdict in a stored report's checks, or None."""
     check = next((each for each in checks if each["name"] == VERDICT), None)
     found = check["evidence"].get("verdict") if check else None
     return Verdict.from_dict(found) if isinstance(found, Mapping) else None
 
 
 def kept_verdict(store: Store, state: OptimizationState) -> Verdict | None:
-    """That of the newest report. A report of another status than the present one says nothing of how it is now."""
+    """Return the verdict of the newest report, if that was made for the present status."""
     return kept_verdicts(store, [state]).get(state.optimization_id)
 
 
 def kept_verdicts(store: Store, states: Sequence[OptimizationState]) -> dict[str, Verdict]:
-    """By id, of those that have one; one query for a page of them."""
+    """Return the verdicts by id, with one query; see `kept_verdict`."""
     rows = store.read(queries.health_verdicts, [state.optimization_id for state in states])
     return {
         state.optimization_id: Verdict.from_dict(row["verdict"])

@@ -1,9 +1,9 @@
-"""The p-value of a placebo: how often the same search is as good on data without an edge. Pure.
+"""The p-value of placebo runs: how often the same search is as good on data without an edge. Pure.
 
-Contract. p = (1 + those at least as good) / (K + 1), K all placebo runs that were queued; one without a result counts
-as at least as good, so that nothing is gained by ending runs early. Under no edge the value and
-those of the placebos are exchangeable, so p is at most u with probability u at most, whatever the search does (Dwass
-1957; Masters 2020 for whole optimizations). No p-value can be smaller than 1 / (K + 1).
+Contract. p = (1 + runs at least as good) / (K + 1), with K all placebo runs ever queued. A run without a result counts
+as at least as good, so that ending runs early gains nothing. Without an edge the real value and those of the placebo
+runs are exchangeable, so P(p ≤ u) ≤ u whatever the search does (Dwass 1957; Masters 2020 for whole optimizations). The
+smallest possible p is 1 / (K + 1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from o9.store.optimizations.placebos import PlaceboRuns
 
 
 def placebo_of(value: float | None, runs: PlaceboRuns, direction: Direction) -> Placebo | None:
-    """value: what the search reached on the real data. None where that, or all of the runs, have no result (yet)."""
+    """Compare `value`, the real search's best, with the runs. None if it is None, or if no run has a result yet."""
     queued, known = len(runs.values), runs.finished
     if value is None or not known:
         return None

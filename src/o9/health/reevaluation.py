@@ -1,10 +1,11 @@
-"""Evaluating the best of an optimization once more, and on truncated data: the only place of this room that runs users'
-code.
+"""Re-evaluates the best trial of an optimization, on all and on truncated data: the only module of this room that runs
+users' objectives.
 
-Contract. It runs as its trials ran: in a child process that is cut off in time with all that it started, async
-objectives in the event loop. An import path is followed as far as the caller allows. It is done once for each best and
-each code: the outcome is kept in the record (`o9.store.optimizations.provenance.Repetition`), from where every later
-check reads it. What cannot be evaluated here is kept with the reason, and tried again the next time.
+Contract. The objective runs as in a trial: in a child process, which is killed at the time limit with everything it
+started, or in the event loop if it is async. The caller decides which import paths are allowed. Each best trial is
+re-evaluated once for each version of its code, and the outcome is stored
+(`o9.store.optimizations.provenance.Repetition`) for later checks. If it cannot be evaluated here, the reason is stored,
+and the next check tries again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from o9.strategies.registry import Objective
 
 _OPT_IN = (
     "declare @objective(…, truncatable=True), and let the function take `periods`: with it, compute as if the data "
-    "ended with that many returns, and give exactly those"
+    "ended with that many returns, and return exactly those"
 )
 
 
@@ -46,11 +47,11 @@ async def evaluate_again(
     allowed_imports: tuple[str, ...] | None,
     most_seconds_each: float = math.inf,
 ) -> None:
-    """Evaluate the best of one that has ended once more, unless that was done; takes `seconds` at most.
+    """Re-evaluate the best trial of an ended optimization within `seconds`, unless that was done.
 
-    Nothing is done, and nothing kept, for one that runs, that has no best, or whose best took longer than
-    `most_seconds_each` in its trial. `allowed_imports` None: the caller runs code here anyway, and any import path is
-    followed unless O9_ALLOWED_IMPORTS is set.
+    Does nothing if the optimization is not ended, has no best trial, or its best trial took longer than
+    `most_seconds_each`. `allowed_imports` None: any import path is allowed unless O9_ALLOWED_IMPORTS is set, for
+    callers that run code here anyway.
     """
     if state.status not in ENDED:
         return
@@ -66,12 +67,12 @@ async def evaluate_again(
         return
     try:
         if objective.truncatable and state.metadata.get("hold_out") is not None and best.returns is not None:
-            evaluator.periods = len(best.returns)  # the periods held out stay out of it
+            evaluator.periods = len(best.returns)  # without the held-out periods
         code = code_fingerprint(objective.function)
         if kept is not None and (kept.number, kept.code) == (best.number, code) and code:
             return
         if best.duration_seconds > seconds:
-            why = f"one evaluation took {best.duration_seconds:.3g} s, and all of it is given {seconds:.3g} s"
+            why = f"its trial took {best.duration_seconds:.3g} s, and re-evaluation is limited to {seconds:.3g} s"
             await _keep(store, state, best, "", _unknown(why))
             return
         ran = await store.read_async(queries.provenance, state.optimization_id)
@@ -83,7 +84,7 @@ async def evaluate_again(
 
 @dataclass
 class _Found:
-    """The outcomes so far: on all data, and on data that end after a number of returns."""
+    """The outcomes so far. `truncated`: pairs of a number of returns and the outcome; `cuts`: all planned numbers."""
 
     whole: list[TrialOutcome] = field(default_factory=list)
     truncated: list[tuple[int, TrialOutcome]] = field(default_factory=list)
@@ -99,13 +100,13 @@ async def _checks(
         await asyncio.wait({work}, timeout=seconds)
         if work.done():
             work.result()
-        found = _Found([*found.whole], [*found.truncated], found.cuts)  # what comes while it is cut off came too late
+        found = _Found([*found.whole], [*found.truncated], found.cuts)  # without what arrives during the cancellation
     except OptimizationError as error:  # it cannot be loaded in a child
         return _unknown(str(error))
-    finally:  # an async objective that swallows its cancellation is left behind
+    finally:  # an async objective that swallows its cancellation is abandoned
         await cancel_and_wait(work, seconds=CUT_OFF_SECONDS)
     if not found.whole:
-        return _unknown(f"it did not end within {seconds:.3g} s when it was evaluated once more")
+        return _unknown(f"the re-evaluation took longer than {seconds:.3g} s")
     if not objective.truncatable:
         ahead = unknown(LOOK_AHEAD, "its objective cannot be run on truncated data", _OPT_IN)
     elif found.cuts:
@@ -132,17 +133,17 @@ async def _evaluate(
 
 def _why_not_cut(whole: list[TrialOutcome]) -> str:
     if any(outcome.state is not TrialState.COMPLETED for outcome in whole):
-        return "it failed when it was evaluated once more"
+        return "it failed when it was evaluated again"
     returns = whole[0].returns
     if returns is None:
         return "its evaluations have no returns to compare"
     if len(returns) < LEAST_RETURNS:
-        return f"{len(returns)} returns are too few to cut: at least {LEAST_RETURNS} are needed"
-    return "its returns differ each time, so that look-ahead cannot be distinguished from chance"
+        return f"{len(returns)} returns are too few to truncate: at least {LEAST_RETURNS} are needed"
+    return "its returns differ each time, so a look-ahead cannot be distinguished from chance"
 
 
 def _changed(objective: Objective, code: str, best: Trial, ran: list[Ran]) -> str:
-    """What is known to be another now than when the best was evaluated."""
+    """Return what is known to have changed since the best was evaluated; "" for nothing."""
     then = next((one for one in ran if one.attempt == best.attempt), None)
     if then is None:
         return ""

@@ -1,8 +1,8 @@
-"""Custom rules: a user's function that sees a report and may change it, and can do no harm.
+"""Custom rules: users' functions that may change a report.
 
-Contract. A rule gets a copy; its changes count only where it came back in time and left a report that can be stored.
-A sync rule runs in a thread of its own, which is left behind where it hangs; an async one runs in the event loop, and
-is cancelled. Only an async rule that blocks the loop itself cannot be stopped.
+Contract. A rule gets a copy of the report. Its changes count only if it returns in time and leaves a valid report. A
+sync rule runs in its own thread, which is abandoned if it hangs; an async rule runs in the event loop, and is
+cancelled. Only an async rule that blocks the event loop cannot be stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rule = Callable[[str, OptimizationHealthReport], Any]
 async def apply_rule(
     rule: Rule, report: OptimizationHealthReport, seconds: float = RULE_SECONDS
 ) -> OptimizationHealthReport:
-    """The report as the rule left it; as it was, with the rule named among its issues, where the rule failed."""
+    """Return the report as the rule left it; if the rule failed, the report as it was, with an issue that names it."""
     name = name_of(rule)
     mine = OptimizationHealthReport.from_dict(report.to_dict())
     awaits = inspect.iscoroutinefunction(rule)
@@ -55,12 +55,12 @@ def name_of(rule: Rule) -> str:
 async def _awaited(rule: Rule, optimization_id: str, report: OptimizationHealthReport) -> None:
     try:
         await rule(optimization_id, report)
-    except SystemExit as error:  # which would go through a task and end the event loop
+    except SystemExit as error:  # in a task it would end the event loop
         raise RuntimeError("it called sys.exit") from error
 
 
 def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -> OptimizationHealthReport:
-    """The rule's report, checked: still of the same optimization, scores 0 to 1 or None, and fit for JSON."""
+    """Return the rule's report if it is valid: scores 0 to 1 or None, and JSON values. Id and time are restored."""
     mine.optimization_id, mine.timestamp = before.optimization_id, before.timestamp
     fields = mine.to_dict()
     for part in PARTS:
@@ -71,9 +71,9 @@ def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -
             )
     for name in ("issues", "recommendations"):
         if not isinstance(fields[name], list) or not all(isinstance(one, str) for one in fields[name]):
-            raise OptimizationValidationError(name, "it is not a list of texts")
+            raise OptimizationValidationError(name, "it is not a list of strings")
     if not isinstance(fields["suspend"], str):
-        raise OptimizationValidationError("suspend", f"{fields['suspend']!r:.80} is not text that says why")
+        raise OptimizationValidationError("suspend", f"{fields['suspend']!r:.80} is not a string with the reason")
     json.dumps(fields, allow_nan=False)
     return OptimizationHealthReport.from_dict(fields)
 
@@ -81,6 +81,6 @@ def _checked(mine: OptimizationHealthReport, before: OptimizationHealthReport) -
 def _failed(report: OptimizationHealthReport, name: str, why: str) -> OptimizationHealthReport:
     return replace(
         report,
-        issues=[*report.issues, f"rule {name}: {why}; its changes to this report are undone"],
+        issues=[*report.issues, f"rule {name}: {why}; its changes to this report are discarded"],
         recommendations=[*report.recommendations, f"rule {name}: fix it, or do not register it"],
     )

@@ -1,7 +1,7 @@
-"""The runs of a recurring optimization, newest first, with what became of each. No numpy: any surface may import it.
+"""The runs of a recurring optimization, newest first, with their results. Imports no numpy.
 
-Contract. `read_series` blocks, and reads the newest RUNS alone, so that no history makes it dearer. Placebo runs are
-none of them.
+Contract. `read_series` blocks. It reads only the newest RUNS runs, so its cost does not grow with the history. Placebo
+runs are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RUNS = 50
 
 @dataclass(frozen=True)
 class SeriesRun:
-    """One run. change: of its best, since that of the run before it; None where one of the two has none."""
+    """One run. change: from the previous run's best to its own; None if one of the two is missing."""
 
     state: OptimizationState
     verdict: Verdict | None = None
@@ -30,7 +30,7 @@ class SeriesRun:
 
     @property
     def at(self) -> datetime:
-        """When it was due, or else made."""
+        """The time that it was scheduled for, else that of its creation."""
         scheduled = self.state.metadata.get("scheduled_at")
         return datetime.fromisoformat(scheduled) if scheduled else self.state.created_at
 
@@ -40,14 +40,14 @@ class SeriesRun:
 
     @property
     def hold_out(self) -> float | None:
-        """Its best's Sharpe ratio a year on what the search never saw."""
+        """The annual Sharpe ratio of its best trial on the held-out data."""
         figures = self.verdict.figures if self.verdict else {}
         sharpe, year = figures.get("hold_out_sharpe"), figures.get("periods_per_year")
         return None if sharpe is None or year is None else sharpe * math.sqrt(year)
 
 
 def with_changes(found: Sequence[SeriesRun]) -> list[SeriesRun]:
-    """The runs with their changes; newest first, as given. A run without a best is passed over."""
+    """Return the runs with their changes, newest first, as given. A run without a best is skipped in the comparison."""
     runs: list[SeriesRun] = []
     before: float | None = None
     for run in reversed(found):
@@ -57,7 +57,7 @@ def with_changes(found: Sequence[SeriesRun]) -> list[SeriesRun]:
 
 
 def read_series(store: Store, state: OptimizationState, limit: int = RUNS) -> list[SeriesRun]:
-    """The newest runs of the series that `state` belongs to; empty where it belongs to none."""
+    """Return the newest runs of the series that `state` belongs to; empty if there is none."""
     series = state.metadata.get("series")
     if series is None:
         return []

@@ -1,7 +1,7 @@
-"""A value, or the reason why there is none.
+"""The type of a value that cannot be computed.
 
-Contract. Every judgement of this room answers with what it promises or with an `Unknown`; it never raises for data that
-is merely poor, never answers NaN, and never makes up a number. Ask `isinstance(answer, Unknown)` before using one.
+Contract. The judgements of this room return their value or an `Unknown` with the reason. For poor data they neither
+raise nor return NaN. Check `isinstance(answer, Unknown)` before using one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unknown:
-    """There is no value. `reason` is a clause in plain words, fit to stand after "unknown: "."""
+    """There is no value. `reason` is a clause that can follow "unknown: "."""
 
     reason: str
 

@@ -1,21 +1,21 @@
-"""What may be believed of the best of a family of trials? One pure function, `judge`, from evidence to a `Verdict`.
+"""How far can the best of a family of trials be trusted? The pure function `judge` makes a `Verdict` of the evidence.
 
-Contract. Pure. `judge` never raises for poor evidence: what is unknown stays unknown, and a rule that needs it does not
-apply. `RULES` is the whole rule, the first that applies decides; a worse hold-out or more looks at it never give a
-better grade.
+Contract. Pure. `judge` does not raise for poor evidence: a rule that needs an unknown figure does not apply. The first
+of `RULES` that applies decides. A worse hold-out, or more looks at it, never give a better grade.
 
-    VOID       the objective looks ahead, does not repeat itself, or gives returns that do not fit its value
-    LOST       hold-out Sharpe ratio ≤ 0, or less than the forecast from the sample alone makes likely (5%)
-    CONFIRMED  family p ≤ 0.2, a hold-out above zero at 5 % (3 % after a search that follows results) / (looks + trials
+    VOID       the objective looks ahead, is not repeatable, or its returns do not fit its value
+    LOST       hold-out Sharpe ratio ≤ 0, or so low that its probability is at most 5% by the forecast from the sample
+    CONFIRMED  family p ≤ 0.2, a hold-out above zero at the level 5% (3% after an adaptive search) / (looks + trials
                that saw it), and a baseline or a market-neutral strategy; or placebo p ≤ 0.05 and such a hold-out
-    PLAUSIBLE  no hold-out, or one that is too short to tell: family p ≤ 0.035, a search that does not look at results,
-               and a baseline or a market-neutral strategy; or placebo p ≤ 0.05
-    UNPROVEN   the rest
+    PLAUSIBLE  no hold-out or one that is too short to decide, and family p ≤ 0.035 of a search that is not adaptive,
+               with a baseline or a market-neutral strategy; or placebo p ≤ 0.05
+    UNPROVEN   all others
 
-The family test treats its trials as fixed in advance. A search that follows results (TPE, CMA-ES) makes its p-value too
-small, by how much no formula on the trials tells; only data that it never saw, or the same search on data without an
-edge, can. Deflated Sharpe ratio, probability of backtest overfitting and minimum track record are among the figures and
-decide nothing. `benchmarks/verdict.py` measures how often each grade is wrong.
+The family test treats its trials as fixed in advance. An adaptive search (TPE, CMA-ES) chooses trials by the results of
+others, which makes the p-value too small. No formula on the trials corrects that; only data that the search never saw,
+or the same search on data without an edge, can. The deflated Sharpe ratio, the probability of backtest overfitting and
+the minimum track record length are among the figures, but decide nothing. `benchmarks/verdict.py` measures how often
+each grade is wrong.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ from o9.health.statistics.spa import p_value_of_all
 from o9.health.unknown import Unknown
 from o9.health.wording import ERRORS, headline_of, remedy_of, words_of
 
-# Resampling is a little bold: at 0.05, and in some families at 0.04, more than 5 of 100 worthless ones would pass.
+# The resampled p-value is slightly too small: at 0.05, and for some kinds of families at 0.04, more than 5% of families
+# without an edge would pass.
 FAMILY_LEVEL = 0.035
-WITH_HOLD_OUT = 0.2  # of the family test, where a hold-out has the last word
-HOLD_OUT_LEVEL = 0.05  # of a hold-out, over all looks at those of the family
-SEARCHED_LEVEL = 0.03  # the same after a search that follows results, for its family test says less than it seems to
+WITH_HOLD_OUT = 0.2  # of the family test, if a hold-out decides
+HOLD_OUT_LEVEL = 0.05  # of the hold-out, shared by all looks at those of the family
+SEARCHED_LEVEL = 0.03  # the same after an adaptive search, whose family test is too lenient
 PLACEBO_LEVEL = 0.05
-LEAST_PLACEBO_RUNS = 19  # fewer cannot give a p-value of PLACEBO_LEVEL
+LEAST_PLACEBO_RUNS = 19  # fewer cannot reach PLACEBO_LEVEL
 BELOW_FORECAST = 0.05
 DEFLATED_LEVEL = 0.95
 OVERFITTING_LEVEL = 0.5
-# What `validity` makes of a grade: critical, critical, a warning, a warning, healthy.
+# For the check `validity.verdict`: critical, critical, warning, warning, healthy.
 SCORES = {Grade.VOID: 0.0, Grade.LOST: 0.3, Grade.UNPROVEN: 0.7, Grade.PLAUSIBLE: 0.78, Grade.CONFIRMED: 1.0}
 T = TypeVar("T")
 _UNKNOWN = frozenset({GradeReason.NO_TRIALS, GradeReason.NO_RETURNS, GradeReason.NO_FAMILY_TEST})
@@ -57,30 +58,30 @@ _UNKNOWN = frozenset({GradeReason.NO_TRIALS, GradeReason.NO_RETURNS, GradeReason
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a family, and of the trial chosen from it.
+    """What is known of a family and of the trial chosen from it. "Over the benchmark" applies if there is one.
 
-    counted: every trial ever tried on this objective and data, the failed and cancelled ones too; 0: none completed.
-    kept: how many of them have returns that took part in what follows.
-    best: of the chosen trial's returns in sample, over the benchmark where there is one.
+    counted: all trials ever run on this objective and data, failed and cancelled ones included; 0 if none completed.
+    kept: the number of trials with usable returns, from which the other figures are computed.
+    best: moments of the chosen trial's returns in sample, over the benchmark.
     luck: the Sharpe ratio per period that luck gives the best of `counted` (`expected_maximum_sharpe`).
     deflated: the deflated Sharpe ratio with N = counted; `deflated_effective` with N = effective.
-    effective: how many independent trials the counted ones amount to.
-    family: the p-value of the family test over the kept ones.
-    out_of_sample: of the chosen trial's returns on data that had no part in any choice.
-    over_benchmark: everything is measured over a baseline's returns; else over zero, where the market's own rise counts
-        as an edge. beta: how much of the baseline the chosen trial holds, which is taken off.
-    over_cash: the baseline has no risk, so that the market's own rise counts as an edge there, too.
-    periods_per_year: for annual figures; None leaves them per period.
-    sharpes: the kept ones' Sharpe ratios per period, over the benchmark where there is one.
-    claim: the chosen trial's true annual Sharpe ratio were its edge to live on, from the sample alone.
+    effective: the number of independent trials that the counted ones amount to.
+    family: the p-value of the family test over the kept trials.
+    out_of_sample: moments of the chosen trial's returns on data that took no part in any choice.
+    over_benchmark: everything is measured over a baseline's returns. Otherwise it is measured over zero, so that the
+        market's own rise counts as an edge. beta: the chosen trial's beta to the baseline, which is subtracted.
+    over_cash: the baseline has no risk, so that the market's own rise counts as an edge, too.
+    periods_per_year: for annual figures; with None they are per period.
+    sharpes: the kept trials' Sharpe ratios per period, over the benchmark.
+    claim: the chosen trial's true annual Sharpe ratio if its edge lasts, from the sample alone.
     variance_ratio: of the trials' mean first autocorrelation (`o9.health.statistics.forecast`).
-    hidden_crash: skewness or a concave payoff hints at losses that no return has shown.
-    void: why nothing can be believed, where that is known.
-    adaptive: the search chose trials by the results of others, or it is not known that it did not.
-    market_neutral: declared so: zero is the baseline.
-    looks: how often a hold-out of this family was evaluated, this time included.
-    seen: how many trials of the family were valued on data that are held out from the chosen one, or may have been.
-    placebo: the same search on data without an edge.
+    hidden_crash: skewness or a concave payoff hints at larger losses than any so far.
+    void: why the result is void, or None.
+    adaptive: the search chose trials by the results of others, or may have.
+    market_neutral: declared so; zero is then the baseline.
+    looks: the number of looks at held-out data of this family, including this one.
+    seen: the number of trials of the family that were, or may have been, valued on the chosen trial's held-out data.
+    placebo: the outcome of the placebo runs.
     """
 
     counted: int
@@ -110,17 +111,17 @@ class Evidence:
 
     @classmethod
     def nothing(cls, counted: int, why: Unknown, **given: Any) -> Evidence:
-        """Of a family whose returns say nothing; `given`: what is known all the same."""
+        """Return evidence whose figures are unknown, but for those in `given`."""
         return cls(counted, 0, why, why, why, why, why, why, why, why, sharpes=why, claim=why, **given)
 
     @property
     def over_market(self) -> bool:
-        """Is everything measured over a baseline that has risk?"""
+        """Whether everything is measured over a baseline that has risk."""
         return self.over_benchmark and not self.over_cash
 
     @property
     def p_value(self) -> float | Unknown:
-        """Of the family test, for all trials counted."""
+        """The p-value of the family test for all trials counted."""
         if isinstance(self.family, Unknown):
             return self.family
         return p_value_of_all(self.family, self.kept, self.counted)
@@ -128,7 +129,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the rules look at. An unknown figure is None, and no rule that needs it applies."""
+    """The figures that the rules compare. An unknown figure is None, and no rule that needs it applies."""
 
     evidence: Evidence
 
@@ -142,28 +143,28 @@ class Findings:
 
     @property
     def searched(self) -> bool:
-        """Were trials chosen by results? One trial was not."""
+        """Whether trials were chosen by the results of others. A single trial was not."""
         return self.evidence.adaptive and self.evidence.counted > 1
 
     @property
-    def has_zero(self) -> bool:
-        """Is zero what the strategy without an edge earns?"""
+    def has_baseline(self) -> bool:
+        """Whether a strategy without an edge has a Sharpe ratio of zero."""
         return self.evidence.over_market or self.evidence.market_neutral
 
     @property
     def level(self) -> float:
-        """The probability that the hold-out must be above zero with."""
+        """The probability of being above zero that a hold-out needs for a confirmation."""
         level = SEARCHED_LEVEL if self.searched else HOLD_OUT_LEVEL
         return 1 - level / (max(self.evidence.looks, 1) + self.evidence.seen)
 
     @property
-    def is_stale(self) -> bool:
-        """Did a search that follows results use the held-out data? Then the chosen trial may follow from them."""
+    def hold_out_was_searched(self) -> bool:
+        """Whether an adaptive search has seen the held-out data, which may have led it to the chosen trial."""
         return self.hold_out is not None and self.evidence.seen > 0 and self.searched
 
     @cached_property
     def above_zero(self) -> float | None:
-        """The probability that the hold-out's true Sharpe ratio is above zero; serial correlation takes from it."""
+        """The probability that the hold-out's true Sharpe ratio is above zero, corrected for serial correlation."""
         if self.hold_out is None:
             return None
         return known(
@@ -188,8 +189,8 @@ class Findings:
         return sharpe * math.sqrt(year), self.evidence.variance_ratio * shape * year / self.hold_out.observations
 
     @cached_property
-    def as_forecast(self) -> float | None:
-        """How probable at most such a hold-out is, were the edge to live on; the forecast knows the sample alone."""
+    def hold_out_quantile(self) -> float | None:
+        """The probability of a hold-out this low or lower if the edge lasts, by the forecast from the sample alone."""
         claim = known(self.evidence.claim)
         if claim is None or self.measured is None:
             return None
@@ -197,7 +198,7 @@ class Findings:
 
     @cached_property
     def track_record(self) -> float | None:
-        """Periods until the Sharpe ratio in sample, if it is true, differs from zero with 95% confidence."""
+        """The number of periods until the Sharpe ratio in sample, if true, differs from zero with 95% confidence."""
         best = known(self.evidence.best)
         if best is None:
             return None
@@ -209,19 +210,19 @@ class Findings:
 
     @property
     def worst_loss(self) -> float | None:
-        """The hold-out's worst loss in a period, in worst losses of the sample; None where one of them has none."""
+        """The hold-out's worst loss over the sample's worst loss; None if the sample has no loss."""
         best = known(self.evidence.best)
         if best is None or self.hold_out is None or not best.worst < 0:
             return None
         return max(0.0, self.hold_out.worst / best.worst)
 
     @property
-    def confirms(self) -> bool:
-        return self.above_zero is not None and self.above_zero >= self.level and not self.is_stale
+    def hold_out_confirms(self) -> bool:
+        return self.above_zero is not None and self.above_zero >= self.level and not self.hold_out_was_searched
 
     @property
-    def is_mute(self) -> bool:
-        """No hold-out, or one over which not even all of the claim would differ from zero."""
+    def hold_out_is_too_short(self) -> bool:
+        """Whether there is no hold-out, or even the full Sharpe ratio in sample would not differ from zero over it."""
         if self.hold_out is None:
             return True
         return self.track_record is None or self.hold_out.observations < self.track_record
@@ -260,33 +261,42 @@ RULES: tuple[tuple[Grade, GradeReason, Rule], ...] = (
         GradeReason.HOLD_OUT_NEGATIVE,
         lambda found: found.hold_out is not None and found.hold_out.sharpe <= 0,
     ),
-    (Grade.LOST, GradeReason.HOLD_OUT_BELOW_FORECAST, lambda found: _at_most(found.as_forecast, BELOW_FORECAST)),
+    (Grade.LOST, GradeReason.HOLD_OUT_BELOW_FORECAST, lambda found: _at_most(found.hold_out_quantile, BELOW_FORECAST)),
     (
         Grade.CONFIRMED,
         GradeReason.HOLD_OUT_AND_FAMILY,
-        lambda found: found.confirms and found.has_zero and _at_most(found.p, WITH_HOLD_OUT),
+        lambda found: found.hold_out_confirms and found.has_baseline and _at_most(found.p, WITH_HOLD_OUT),
     ),
-    (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_PLACEBO, lambda found: found.confirms and found.beats_placebo),
+    (Grade.CONFIRMED, GradeReason.HOLD_OUT_AND_PLACEBO, lambda found: found.hold_out_confirms and found.beats_placebo),
     (
         Grade.PLAUSIBLE,
         GradeReason.FAMILY,
-        lambda found: found.is_mute and found.has_zero and not found.searched and _at_most(found.p, FAMILY_LEVEL),
+        lambda found: (
+            found.hold_out_is_too_short
+            and found.has_baseline
+            and not found.searched
+            and _at_most(found.p, FAMILY_LEVEL)
+        ),
     ),
-    (Grade.PLAUSIBLE, GradeReason.PLACEBO, lambda found: found.is_mute and found.beats_placebo),
+    (Grade.PLAUSIBLE, GradeReason.PLACEBO, lambda found: found.hold_out_is_too_short and found.beats_placebo),
     (Grade.UNPROVEN, GradeReason.NO_TRIALS, lambda found: not found.evidence.counted),
     (Grade.UNPROVEN, GradeReason.NO_RETURNS, lambda found: known(found.evidence.best) is None),
     (Grade.UNPROVEN, GradeReason.NO_FAMILY_TEST, lambda found: found.p is None),
     (Grade.UNPROVEN, GradeReason.LIKELY_LUCK, lambda found: not _at_most(found.p, WITH_HOLD_OUT)),
-    (Grade.UNPROVEN, GradeReason.NO_BASELINE, lambda found: not found.has_zero),
-    (Grade.UNPROVEN, GradeReason.HOLD_OUT_SEEN, lambda found: found.is_stale),
-    (Grade.UNPROVEN, GradeReason.HOLD_OUT_UNCERTAIN, lambda found: found.hold_out is not None and not found.confirms),
+    (Grade.UNPROVEN, GradeReason.NO_BASELINE, lambda found: not found.has_baseline),
+    (Grade.UNPROVEN, GradeReason.HOLD_OUT_SEEN, lambda found: found.hold_out_was_searched),
+    (
+        Grade.UNPROVEN,
+        GradeReason.HOLD_OUT_UNCERTAIN,
+        lambda found: found.hold_out is not None and not found.hold_out_confirms,
+    ),
     (Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH, lambda found: found.searched and not found.fails_placebo),
     (Grade.UNPROVEN, GradeReason.LIKELY_LUCK, lambda _: True),
 )
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """The verdict; see the module for the rule."""
+    """Return the verdict by the first rule that applies."""
     found = Findings(evidence)
     grade, reason = next((grade, reason) for grade, reason, applies in RULES if applies(found))
     figures = figures_of(found)
@@ -304,7 +314,8 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def figures_of(found: Findings) -> dict[str, Any]:
-    """All that is known, JSON values by name. Sharpe ratios are per period; `unknown` has why others are missing."""
+    """Return all figures by name, as JSON values. Sharpe ratios are per period; `unknown` has the reasons of missing
+    ones."""
     evidence = found.evidence
     best, split = known(evidence.best), known(evidence.overfitting)
     year = evidence.periods_per_year
@@ -321,7 +332,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
         "hold_out_observations": found.hold_out.observations if found.hold_out else None,
         "hold_out_worst_loss": found.worst_loss,
         "hold_out_above_zero": found.above_zero, "hold_out_level": found.level if found.hold_out else None,
-        "hold_out_as_forecast": found.as_forecast, "looks": evidence.looks if found.hold_out else None,
+        "hold_out_as_forecast": found.hold_out_quantile, "looks": evidence.looks if found.hold_out else None,
         "hold_out_seen": evidence.seen if found.hold_out else None,
         "luck": known(evidence.luck), "deflated": known(evidence.deflated),
         "deflated_effective": known(evidence.deflated_effective),
@@ -344,7 +355,7 @@ def known(figure: T | Unknown) -> T | None:
 
 
 def _tries(evidence: Evidence) -> float:
-    """Independent ones, for the formula is for those; all, where it is not known how many that are."""
+    """The number of independent trials, which the formula expects; all trials if it is unknown."""
     effective = known(evidence.effective)
     return evidence.counted if effective is None else effective
 

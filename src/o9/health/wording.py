@@ -1,9 +1,9 @@
-"""How a verdict reads: the one place that words it for terminals, pages, HTTP, alerts and Prefect. Pure, no numpy.
+"""The texts of verdicts, for terminals, pages, HTTP, alerts and Prefect alike. Pure; imports no numpy.
 
 Contract. Nothing is decided here. Every surface shows `GRADES[grade].word`, the verdict's own headline and words, and
-`forecast_sentence`; where there is no verdict yet, `NOT_JUDGED`. Each reason has a headline, what the figures say, a
-remedy, and how often it is wrong. These words come from `Verdict.figures` alone, so that they say nothing that the
-figures do not. `ERRORS` states what `benchmarks/verdict.py` measured, and nothing else.
+`forecast_sentence`; without a verdict, `NOT_JUDGED`. Each reason has a headline, a finding with its figures, a remedy
+and its error rates. The finding is made from `Verdict.figures` alone; `ERRORS` states what `benchmarks/verdict.py`
+measured.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from o9.text.format import sentence
 
 Figures = Mapping[str, Any]
 
-CRASH_FROM = 3.0  # times the worst loss in sample; of normal returns none comes near it
+CRASH_FROM = 3.0  # times the worst loss in sample, which normal returns never come near
 NOT_JUDGED = "not judged yet"
 
 
 @dataclass(frozen=True)
 class GradeWords:
-    """`word` cannot be misread; `meaning` is a short sentence; `mark` is one character."""
+    """`meaning` is a short sentence; `mark` is one character."""
 
     word: str
     meaning: str
@@ -37,7 +37,7 @@ GRADES: Mapping[Grade, GradeWords] = {
     Grade.PLAUSIBLE: GradeWords("PLAUSIBLE", "More than luck explains, and not confirmed out of sample", "≈"),
     Grade.UNPROVEN: GradeWords("UNPROVEN", "Not shown to be more than luck", "?"),
     Grade.LOST: GradeWords("LOST", "Did not hold on data that the search never saw", "✕"),
-    Grade.VOID: GradeWords("VOID", "The backtest itself is at fault: nothing of it counts", "⊘"),
+    Grade.VOID: GradeWords("VOID", "The backtest itself is wrong and proves nothing", "⊘"),
 }
 
 
@@ -56,12 +56,12 @@ def forecast_sentence(verdict: Verdict | None) -> str:
     found = verdict.forecast if verdict else None
     if found is None:
         return ""
-    said = f"forecast Sharpe ratio {sharpe(found.mean)} a year ({interval(found)}); claimed {sharpe(found.claimed)}"
-    said += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
-    said += "; too high, as the search followed its results" if found.too_high else ""
+    text = f"forecast Sharpe ratio {sharpe(found.mean)} a year ({interval(found)}); claimed {sharpe(found.claimed)}"
+    text += f"; held out {sharpe(found.held_out)}" if found.held_out is not None else "; nothing held out"
+    text += "; too high, because the search followed its results" if found.too_high else ""
     if verdict and verdict.figures.get("over_baseline") is False and not verdict.figures.get("market_neutral"):
-        said += "; the market's own rise included"
-    return said + ("; a loss larger than any so far is not in it" if found.hidden_crash else "")
+        text += "; the market's own rise included"
+    return text + ("; not prepared for a loss larger than any so far" if found.hidden_crash else "")
 
 
 def interval(found: Forecast) -> str:
@@ -70,13 +70,13 @@ def interval(found: Forecast) -> str:
 
 
 def sharpe(value: float, decimals: int = 2) -> str:
-    """With a real minus; none before a zero."""
+    """Format with a typographic minus sign, and none before zero."""
     shown = f"{value:.{decimals}f}"
     return shown.removeprefix("-") if float(shown) == 0 else shown.replace("-", "\u2212")
 
 
 def paragraphs(verdict: Verdict) -> list[str]:
-    """What stands below the headline, in this order: the finding, the forecast, the rule's errors, what to do."""
+    """Return what goes below the headline: the finding, the forecast, the rule's error rates, the remedy."""
     forecast = forecast_sentence(verdict)
     return [each for each in (verdict.words, sentence(forecast), verdict.errors, _to_do(verdict)) if each]
 
@@ -86,12 +86,12 @@ def _to_do(verdict: Verdict) -> str:
 
 
 def document(verdict: Verdict | None) -> dict[str, Any]:
-    """For JSON: `grade`, and the whole `verdict`; both None where there is none."""
+    """Return `grade` and the whole `verdict` for JSON; both are None without one."""
     return {"grade": verdict.grade.value if verdict else None, "verdict": verdict.to_dict() if verdict else None}
 
 
 def markdown(verdict: Verdict) -> str:
-    """One paragraph of Markdown."""
+    """Return the headline and one paragraph, as Markdown."""
     below = " ".join(map(unmarked, paragraphs(verdict)))
     return f"**{marked(verdict)}**: {unmarked(verdict.headline)}\n\n{below}"
 
@@ -115,27 +115,27 @@ HEADLINES = {
     GradeReason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
     GradeReason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
 }
-_HOLD_OUT = "set metadata.hold_out, so that data which no trial has seen can confirm it"
+_HOLD_OUT = "set metadata.hold_out, so that data that no trial has seen can confirm it"
 _DROP = "do not trade on it: try fewer variants, on more data"
 REMEDIES = {
-    GradeReason.LOOK_AHEAD: "do not trade on it: let each day's position follow from data up to that day alone",
+    GradeReason.LOOK_AHEAD: "do not trade on it: compute each day's position from data up to that day only",
     GradeReason.NOT_REPEATABLE: "do not trade on it: seed every random choice, and read data that do not change",
-    GradeReason.VALUE_DOES_NOT_FIT: "do not trade on it: compute the value from the returns that the objective gives",
+    GradeReason.VALUE_DOES_NOT_FIT: "do not trade on it: compute the value from the returns that the objective returns",
     GradeReason.HOLD_OUT_NEGATIVE: _DROP,
     GradeReason.HOLD_OUT_BELOW_FORECAST: _DROP,
     GradeReason.HOLD_OUT_AND_FAMILY: "",
     GradeReason.HOLD_OUT_AND_PLACEBO: "",
     GradeReason.FAMILY: _HOLD_OUT,
     GradeReason.PLACEBO: _HOLD_OUT,
-    GradeReason.NO_TRIALS: "see the errors of the trials",
+    GradeReason.NO_TRIALS: "check the errors of the trials",
     GradeReason.NO_RETURNS: "let the objective return Evaluation(returns=…, periods_per_year=…), all of one length",
     GradeReason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
     GradeReason.LIKELY_LUCK: f"{_DROP}, or hold data out",
     GradeReason.NO_BASELINE: "give the market's returns as baseline_returns, or declare metadata.market_neutral",
-    GradeReason.HOLD_OUT_SEEN: "let metadata.hold_out begin where no trial has looked yet; later data will do",
+    GradeReason.HOLD_OUT_SEEN: "let metadata.hold_out begin after all data that a trial has seen, as with newer data",
     GradeReason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
-    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge: `o9 placebo ID`; hold data out "
-    "of the first search on new data",
+    GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge (`o9 placebo ID`), or set "
+    "metadata.hold_out for the first search on new data",
 }
 _MORE = "hold out more data, so that they can confirm it"
 WITH_HOLD_OUT = {GradeReason.LIKELY_LUCK: _DROP, GradeReason.FAMILY: _MORE, GradeReason.PLACEBO: _MORE}
@@ -158,18 +158,18 @@ def headline_of(reason: GradeReason) -> str:
 
 
 def remedy_of(reason: GradeReason, figures: Figures) -> str:
-    """What to do; where data are held out already, nobody is sent to hold some out."""
+    """Return what to do next. If data are held out already, it does not advise to hold data out."""
     held_out = figures["hold_out_sharpe"] is not None
     return WITH_HOLD_OUT.get(reason, REMEDIES[reason]) if held_out else REMEDIES[reason]
 
 
 def words_of(reason: GradeReason, figures: Figures) -> str:
-    """The finding with its figures: what was claimed, and what speaks for the reason."""
-    return " ".join(filter(None, (say(figures) for say in _SAID[reason])))
+    """Return the finding with its figures: the claim, and the evidence for the reason."""
+    return " ".join(filter(None, (each(figures) for each in _FINDINGS[reason])))
 
 
 def sharpe_of(figures: Figures, name: str = "sharpe") -> str:
-    """A Sharpe ratio of the figures, a year where that is known."""
+    """Format a Sharpe ratio of the figures, annual if the periods per year are known."""
     value, year = figures[name], figures["periods_per_year"]
     return f"{sharpe(value, 4)} a period" if year is None else f"{sharpe(value * math.sqrt(year))} a year"
 
@@ -216,7 +216,7 @@ def _hold_out(figures: Figures) -> str:
 
 
 def _crash(figures: Figures) -> str:
-    """The hold-out lost in one period what the sample gave no hint of."""
+    """Name a loss in the hold-out that is far larger than any in sample."""
     ratio = figures["hold_out_worst_loss"]
     if ratio is None or ratio < CRASH_FROM:
         return ""
@@ -224,7 +224,7 @@ def _crash(figures: Figures) -> str:
 
 
 def _seen(_: Figures) -> str:
-    return "Trials of this family were valued on them, or are pruned, and the best may follow from what they found."
+    return "Other trials of this family were, or may have been, valued on these data, and may have led to the best one."
 
 
 def _lost(figures: Figures) -> str:
@@ -232,8 +232,8 @@ def _lost(figures: Figures) -> str:
 
 
 def _below(figures: Figures) -> str:
-    seen = figures["hold_out_as_forecast"]
-    return f"If the edge had lasted, a hold-out this low would have a probability of {seen:.3f}."
+    probability = figures["hold_out_as_forecast"]
+    return f"If the edge had lasted, a hold-out this low would have a probability of {probability:.3f}."
 
 
 def _placebo(figures: Figures) -> str:
@@ -246,20 +246,20 @@ def _placebo(figures: Figures) -> str:
 
 
 def placebo_limits(figures: Figures) -> list[str]:
-    """What the p-value of the placebo runs does not account for, in sentences."""
+    """Return sentences on what the p-value of the placebo runs does not account for."""
     limits = []
     if (requests := figures["placebo_requests"]) > 1:
-        limits.append(f"They were queued in {requests:,} requests: asking again until p suits makes it too small.")
+        limits.append(f"They were queued in {requests:,} requests: requesting more until p is small makes p too small.")
     if others := figures["placebo_others"]:
         trials = "1 trial" if others == 1 else f"{others:,} trials"
-        limits.append(f"p is for this search alone; other searches of the family have {trials}, which it leaves out.")
+        limits.append(f"p is for this search alone; it does not account for {trials} of other searches of the family.")
     return limits
 
 
 def _none_held_out(figures: Figures) -> str:
     if figures["hold_out_sharpe"] is None:
         return sentence(figures["unknown"]["hold_out_sharpe"])
-    return f"{_hold_out(figures)} That is too short to tell: all of the claim needs {_needed(figures)}."
+    return f"{_hold_out(figures)} That is too short to decide: confirming the full claim needs {_needed(figures)}."
 
 
 def _zero(_: Figures) -> str:
@@ -280,11 +280,11 @@ def _needed(figures: Figures) -> str:
 
 
 def length_of(count: float, year: float | None) -> str:
-    """In years where it is known how many returns a year has."""
+    """Format a number of returns, in years if the periods per year are known."""
     return f"{count:,.0f} returns" if year is None else f"{count / year:,.1f} years"
 
 
-_SAID: dict[GradeReason, tuple[Callable[[Figures], str], ...]] = {
+_FINDINGS: dict[GradeReason, tuple[Callable[[Figures], str], ...]] = {
     GradeReason.LOOK_AHEAD: (_claim,),
     GradeReason.NOT_REPEATABLE: (_claim,),
     GradeReason.VALUE_DOES_NOT_FIT: (_claim,),

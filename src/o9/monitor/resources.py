@@ -21,10 +21,8 @@ from collections.abc import Iterable
 import psutil
 
 from o9.lifecycle.effect import CPU, MEMORY
-from o9.strategies.optuna_strategy import OptunaStrategy
-from o9.strategies.user_steps import UserSteps
 from o9.workers.process_tree import tree
-from o9.workers.team import Hosted, Team
+from o9.workers.team import Team
 
 WINDOW_SECONDS = 1.0
 MIB = 1024.0 * 1024.0
@@ -32,10 +30,10 @@ Identity = tuple[int, float]  # a pid and the start time of its process, since p
 
 
 class Meter:
-    """Measures the processes that evaluate for `strategy`, the strategy of the attempt."""
+    """Measures the child processes of an attempt; `team` is None if it runs in the event loop."""
 
-    def __init__(self, strategy: object) -> None:
-        self._team = team_of(strategy)
+    def __init__(self, team: Team | None) -> None:
+        self._team = team
         self._at, self._known, self._cpu_seconds = -WINDOW_SECONDS, frozenset[Identity](), 0.0
 
     def measure(self) -> dict[str, float]:
@@ -43,7 +41,7 @@ class Meter:
         now = time.monotonic()
         if self._team is None or now - self._at < WINDOW_SECONDS:
             return {}
-        known, cpu_seconds, memory_mib = read(child.process.pid for child in self._team._all if child.usable())
+        known, cpu_seconds, memory_mib = read(self._team.pids())
         seconds, used, unchanged = now - self._at, cpu_seconds - self._cpu_seconds, known == self._known
         self._at, self._known, self._cpu_seconds = now, known, cpu_seconds
         if not known:
@@ -71,12 +69,3 @@ def read(tops: Iterable[int]) -> tuple[frozenset[Identity], float, float]:
     except (psutil.Error, OSError):
         return frozenset(), 0.0, 0.0
     return frozenset(known), cpu_seconds, memory / MIB
-
-
-def team_of(strategy: object) -> Team | None:
-    """Return the child processes that evaluate for this strategy; None if it runs in the event loop."""
-    if isinstance(strategy, OptunaStrategy):
-        return None if strategy._objective.is_async else strategy._evaluator._team
-    if isinstance(strategy, UserSteps) and isinstance(strategy._host, Hosted):
-        return strategy._host._team
-    return None

@@ -1,1 +1,1 @@
-"""What to try next, and who evaluates it: search spaces, strategies, objectives and their child processes."""
+"""What to try next, and its evaluation: strategies, samplers, the registry of objectives."""

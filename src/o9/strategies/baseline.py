@@ -1,7 +1,7 @@
-"""What a baseline's returns are worth by the score that an objective gave its own. Pure.
+"""The value of a baseline, by the score that the objective seems to use. Pure.
 
-An objective that gives a value does not say how it is made. Where it is a known score of its returns, the baseline's
-value is the same score of the baseline's returns; else nothing is known.
+An objective returns a value without its formula. If the value is a known score of its returns, the baseline's value is
+the same score of the baseline's returns; otherwise it is unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SAME = 1e-6  # relative; an objective may compute in another order
 
 
 def _sharpe_of_all(returns: Sequence[float], periods_per_year: float | None) -> float:
-    """With the standard deviation over n, numpy's default."""
+    """The Sharpe ratio with the standard deviation over n, numpy's default."""
     return sharpe(returns, periods_per_year) * math.sqrt(len(returns) / (len(returns) - 1))
 
 
@@ -25,7 +25,7 @@ _KNOWN: tuple[Callable[[Sequence[float], float | None], float], ...] = (*SCORES.
 def baseline_value(
     value: float, returns: Sequence[float], baseline: Sequence[float], periods_per_year: float | None
 ) -> float | None:
-    """The baseline's score where `value` is a known one of `returns`, or the negative of one; else None.
+    """Return the baseline's score if `value` is a known score of `returns`, or the negative of one; else None.
 
     >>> baseline_value(1.0, [0.0, 0.01, 0.02], [0.0, 0.02, 0.04], None)
     1.0

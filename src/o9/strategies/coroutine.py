@@ -1,9 +1,9 @@
-"""Strategies written as the specification shows them: a coroutine that changes the optimization's attributes.
+"""Strategies written as coroutine functions that change the optimization's attributes.
 
-Contract. The coroutine gets a state of its own. Whenever that has changed, `observe` is awaited with a copy of it, at
-most once an interval, one call at a time, and once more at the end if something has changed. Nothing is committed
-here. An exception of the coroutine arrives after the last observation; one of `observe` ends the coroutine. Cancelling
-`run` cancels the coroutine, waits for it, but not for one that swallows its cancellation, and observes once more.
+Contract. The coroutine gets its own copy of the state. When that has changed, `observe` is awaited with a copy, at most
+once per interval, one call at a time, and a last time at the end. Nothing is committed here. An exception of the
+coroutine is raised after the last observation; an exception of `observe` cancels the coroutine. Cancelling `run`
+cancels the coroutine, waits for it (but not for one that swallows its cancellation), and observes a last time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class CoroutineAttempt:
     """One attempt with a user's coroutine."""
 
     kind: ClassVar[Literal["coroutine"]] = "coroutine"
+    team: ClassVar[None] = None  # it has no child processes
 
     def __init__(self, strategy: ResolvedStrategy, total_steps: int) -> None:
         self.total_steps = total_steps
@@ -39,9 +40,9 @@ class CoroutineAttempt:
         self._function: Callable[[OptimizationState], Awaitable[Any]] = strategy.target
 
     async def run(self, state: OptimizationState, observe: Observe, interval: float) -> bool:
-        """Run it on a copy of `state`, and `observe` what it changes, looking every `interval` seconds.
+        """Run it on a copy of `state`, and `observe` its changes every `interval` seconds.
 
-        Returns whether it asked for a pause. Raises OptimizationStrategyError for what it raises.
+        Returns whether it asked for a pause. Its exceptions are raised as OptimizationStrategyError.
         """
         own, name = copy.deepcopy(state), self._name
         seen = _snapshot(own, name)
@@ -50,7 +51,7 @@ class CoroutineAttempt:
             ended = False
             while not ended:
                 await asyncio.wait({task}, timeout=interval)
-                ended = task.done()  # asked before looking: it may end, and assign its last, while this observes
+                ended = task.done()  # before the snapshot: it may make its last changes during `observe`
                 now = _snapshot(own, name)
                 if now != seen:
                     await observe(copy.deepcopy(own))
@@ -59,9 +60,9 @@ class CoroutineAttempt:
             await cancel_and_wait(task, seconds=CUT_OFF_SECONDS)
             if _snapshot(own, name) != seen:
                 try:
-                    await observe(copy.deepcopy(own))  # what it had done until then is not to be lost
+                    await observe(copy.deepcopy(own))
                 except OptimizationError as error:
-                    logger.warning("the last of what strategy %r assigned is lost: %s", name, error)
+                    logger.warning("the last changes of strategy %r are lost: %s", name, error)
             raise
         finally:
             await cancel_and_wait(task, seconds=CUT_OFF_SECONDS)
@@ -70,20 +71,20 @@ class CoroutineAttempt:
 
 
 def _asks_for_pause(own: OptimizationState, begun_as: Any, name: str) -> bool:
-    """By the status that it left. Raises OptimizationStrategyError for failed, and for one that is O9's."""
+    """Read the status that it left. Raises OptimizationStrategyError for FAILED, and for one that only O9 may set."""
     status: Any = own.status
     if status is OptimizationStatus.FAILED:
-        why = str(own.issues[-1]) if own.issues else "it gave no reason in issues"
+        why = str(own.issues[-1]) if own.issues else "no reason in issues"
         raise OptimizationStrategyError(f"strategy {name!r} has failed: {why}")
     if status not in (begun_as, OptimizationStatus.RUNNING, OptimizationStatus.COMPLETED, OptimizationStatus.PAUSED):
         raise OptimizationStrategyError(
-            f"strategy {name!r} set its status to {status!r}; it may set PAUSED, COMPLETED or FAILED, and leave"
+            f"strategy {name!r} set its status to {status!r}; it may set PAUSED, COMPLETED or FAILED, and return"
         )
     return status is OptimizationStatus.PAUSED
 
 
 async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: OptimizationState, name: str) -> None:
-    """In the task, where sys.exit would otherwise end the event loop."""
+    """Await it in its task. sys.exit would otherwise end the event loop."""
     task = asyncio.current_task()
     assert task is not None
     try:
@@ -95,10 +96,10 @@ async def _run(function: Callable[[OptimizationState], Awaitable[Any]], state: O
 
 
 def _snapshot(state: OptimizationState, name: str) -> str:
-    """The state as text: compared as values, a NaN would always look changed, and an array would raise."""
+    """Return the state as text. Compared as values, a NaN would always be a change, and an array would raise."""
     try:
         return json.dumps(state.to_dict(), default=repr)
     except (TypeError, ValueError, RecursionError) as error:
         raise OptimizationStrategyError(
-            f"strategy {name!r} put something into the optimization that cannot be copied: {error}"
+            f"strategy {name!r} assigned a value to the optimization that cannot be copied: {error}"
         ) from error

@@ -1,11 +1,10 @@
-"""Who evaluates parameter sets: the event loop for async objectives, child processes for sync ones, or other machines.
+"""Evaluates parameter sets: async objectives in the event loop, sync ones in child processes, or all on other machines.
 
-Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. An
-objective that raises, answers nonsense, exits, crashes, is killed or takes longer than it may makes its own trial
-failed, with the error as text; the others go on. Cancelling the task that awaits `evaluate` cuts it off: children in
-flight are killed at once with what they started, and `finished` has what had finished. Outcomes come in the order of
-the numbers given. OptimizationStrategyError is raised only where no trial could succeed: the objective cannot be sent
-to a child or loaded there.
+Contract. An Evaluator serves one attempt, in one event loop, one `evaluate` at a time, and is closed at its end. If an
+objective raises, returns an invalid result, exits, crashes, is killed or exceeds its time limit, its trial has failed,
+with the error as text; other trials continue. Cancelling `evaluate` kills the children in use at once, with everything
+they started; `finished` then has the trials that had finished. OptimizationStrategyError is raised only if no trial
+could succeed, because the objective cannot be sent to a child, loaded there, or measured as asked.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from o9.strategies.registry import Objective
 from o9.user_code.watchdog import run_user_code
 from o9.workers.answers import SERIES, BadAnswer, answer_from_json, failure_text, infeasible_text
 from o9.workers.cores import CORES
-from o9.workers.measured import Measured, Refused
+from o9.workers.measured_objective import MeasuredObjective, Refused
 from o9.workers.output import PrintedLines, captured
 from o9.workers.pool import BrokenAnswer, Child, ChildDied
 from o9.workers.team import Shipment, Team
@@ -40,10 +39,10 @@ EVALUATION_TRIES = 3  # of a trial whose process dies
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How one evaluation ended: completed with a value, failed with an error, or infeasible with a reason (`error`).
+    """The outcome of one evaluation: completed with a value, failed with an error, or infeasible (`error` says why).
 
-    total: how many returns there were before a hold-out was cut off here; None where nothing was cut.
-    scored: O9 made the value of the returns.
+    total: the number of returns before the hold-out was cut off here; None if nothing was cut.
+    scored: O9 computed the value from the returns.
     """
 
     number: int
@@ -66,8 +65,8 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True)
-class How:
-    """periods: how many returns the data are cut to. whole: nothing is held out. quiet: not as a trial of a step."""
+class EvaluationOptions:
+    """periods: truncate the data to this number of returns. whole: hold nothing out. quiet: do not log its output."""
 
     periods: int | None = None
     whole: bool = False
@@ -77,28 +76,28 @@ class How:
         return None if self.quiet else f"trial {number}"
 
 
-Evaluated = tuple[TrialOutcome, Output | None]  # and what was printed
+Evaluated = tuple[TrialOutcome, Output | None]  # the outcome, and the printed output
 
 
-class Elsewhere(Protocol):
-    """Evaluates on other machines, as an Evaluator there does."""
+class RemoteEvaluator(Protocol):
+    """Evaluates on other machines, by an Evaluator there."""
 
-    async def evaluate(self, number: int, parameters: Mapping[str, Any], how: How) -> Evaluated:
-        """Evaluate one trial. Cancelling it ends the evaluation there.
+    async def evaluate(self, number: int, parameters: Mapping[str, Any], options: EvaluationOptions) -> Evaluated:
+        """Evaluate one trial. Cancelling it ends the evaluation on the other machine.
 
-        Raises OptimizationStrategyError where the objective cannot be had there, and where no worker has evaluated it.
+        Raises OptimizationStrategyError if the objective is not available there, or no worker evaluated the trial.
         """
 
 
 _Queue = Iterator[tuple[int, Mapping[str, Any]]]
 
 
-class _TooLong(Exception):
-    """An evaluation took longer than it may."""
+class _TimeLimitExceeded(Exception):
+    """An evaluation exceeded its time limit."""
 
 
 class _Child(Enum):
-    """The state of a child after an evaluation."""
+    """The state of a child after an evaluation. A worn-out one is alive, but cannot be used again."""
 
     READY = "ready"
     WORN_OUT = "worn out"
@@ -108,9 +107,9 @@ class _Child(Enum):
 class Evaluator:
     """Evaluates an objective, up to `workers` parameter sets at a time, as far as the processors of the node allow.
 
-    single_threaded: the numerical libraries in the children use one thread each, unless the environment says otherwise.
-    measured: how its answers become values. periods: what a truncatable one is called with, once it is known how many
-    come before a hold-out. timeout_seconds: of a trial, which then has failed. elsewhere: who evaluates instead.
+    single_threaded: numerical libraries in the children use one thread each, unless the environment has other settings.
+    measured: turns the objective's answers into values. timeout_seconds: the time limit of a trial. remote: evaluates
+    instead. `periods`: the argument for a truncatable objective, once the number before the hold-out is known.
     """
 
     def __init__(
@@ -119,77 +118,87 @@ class Evaluator:
         *,
         workers: int = 1,
         single_threaded: bool = False,
-        measured: Measured | None = None,
+        measured: MeasuredObjective | None = None,
         timeout_seconds: float | None = None,
-        elsewhere: Elsewhere | None = None,
+        remote: RemoteEvaluator | None = None,
     ) -> None:
         self.periods: int | None = None
         self._objective = objective
-        self._measured = measured or Measured(objective.function, objective.truncatable)
+        self._measured = measured or MeasuredObjective(objective.function, objective.truncatable)
         self._workers = workers
         self._timeout_seconds = timeout_seconds
-        self._elsewhere = elsewhere
+        self._remote = remote
         self._single_threaded = single_threaded
-        self.finished: Mapping[int, TrialOutcome] = {}  # of those given last, by number
+        self.finished: Mapping[int, TrialOutcome] = {}  # by number, of the last `evaluate`
         self._team = Team(single_threaded=single_threaded)
-        self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also where it was cut off
+        self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also of trials that were cut off
 
     async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[TrialOutcome]:
-        """Evaluate all, and answer in their order. Cancelling it kills what is in flight."""
+        """Evaluate all, and return the outcomes in their order."""
         self.finished = outcomes = dict[int, TrialOutcome]()
         self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
-        work = [self._work(queue, outcomes, How(self.periods)) for _ in range(min(self._workers, len(numbers)))]
+        options = EvaluationOptions(self.periods)
+        work = [self._work(queue, outcomes, options) for _ in range(min(self._workers, len(numbers)))]
         await (work[0] if len(work) == 1 else _together(work))
         return [outcomes[number] for number in numbers]
 
     async def evaluate_again(
         self, number: int, parameters: Mapping[str, Any], periods: int | None = None, *, whole: bool = False
     ) -> TrialOutcome:
-        """Evaluate trial `number` once more.
+        """Evaluate trial `number` again, without logging its output.
 
-        periods: on data that end with that many returns (`truncatable` alone). whole: on all data, held-out periods
-        included; the value has no meaning then.
+        periods: on data that end with that many returns (only if truncatable). whole: on all data, held-out periods
+        included; the value then has no meaning.
         """
-        how = How(None if whole else periods or self.periods, whole, quiet=True)
-        return (await self.evaluate_one(number, parameters, how))[0]
+        options = EvaluationOptions(None if whole else periods or self.periods, whole, quiet=True)
+        return (await self.evaluate_one(number, parameters, options))[0]
 
-    async def evaluate_one(self, number: int, parameters: Mapping[str, Any], how: How) -> Evaluated:
+    async def evaluate_one(self, number: int, parameters: Mapping[str, Any], options: EvaluationOptions) -> Evaluated:
         """Evaluate one trial."""
         outcomes: dict[int, TrialOutcome] = {}
-        await self._work(iter([(number, parameters)]), outcomes, how)
+        await self._work(iter([(number, parameters)]), outcomes, options)
         return outcomes[number], self.printed.get(number)
 
-    def another(self) -> Evaluator:
-        """The same for another event loop; what children are sent is made once for both."""
+    def for_another_loop(self) -> Evaluator:
+        """Return a copy for another event loop, which shares the pickled objective."""
         if not self._objective.is_async:
             _ = self._shipment
         made = copy.copy(self)
         made.finished, made.printed, made._team = {}, {}, Team(single_threaded=self._single_threaded)
         return made
 
+    @property
+    def team(self) -> Team | None:
+        """The child processes; None for an async objective, which runs in the event loop."""
+        return None if self._objective.is_async else self._team
+
     async def close(self) -> None:
-        """Give the children back to the pool. None stays busy."""
+        """Return the children to the pool; busy ones are killed."""
         await self._team.close()
 
-    async def _work(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
+    async def _work(self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions) -> None:
         here = self._work_here if self._objective.is_async else self._work_in_a_child
-        await (here if self._elsewhere is None else self._work_elsewhere)(queue, outcomes, how)
+        await (here if self._remote is None else self._work_remotely)(queue, outcomes, options)
 
-    async def _work_elsewhere(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
-        assert self._elsewhere is not None
+    async def _work_remotely(
+        self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions
+    ) -> None:
+        assert self._remote is not None
         for number, parameters in queue:
-            outcomes[number], output = await self._elsewhere.evaluate(number, parameters, how)
+            outcomes[number], output = await self._remote.evaluate(number, parameters, options)
             self._keep(number, output)
 
-    async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
-        if self._measured.given is not None:
-            with contextlib.suppress(Exception):  # the evaluation meets it again, and reports it
-                await asyncio.to_thread(self._measured.given.data)  # which may take long
+    async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions) -> None:
+        if self._measured.data is not None:
+            with contextlib.suppress(Exception):  # the evaluation raises it again, and reports it
+                await asyncio.to_thread(self._measured.data.load)  # may take long
         for number, parameters in queue:
-            outcomes[number] = await self._await_objective(number, parameters, how)
+            outcomes[number] = await self._await_objective(number, parameters, options)
 
-    async def _await_objective(self, number: int, parameters: Mapping[str, Any], how: How) -> TrialOutcome:
+    async def _await_objective(
+        self, number: int, parameters: Mapping[str, Any], options: EvaluationOptions
+    ) -> TrialOutcome:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
@@ -201,15 +210,15 @@ class Evaluator:
         try:
             what = f"objective {self._objective.name!r} (trial {number})"
             own = copy.deepcopy(dict(parameters))
-            with captured(how.label(number)) as lines:
-                given = await self._in_time(run_user_code(what, self._measured.call, own, how.periods))
-            answer = self._measured.plain(given, periods=how.periods, whole=how.whole)
+            with captured(options.label(number)) as lines:
+                given = await self._in_time(run_user_code(what, self._measured.call, own, options.periods))
+            answer = self._measured.plain(given, periods=options.periods, whole=options.whole)
         except Refused as error:
             raise OptimizationStrategyError(f"objective {self._objective.name!r}: {error}") from error
-        except _TooLong:
-            return ended(TrialState.FAILED, self._too_long())
+        except _TimeLimitExceeded:
+            return ended(TrialState.FAILED, self._time_limit_error())
         except BaseException as error:
-            # A cancellation that was not requested of this task is the objective's own, like sys.exit.
+            # A cancellation that this task was not sent is the objective's own, like sys.exit.
             ours = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
             if ours or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
@@ -221,7 +230,8 @@ class Evaluator:
         return _completed(number, answer, started, time.perf_counter() - clock)
 
     async def _in_time(self, calling: Coroutine[Any, Any, Any]) -> Any:
-        """Its answer; raises _TooLong. A task that swallows its cancellation is abandoned."""
+        """Await it within the time limit, or raise _TimeLimitExceeded. A task that swallows its cancellation is
+        abandoned."""
         if self._timeout_seconds is None:
             return await calling
         task = asyncio.create_task(calling)
@@ -229,14 +239,16 @@ class Evaluator:
             await asyncio.wait({task}, timeout=self._timeout_seconds)
             if task.done():
                 return task.result()
-            raise _TooLong
+            raise _TimeLimitExceeded
         finally:
             await cancel_and_wait(task, seconds=CUT_OFF_SECONDS)
 
-    def _too_long(self) -> str:
-        return f"cut off after {self._timeout_seconds:g} s, its metadata.trial_timeout_seconds"
+    def _time_limit_error(self) -> str:
+        return f"cut off after {self._timeout_seconds:g} s (metadata.trial_timeout_seconds)"
 
-    async def _work_in_a_child(self, queue: _Queue, outcomes: dict[int, TrialOutcome], how: How) -> None:
+    async def _work_in_a_child(
+        self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions
+    ) -> None:
         shipment = self._shipment
         child: Child | None = None
 
@@ -247,32 +259,32 @@ class Evaluator:
             async with CORES.hold(self, used):
                 for left in reversed(range(EVALUATION_TRIES)):
                     if child is None:
-                        child = await self._team.join(shipment)
-                    outcomes[number], state = await self._ask(child, shipment.key, number, parameters, how)
+                        child = await self._team.acquire(shipment)
+                    outcomes[number], state = await self._ask(child, shipment.key, number, parameters, options)
                     if state is not _Child.READY:
                         child.kill()
                         child = None
-                    # It was killed from outside, or for want of memory: the ledger must not depend on that. An
-                    # objective that kills its own process does so each time.
+                    # Another process or the kernel (out of memory) may have killed it, and the ledger must not depend
+                    # on that. An objective that kills its own process does so every time.
                     if state is not _Child.DIED or not left:
                         break
         if child is not None:
-            self._team.rest(child)
+            self._team.release(child)
 
     async def _ask(
-        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], how: How
+        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], options: EvaluationOptions
     ) -> tuple[TrialOutcome, _Child]:
         started, clock = time.time(), time.perf_counter()
-        request = ("evaluate", key, dict(parameters), how.periods, how.whole)
+        request = ("evaluate", key, dict(parameters), options.periods, options.whole)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                reply = await self._team.exchange(child, *request, label=how.label(number))
+                reply = await self._team.exchange(child, *request, label=options.label(number))
             match reply:
                 case ["refused", str(text)]:
                     raise OptimizationStrategyError(f"objective {self._objective.name!r}: {text}")
             return _read(number, reply)
         except TimeoutError:
-            text, left = self._too_long(), _Child.WORN_OUT
+            text, left = self._time_limit_error(), _Child.WORN_OUT
         except BrokenAnswer as error:
             text, left = f"the objective's answer cannot be read: {error}", _Child.WORN_OUT
         except ChildDied as error:
@@ -295,7 +307,7 @@ class Evaluator:
 
 
 def _read(number: int, reply: list[Any]) -> tuple[TrialOutcome, _Child]:
-    """The outcome that the child reports. Raises BrokenAnswer where O9's code in it did not write that."""
+    """Return the outcome that the child reports. Raises BrokenAnswer if O9's code in it did not write the reply."""
     try:
         match reply:
             case ["value", float(began), float(duration), answer, *texts]:
@@ -307,16 +319,15 @@ def _read(number: int, reply: list[Any]) -> tuple[TrialOutcome, _Child]:
                 return _outcome(number, TrialState.FAILED, began, duration, error=text), left
     except (BadAnswer, OSError, OverflowError, ValueError) as error:
         raise BrokenAnswer(reply, error) from error
-    raise BrokenAnswer(reply, "it is not what an evaluation answers")
+    raise BrokenAnswer(reply, "it is not the result of an evaluation")
 
 
 async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first error, or a cut-off, ends the others before it is raised."""
+    """Run all. The first error, or a cancellation, ends the others before it is raised."""
     tasks = [asyncio.create_task(part) for part in work]
     try:
         await asyncio.gather(*tasks)
     finally:
-        # An async objective that swallows its cancellation must not hold up the cut-off.
         await cancel_and_wait(*tasks, seconds=CUT_OFF_SECONDS)
 
 

@@ -1,9 +1,9 @@
-"""The single door to strategies: from an optimization's state to something that runs its steps.
+"""The single door to strategies: from an optimization's state to an object that runs its steps.
 
-Contract. `create_strategy` reads `state.metadata`, imports what it names (as far as allowed) and runs nothing. It gives
-a StepAttempt or a CoroutineAttempt, which `kind` tells apart. One object serves one attempt of one optimization, in one
-event loop, and is closed at its end. `settle` makes the same checks at submission: nothing is evaluated, no process
-started. Errors name the field: `metadata.strategy`, `metadata.objective`, `metadata.search_space.…`.
+Contract. `create_strategy` reads `state.metadata`, imports what it names (as far as allowed) and runs nothing. It
+returns a StepAttempt or a CoroutineAttempt, distinguished by `kind`, which serves one attempt in one event loop and is
+closed at its end. `settle` makes the same checks at submission, without evaluating anything or starting a process.
+Errors name the field: `metadata.strategy`, `metadata.objective`, `metadata.search_space.…`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from o9.model.specification import Metadata, read_metadata
 from o9.model.strategy import DEMONSTRATION
 from o9.model.trial import Ran
 from o9.strategies.coroutine import CoroutineAttempt
-from o9.strategies.evaluation import Elsewhere, Evaluator
+from o9.strategies.evaluation import Evaluator, RemoteEvaluator
 from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.optuna_strategy import SEED_BITS, OptunaStrategy
 from o9.strategies.plan import Plan, check_sampler, make_plan, warm_start_warning
@@ -35,27 +35,27 @@ from o9.strategies.registry import (
     resolve_strategy,
 )
 from o9.strategies.user_steps import UserSteps, step_count
-from o9.workers.given import Given
-from o9.workers.measured import Measured
+from o9.workers.measured_objective import MeasuredObjective
+from o9.workers.objective_data import ObjectiveData
 from o9.workers.pool import processors
 from o9.workers.scores import Score
 
-StepAttempt = OptunaStrategy | UserSteps  # what is asked for one step at a time
+StepAttempt = OptunaStrategy | UserSteps
 
 
 def create_strategy(
-    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None, elsewhere: Elsewhere | None = None
+    state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None, remote: RemoteEvaluator | None = None
 ) -> StepAttempt | CoroutineAttempt:
-    """The strategy that `state.metadata` asks for. Raises OptimizationValidationError, naming the field.
+    """Make the strategy that `state.metadata` names. Raises OptimizationValidationError.
 
-    elsewhere: who evaluates what the built-in strategy draws; None: this process and its children.
+    remote: evaluates the built-in strategy's trials; None: this process and its children do.
     """
     strategy = strategy_of(state, allowed_imports)
     match strategy.kind:
         case StrategyKind.OPTUNA:
             objective = _objective(state, allowed_imports)
             plan = make_plan(state, objective)
-            return OptunaStrategy(plan, objective, _evaluator(objective, plan, allowed_imports, elsewhere=elsewhere))
+            return OptunaStrategy(plan, objective, _evaluator(objective, plan, allowed_imports, remote=remote))
         case StrategyKind.STEPS:
             return UserSteps(strategy, step_count(strategy, state))
         case StrategyKind.COROUTINE:
@@ -69,13 +69,12 @@ def settle(
     strategy: ResolvedStrategy | None = None,
     asked: Metadata | None = None,
 ) -> OptimizationState:
-    """A checked copy with what a submission fixes for good; raises OptimizationValidationError for what can never run.
+    """Check a submission, and return a copy with the values that it fixes. Raises OptimizationValidationError.
 
-    A seed is drawn where the built-in strategy has none, so that every ledger can be had again; the objective's own
-    direction is written down. Where neither an objective nor a search space is given, the demonstration objective of
-    its type takes their place, marked by `metadata.demonstration`. `warnings` says so, and what of a warm start is
-    outside the search space. No Optuna is imported, no process started. `strategy`, `asked`: its own, and its metadata,
-    where they are known already.
+    For the built-in strategy, a missing seed is drawn, so that every ledger can be reproduced, and the objective's
+    direction is recorded. Without an objective and a search space, the demonstration objective of its type is used, and
+    marked by `metadata.demonstration`. `warnings` gets a note of that, and of warm-start parameters outside the search
+    space. Optuna is not imported, and no process is started. `strategy`, `asked`: its strategy and metadata, if known.
     """
     settled, faults = copy.copy(state), Faults()
     metadata = settled.metadata = dict(state.metadata)
@@ -83,9 +82,7 @@ def settle(
     strategy = strategy or strategy_of(state, allowed_imports)
     for name in ("hold_out", "score", "warm_start"):
         if metadata.get(name) and strategy.kind is not StrategyKind.OPTUNA:
-            problem = (
-                f"strategy {strategy.name!r} evaluates by itself: leave it out; its trials may have hold_out_returns"
-            )
+            problem = f"strategy {strategy.name!r} makes its own evaluations (with hold_out_returns); leave this out"
             faults.add(OptimizationValidationError(f"metadata.{name}", problem))
     if strategy.kind is StrategyKind.STEPS:
         with faults:
@@ -108,7 +105,7 @@ def settle(
 def _plan(
     state: OptimizationState, asked: Metadata, allowed_imports: tuple[str, ...] | None, faults: Faults
 ) -> Plan | None:
-    """Its plan, if it has one; all that keeps it from having one is added to `faults`."""
+    """Make the plan, or add all that is wrong to `faults`."""
     objective = None
     with faults:
         objective = _objective(state, allowed_imports)
@@ -124,7 +121,7 @@ def _plan(
 
 
 def provenance_of(state: OptimizationState, attempt: int) -> Ran:
-    """What an attempt runs: by name, as fingerprints of its code and data, and what it searches.
+    """Return what an attempt runs: the name, the fingerprints of code and data, and the search space.
 
     Hashing large data takes a while.
     """
@@ -141,23 +138,23 @@ def provenance_of(state: OptimizationState, attempt: int) -> Ran:
 def evaluator_of(
     state: OptimizationState, *, allowed_imports: tuple[str, ...] | None = None, token: str = ""
 ) -> tuple[Objective, Evaluator]:
-    """What evaluates one more set of parameters as its strategy does; imports what it names, as far as allowed.
+    """Make an evaluator that evaluates as its strategy does; imports what it names, as far as allowed.
 
-    token: of the attempt, whose evaluators share the data that a process has loaded; each has its own without one.
-    Raises OptimizationValidationError where that is not known or not allowed here, and where its strategy evaluates by
-    itself.
+    token: identifies the attempt, whose evaluators share the data that a process has loaded; "" shares nothing.
+    Raises OptimizationValidationError if the objective is unknown or not allowed here, or the strategy makes its own
+    evaluations.
     """
     strategy = strategy_of(state, allowed_imports)
     if strategy.kind is not StrategyKind.OPTUNA:
-        raise OptimizationValidationError("metadata.strategy", f"strategy {strategy.name!r} evaluates by itself")
+        raise OptimizationValidationError("metadata.strategy", f"strategy {strategy.name!r} makes its own evaluations")
     objective = _objective(state, allowed_imports)
     return objective, _evaluator(objective, make_plan(state, objective), allowed_imports, token)
 
 
 def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> SearchSpace | None:
-    """The one that it gives, that of an objective known here by name, or that of the newest attempt of `ran`.
+    """Return its own search space, or that of its objective if registered here, or that of the newest attempt of `ran`.
 
-    No import path is followed for it.
+    Imports nothing by import path.
     """
     raw = state.metadata.get("search_space")
     try:
@@ -173,7 +170,7 @@ def search_space_of(state: OptimizationState, ran: Sequence[Ran] = ()) -> Search
 
 @contextmanager
 def _naming(field: str) -> Iterator[None]:
-    """What cannot be resolved is a fault of this field."""
+    """Turn OptimizationStrategyError into OptimizationValidationError of this field."""
     try:
         yield
     except OptimizationStrategyError as error:
@@ -181,7 +178,7 @@ def _naming(field: str) -> Iterator[None]:
 
 
 def strategy_of(state: OptimizationState, allowed_imports: tuple[str, ...] | None) -> ResolvedStrategy:
-    """Raises OptimizationValidationError for one that is unknown or not allowed."""
+    """Resolve its strategy. Raises OptimizationValidationError if it is unknown or not allowed."""
     with _naming("metadata.strategy"):
         return resolve_strategy(state.metadata.get("strategy", "default"), allowed_imports=allowed_imports)
 
@@ -207,21 +204,21 @@ def _evaluator(
     plan: Plan,
     allowed_imports: tuple[str, ...] | None,
     token: str = "",
-    elsewhere: Elsewhere | None = None,
+    remote: RemoteEvaluator | None = None,
 ) -> Evaluator:
-    # An async objective waits more than it computes; a sync one needs a processor to itself. How many threads a
-    # library uses decides how it rounds, so that follows from the plan and not from the machine.
+    # An async objective mostly waits; a sync one needs a processor to itself. The number of threads affects a library's
+    # rounding, so it follows from the plan and not from the machine.
     placebo = objective.placebo if plan.is_placebo else None
     token = token or secrets.token_hex(8)
-    given = Given(objective.data, token, placebo, plan.asked.seed or 0) if objective.takes_data else None
+    given = ObjectiveData(objective.data, token, placebo, plan.asked.seed or 0) if objective.takes_data else None
     score = plan.asked.score or ""
     function = _score_function(score, allowed_imports)
-    measured = Measured(objective.function, objective.truncatable, given, score, function, plan.asked.hold_out)
+    measured = MeasuredObjective(objective.function, objective.truncatable, given, score, function, plan.asked.hold_out)
     return Evaluator(
         objective,
-        workers=plan.trials_per_step if objective.is_async or elsewhere else min(plan.trials_per_step, processors()),
+        workers=plan.trials_per_step if objective.is_async or remote else min(plan.trials_per_step, processors()),
         single_threaded=plan.trials_per_step > 1,
         measured=measured,
         timeout_seconds=plan.asked.trial_timeout_seconds,
-        elsewhere=elsewhere,
+        remote=remote,
     )

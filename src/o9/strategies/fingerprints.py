@@ -1,8 +1,8 @@
-"""A short name for the code of an objective or a strategy, equal as long as the code is unchanged.
+"""Fingerprints of the code of objectives and strategies, equal as long as the code is unchanged.
 
-Contract. Covers the whole file that defines it, as it is now: what a fresh process evaluates. Without a file (a
-notebook's cell, a prompt) it covers the compiled code. Not covered: what that imports, library versions, the
-interpreter, and what it reads when it runs. "" where there is neither, as for what is written in C.
+Contract. A fingerprint covers the whole file that defines the object, as it is now, because that is what a fresh
+process runs; without a file (a notebook's cell, a prompt) it covers the compiled code. It does not cover imported
+modules, library versions, the interpreter, or data read at run time. It is "" if there is neither, as for C code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def code_fingerprint(thing: Any) -> str:
-    """Of a function, a class, or an object by its class; what decorates or partly applies it is looked through."""
+    """Return the fingerprint of a function, a class, or an object's class, without decorators and partials."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     defined = inspect.unwrap(thing) if callable(thing) else thing

@@ -1,11 +1,12 @@
-"""The built-in strategy: an objective over a search space, by Optuna's samplers. One seed gives one ledger.
+"""The built-in strategy: Optuna's samplers on an objective and a search space. One seed gives one ledger.
 
-Contract. As `o9.model.strategy` says. A step asks for its trials, has them evaluated side by side, and tells the
-sampler in the order of their numbers. Everything follows from (state, checkpoint, ledger), so that a fresh object in a
-fresh process goes on as this one would have. Without `metadata.seed`, one is drawn at the first step and kept in the
-checkpoint. Cancelling `step` cuts its evaluations off and ends the attempt; `interrupted` then gives its trials.
+Contract. That of `o9.model.strategy`. A step draws its parameter sets, evaluates them concurrently, and reports their
+values to the sampler in the order of the trials' numbers. Everything follows from the state, the checkpoint and the
+ledger, so a fresh object in a fresh process continues as this one would have. Without `metadata.seed`, a seed is drawn
+at the first step and kept in the checkpoint. Cancelling `step` cancels its evaluations and ends the attempt;
+`interrupted` then returns its trials.
 
-The module is not called `optuna`: a script run from this folder would import it instead of the library.
+The module is not called `optuna`, because a script run from this folder would import it instead of the library.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from o9.strategies.plan import Plan
 from o9.strategies.registry import Objective
 from o9.strategies.samplers import Asker, make_asker, reported_value
 from o9.workers.scores import DEFAULT, SCORES
+from o9.workers.team import Team
 
 logger = logging.getLogger(__name__)
 SEED_BITS = 32
@@ -42,7 +44,7 @@ QUICK_SAMPLERS = frozenset({"random", "grid"})
 
 
 class OptunaStrategy:
-    """One attempt at one optimization. `plan` says what; `evaluator` evaluates `objective`."""
+    """One attempt at one optimization."""
 
     kind: ClassVar[Literal["steps"]] = "steps"
 
@@ -54,31 +56,31 @@ class OptunaStrategy:
         self._ledger: Sequence[Trial] = ()
         self._trials = 0
         self._baseline: tuple[Returns, Returns] | None = None
-        self._cut: tuple[int, int] | None = None  # how many returns come before the hold-out, and how many there are
+        self._cut: tuple[int, int] | None = None  # the number of returns before the hold-out, and of all returns
         self._asker: Asker | None = None
         self._seed = 0
         self._stepping = False
         self._in_flight: list[Trial] = []
 
     def open(self, state: OptimizationState, ledger: Sequence[Trial]) -> None:
-        """Take the committed trials; the sampler is put in place at the first step."""
+        """Take the committed trials. The sampler is made at the first step."""
         for position, trial in enumerate(ledger):
             if trial.number != position:
                 raise OptimizationStrategyError(
-                    f"the ledger has trial {trial.number} where number {position} belongs: its trials are not whole"
+                    f"the ledger has trial {trial.number} in place of number {position}: it is incomplete"
                 )
         self._ledger = ledger
         self._trials = len(ledger)
 
     async def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> StepResult:
-        """Evaluate the next `trials_per_step` sets."""
+        """Draw and evaluate the next `trials_per_step` parameter sets."""
         if self._stepping:
-            raise OptimizationStrategyError("a step of this attempt was cut off or failed: make the next attempt")
+            raise OptimizationStrategyError("a step of this attempt was cancelled or failed: begin another attempt")
         self._stepping = True
         if self._asker is None:
             self._asker = await asyncio.to_thread(self._resume, checkpoint)
         asker, count = self._asker, self._plan.trials_per_step
-        quick = self._plan.asked.sampler in QUICK_SAMPLERS  # the others would hold up the event loop
+        quick = self._plan.asked.sampler in QUICK_SAMPLERS  # the others would block the event loop
         asked = asker.ask(count) if quick else await asyncio.to_thread(asker.ask, count)
         numbers = range(self._trials, self._trials + len(asked))
         began = datetime.now(UTC)
@@ -96,18 +98,23 @@ class OptunaStrategy:
         return StepResult(trials, self._checkpoint(), done)
 
     @property
+    def team(self) -> Team | None:
+        """The child processes; None for an async objective, which runs in the event loop."""
+        return self._evaluator.team
+
+    @property
     def holds_out(self) -> bool:
-        """Whether `held_out` has anything to do."""
+        """Whether data are held out, for `held_out` to evaluate the best on."""
         return self._plan.asked.hold_out is not None and not self._plan.is_placebo
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        """After the last step: evaluate the best on the periods that no trial was evaluated on.
+        """Evaluate the best on the held-out periods, after the last step.
 
         `best` is the trial with its returns, `checkpoint` that of the last step.
         """
         cut = self._cut or checkpoint.get("cut")
         if cut is None:
-            return HeldOut(error="where the hold-out begins is not known")
+            return HeldOut(error="the beginning of the hold-out is unknown")
         before, total = cut
         whole = await self._evaluator.evaluate_again(best.number, state.parameters | best.parameters, whole=True)
         if whole.state is not TrialState.COMPLETED:
@@ -120,34 +127,34 @@ class OptunaStrategy:
         return HeldOut(whole.returns[before:], baseline, dates)
 
     def interrupted(self) -> tuple[Trial, ...]:
-        """The trials of a step that was cut off: as they ended, or as cancelled ones; none where no step was."""
+        """Return the trials of a cancelled step: as they ended, or as cancelled; none if no step was running."""
         return tuple(self._interrupted(trial) for trial in self._in_flight)
 
     def _interrupted(self, planned: Trial) -> Trial:
         if (outcome := self._evaluator.finished.get(planned.number)) is not None:
-            with suppress(OptimizationStrategyError):  # which ends the run, and the run has ended
+            with suppress(OptimizationStrategyError):  # it would end the run, which has ended
                 return self._trial(planned, self._agreeing(outcome))
         began = planned.started_at
         return dataclasses.replace(
             planned,
-            error="cut off before its step was committed",
+            error="cancelled before its step was committed",
             output=self._evaluator.printed.get(planned.number),
             duration_seconds=(datetime.now(UTC) - began).total_seconds() if began else 0.0,
         )
 
     async def close(self) -> None:
-        """End what is in flight, and give the children back."""
+        """Return the children to the pool; busy ones are killed."""
         await self._evaluator.close()
 
     def _resume(self, checkpoint: dict[str, Any] | None) -> Asker:
-        """The slow part of a start, run in a thread: importing Optuna, and replaying."""
+        """Import Optuna, make the sampler and replay the ledger: slow, run in a thread."""
         checkpoint = checkpoint or {}
         if self._ledger and not checkpoint:
-            raise OptimizationStrategyError("the ledger has trials and there is no checkpoint: the record is not whole")
+            raise OptimizationStrategyError("the ledger has trials but no checkpoint: the record is incomplete")
         seed = checkpoint.get("seed") if self._plan.asked.seed is None else self._plan.asked.seed
         self._seed = secrets.randbits(SEED_BITS) if seed is None else int(seed)
         self._compare(checkpoint)
-        _ = self._objective.data_fingerprint  # which may load the data, and takes long then
+        _ = self._objective.data_fingerprint  # may load the data, which takes long
         self._cut = tuple(checkpoint["cut"]) if checkpoint.get("cut") else None
         try:
             asker = make_asker(self._plan, self._seed)
@@ -158,7 +165,7 @@ class OptunaStrategy:
         return asker
 
     async def _evaluate(self, parameters: list[dict[str, Any]], numbers: list[int]) -> list[TrialOutcome]:
-        """Without a look at what is held out."""
+        """Evaluate on the periods before the hold-out."""
         hold_out = self._plan.asked.hold_out
         failed: dict[int, TrialOutcome] = {}
         if hold_out is not None and self._objective.truncatable:
@@ -175,7 +182,7 @@ class OptunaStrategy:
     async def _find_cut(
         self, hold_out: HoldOut, parameters: list[dict[str, Any]], numbers: list[int]
     ) -> dict[int, TrialOutcome]:
-        """Evaluate on all periods until one succeeds, to see how many there are; those that failed have failed."""
+        """Find the cut by evaluating on all periods until a trial succeeds. Returns the trials that failed."""
         failed: dict[int, TrialOutcome] = {}
         for number, chosen in zip(numbers, parameters, strict=True):
             whole = await self._evaluator.evaluate_again(number, chosen, whole=True)
@@ -184,7 +191,7 @@ class OptunaStrategy:
                 continue
             if whole.returns is None:
                 raise OptimizationStrategyError(
-                    f"{HOLD_OUT} is set, and objective {self._objective.name!r} gives no returns: let it give "
+                    f"{HOLD_OUT} is set, but objective {self._objective.name!r} returns no returns: let it return "
                     "Evaluation(…, returns=…)"
                 )
             total = len(whole.returns)
@@ -196,11 +203,11 @@ class OptunaStrategy:
         return failed
 
     def _agreeing(self, outcome: TrialOutcome) -> TrialOutcome:
-        """The outcome, failed where its periods are not those of the trials before it: it is cut at another place."""
+        """Return the outcome, or a failed one if its periods are not those of the earlier trials."""
         if outcome.scored and self._plan.direction == "minimize" and (self._plan.asked.score or DEFAULT) in SCORES:
             raise OptimizationStrategyError(
-                f"metadata.direction is minimize, and objective {self._objective.name!r} gives no value; of the score "
-                f"{self._plan.asked.score or DEFAULT!r} in its place more is better: leave metadata.direction out"
+                f"metadata.direction is minimize, but objective {self._objective.name!r} returns no value, and the "
+                f"score {self._plan.asked.score or DEFAULT!r} used instead is maximized: leave metadata.direction out"
             )
         if outcome.total is None or outcome.returns is None:
             return outcome
@@ -209,8 +216,8 @@ class OptunaStrategy:
         if cut == self._cut:
             return outcome
         error = (
-            f"it has {outcome.total} returns, {cut[0]} of them before the hold-out, and the first trial had "
-            f"{self._cut[1]} and {self._cut[0]}: give as many for all parameters, over the same periods"
+            f"it has {outcome.total} returns, {cut[0]} of them before the hold-out, but the first trial had "
+            f"{self._cut[1]} and {self._cut[0]}: return as many for all parameters, over the same periods"
         )
         began, lasted = outcome.started_at, outcome.duration_seconds
         return TrialOutcome(outcome.number, TrialState.FAILED, error=error, started_at=began, duration_seconds=lasted)
@@ -220,8 +227,8 @@ class OptunaStrategy:
         for key, name in _FIXED.items():
             if key in checkpoint and checkpoint[key] != now[key]:
                 raise OptimizationStrategyError(
-                    f"{name} was {checkpoint[key]!r} when this optimization began and is {now[key]!r} now: put it "
-                    "back, or submit a new optimization"
+                    f"{name} was {checkpoint[key]!r} when this optimization began and is {now[key]!r} now: restore "
+                    "it, or submit a new optimization"
                 )
 
     def _checkpoint(self) -> dict[str, Any]:
@@ -246,17 +253,17 @@ class OptunaStrategy:
         return dataclasses.replace(planned, output=output, family=family, **found)
 
     def _baseline_once(self, number: int, outcome: TrialOutcome) -> tuple[Returns, Returns]:
-        """The baseline of the first trial of this attempt; None for the others, whose baseline is the same."""
-        said = outcome.baseline_returns, outcome.baseline_hold_out_returns
+        """Return the baseline for the first trial of this attempt; None for the others, whose baseline is the same."""
+        baseline = outcome.baseline_returns, outcome.baseline_hold_out_returns
         if outcome.baseline_returns is None:
             return None, None
         if self._baseline is None:
-            self._baseline = said
-            return said
-        if said != self._baseline:
+            self._baseline = baseline
+            return baseline
+        if baseline != self._baseline:
             logger.warning(
-                "trial %d gave other baseline_returns than the trials before it; all are judged over the first ones: "
-                "let them not depend on the parameters",
+                "trial %d has other baseline_returns than earlier trials, and all are judged over the first ones; the "
+                "baseline must not depend on the parameters",
                 number,
             )
         return None, None
@@ -289,5 +296,5 @@ def _version_changes(checkpoint: dict[str, Any]) -> str:
         f"{name} {then[name]} is now {now[name]}" for name in LIBRARIES if then.get(name, now[name]) != now[name]
     ]
     if changed:
-        return f"Since its last step {', '.join(changed)}: install what it began with, or submit a new optimization"
-    return "The libraries are the same; the record or the search space was changed: submit a new optimization"
+        return f"Since its last step, {', '.join(changed)}: install the old versions, or submit a new optimization"
+    return "The libraries are the same, so the record or the search space was changed: submit a new optimization"

@@ -1,7 +1,7 @@
-"""What `state.metadata` asks the built-in strategy for, read and checked once.
+"""The plan of the built-in strategy: `state.metadata`, completed by the objective's defaults and checked.
 
-Contract. Pure: nothing is imported, evaluated or started. Every refusal is an OptimizationValidationError that names
-the dotted field and the remedy.
+Contract. Pure: nothing is imported, evaluated or started. Invalid metadata raise OptimizationValidationError, which
+names the dotted field and the remedy.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from o9.text.format import value_text
 from o9.text.suggest import suggestion
 from o9.workers.scores import SCORES
 
-BLIND_SAMPLERS = frozenset({"random", "grid", "qmc"})  # those that do not look at results
+BLIND_SAMPLERS = frozenset({"random", "grid", "qmc"})  # they ignore results
 DEFAULT_TRIALS = 100
 LARGEST_DEFAULT_GRID = 1_000_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`asked`: the metadata, beneath which lie the objective's defaults, as the other fields have them.
+    """`asked`: the metadata. The other fields have the objective's defaults where the metadata have no value.
 
-    total_trials: set where the sampler runs out of sets to try. first_trial: parameters that its first trial has; the
-    sampler draws the others.
+    total_trials: the number of all parameter sets, if the sampler has a limited number. first_trial: the parameters
+    fixed in the first trial; the sampler draws the others.
     """
 
     asked: Metadata
@@ -46,12 +46,12 @@ class Plan:
 
     @property
     def is_placebo(self) -> bool:
-        """Its data are without an edge."""
+        """Whether it searches data whose edge was destroyed."""
         return self.asked.placebo_of is not None
 
 
 def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | None = None) -> Plan:
-    """Read the state's metadata, with the objective's own defaults beneath. `asked`: where they are read already."""
+    """Make the plan of the state's metadata and the objective's defaults. `asked`: the metadata, if already read."""
     asked = asked or read_metadata(state.metadata)
     given = asked.model_fields_set
     trials_per_step = asked.trials_per_step if "trials_per_step" in given else objective.trials_per_step
@@ -66,13 +66,13 @@ def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | 
         total_steps = _total_steps(state.total_steps, objective, trials_per_step, total_trials)
     what = f"objective {objective.name!r}"
     if asked.hold_out is not None and objective.gives_value and not objective.truncatable:
-        problem = f"{what} gives a value that may know the held-out periods, and cannot be truncated; leave this out"
+        problem = f"{what} returns a value that may use the held-out periods, and is not truncatable; leave this out"
         faults.add(OptimizationValidationError(HOLD_OUT, problem))
     if asked.score in SCORES and direction == "minimize":
-        problem = f"more is better of the score {asked.score!r}; leave metadata.direction out"
+        problem = f"the score {asked.score!r} is maximized; leave metadata.direction out"
         faults.add(OptimizationValidationError("metadata.direction", problem))
     if asked.warm_start and asked.sampler == "grid":
-        problem = "the grid sampler tries all points in their order; leave it out"
+        problem = "the grid sampler tries all points in a fixed order; leave this out"
         faults.add(OptimizationValidationError("metadata.warm_start", problem))
     if asked.placebo_of is not None and not objective.takes_data:
         problem = (
@@ -86,7 +86,7 @@ def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | 
 
 
 def warm_start_warning(begun: WarmStart, plan: Plan) -> str:
-    """What of the best that the first trial repeats does not fit today's search space; "" where all does."""
+    """Say which parameters of the warm start are outside the present search space; "" if all are inside."""
     outside = {name: value for name, value in begun.parameters.items() if name not in plan.first_trial}
     drawn = [name for name in plan.space.names if name not in plan.first_trial]
     parts = [f"{name} = {value_text(value)} is outside the search space" for name, value in outside.items()]
@@ -95,9 +95,9 @@ def warm_start_warning(begun: WarmStart, plan: Plan) -> str:
 
 
 def is_adaptive(strategy: str, sampler: str) -> bool:
-    """Does a search choose trials by the results of others? Yes where it is not known that it does not.
+    """Whether a search chooses trials by the results of others, or may do so.
 
-    strategy, sampler: as the metadata name them; "" for none.
+    strategy, sampler: as in the metadata; "" for none.
     """
     return strategy not in ("", *BUILT_IN_STRATEGIES) or sampler not in BLIND_SAMPLERS
 
@@ -106,7 +106,7 @@ def _search_space(asked: Metadata, objective: Objective) -> SearchSpace:
     if asked.search_space is None and objective.search_space is None:
         raise OptimizationValidationError(
             "metadata.search_space",
-            f"it is missing, and objective {objective.name!r} brings none; give the parameters to search",
+            f"it is missing, and objective {objective.name!r} declares none; give the parameters to search",
         )
     if asked.search_space is None:
         return SearchSpace.parse(objective.search_space, f"@objective({objective.name!r}).search_space")
@@ -120,23 +120,23 @@ def _search_space(asked: Metadata, objective: Objective) -> SearchSpace:
 
 
 def check_sampler(sampler: str, space: SearchSpace) -> None:
-    """Raise OptimizationValidationError where the sampler cannot search this space."""
+    """Raise OptimizationValidationError if the sampler cannot search this space."""
     if sampler == "gp" and find_spec("torch") is None:
         raise OptimizationValidationError(
             "metadata.sampler", "gp needs PyTorch, which is not installed: pip install 'prefect-o9[gp]'"
         )
     if sampler != "cmaes":
         return
-    # It silently samples at random what is no number, and everything where only one parameter varies.
+    # Optuna's CMA-ES silently samples at random what is not a number, and everything if only one parameter varies.
     chosen = [parameter.name for parameter in space.parameters if isinstance(parameter, CategoricalParameter)]
     if chosen:
         raise OptimizationValidationError(
-            "metadata.sampler", f"cmaes searches numbers alone, and {', '.join(chosen)} is categorical; take tpe"
+            "metadata.sampler", f"cmaes searches only numbers, and {', '.join(chosen)} is categorical; use tpe"
         )
     varied = [parameter.name for parameter in space.parameters if parameter.grid_size() != 1]
     if len(varied) < 2:
         raise OptimizationValidationError(
-            "metadata.sampler", f"cmaes needs two parameters that vary, and there is {varied or 'none'}; take tpe"
+            "metadata.sampler", f"cmaes needs two parameters that vary, got {varied or 'none'}; use tpe"
         )
 
 

@@ -1,17 +1,17 @@
 """Objectives, strategies and scores, found by name.
 
-Contract. A name is looked up in this order: what this process registered (`@objective`, `register_strategy`,
-`register_score`); what O9 brings (`o9.demo.catalogue`, the strategy `optuna`, also called `default`, and
-`o9.workers.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, where it has a
+Contract. A name is looked up in this order: registrations in this process (`@objective`, `register_strategy`,
+`register_score`); built-in names (`o9.demo.catalogue`, the strategy `optuna`, also called `default`, and
+`o9.workers.scores`); the entry points of the group `o9.objectives`, `o9.strategies` or `o9.scores`; and, if it has a
 colon, the import path `package.module:name`.
 
-`allowed_imports` are the module prefixes that an import path may name; empty, it may name none. Other modules are not
-imported, and what an allowed module merely holds, being defined elsewhere, is refused unless it was registered. Callers
-that act for somebody else (a request, a Prefect parameter) pass them. None is a caller on this machine, or a node that
-reads its store: O9_ALLOWED_IMPORTS counts where it is set, else nothing is refused.
+`allowed_imports` are the module prefixes that an import path may have; if empty, none is allowed. Other modules are not
+imported, and an object that an allowed module has imported from another one is refused unless it was registered.
+Callers that act for somebody else (a request, a Prefect parameter) pass `allowed_imports`. None is for a caller on this
+machine and for a node that reads its store: O9_ALLOWED_IMPORTS applies if it is set, else every path is allowed.
 
-Unknown names raise OptimizationStrategyError with near matches. Registering a name again replaces it; built-in
-strategies cannot be replaced. Thread-safe.
+Unknown names raise OptimizationStrategyError with near matches. Registering a name again replaces it, but built-in
+strategies and scores cannot be replaced. Thread-safe.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from o9.model.strategy import BUILT_IN_STRATEGIES, DEMONSTRATION, PLACEBO
 from o9.model.trial import fingerprint
 from o9.text.suggest import hint_of
 from o9.user_code.import_paths import ImportPathError, find, module_of
-from o9.workers.given import SHUFFLE, is_kind
+from o9.workers.objective_data import SHUFFLE, is_kind
 from o9.workers.scores import SCORES, Score
 
 What = Literal["objective", "strategy", "score"]
 _GROUPS: dict[What, str] = {"objective": "o9.objectives", "strategy": "o9.strategies", "score": "o9.scores"}
-_TARGET: dict[What, str] = {"objective": "function", "strategy": "target", "score": ""}  # the attribute that has it
+_TARGET: dict[What, str] = {"objective": "function", "strategy": "target", "score": ""}  # the registration's attribute
 _BUILT_IN: dict[What, Iterable[str]] = {"objective": BUILTIN, "strategy": BUILT_IN_STRATEGIES, "score": SCORES}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A function to optimize, with the defaults that its author gave.
+    """A function to optimize, with its author's defaults.
 
-    `locator` is `module:name` where a fresh process can import the function by it; None where it has to be shipped.
-    `total_steps` 0 leaves their number to the strategy. `truncatable`: see `objective`. gives_value: it is known that
-    its answers have a value, which O9 is not left to compute.
+    `locator` is the import path `module:name`; None if the function has to be pickled. With `total_steps` 0 the
+    strategy chooses their number. `truncatable`: see `objective`. `gives_value`: it is known to return a value of its
+    own, so that O9 does not compute one.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Objective:
 
     @cached_property
     def takes_data(self) -> bool:
-        """Whether the function is called with `data`: it has a parameter of that name, and there are some."""
+        """Whether the function is called with `data`: data are declared, and it has a parameter of that name."""
         return self.data is not None and not isinstance(self.data, str) and _has_parameter(self.function, "data")
 
     @property
     def takes(self) -> frozenset[str] | None:
-        """The parameters that its signature names, by a TypedDict; None where it does not say."""
+        """The parameters that a TypedDict in its signature names; None without one."""
         return _named_parameters(self.function) if getattr(self.function, "__annotations__", None) else None
 
     @cached_property
@@ -78,7 +78,7 @@ class Objective:
 
     @cached_property
     def data_fingerprint(self) -> str | None:
-        """Of `data`; hashed when first asked for, because data may be large and most readers never ask."""
+        """The fingerprint of `data`, computed at first use, because data may be large."""
         if self.data is None:
             return None
         try:
@@ -87,12 +87,13 @@ class Objective:
             raise OptimizationStrategyError(f"objective {self.name!r}: {error}") from error
 
     def family(self, data_fingerprint: str | None = None) -> str:
-        """Whose trials count together: the objective on this data. An evaluation's own fingerprint wins."""
+        """Return the family whose trials count together: the objective and its data, by the evaluation's own
+        fingerprint if it has one."""
         data_name = data_fingerprint or self.data_fingerprint
         return f"{self.name}@{data_name}" if data_name else self.name
 
 
-@lru_cache(maxsize=1_024)  # each submission asks, and objects of this class are made anew for each
+@lru_cache(maxsize=1_024)  # every submission makes an Objective and asks
 def _named_parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     try:
         first = next(iter(inspect.signature(function, eval_str=True).parameters.values()), None)
@@ -131,16 +132,16 @@ def objective(
     truncatable: bool = False,
     placebo: Any = SHUFFLE,
 ) -> Callable[[F], F]:
-    """Register the sync or async function below under `name`; the function stays as it is.
+    """Register the decorated sync or async function under `name`, and return it unchanged.
 
-    data: what it computes on, a function that loads that, or a name for it (`o9.model.trial.fingerprint`). A function
-        with a parameter `data` is given the data, and must not change them; then placebo runs are possible.
+    data: the data it uses, a function that loads them, or a name for them (`o9.model.trial.fingerprint`). A function
+        with a parameter `data` is called with the data, which it must not change; this makes placebo runs possible.
     placebo: how a placebo run destroys the edge in the data: "shuffle", "bootstrap:20", "bootstrap:auto", "shift" or a
         function; see `o9.workers.resampling`.
-    truncatable: the function takes a keyword `periods`, None by default. With a number it computes as if its data ended
-        with that many returns, closes nothing at their end, and gives exactly those. O9 then looks for a look-ahead,
-        and `metadata.hold_out` can keep the last part of the data from the search. Where decisions end a day before
-        the returns, a forgotten shift is found, too.
+    truncatable: the function has a keyword parameter `periods`, None by default. With a number it computes as if its
+        data ended with that many returns, closes no position at their end, and returns exactly those. O9 then checks
+        for a look-ahead, and `metadata.hold_out` can keep the last part of the data from the search. If decisions end a
+        day before the returns, a missing shift is found, too.
 
     >>> @objective("parabola", search_space={"x": {"type": "float", "low": -1, "high": 1}})
     ... def parabola(parameters):
@@ -176,7 +177,7 @@ def objective(
 def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) -> None:
     """Register a class or an instance with `step()`, or a coroutine function that takes the optimization.
 
-    `metadata`: keys that it reads from the metadata, beside those that O9 knows (`o9.model.specification.Metadata`).
+    `metadata`: keys that it reads from the metadata, in addition to O9's (`o9.model.specification.Metadata`).
     """
     _check_name(name, "strategy")
     if name in (*BUILT_IN_STRATEGIES, DEMONSTRATION, PLACEBO):
@@ -187,11 +188,12 @@ def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) ->
 
 
 def register_score(name: str, function: Score) -> None:
-    """Let `metadata.score` name `function(returns, periods_per_year)`, which makes a value of an objective's returns.
+    """Register `function(returns, periods_per_year)`, which computes a value from an objective's returns, for
+    `metadata.score`.
 
-    returns: simple returns a period before the hold-out, as a numpy array of float64; periods_per_year: None where the
-    objective does not say. It gives one finite number; what it raises makes that trial failed. It runs where the
-    objective does.
+    returns: simple returns per period before the hold-out, as a numpy array of float64. periods_per_year: None if the
+    objective does not return it. The result is one finite number; if the function raises, the trial has failed. It runs
+    in the objective's process.
     """
     _check_name(name, "score")
     if name in SCORES:
@@ -204,7 +206,7 @@ def register_score(name: str, function: Score) -> None:
 
 
 def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Score | None:
-    """The function of this name; None for a built-in one, which every process has. Raises as `resolve_objective`."""
+    """Return the function of this name; None for a built-in one. Raises as `resolve_objective`."""
     if name in SCORES:
         return None
     found: Score = _find(name, "score", allowed_imports)[0]
@@ -214,7 +216,8 @@ def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) 
 
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
-    """The objective of this name. Raises OptimizationStrategyError: unknown, refused, or its import failed."""
+    """Return the objective of this name. Raises OptimizationStrategyError if it is unknown, not allowed, or not
+    importable."""
     found, locator = _find(name, "objective", allowed_imports)
     if isinstance(found, Objective):
         return found if locator is None else replace(found, name=name, locator=locator)
@@ -224,7 +227,8 @@ def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = No
 
 
 def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> ResolvedStrategy:
-    """The strategy of this name. Raises OptimizationStrategyError: unknown, refused, or neither kind of strategy."""
+    """Return the strategy of this name. Raises OptimizationStrategyError as `resolve_objective`, and if it is not a
+    strategy."""
     found, locator = _find(name, "strategy", allowed_imports)
     if isinstance(found, ResolvedStrategy):
         return found if locator is None else replace(found, name=name)
@@ -232,39 +236,40 @@ def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = Non
 
 
 def names_of(what: What) -> list[str]:
-    """Every name that can be resolved without an import path."""
+    """Return every name that can be resolved without an import path."""
     return sorted({*_registered[what], *_BUILT_IN[what], *_entry_points(what)})
 
 
 def objectives_found_anywhere(allowed_imports: tuple[str, ...] | None) -> list[str]:
-    """The names that every process resolves, and the import paths of what allowed modules have registered here."""
+    """Return the names that every process can resolve, and the import paths of objectives that allowed modules have
+    registered here."""
     functions = (each.function for each in _registered["objective"].values())
     paths = {
         f"{function.__module__}:{function.__qualname__}"
         for function in functions
         if inspect.isfunction(function) and import_allowed(function.__module__, allowed_imports)
     }
-    lasting = {path for path in paths if "<" not in path and not path.startswith("__main__:")}
-    return sorted({*_BUILT_IN["objective"], *_entry_points("objective"), *lasting})
+    importable = {path for path in paths if "<" not in path and not path.startswith("__main__:")}
+    return sorted({*_BUILT_IN["objective"], *_entry_points("objective"), *importable})
 
 
 def import_allowed(module: str, allowed_imports: tuple[str, ...] | None) -> bool:
-    """Is `module` one of the prefixes or inside one? `desk` allows `desk.models`, never `desktop`."""
+    """Whether `module` is one of the prefixes or inside one: `desk` allows `desk.models`, but not `desktop`."""
     if allowed_imports is None:
         return True
     return any(module == prefix or module.startswith(f"{prefix}.") for prefix in allowed_imports if prefix)
 
 
 def is_async(function: Any) -> bool:
-    """Does calling it give an awaitable? True for coroutine functions and objects with an async `__call__`."""
+    """Whether it is a coroutine function or an object with an async `__call__`."""
     return inspect.iscoroutinefunction(function) or (
         not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
     )
 
 
 def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> tuple[Any, str | None]:
-    """What was registered under the name, and None; or what its import path leads to, as registered or as it is, and
-    that path."""
+    """Return the registration of this name and None; or, for an import path or entry point, the registration of its
+    object, else the object, and the path."""
     if not isinstance(name, str) or not name:
         raise OptimizationStrategyError(f"{what}: expected a name, got {name!r}")
     if name in _registered[what]:
@@ -280,30 +285,30 @@ def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> tup
             return _registration_of(target, what) or target, path
         known = names_of(what)
         raise OptimizationStrategyError(
-            f"there is no {what} {name!r}{hint_of(name, known, n=3)} (known are {', '.join(known)}). Register it "
-            f"in this process, give it an entry point in the group {_GROUPS[what]}, or name it as package.module:name"
+            f"there is no {what} {name!r}{hint_of(name, known, n=3)} (known: {', '.join(known)}). Register it in this "
+            f"process, add an entry point to the group {_GROUPS[what]}, or use an import path (package.module:name)"
         )
-    from o9.model.settings import settings  # Pydantic, which a program that only registers need not load
+    from o9.model.settings import settings  # imports Pydantic, which a program that only registers does not need
 
     allowed = settings().allowed_imports or None if allowed_imports is None else allowed_imports
     module = name.partition(":")[0]
     if not import_allowed(module, allowed):
         raise OptimizationStrategyError(
-            f"{what} {name!r} may not be imported; the operator of O9 can allow it by adding "
-            f"{module.partition('.')[0]!r} to O9_ALLOWED_IMPORTS, or register it by name"
+            f"{what} {name!r} is not allowed: add {module.partition('.')[0]!r} to O9_ALLOWED_IMPORTS on this machine, "
+            "or register it by name"
         )
     target = _import(name, what, name, allowed)
     registration = _registration_of(target, what)
     if registration is None and not import_allowed(home := module_of(target), allowed):
         raise OptimizationStrategyError(
             f"{what} {name!r} is defined in {home or 'another module'}, which O9_ALLOWED_IMPORTS does not allow; "
-            f"let it be a function or class that {module} defines itself, or register it by name"
+            f"define it in {module} itself, or register it by name"
         )
     return registration or target, name
 
 
 def _registration_of(target: Any, what: What) -> Any:
-    """What its decorator or registration said of it, whatever it is called; None where it has none."""
+    """Return the registration of this object under any name, or None."""
     known = list(_registered[what].values())
     return next((each for each in known if target is getattr(each, _TARGET[what], each)), None)
 
@@ -340,17 +345,17 @@ def _classify(name: str, thing: Any) -> ResolvedStrategy:
 
 
 def _has_parameter(function: Callable[..., Any], name: str, *, or_any: bool = False) -> bool:
-    """or_any: a function that takes any keyword has it, too."""
+    """or_any: a function with `**keywords` has every parameter."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return False  # one written in C says nothing of what it takes
+        return False  # a C function without a signature
     return name in parameters or (or_any and any(each.kind is each.VAR_KEYWORD for each in parameters.values()))
 
 
 def _check_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name.strip():
-        raise OptimizationValidationError(what, f"its name must be text that is not empty, got {name!r}")
+        raise OptimizationValidationError(what, f"its name must be a string that is not empty, got {name!r}")
     if ":" in name:
         raise OptimizationValidationError(what, f"{name!r}: a colon marks an import path; choose a name without one")
 

@@ -1,15 +1,15 @@
-"""What to try next: one class for each way of staying the same after any number of restarts.
+"""Chooses parameter sets: one class for each way to continue identically after a restart.
 
-Contract. `ask(n)` gives the next n parameter sets, in the order of their numbers; `tell` takes their values, in the
-same order, before the next `ask`. After `resume(ledger)` a fresh Asker goes on, equal bit for bit, as one that had
-asked for the whole ledger. It needs the seed and the ledger only: no sampler's state is stored. Where a set that is
-asked again is not the one in the ledger, OptimizationStrategyError says so.
+Contract. `ask(n)` returns the next n parameter sets, in the order of their numbers; `tell` takes their values, in the
+same order, before the next `ask`. After `resume(ledger)` a fresh Asker continues, bit for bit, as one that had asked
+for the whole ledger. It needs only the seed and the ledger; no sampler state is stored. The last step (with replay, all
+steps) is asked again, and OptimizationStrategyError is raised if a set differs from the ledger's.
 
-- By number (random, grid): set n follows from the seed and n. Costs the same at any n.
-- By number and history (tpe): a fresh sampler for each set, seeded from the seed and its number, sees the trials before
-  it; it keeps nothing else between trials that would improve it.
-- By replay (cmaes, gp, nsga2, qmc): the sampler carries a state from trial to trial. One sampler lives as long as the
-  optimization, and a restart asks and tells everything again.
+- By number (random, grid): set n follows from the seed and n. Its cost does not depend on n.
+- By number and history (tpe): each set is drawn by a fresh sampler, seeded from the seed and the number, that sees the
+  trials before it. TPE keeps no other state.
+- By replay (cmaes, gp, nsga2, qmc): the sampler has a state. One sampler serves the whole attempt, and a restart asks
+  and tells everything again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from o9.model.errors import OptimizationStrategyError
+from o9.model.specification import Direction
 from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.strategies.plan import Plan
@@ -34,18 +35,16 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial as OptunaTrial
 
-Direction = Literal["minimize", "maximize"]
-_filters = threading.Lock()  # the warning filters are the process's, and saving and restoring them is not atomic
+_filters = threading.Lock()  # warning filters are global, and saving and restoring them is not atomic
 _imports = threading.Lock()
-# What Optuna imports only when a sampler first needs it.
+# Modules that Optuna imports only when a sampler first needs them.
 _IMPORTED_LATE = {"cmaes": ("cmaes", "scipy.stats"), "qmc": ("scipy.stats.qmc",), "gp": ("torch", "scipy.stats")}
-# A value; None for a trial that failed. One that is infeasible is the worst there can be: infinite, which every sampler
-# ranks, or clips to what it has seen.
+# None for a failed trial. An infeasible one has the worst infinite value, which samplers rank or clip.
 Reported = float | None
 
 
 def make_asker(plan: Plan, seed: int) -> Asker:
-    """The asker of a plan's sampler. Imports Optuna unless the sampler is `grid`."""
+    """Make the asker of a plan's sampler. Imports Optuna unless the sampler is `grid`."""
     if plan.asked.sampler != "grid":
         _load(plan.asked.sampler)
     match plan.asked.sampler:
@@ -60,15 +59,15 @@ def make_asker(plan: Plan, seed: int) -> Asker:
 
 
 def _load(sampler: str) -> None:
-    """Import all that will be needed, one thread at a time: two that import parts of scipy.stats at once would each
-    find what the other has only half loaded."""
+    """Import all that the sampler needs, one thread at a time: concurrent imports of scipy.stats can see each other's
+    half-loaded modules."""
     with _imports:
         for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
             importlib.import_module(name)
 
 
 def mix(*numbers: int) -> int:
-    """32 bits in which every bit of all the numbers counts."""
+    """Hash the numbers to a seed of 32 bits."""
     from numpy.random import SeedSequence
 
     return int(SeedSequence(numbers).generate_state(1)[0])
@@ -76,7 +75,7 @@ def mix(*numbers: int) -> int:
 
 @dataclass
 class NumberAsker:
-    """Set n follows from n alone, by `draw`: nothing is learned, and no set is held in memory. `size`: how many."""
+    """Set n is `draw(n)`. `size`: the number of sets, if limited."""
 
     direction: Direction
     draw: Callable[[int], dict[str, Any]]
@@ -90,7 +89,7 @@ class NumberAsker:
         return [self.draw(number) for number in numbers]
 
     def tell(self, values: Sequence[Reported]) -> None:
-        """It does not learn."""
+        """Do nothing: the values do not matter."""
 
     def resume(self, ledger: Sequence[Trial]) -> None:
         before, last = _split(ledger)
@@ -99,7 +98,7 @@ class NumberAsker:
 
 
 def _random_sets(plan: Plan, seed: int) -> Callable[[int], dict[str, Any]]:
-    """By Optuna's random sampler without a study: it never looks at one, and keeping one costs more than sampling."""
+    """Draw by Optuna's random sampler without a study, which it does not need, and which costs more than sampling."""
     space, distributions, sampler = plan.space, plan.space.distributions(), _reseedable_random_sampler()
 
     def draw(number: int) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def _random_sets(plan: Plan, seed: int) -> Callable[[int], dict[str, Any]]:
 
 
 class _StudyAsker:
-    """An Optuna study in memory, by ask and tell."""
+    """Asks and tells an Optuna study in memory."""
 
     def __init__(self, plan: Plan) -> None:
         self.direction = plan.direction
@@ -125,7 +124,7 @@ class _StudyAsker:
         self._next = 0
 
     def ask(self, count: int) -> list[dict[str, Any]]:
-        # All of a step are asked before the first is reported, for samplers that consider running trials.
+        # All sets of a step are asked before the first is reported, because samplers may consider running trials.
         self._asked = [self._ask_one() for _ in range(count)]
         return [self._space.from_optuna(trial.params) for trial in self._asked]
 
@@ -147,7 +146,7 @@ class _StudyAsker:
 
 
 class HistoryAsker(_StudyAsker):
-    """A fresh sampler for each set; see the module."""
+    """A fresh sampler for each set; see the module's docstring."""
 
     def __init__(self, plan: Plan, sampler: Callable[[int], BaseSampler]) -> None:
         super().__init__(plan)
@@ -165,8 +164,8 @@ class HistoryAsker(_StudyAsker):
         for trial in before:
             if not self._space.contains(trial.parameters):
                 raise OptimizationStrategyError(
-                    f"trial {trial.number} of the ledger has the parameters {trial.parameters}, which the search space "
-                    "does not contain: the optimization cannot go on as it began"
+                    f"trial {trial.number} of the ledger has the parameters {trial.parameters}, which are outside the "
+                    "search space: the optimization cannot continue as it began"
                 )
             value = reported_value(trial, self.direction)
             self._study.add_trial(
@@ -182,7 +181,7 @@ class HistoryAsker(_StudyAsker):
 
 
 class ReplayAsker(_StudyAsker):
-    """One sampler for the whole life; see the module."""
+    """One sampler for the whole attempt; see the module's docstring."""
 
     def __init__(self, plan: Plan, sampler: BaseSampler) -> None:
         super().__init__(plan)
@@ -197,7 +196,7 @@ Asker = NumberAsker | HistoryAsker | ReplayAsker
 
 
 def _split(ledger: Sequence[Trial]) -> tuple[Sequence[Trial], Sequence[Trial]]:
-    """The ledger without its last step, and that step, which is asked again to see that nothing has changed."""
+    """Split off the last step, which is asked again to check that nothing has changed."""
     start = len(ledger)
     while start > 0 and ledger[start - 1].step == ledger[-1].step:
         start -= 1
@@ -211,14 +210,14 @@ def _ask_again(asker: NumberAsker | _StudyAsker, trials: Sequence[Trial]) -> Non
     for trial, parameters in itertools.zip_longest(trials, asked):
         if parameters != trial.parameters:
             raise OptimizationStrategyError(
-                f"trial {trial.number} of the ledger has the parameters {trial.parameters}, and the same seed now "
-                f"gives {parameters}: the optimization cannot go on as it began"
+                f"trial {trial.number} of the ledger has the parameters {trial.parameters}, but the same seed now "
+                f"gives {parameters}: the optimization cannot continue as it began"
             )
     asker.tell([reported_value(trial, asker.direction) for trial in trials])
 
 
 def reported_value(trial: Trial, direction: Direction) -> Reported:
-    """The value that a sampler gets of a trial."""
+    """Return the value of a trial that is reported to the sampler."""
     if trial.state is TrialState.INFEASIBLE:
         return -math.inf if direction == "maximize" else math.inf
     return trial.value if trial.state is TrialState.COMPLETED else None
@@ -232,12 +231,12 @@ def _sampler(name: str, seed: int) -> BaseSampler:
         case "tpe":
             return samplers.TPESampler(seed=seed)
         case "gp":
-            warnings.filterwarnings("ignore", "Clip non-finite values")  # which is what is to happen to infeasible ones
+            warnings.filterwarnings("ignore", "Clip non-finite values")  # as intended for infeasible trials
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         case "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "qmc":
-            # Optuna calls its interface experimental; what it draws is checked on every resume.
+            # Optuna calls its interface experimental; every resume checks what it draws.
             with _filters, warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return samplers.QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False)
@@ -261,7 +260,7 @@ def _reseedable_random_sampler() -> Any:
 def _quiet_study(direction: Direction) -> Study:
     import optuna
 
-    # Optuna says at INFO that it made a study in memory. Only that one logger is held back, only for this call.
+    # Optuna logs at INFO that it created a study in memory. Only that logger is silenced, only for this call.
     logger = logging.getLogger("optuna.storages._in_memory")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,9 +1,9 @@
-"""Users' strategies that are written as a class or an object with `step()`.
+"""Users' strategies written as a class or an object with `step()`.
 
-Contract. An async `step` runs in the event loop of the attempt; a sync one lives in a child process, where it can be
-cut off and holds nothing up. A class is instantiated once an attempt, without arguments; an object is copied into the
-child where its step is sync. What `step` returns is checked before it is committed; what breaks the contract, or
-raises, is an OptimizationStrategyError that names the strategy.
+Contract. An async `step` runs in the event loop of the attempt; a sync one runs in a child process, which can be killed
+and blocks nothing. A class is instantiated once per attempt, without arguments; an object with a sync `step` is copied
+into the child. The result of `step` is checked before it is committed. An exception, or a result that breaks the
+contract, is an OptimizationStrategyError that names the strategy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from o9.strategies.registry import ResolvedStrategy
 from o9.user_code.watchdog import run_user_code
 from o9.workers.answers import failure_text
 from o9.workers.step_results import check_result
-from o9.workers.team import Hosted
+from o9.workers.team import Hosted, Team
 
 
 class UserSteps:
@@ -34,17 +34,17 @@ class UserSteps:
         self._what = what = f"strategy {strategy.name!r}"
         self._target = target = strategy.target
         is_async = inspect.iscoroutinefunction(target.step)
-        self._host = _Here(what, target) if is_async else Hosted(what, target)
+        self._host = _LocalObject(what, target) if is_async else Hosted(what, target)
         self._opening: tuple[OptimizationState, list[Trial]] | None = None
         self._next_number = 0
 
     def open(self, state: OptimizationState, ledger: Sequence[Trial]) -> None:
-        """Keep the ledger for the strategy's own `open`, which runs before the first step."""
+        """Keep the ledger for the strategy's own `open`, which is called before the first step."""
         self._opening = (state, list(ledger))
         self._next_number = ledger[-1].number + 1 if ledger else 0
 
     async def step(self, state: OptimizationState, step: int, checkpoint: dict[str, Any] | None) -> StepResult:
-        """Ask the strategy for a step and check what it says."""
+        """Run one step and check its result."""
         if self._opening is not None:
             if callable(getattr(self._target, "open", None)):
                 await self._host.call("open", *self._opening)
@@ -55,19 +55,24 @@ class UserSteps:
         return checked
 
     def interrupted(self) -> tuple[Trial, ...]:
-        """Nothing: only the strategy knows what its step was evaluating."""
+        """Return nothing: only the strategy knows what its step was evaluating."""
         return ()
 
     @property
+    def team(self) -> Team | None:
+        """Its child processes; None if it runs in the event loop."""
+        return self._host.team
+
+    @property
     def holds_out(self) -> bool:
-        """Never: it evaluates by itself."""
+        """Always False: the strategy makes its own evaluations."""
         return False
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        raise OptimizationStrategyError(f"{self._what} evaluates by itself, and nothing is held out")
+        raise OptimizationStrategyError(f"{self._what} makes its own evaluations, and nothing is held out")
 
     async def close(self) -> None:
-        """Close the strategy if it was started and has `close`, and end its child."""
+        """Call the strategy's own `close`, if it was started and has one, and end its child."""
         try:
             if self._host.started and callable(getattr(self._target, "close", None)):
                 await self._host.call("close")
@@ -75,8 +80,10 @@ class UserSteps:
             await self._host.close()
 
 
-class _Here:
-    """A user's object in this process."""
+class _LocalObject:
+    """A user's object in this process; the counterpart of `Hosted`."""
+
+    team: ClassVar[None] = None
 
     def __init__(self, what: str, target: Any) -> None:
         self._what = what
@@ -102,18 +109,18 @@ class _Here:
         return await result if inspect.isawaitable(result) else result
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there is no child."""
 
 
 def step_count(strategy: ResolvedStrategy, state: OptimizationState) -> int:
-    """How many steps: the state's, or where that is 0 the strategy's own. Raises OptimizationValidationError."""
+    """Return the state's number of steps, or the strategy's own if that is 0. Raises OptimizationValidationError."""
     if state.total_steps > 0:
         return state.total_steps
     own = getattr(strategy.target, "total_steps", None)
     if isinstance(own, bool) or not isinstance(own, int) or own < 1:
         raise OptimizationValidationError(
             "total_steps",
-            f"it is 0, and strategy {strategy.name!r} says no number of its own; give it a number, or the strategy "
-            "the attribute total_steps",
+            f"it is 0, and strategy {strategy.name!r} has no attribute total_steps; give a number of steps, or add "
+            "the attribute",
         )
     return own

@@ -1,9 +1,9 @@
-"""Calls of code that may hang: each for a limited time, a few at once; a call that does not return in time is
+"""Calls of code that may hang: with a time limit, and a limited number at once. A call that exceeds its time is
 abandoned.
 
-Contract. `Calls.run` never holds the event loop. A plain function runs in a daemon thread of its own, so that a process
-can end while it hangs; a coroutine function runs in the event loop, where the watchdog covers it. An abandoned call
-holds one of the `at_once` places until it returns, and its result is dropped. Where all places are held by such calls,
+Contract. `Calls.run` never blocks the event loop. A plain function runs in its own daemon thread, so that the process
+can end while it hangs; a coroutine function runs in the event loop, which the watchdog covers. An abandoned call holds
+one of the `at_once` places until it returns, and its result is dropped. If all places are held by abandoned calls,
 `run` raises Busy at once.
 """
 
@@ -27,7 +27,7 @@ AT_ONCE = 4
 
 
 class Unanswered(Exception):
-    """A call whose result is dropped, or that was not begun. `seconds`: its time limit."""
+    """A call was abandoned or not begun. `seconds`: its time limit."""
 
     def __init__(self, why: str, seconds: float) -> None:
         super().__init__(why)
@@ -35,11 +35,11 @@ class Unanswered(Exception):
 
 
 class Busy(Unanswered):
-    """The call was not begun: every place is held by a call that hangs."""
+    """The call was not begun, because every place is held by a call that hangs."""
 
 
 class TooLong(Unanswered):
-    """The call was begun, and did not return in time."""
+    """The call did not return in time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s", seconds)
@@ -51,11 +51,11 @@ class _Call:
     answer: Future[Any] = field(default_factory=Future)
     context: Context = field(default_factory=copy_context)
     began: float | None = None
-    left: bool = False
+    abandoned: bool = False
 
 
 class Calls:
-    """`name` says whose, in logs and threads: `channel desk`."""
+    """`name` appears in logs and thread names: `channel desk`."""
 
     def __init__(self, name: str, at_once: int = AT_ONCE) -> None:
         self._name = name
@@ -66,15 +66,15 @@ class Calls:
         self._hanging: set[asyncio.Task[Any]] = set()
 
     @property
-    def left_behind(self) -> int:
-        """How many calls hang now."""
+    def abandoned(self) -> int:
+        """The number of abandoned calls that still run."""
         with self._lock:
-            return sum(call.left for call in self._running) + len(self._hanging)
+            return sum(call.abandoned for call in self._running) + len(self._hanging)
 
     async def run(self, function: Callable[[], Any], seconds: float, *, awaits: bool = False) -> Any:
-        """What `function` answers or raises; it waits for its place and works for `seconds` altogether.
+        """Call `function`, and return its result or raise its exception. `seconds` includes the wait for a place.
 
-        awaits: it is a coroutine function. An awaitable that a plain one answers is awaited, too. Raises Unanswered.
+        awaits: it is a coroutine function. If a plain function returns an awaitable, it is awaited. Raises Unanswered.
         """
         if awaits:
             return await self._in_the_loop(function, seconds)
@@ -84,7 +84,7 @@ class Calls:
     async def _in_the_loop(self, function: Callable[[], Any], seconds: float) -> Any:
         self._hanging = {task for task in self._hanging if not task.get_loop().is_closed()}
         if len(self._hanging) >= self._at_once:
-            raise Busy(f"{len(self._hanging)} calls before it hang", seconds)
+            raise Busy(f"{len(self._hanging)} earlier calls hang", seconds)
         task = asyncio.ensure_future(run_user_code(f"the {self._name}", function))
         try:
             await asyncio.wait({task}, timeout=seconds)
@@ -102,7 +102,7 @@ class Calls:
     def _returned(self, task: asyncio.Task[Any]) -> None:
         self._hanging.discard(task)
         if not task.cancelled():
-            task.exception()  # it was reported as one that hung
+            task.exception()  # retrieved, so that asyncio does not log it: the call was reported as hanging
 
     async def _in_a_thread(self, function: Callable[[], Any], seconds: float) -> Any:
         call = _Call(function)
@@ -115,15 +115,15 @@ class Calls:
         if answer.done():
             return answer.result()
         if call.began is None:
-            raise Busy(f"no answer to those before it within {seconds:g} s", seconds)
+            raise Busy(f"earlier calls did not return within {seconds:g} s", seconds)
         raise TooLong(seconds)
 
     def _enter(self, call: _Call, seconds: float) -> None:
         with self._lock:
-            hanging = [each.began for each in self._running if each.left and each.began is not None]
+            hanging = [each.began for each in self._running if each.abandoned and each.began is not None]
             if len(hanging) >= self._at_once:
                 ago = time.monotonic() - min(hanging)
-                raise Busy(f"{len(hanging)} calls before it hang, the first for {ago:.0f} s", seconds)
+                raise Busy(f"{len(hanging)} earlier calls hang, the first for {ago:.0f} s", seconds)
             if len(self._running) < self._at_once:
                 self._start(call)
             else:
@@ -133,11 +133,11 @@ class Calls:
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)
-            call.left = call in self._running
-        call.answer.cancel()  # does nothing where it is set
+            call.abandoned = call in self._running
+        call.answer.cancel()  # does nothing if it is set
 
     def _start(self, call: _Call) -> None:
-        """With the lock held."""
+        """Call with the lock held."""
         call.began = time.monotonic()
         self._running.add(call)
         threading.Thread(target=self._work, args=(call,), name=f"o9-{self._name}", daemon=True).start()
@@ -146,8 +146,8 @@ class Calls:
         result, error = None, None
         try:
             result = call.context.run(call.function)
-        except BaseException as raised:  # noqa: BLE001 - also SystemExit of a user's function, which ends only its call
-            plain = isinstance(raised, Exception) and not isinstance(raised, StopIteration)  # no future takes that
+        except BaseException as raised:  # noqa: BLE001 - a user's SystemExit, too, ends only its call
+            plain = isinstance(raised, Exception) and not isinstance(raised, StopIteration)  # a future rejects that
             error = raised if plain else RuntimeError(f"{type(raised).__name__}: {raised}")
         with self._lock:
             self._running.discard(call)

@@ -1,8 +1,8 @@
-"""What `package.module:name` names, without a way out of that module.
+"""Resolves import paths, `package.module:name`, without leaving that module.
 
-Contract. The name after the colon is an attribute of the module, or of a class in it (`desk:Desk.objective`). What
-modules, functions and objects merely hold is out of reach, so a module's own imports give no access to other code. Runs
-in nodes and in child processes, so it imports little. What the module raises on its import is raised unchanged.
+Contract. The name after the colon is an attribute of the module, or of a class in it (`desk:Desk.objective`).
+Attributes of modules, functions and objects are not followed, so that a module's imports give no access to other code.
+Runs in nodes and in child processes, so it imports little. An exception from importing the module is raised unchanged.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from o9.text.suggest import hint_of
 
 
 class ImportPathError(Exception):
-    """The path does not name anything that may be used; says why."""
+    """The path does not lead to anything that may be used. The message says why."""
 
 
 def find(path: str, is_allowed: Callable[[str], bool] = lambda module: True) -> Any:
-    """The object. `is_allowed` is asked of the module of each class on the way to it. Raises ImportPathError."""
+    """Return the object. `is_allowed` checks the module of each class on the path. Raises ImportPathError."""
     module_name, _, names = path.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{names}".split(".")):
         raise ImportPathError("it is not an import path such as package.module:function")
@@ -29,8 +29,8 @@ def find(path: str, is_allowed: Callable[[str], bool] = lambda module: True) -> 
     for depth, name in enumerate(names.split(".")):
         if depth and not (isinstance(target, type) and is_allowed(module_of(target))):
             raise ImportPathError(
-                f"{holder!r} is no class of that module, and only such a class is searched for {name!r}; name the "
-                "module that defines the function before the colon, or register the function by name"
+                f"{holder!r} is not a class of that module, so {name!r} is not looked up in it; put the module that "
+                "defines the function before the colon, or register the function by name"
             )
         try:
             target = getattr(target, name)
@@ -41,9 +41,9 @@ def find(path: str, is_allowed: Callable[[str], bool] = lambda module: True) -> 
 
 
 def module_of(thing: Any) -> str:
-    """The module that defines a function, a class, or an object's class; "" where that is not known.
+    """Return the module that defines a function, a class, or an object's class; "" if unknown.
 
-    What decorates a function says so itself (functools.wraps); a functools.partial is where its function is.
+    A decorated function has it by functools.wraps; for a functools.partial it is that of its function.
     """
     while isinstance(thing, functools.partial):
         thing = thing.func

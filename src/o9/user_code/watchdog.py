@@ -1,16 +1,15 @@
-"""A thread that detects code that holds the event loop, and logs what and where.
+"""A thread that detects code that blocks the event loop, and logs which code and where.
 
-A user's coroutine strategy or async objective runs in the event loop. Where it does not await (`while True: pass`,
+Users' coroutine strategies and async objectives run in the event loop. While one does not await (`while True: pass`,
 `time.sleep(3600)`), nothing else runs: no commit, no cancellation, no other optimization.
 
-Contract. Once a second the watchdog asks the loop for a tick. After `warn_seconds` without one it logs a warning, with
-the line that holds the loop and, where that was awaited through `run_user_code`, whose code it is. When one and the
-same call holds it for `give_up_seconds`, it logs an error, calls `on_blocked` in its own thread, then again every
-minute, and `is_blocked` is true until the loop ticks: the process does not renew its leases meanwhile. Nothing is
-interrupted.
+Contract. Once a second the watchdog asks the loop for a tick. After `warn_seconds` without one it logs a warning with
+the blocking line, and with whose code it is if it was awaited by `run_user_code`. When one call has blocked the loop
+for `give_up_seconds`, the watchdog logs an error and calls `on_blocked` in its own thread, then again every minute.
+`is_blocked` is true until the loop ticks; meanwhile the process does not renew its leases. Nothing is interrupted.
 
-Time is measured by the watchdog's own wake-ups, so a frozen process (SIGSTOP, a closed lid) is not blamed; neither is C
-code that keeps the interpreter's lock, which stops the watchdog, too. On a busy machine it wakes late as well.
+Time is counted by the watchdog's own wake-ups, so time in which the process was frozen (SIGSTOP, a closed lid) does not
+count. Neither does C code that keeps the interpreter's lock, which stops the watchdog, too.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib",
 
 
 async def run_user_code(what: str, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`await function(…)`, so that a watchdog knows whose code it is: it reads `what` and the ids in this frame."""
+    """Await `function(…)`. A watchdog reads `what` and the ids from this frame to name the code."""
     ids = bound_ids()  # noqa: F841
     return await function(*args, **kwargs)
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """What holds the loop, as a sentence, since when, and the log's ids where it was called."""
+    """Code that blocks the loop. `ids`: the log's ids where it was called."""
 
     message: str
     since: datetime
@@ -55,7 +54,7 @@ class Blocked:
 
 
 class Watchdog:
-    """Watches the event loop that calls `start`, until `stop`, which any thread may call. Second calls do nothing."""
+    """Watches the event loop that calls `start` until `stop`, from any thread. Repeated calls do nothing."""
 
     def __init__(
         self,
@@ -73,13 +72,8 @@ class Watchdog:
         self._forget()
 
     @property
-    def blocked_seconds(self) -> float:
-        """For how many seconds the loop has been held; 0.0 while it ticks."""
-        return self._held
-
-    @property
     def is_blocked(self) -> bool:
-        """Whether one call has held the loop for `give_up_seconds`, and holds it still."""
+        """Whether one call has blocked the loop for `give_up_seconds`, and still does."""
         return self._blocked is not None
 
     def start(self) -> None:
@@ -102,7 +96,7 @@ class Watchdog:
         self._blocked: Blocked | None = None
         self._report_after = self._give_up_seconds
         self._warned = False
-        # The call that holds it, and when that was first seen, in seconds since the last tick.
+        # The call that blocks it, and when it was first seen, in seconds since the last tick.
         self._holder: FrameType | None = None
         self._holder_since = 0.0
 
@@ -122,58 +116,58 @@ class Watchdog:
         while not self._ticked.wait(self._tick_seconds):
             if self._stop.is_set() or self._loop.is_closed():
                 return
-            self._held += self._tick_seconds  # not what has passed: a process that was frozen comes back here, too
-            self._look()
+            self._held += self._tick_seconds  # not the elapsed time, which includes that of a frozen process
+            self._check()
         if self._warned:
             logger.warning("the event loop runs again, after %.1f s", self._held)
         self._forget()
 
-    def _look(self) -> None:
-        """The loop has not ticked for one more interval."""
+    def _check(self) -> None:
+        """Find the blocking call, and report it when it is due."""
         now, frame = self._held, sys._current_frames().get(self._loop_thread)
         if frame is None or now < min(self._warn_seconds, self._give_up_seconds) / 2:
             return
         call = _user_call(frame)
         if call is not self._holder:
-            # Many that run in turn, each for a short time, hold the loop together, and none of them for too long.
+            # Many short calls in turn may block the loop, none of them for too long.
             self._holder, self._holder_since = call, now
         what, ids = _culprit(call)
         if now >= self._warn_seconds and not self._warned:
             self._warned = True
-            logger.warning("%s holds the event loop, for %.1f s so far: %s", what, now, _line(frame), extra={"o9": ids})
+            logger.warning("%s has blocked the event loop for %.1f s: %s", what, now, _line(frame), extra={"o9": ids})
         held = now - self._holder_since
         if held < self._report_after:
             return
         self._report_after = held + AGAIN_SECONDS
         if self._blocked is None:
             message = (
-                f"{what} holds the event loop without awaiting: this process renews its leases no more until it goes "
-                "on, and other nodes take over what it held; let it await, or make an objective sync, which runs in a "
-                f"process of its own: {_line(frame)}"
+                f"{what} blocks the event loop: until it awaits, this process does not renew its leases, and other "
+                "nodes take over its optimizations; let it await, or make an objective sync, which runs in its own "
+                f"process: {_line(frame)}"
             )
             self._blocked = Blocked(message, utc_now() - timedelta(seconds=held), ids)
-            logger.error("%s (for %.0f s so far)", message, held, extra={"o9": ids})
+            logger.error("%s (for %.0f s)", message, held, extra={"o9": ids})
         self._on_blocked(self._blocked)
 
 
 def _user_call(frame: FrameType | None) -> FrameType | None:
-    """The frame of `run_user_code` that `frame` is in, if any."""
+    """Return the frame of `run_user_code` that `frame` is in, if any."""
     while frame is not None and frame.f_code is not run_user_code.__code__:
         frame = frame.f_back
     return frame
 
 
 def _culprit(call: FrameType | None) -> tuple[str, dict[str, str]]:
-    """Whose code it is, in words, and the log's ids where it was called."""
+    """Return a name for the code, and the log's ids where it was called."""
     if call is None:
-        return "something", {}
+        return "some code", {}
     ids: dict[str, str] = call.f_locals.get("ids", {})
     of = f" of optimization {ids['optimization']!r}" if "optimization" in ids else ""
     return f"{call.f_locals['what']}{of}", ids
 
 
 def _line(innermost: FrameType) -> str:
-    """Where it is held: the innermost line that is no library's, else the innermost one."""
+    """Return the blocking line: the innermost one outside libraries, else the innermost one."""
     frame: FrameType | None = innermost
     while frame is not None and frame.f_code is not run_user_code.__code__ and _is_library(frame.f_code.co_filename):
         frame = frame.f_back

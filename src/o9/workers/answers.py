@@ -1,9 +1,9 @@
-"""What an objective answered, checked and made plain; and what it raised, as text.
+"""Checks what an objective returned and makes it a plain dict; and turns its exceptions into text.
 
-Contract. Runs in child processes and in the event loop, so it imports the standard library only. A good answer becomes
-a plain dict; a bad one raises BadAnswer, which says what was returned and what is expected. The dict goes from a child
-to its node as JSON, bit for bit, without any class of the user's. Texts have at most ERROR_LENGTH characters, without
-NULs and lone surrogates, so that every store can hold them. Nothing else is raised, whatever the user's objects do.
+Contract. Runs in child processes and in the event loop, and imports only the standard library. A valid answer becomes a
+plain dict; an invalid one raises BadAnswer, which says what was returned and what is expected. A child sends the dict
+to its node as JSON, bit for bit, without users' classes. Texts have at most ERROR_LENGTH characters, without NULs and
+lone surrogates, so that every store can hold them. Nothing else is raised, whatever users' objects do.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from o9.model.dates import index_of, seconds_of
 ERROR_LENGTH = 4_000
 SUMMARY_LENGTH = 1_000
 TRACEBACK_FRAMES = 8
-MOST_METRICS = 500  # of the longest names, they fit in the results of an optimization
-# Whose frames stand before those of the objective.
+MOST_METRICS = 500  # even with the longest names they fit into an optimization's results
+# The folders whose frames come before the objective's in a traceback.
 _OURS = {os.path.dirname(__file__), os.path.join(os.path.dirname(os.path.dirname(__file__)), "strategies")}
 RETURNS = ("returns", "hold_out_returns", "baseline_returns", "baseline_hold_out_returns")
 SERIES = (*RETURNS, "dates", "hold_out_dates")
 _SAME_PERIODS = {"baseline_returns": "returns", "baseline_hold_out_returns": "hold_out_returns"}
-NAN = "NaN: "  # begins the error of an answer with a NaN in it, as its class begins any other
+NAN = "NaN: "  # begins the error of an answer that contains NaN, in place of an exception's class
 Numbers: TypeAlias = "array[float]"
 EXPECTED = "an objective returns one finite number or an Evaluation"
 
@@ -38,18 +38,18 @@ class BadAnswer(Exception):
 
 
 def plain_answer(answer: Any) -> dict[str, Any]:
-    """The fields of an Evaluation as plain values; returns and dates as arrays of float64.
+    """Return the fields of an Evaluation as plain values, with returns and dates as arrays of float64.
 
-    The value is None where the objective leaves it to O9 (`o9.workers.measured`). Raises BadAnswer, and Infeasible
-    for one that is not feasible.
+    The value is None if O9 is to compute it (`o9.workers.measured_objective`). Raises BadAnswer; raises Infeasible for
+    an infeasible Evaluation.
     """
-    # Where the module was never imported, nothing can be an instance of its class.
+    # If the module was never imported, the answer cannot be an instance of its class.
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(answer, model.Evaluation):
         return {"value": _result(answer)}
     if answer.feasible is not True:
-        if str(answer.feasible) != "False":  # which a bool of numpy is called, too
-            raise BadAnswer(f"the objective gave feasible {_show(answer.feasible)}; it is True or False")
+        if str(answer.feasible) != "False":  # numpy's False is not `False`
+            raise BadAnswer(f"the objective returned feasible {_show(answer.feasible)}; it must be True or False")
         raise model.Infeasible("its evaluation is not feasible")
     return {
         "value": None if answer.value is None else _result(answer.value),
@@ -62,7 +62,7 @@ def plain_answer(answer: Any) -> dict[str, Any]:
 
 
 def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
-    """The plain answer that a child sent; `texts` came after it. Raises BadAnswer where it cannot be read."""
+    """Read the plain answer that a child sent, with the `texts` after it. Raises BadAnswer if it is unreadable."""
     try:
         return {
             "value": None if data["value"] is None else _result(data["value"]),
@@ -78,12 +78,12 @@ def answer_from_json(data: Any, texts: Sequence[Any]) -> dict[str, Any]:
 
 
 def numbers_of(texts: Sequence[Any], place: Any) -> array[float]:
-    """The array that a child wrote as text number `place`. Raises LookupError, TypeError or ValueError for none."""
+    """Read the array that a child sent as text number `place`. Raises LookupError, TypeError or ValueError."""
     return array("d", binascii.a2b_base64(texts[place], strict_mode=True))
 
 
 def infeasible_text(error: BaseException) -> str | None:
-    """Why the parameters cannot be, where that is what `error` says."""
+    """Return why the parameters are infeasible; None if `error` is not Infeasible."""
     model = sys.modules.get("o9.model.trial")
     if model is None or not isinstance(error, model.Infeasible):
         return None
@@ -91,7 +91,7 @@ def infeasible_text(error: BaseException) -> str | None:
 
 
 def failure_text(error: BaseException) -> str:
-    """Type, message and the last lines of the traceback, bounded and storable."""
+    """Return the type, the message and the end of the traceback, bounded and storable."""
     if isinstance(error, BadAnswer):
         return storable(str(error))
     summary = f"{type(error).__name__}: {_message(error)}"[:SUMMARY_LENGTH]
@@ -101,7 +101,7 @@ def failure_text(error: BaseException) -> str:
 
 
 def storable(text: str, length: int = ERROR_LENGTH) -> str:
-    """`text` cut to `length` characters, with NULs and lone surrogates written out."""
+    """Cut `text` to `length` characters, and escape NULs and lone surrogates."""
     clean = text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
@@ -117,7 +117,7 @@ def _mark(number: float) -> str:
     return NAN if math.isnan(number) else ""
 
 
-def _number(value: Any, said: str) -> float:
+def _number(value: Any, returned: str) -> float:
     kind = getattr(getattr(value, "dtype", None), "kind", "f")
     is_number = (
         not isinstance(value, (bool, str, bytes, bytearray, complex))
@@ -130,22 +130,23 @@ def _number(value: Any, said: str) -> float:
             return float(value)
     except Exception as error:
         raise BadAnswer(
-            f"the objective {said} {_show(value)}, and float() of it failed: {error}; {EXPECTED}"
+            f"the objective {returned} {_show(value)}, and float() of it failed: {error}; {EXPECTED}"
         ) from error
-    raise BadAnswer(f"the objective {said} {_show(value)}; {EXPECTED}")
+    raise BadAnswer(f"the objective {returned} {_show(value)}; {EXPECTED}")
 
 
 def _all_returns(answer: Any) -> dict[str, array[float] | None]:
     found = {name: _returns(name, getattr(answer, name)) for name in RETURNS}
     if found["hold_out_returns"] is not None and found["returns"] is None:
-        raise BadAnswer("the objective gave hold_out_returns and no returns; give those of its value beside them")
+        raise BadAnswer("the objective returned hold_out_returns without returns; return both")
     for name, other in _SAME_PERIODS.items():
         mine, others = found[name], found[other]
         if mine is not None and others is None:
-            raise BadAnswer(f"the objective gave {name} and no {other}; give both, or neither")
+            raise BadAnswer(f"the objective returned {name} without {other}; return both, or neither")
         if mine is not None and others is not None and len(mine) != len(others):
             raise BadAnswer(
-                f"the objective gave {len(mine)} {name} and {len(others)} {other}; give as many, of the same periods"
+                f"the objective returned {len(mine)} {name} and {len(others)} {other}; return as many, over the same "
+                "periods"
             )
     return found
 
@@ -155,25 +156,25 @@ def _returns(name: str, values: Any) -> array[float] | None:
         return None
     expected = f"Evaluation.{name} takes one finite number a period, in one dimension"
     if isinstance(values, (str, bytes, bytearray, dict, set, frozenset)) or len(getattr(values, "shape", (0,))) != 1:
-        raise BadAnswer(f"the objective gave {name} as {_show(values)}; {expected}")
+        raise BadAnswer(f"the objective returned {name} as {_show(values)}; {expected}")
     try:
         items = values.tolist() if hasattr(values, "tolist") else list(values)
         numbers = array("d", items)
     except Exception as error:
-        raise BadAnswer(f"the objective gave {name} that are no numbers ({error}); {expected}") from error
+        raise BadAnswer(f"the objective returned {name} that are not numbers ({error}); {expected}") from error
     if not numbers:
-        raise BadAnswer(f"the objective gave empty {name}; {expected}, or None")
-    if not math.isfinite(sum(numbers)):  # of one that is not finite no sum is
+        raise BadAnswer(f"the objective returned empty {name}; {expected}, or None")
+    if not math.isfinite(sum(numbers)):  # one sum is faster than a check of each
         for index, number in enumerate(numbers):
             if not math.isfinite(number):
                 raise BadAnswer(
-                    f"{_mark(number)}the objective gave {name} of which number {index} is {number}; {expected}"
+                    f"{_mark(number)}the objective returned {name} of which number {index} is {number}; {expected}"
                 )
     return numbers
 
 
 def _dates(answer: Any, returns: Numbers | None, hold_out: Numbers | None) -> dict[str, Numbers | None]:
-    """The dates that were given, for the returns alone or for the hold-out too; else those of the Series."""
+    """Return the given dates, which may include those of the hold-out; without any, the index of the Series."""
     if returns is None:
         return {}
     given = answer.dates
@@ -181,7 +182,7 @@ def _dates(answer: Any, returns: Numbers | None, hold_out: Numbers | None) -> di
     if dates is not None and given is not None and hold_out and len(dates) == len(returns) + len(hold_out):
         return {"dates": dates[: len(returns)], "hold_out_dates": dates[len(returns) :]}
     if dates is not None and len(dates) != len(returns):
-        raise BadAnswer(f"the objective gave {len(dates)} dates and {len(returns)} returns; give one for each")
+        raise BadAnswer(f"the objective returned {len(dates)} dates and {len(returns)} returns; return one for each")
     later = _seconds("dates of hold_out_returns", index_of(answer.hold_out_returns))
     return {"dates": dates, "hold_out_dates": later}
 
@@ -192,22 +193,23 @@ def _seconds(name: str, labels: Any) -> Numbers | None:
     try:
         return seconds_of(labels)
     except Exception as error:
-        raise BadAnswer(f"the objective gave {name} of which {storable(str(error), 300)}") from error
+        raise BadAnswer(f"the objective returned {name} of which {storable(str(error), 300)}") from error
 
 
 def _metrics(metrics: Any) -> dict[str, float]:
     if not hasattr(metrics, "items"):
-        raise BadAnswer(f"the objective gave metrics as {_show(metrics)}; Evaluation.metrics maps names to numbers")
+        raise BadAnswer(f"the objective returned metrics as {_show(metrics)}; Evaluation.metrics maps names to numbers")
     plain: dict[str, float] = {}
     if len(metrics) > MOST_METRICS:
-        raise BadAnswer(f"the objective gave {len(metrics):,} metrics; at most {MOST_METRICS} are kept of a trial")
+        raise BadAnswer(f"the objective returned {len(metrics):,} metrics; a trial has at most {MOST_METRICS}")
     for name, value in dict(metrics).items():
         if not isinstance(name, str) or not name or storable(name, 200) != name:
-            raise BadAnswer(f"the objective gave a metric named {_show(name)}; a name is text of 1 to 200 characters")
-        plain[name] = _number(value, f"gave as metric {name!r}")
+            raise BadAnswer(f"the objective returned a metric named {_show(name)}; a name has 1 to 200 characters")
+        plain[name] = _number(value, f"returned as metric {name!r}")
         if not math.isfinite(plain[name]):
             raise BadAnswer(
-                f"{_mark(plain[name])}the objective gave as metric {name!r} {plain[name]}; leave out what is not finite"
+                f"{_mark(plain[name])}the objective returned as metric {name!r} {plain[name]}; leave out a metric that "
+                "is not finite"
             )
     return plain
 
@@ -215,9 +217,9 @@ def _metrics(metrics: Any) -> dict[str, float]:
 def _periods(value: Any) -> float | None:
     if value is None:
         return None
-    number = _number(value, "gave as periods_per_year")
+    number = _number(value, "returned as periods_per_year")
     if not (math.isfinite(number) and number > 0):
-        raise BadAnswer(f"the objective gave periods_per_year {number}; it is a positive number, 252 for trading days")
+        raise BadAnswer(f"the objective returned periods_per_year {number}; it must be positive, 252 for trading days")
     return number
 
 
@@ -225,7 +227,7 @@ def _name(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value or storable(value, 200) != value:
-        raise BadAnswer(f"the objective gave data_fingerprint {_show(value)}; it is text of 1 to 200 characters")
+        raise BadAnswer(f"the objective returned data_fingerprint {_show(value)}; it has 1 to 200 characters")
     return value
 
 
@@ -235,7 +237,7 @@ def _show(value: Any) -> str:
     try:
         shape = getattr(value, "shape", ())
         text = f"numbers in the shape {shape}" if len(shape) > 1 else " ".join(repr(value).split())
-    except Exception as error:  # noqa: BLE001 - it is the user's __repr__, and is said
+    except Exception as error:  # noqa: BLE001 - the user's __repr__ raised, and the text says so
         text = f"<no repr: {type(error).__name__}>"
     return f"{text if len(text) <= 80 else text[:79] + '…'} ({type(value).__name__})"
 
@@ -243,14 +245,14 @@ def _show(value: Any) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as second:  # noqa: BLE001 - it is the user's __str__, and is said
+    except Exception as second:  # noqa: BLE001 - the user's __str__ raised, and the text says so
         return f"<no message: its __str__ raised {type(second).__name__}>"
 
 
 def _frames(error: BaseException) -> str:
-    import traceback  # only needed where something failed
+    import traceback  # needed only after a failure
 
     frames = traceback.extract_tb(error.__traceback__)
-    # The first ones are O9's own call of the objective.
+    # The first frames are O9's call of the objective.
     users = list(itertools.dropwhile(lambda frame: os.path.dirname(frame.filename) in _OURS, frames))
     return "".join(traceback.format_list(users[-TRACEBACK_FRAMES:]))[-(ERROR_LENGTH - SUMMARY_LENGTH - 1) :]

@@ -1,12 +1,12 @@
-"""What users' code prints and logs: as log lines, and kept as text; both bounded.
+"""Captures what users' code prints and logs: as log lines, and as text to store, both limited.
 
-Contract. Bytes in, lines to the logger `o9.objective`; what exceeds the limits is counted and reported at the end. What
-is kept has a limit of its own (KEPT_BYTES). One instance serves one evaluation. A line that carriage returns overwrite,
-as progress bars do, counts as it was last; one that was wiped out does not count.
+Contract. Output goes line by line to the logger `o9.objective`; the excess is counted and reported at the end. The
+stored text has its own limit (KEPT_BYTES). One `PrintedLines` serves one evaluation. Of a line overwritten by carriage
+returns, as by progress bars, the last version counts; a line that was blanked does not count.
 
-Child processes print into a pipe. In the event loop, `captured` takes what one task, and what it starts, writes to
-`sys.stdout` and `sys.stderr`, and log records at their loggers' levels. `pass_on(False)` keeps that from the streams
-themselves, for a program that shows the log lines.
+Child processes print into a pipe. In the event loop, `captured` takes what one task and the tasks it starts write to
+`sys.stdout` and `sys.stderr`, and the records that they log. With `pass_on(False)` this output no longer reaches the
+streams themselves, for a program that shows the log lines.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LINES_PER_EVALUATION = 200
 LINE_LENGTH = 2_000
 KEPT_BYTES = 64 << 10
 LOGGER = logging.getLogger("o9.objective")
-# Escape sequences and carriage returns would let printed text forge or hide lines of a log.
+# With escape sequences and carriage returns, printed text could forge or hide lines of a log.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 class PrintedLines:
-    """Cuts a stream of bytes into log lines. `label` says whose they are; None: they are not logged."""
+    """Cuts a stream of bytes into log lines. `label` is their prefix; None: they are not logged."""
 
     def __init__(self, label: str | None) -> None:
         self._label = label
@@ -59,13 +59,13 @@ class PrintedLines:
             self._take(line)
 
     def end(self) -> Output | None:
-        """Log the rest, and how much was not shown. Returns what is kept; None where nothing was printed."""
+        """Log the rest and the number of bytes left out. Returns the text to store; None if nothing was printed."""
         if self._pending:
             self._take(self._pending)
             self._pending = bytearray()
         if self._dropped_bytes and self._label is not None:
             LOGGER.warning(
-                "%s: printed %d bytes more, not shown (the limit is %d lines of %d characters for each evaluation)",
+                "%s: %d more bytes were printed, not shown (the limit for an evaluation is %d lines of %d characters)",
                 self._label, self._dropped_bytes, LINES_PER_EVALUATION, LINE_LENGTH,
             )  # fmt: skip
             self._dropped_bytes = 0
@@ -76,7 +76,7 @@ class PrintedLines:
     def _take(self, line: bytes | bytearray) -> None:
         text = _CONTROL.sub("�", line.decode("utf-8", "replace").rstrip())
         if not text and line.endswith(b"\r") and line != b"\r":
-            return  # a progress bar that was wiped out with blanks
+            return  # a progress bar that was blanked
         self._keep(public_text(text) + "\n")
         if self._logged >= LINES_PER_EVALUATION:
             self._dropped_bytes += len(line) + 1
@@ -96,18 +96,18 @@ class PrintedLines:
 
 
 def _last_written(line: bytearray) -> bytearray:
-    """What is left of a line after its last carriage return; one at its end does not count."""
+    """Return what follows the last carriage return of a line, except one at its end."""
     return line[line.rfind(b"\r", 0, len(line.rstrip(b"\r"))) + 1 :]
 
 
 def pass_on(wanted: bool) -> None:
-    """Whether what is captured in the event loop also goes to the streams; by default it does."""
+    """Set whether output captured in the event loop also goes to the streams, as by default."""
     _Stream.passes_on = wanted
 
 
 @contextmanager
 def captured(label: str | None) -> Iterator[PrintedLines]:
-    """Capture what is printed and logged inside, in this task."""
+    """Capture what is printed and logged in this block by this task."""
     lines = PrintedLines(label)
     _streams.take()
     token = _lines.set(lines)
@@ -123,7 +123,7 @@ _lines: contextvars.ContextVar[PrintedLines | None] = contextvars.ContextVar("o9
 
 
 def _feed(text: str) -> bool:
-    """Whether the caller's output is captured. What is logged of the text is not captured again."""
+    """Add to the caller's captured output. Returns whether it is captured. The resulting log lines are not captured."""
     lines = _lines.get()
     if lines is None:
         return False
@@ -161,7 +161,7 @@ class _Records(logging.Handler):
 
 
 class _Streams:
-    """Replaces the streams while output is captured; a stream that users' code sets meanwhile stays."""
+    """Replaces the standard streams while output is captured. A stream that users' code sets meanwhile stays."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,10 +1,10 @@
-"""The child processes that run users' code, seen from the parent: start, exchange, kill; and the warm pool.
+"""The parent's side of the child processes that run users' code: start, exchange, kill; and the pool of idle ones.
 
-Contract. A Child serves one caller at a time, in the event loop that leased it; between leases it belongs to the pool,
-which is one for the process and thread-safe. `exchange` answers with JSON values and bytes, or raises ChildDied,
-whatever users' code did. A child whose exchange raised or was cut off is unusable; its holder kills it. `kill` ends it
-with everything that it started, and returns at once; `process.wait` returns when all of that is gone. No child outlives
-this process. `o9.workers.worker` says how far that holds on Linux and on macOS.
+Contract. A Child serves one caller at a time, in the event loop that leased it. Between leases it belongs to the pool,
+of which a process has one, and which is thread-safe. `exchange` returns JSON values and bytes, or raises ChildDied,
+whatever users' code did. After an exchange that raised or was cancelled, the child is unusable, and its holder kills
+it. `kill` returns at once and ends the child with everything it started; `process.wait` returns when all of that has
+ended. No child outlives this process. `o9.workers.worker` describes the limits of that on Linux and macOS.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from o9.workers.output import PrintedLines
 from o9.workers.process_tree import cpu_seconds
 
 CHUNK = 1 << 18
-# A process that forked keeps our pipes open after its end, so that the end has to be looked for.
-LIVENESS_SECONDS = 0.5
-# The child's guardian ends by itself sooner; one that was stopped or is stuck is ended with its group.
-PATIENCE_SECONDS = 2.0
+LIVENESS_SECONDS = 0.5  # between checks that it is alive: processes that it forked keep our pipes open after its end
+PATIENCE_SECONDS = 2.0  # for the child's guardian to end; a stopped or stuck one is killed with its group
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
@@ -42,27 +40,27 @@ Context = tuple[list[str], str, dict[str, str]]
 
 
 class ChildDied(Exception):
-    """The child ended without an answer; says how."""
+    """The child ended without an answer. The message says how."""
 
 
 class BrokenAnswer(ChildDied):
-    """What it wrote is not an answer: its process cannot be relied on any more."""
+    """The child wrote something other than an answer, and cannot be used any more."""
 
     def __init__(self, written: Any, problem: object) -> None:
         super().__init__(
-            f"its process wrote what is no answer of O9's, {written!r:.100}: {problem}; did it write into a file "
-            "descriptor that is not its own?"
+            f"its process wrote {written!r:.100}, which is not an answer to O9: {problem}; does it write to a file "
+            "descriptor that it did not open?"
         )
 
 
 class Child:
-    """One process. `loaded` holds the keys of the functions it has; `context` what it last learned of the parent."""
+    """One process. `loaded` has the keys of the functions loaded there, `context` the context last sent."""
 
     def __init__(self) -> None:
         if not sys.executable:
             raise OptimizationStrategyError(
-                "no Python interpreter to start an evaluation process with: sys.executable is empty; "
-                "run O9 from a Python interpreter, or make the objective async"
+                "an evaluation process cannot be started because sys.executable is empty; run O9 with a Python "
+                "interpreter, or make the objective async"
             )
         request_end, self._requests = os.pipe()
         self._replies, reply_end = os.pipe()
@@ -89,7 +87,7 @@ class Child:
         self.loaded: set[str] = set()
         self.context: Context | None = None
         self.killed = False
-        self.single_threaded: bool | None = None  # how its libraries are set, once they are
+        self.single_threaded: bool | None = None  # of its libraries; None until it was leased
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outgoing = memoryview(b"")
@@ -107,7 +105,7 @@ class Child:
         self._loop.add_reader(self._printed, self._on_printed)
 
     def detach(self) -> None:
-        """Stop listening; the child may be leased in another event loop then."""
+        """Stop listening. The child may then be leased in another event loop."""
         if self._loop is not None and not self._loop.is_closed():
             for descriptor in (self._replies, self._printed):
                 self._loop.remove_reader(descriptor)
@@ -115,14 +113,14 @@ class Child:
         self._loop = None
 
     async def exchange(self, *request: Any, label: str | None = "an evaluation process") -> list[Any]:
-        """Send a request and wait for its answer. What is printed meanwhile is logged under `label`, if any."""
-        assert self._loop is not None, "a child is attached before it is asked"
+        """Send a request and wait for the answer. Output meanwhile is logged with the prefix `label`, if any."""
+        assert self._loop is not None, "the child is not attached"
         self._outgoing = _frame(request)
         answer: asyncio.Future[list[Any]] = self._loop.create_future()
         self._answer = answer
         self._lines = PrintedLines(label)
-        self._asked_in = contextvars.copy_context()  # what is printed belongs to who asks now, not who leased the child
-        self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
+        self._asked_in = contextvars.copy_context()  # output belongs to this caller, not to the one that leased it
+        self._watch = self._loop.call_later(LIVENESS_SECONDS, self._check_alive)
         try:
             self._send()
             return await answer
@@ -138,13 +136,13 @@ class Child:
             self.printed = self._lines.end()
 
     def kill(self) -> None:
-        """End it and everything that it started, now. A thread waits for their ends."""
+        """Kill it and everything it started. A thread waits for their end."""
         if self.killed:
             return
         self.killed = True
         self.detach()
         if sys.platform == "linux":
-            # Closing would not do: a forked copy of this process may hold the pipe open.
+            # Closing is not enough: a forked copy of this process may hold the pipe open.
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._lifeline, b"!")
         else:
@@ -153,14 +151,14 @@ class Child:
         if self.process.poll() is None:
             threading.Thread(target=self._see_it_end, name="o9-reaper", daemon=True).start()
         else:
-            _kill_group(self.process.pid)  # a guardian that was killed has left it
+            _kill_group(self.process.pid)  # its guardian may have been killed
 
     def cpu_seconds(self) -> float | None:
-        """What it has used of processors, with all that it started; None where that is not known."""
+        """Return the processor time of it and everything it started; None if unknown."""
         return None if self.killed else cpu_seconds(self.process.pid)
 
     def usable(self) -> bool:
-        """Whether it is alive, as far as can be seen."""
+        """Whether it seems to be alive."""
         return not self.killed and not self._ended and self.process.poll() is None
 
     def _see_it_end(self) -> None:
@@ -200,7 +198,7 @@ class Child:
         line, _, more = self._incoming.partition(b"\n")
         self._incoming.clear()
         if self._answer is None or self._answer.done():
-            self._ended = True  # nobody asked
+            self._ended = True  # an answer without a request
             return
         try:
             self._answer.set_result(_read_answer(line, more))
@@ -218,12 +216,12 @@ class Child:
         elif self._loop is not None:
             self._loop.remove_reader(self._printed)
 
-    def _look_alive(self) -> None:
+    def _check_alive(self) -> None:
         assert self._loop is not None
         if self.process.poll() is not None:
             self._died()
         else:
-            self._watch = self._loop.call_later(LIVENESS_SECONDS, self._look_alive)
+            self._watch = self._loop.call_later(LIVENESS_SECONDS, self._check_alive)
 
     def _died(self) -> None:
         self._ended = True
@@ -233,7 +231,7 @@ class Child:
             self._answer.set_exception(ChildDied())
 
     async def _how_it_ended(self) -> str:
-        for _ in range(50):  # its pipes close an instant before its exit code can be read
+        for _ in range(50):  # its pipes close shortly before its exit code is available
             if self.process.poll() is not None:
                 break
             await asyncio.sleep(0.01)
@@ -255,7 +253,7 @@ class Pool:
         self._lock = threading.Lock()
 
     def lease(self, key: str = "", *, single_threaded: bool = False) -> Child:
-        """A child attached to the running event loop, preferably one that has `key` loaded."""
+        """Return a child attached to the running event loop, preferably one that has `key` loaded."""
         with self._lock:
             alive = [child for child in self._idle if child.usable()]
             ended = [child for child in self._idle if child not in alive]
@@ -273,7 +271,7 @@ class Pool:
         return child
 
     def release(self, child: Child) -> None:
-        """Return it; surplus children are ended, the longest idle first."""
+        """Return a child to the pool. Surplus children are killed, the longest idle first."""
         child.detach()
         with self._lock:
             self._idle.append(child)
@@ -283,7 +281,7 @@ class Pool:
             other.kill()
 
     def shut_down(self) -> None:
-        """End all idle children."""
+        """Kill all idle children."""
         with self._lock:
             idle, self._idle = self._idle, []
         for child in idle:
@@ -291,14 +289,14 @@ class Pool:
             child.process.wait()
 
     def forget(self) -> None:
-        """In a forked copy of this process: the children are not ours, and must neither be used nor ended."""
+        """Drop the children, in a forked copy of this process: they belong to the original."""
         _not_ours.extend(self._idle)
         self._lock = threading.Lock()
         self._idle = []
 
 
-async def tell_context(child: Child) -> None:
-    """Make imports, relative paths and variables mean in the child what they mean here; free if nothing changed."""
+async def send_context(child: Child) -> None:
+    """Give the child this process's import path, working directory and environment, if they have changed."""
     defaults = dict.fromkeys(THREAD_VARIABLES, "1") if child.single_threaded else {}
     context = (list(sys.path), os.getcwd(), defaults | dict(os.environ))
     if child.context == context:
@@ -310,7 +308,7 @@ async def tell_context(child: Child) -> None:
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -325,7 +323,7 @@ def _frame(request: tuple[Any, ...]) -> memoryview:
         return memoryview(pickle.dumps(request))
     except Exception as error:
         raise OptimizationStrategyError(
-            f"what was given cannot be sent to an evaluation process: {error}; parameters are values that JSON can hold"
+            f"the parameters cannot be sent to an evaluation process: {error}; they must be JSON values"
         ) from error
 
 
@@ -338,11 +336,11 @@ def _read_answer(line: bytearray, more: bytearray) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise BrokenAnswer(bytes(head[:100]), error) from error
     if not (isinstance(answer, list) and answer and isinstance(answer[0], str)):
-        raise BrokenAnswer(answer, "it does not begin with how it went")
+        raise BrokenAnswer(answer, "it does not begin with a status")
     return [*answer, *texts]
 
 
 def _kill_group(pid: int) -> None:
-    # PermissionError: macOS says so of a group whose last member is a zombie.
+    # macOS raises PermissionError for a group whose last member is a zombie.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)

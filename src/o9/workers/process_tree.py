@@ -1,4 +1,4 @@
-"""A process with all that it has started, and what these use of processors."""
+"""A process and its descendants, and their processor time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import psutil
 
 
 def tree(top: int) -> list[psutil.Process]:
-    """The process and all below it. Linux lists children by thread; elsewhere every process has to be looked at.
+    """Return the process and its descendants. Raises psutil.Error or OSError if one ends meanwhile.
 
-    Raises psutil.Error or OSError where one is gone meanwhile.
+    Linux lists the children of each thread; on other systems all processes have to be searched.
     """
     if not os.path.exists(f"/proc/{top}/task/{top}/children"):
         process = psutil.Process(top)
@@ -26,10 +26,10 @@ def tree(top: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(top: int) -> float | None:
-    """What they have used since they began; None where one is gone meanwhile."""
+    """Return their processor time since they began; None if one ends meanwhile."""
     try:
         times = [process.cpu_times() for process in tree(top)]
     except (psutil.Error, OSError):
         return None
-    # The last two are of children that have ended: 0 everywhere but on Linux.
+    # The last two are of children that have ended, and 0 on systems other than Linux.
     return sum(each.user + each.system + each.children_user + each.children_system for each in times)

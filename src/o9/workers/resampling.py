@@ -1,19 +1,19 @@
-"""Data whose edge was destroyed: what a placebo run searches. Runs in child processes too.
+"""Destroys the edge in data, for placebo runs. Runs in child processes, too.
 
-Contract. Deterministic in the seed. What comes has the kind, shape, index and columns of what was given, which is not
-changed. Time is the first axis. Prices (all values above 0) keep their first row, and the others are rebuilt from drawn
-ratios to the row before; anything else is drawn by rows. All columns, and all parts of a mapping, a tuple or a list,
-are drawn by the same rows, so what holds between them at one moment stays. In a frame with a column `close`, open, high
-and low follow the drawn close, and volumes go with their row. What cannot be resampled raises DataError.
+Contract. Deterministic for a seed. The result has the type, shape, index and columns of the given data, which are not
+changed. Time is the first axis. Prices (all values above 0) keep their first row, and the other rows are rebuilt from
+drawn ratios of consecutive rows; of other data the rows themselves are drawn. All columns, and all parts of a mapping,
+a tuple or a list, use the same rows, so that relations at one time are kept. In a frame with a column `close`, open,
+high and low follow the drawn close, and volumes stay with their row. Data that cannot be resampled raise DataError.
 
-How rows are drawn, `placebo` of `@objective`; the guide's table says what each destroys and what stays:
+The kinds of resampling, for `placebo` of `@objective`; the guide's table says what each destroys and keeps:
 
     "shuffle"         every row once, in another order; the p-value is exact for independent rows (Masters 2020)
-    "bootstrap"       each row by itself, some twice and some never
-    "bootstrap:N"     the stationary bootstrap (Politis and Romano 1994) in blocks of N rows on average
-    "bootstrap:auto"  the same with the optimal length for a mean (Politis and White 2004, `arch`)
-    "shift"           data are a pair, or a mapping with `signals`: signals are moved in a circle by at least a tenth
-    a function        function(data, generator) gives the data; generator is numpy.random.Generator
+    "bootstrap"       rows drawn independently, with replacement
+    "bootstrap:N"     the stationary bootstrap (Politis and Romano 1994) with blocks of N rows on average
+    "bootstrap:auto"  the same with the optimal block length for a mean (Politis and White 2004, `arch`)
+    "shift"           signals are rotated by at least a tenth; the data are a pair, or a mapping with `signals`
+    a function        function(data, generator) returns the data; generator is a numpy.random.Generator
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from o9.workers.given import SHIFT, SHUFFLE
+from o9.workers.objective_data import SHIFT, SHUFFLE
 
 Kind = str | Callable[[Any, np.random.Generator], Any]
 LEAST_ROWS = 20
 _BAR = ("open", "high", "low", "close")
-_REMEDY = "give @objective(…, placebo=function), where function(data, generator) gives data without the edge"
+_REMEDY = "declare @objective(…, placebo=function), where function(data, generator) returns data without the edge"
 
 
 class DataError(Exception):
-    """These data cannot be resampled; says why, and what to do."""
+    """These data cannot be resampled. The message has the reason and the remedy."""
 
 
 def without_edge(data: Any, kind: Kind, seed: int) -> Any:
-    """`data` as a placebo run with this seed searches them."""
+    """Return `data` resampled for a placebo run with this seed."""
     generator = np.random.default_rng(seed)
     if callable(kind):
         return kind(data, generator)
@@ -52,7 +52,7 @@ def without_edge(data: Any, kind: Kind, seed: int) -> Any:
 
 
 def stationary_rows(count: int, block: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    """`count` row numbers below `count`, in blocks of `block` on average, which wrap around at the end."""
+    """Draw `count` row numbers below `count`, in blocks of `block` on average, which wrap around at the end."""
     starts = generator.integers(0, count, count)
     begins = generator.random(count) < 1.0 / block
     begins[0] = True
@@ -62,7 +62,7 @@ def stationary_rows(count: int, block: int, generator: np.random.Generator) -> N
 
 
 def _drawn(data: Any, rows: NDArray[np.intp]) -> Any:
-    """`rows`: for each row but the first, which one takes its place."""
+    """Replace each row but the first by the one in `rows`."""
     if isinstance(data, Mapping):
         return {name: _drawn(part, rows) for name, part in data.items()}
     if (parts := _parts(data)) is not None:
@@ -94,7 +94,7 @@ def _drawn_bars(values: NDArray[np.float64], columns: list[str], rows: NDArray[n
 def _shifted(data: Any, generator: np.random.Generator) -> Any:
     pair = isinstance(data, (tuple, list)) and len(data) == 2
     if not pair and not (isinstance(data, Mapping) and "signals" in data):
-        raise DataError('placebo="shift" needs data that are a pair (signals, rest), or a mapping with "signals"')
+        raise DataError('placebo="shift" needs a pair (signals, rest), or a mapping with "signals", as data')
     signals = data[0] if pair else data["signals"]
     values = np.asarray(signals)
     least = len(values) // 10
@@ -104,11 +104,11 @@ def _shifted(data: Any, generator: np.random.Generator) -> Any:
 
 
 def _rows(data: Any) -> int:
-    """How many rows all parts have."""
+    """Return the number of rows, which all parts must share."""
     if (parts := _parts(data)) is not None:
         lengths = {_rows(part) for part in parts}
         if len(lengths) != 1:
-            raise DataError(f"the parts of the data have {sorted(lengths)} rows, not the same number; {_REMEDY}")
+            raise DataError(f"the parts of the data have different numbers of rows, {sorted(lengths)}; {_REMEDY}")
         return lengths.pop()
     rows = len(_numbers(data))
     if rows < LEAST_ROWS:
@@ -120,7 +120,7 @@ def _optimal_block(data: Any) -> int:
     try:
         from arch.bootstrap import optimal_block_length
     except ImportError as error:
-        raise DataError("the package arch is not installed; pip install 'prefect-o9[quant]' brings it") from error
+        raise DataError("the package arch is not installed: pip install 'prefect-o9[quant]'") from error
     if (parts := _parts(data)) is not None:
         return max(map(_optimal_block, parts))
     values = _numbers(data)
@@ -142,7 +142,7 @@ def _numbers(data: Any) -> NDArray[np.float64]:
 
 
 def _parts(data: Any) -> list[Any] | None:
-    """Those of a mapping, a tuple or a list; None for one series, which a list of numbers is."""
+    """Return the parts of a mapping, a tuple or a list; None for a single series, such as a list of numbers."""
     if isinstance(data, Mapping):
         return list(data.values())
     if not isinstance(data, (tuple, list)) or (data and isinstance(data[0], (int, float))):

@@ -1,8 +1,8 @@
-"""What O9 makes of returns where an objective gives no value: `metadata.score`. Runs in child processes too.
+"""The scores of `metadata.score`, for objectives that return returns without a value. Runs in child processes, too.
 
-Contract. A score takes simple returns a period and how many periods a year has (None: not known), and answers with one
-finite number, the higher the better; ScoreError where it is not defined. The built-in ones are plain Python, so that
-they are equal bit for bit everywhere. Without `periods_per_year` they are per period.
+Contract. A score takes simple returns per period and the number of periods per year (None: unknown), and returns one
+finite number, higher is better; ScoreError if it is undefined. The built-in scores are plain Python, so that they are
+equal bit for bit everywhere. Without `periods_per_year` they are per period.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 DEFAULT = "sharpe"
 LEAST_RETURNS = 2
-ROUNDING = 1e-12  # a deviation this small beside the numbers themselves is what rounding leaves of a constant
+ROUNDING = 1e-12  # a deviation this small relative to the numbers is the rounding error of a constant
 
 Score = Callable[[Any, float | None], float]
 
 
 class ScoreError(Exception):
-    """The score of these returns is not defined; says why."""
+    """The score of these returns is undefined. The message says why."""
 
 
 def sharpe(returns: Sequence[float], periods_per_year: float | None) -> float:
-    """Mean over standard deviation (n - 1), times the root of the periods a year; 0.0 where the returns never vary."""
+    """Return mean over standard deviation (n - 1), times the root of periods per year; 0.0 for constant returns."""
     mean = math.fsum(returns) / len(returns)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / (len(returns) - 1))
     if deviation <= ROUNDING * max(map(abs, returns)):
@@ -32,7 +32,7 @@ def sharpe(returns: Sequence[float], periods_per_year: float | None) -> float:
 
 
 def sortino(returns: Sequence[float], periods_per_year: float | None) -> float:
-    """Mean over the root mean square of the losses (Sortino and Price 1994, target 0), annualised as `sharpe`."""
+    """Return mean over root mean square of the losses (Sortino and Price 1994, target 0), annualized as `sharpe`."""
     mean = math.fsum(returns) / len(returns)
     downside = math.sqrt(math.fsum(min(value, 0.0) ** 2 for value in returns) / len(returns))
     if downside == 0.0:
@@ -41,7 +41,7 @@ def sortino(returns: Sequence[float], periods_per_year: float | None) -> float:
 
 
 def calmar(returns: Sequence[float], periods_per_year: float | None) -> float:
-    """Compound growth a year over the maximum drawdown (Young 1991). A capital that is lost has the growth -1."""
+    """Return annual compound growth over the maximum drawdown (Young 1991). A total loss is a growth of -1."""
     wealth, peak, drawdown = 1.0, 1.0, 0.0
     for value in returns:
         wealth = max(0.0, wealth * (1.0 + value))
@@ -61,7 +61,7 @@ SCORES: dict[str, Callable[[Sequence[float], float | None], float]] = {
 def score_of(
     returns: Sequence[float], periods_per_year: float | None, name: str = DEFAULT, function: Score | None = None
 ) -> float:
-    """The score `name` of `returns`; `function` is what was registered under it. Raises ScoreError.
+    """Return the score `name` of `returns`, by the registered `function` if it is not built in. Raises ScoreError.
 
     A registered function gets the returns as a numpy array of float64.
     """
@@ -84,4 +84,4 @@ def score_of(
 def _without_loss(gain: float, name: str) -> float:
     if gain == 0.0:
         return 0.0
-    raise ScoreError(f"no period lost anything, so that {name} has nothing to divide by; take another metadata.score")
+    raise ScoreError(f"no period has a loss, so {name} is undefined; use another metadata.score")

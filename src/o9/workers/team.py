@@ -1,7 +1,7 @@
-"""Users' code in child processes: how it gets there, and the children that one attempt holds.
+"""The child processes of one attempt, and how users' code is sent to them.
 
-Contract. As for a Child: one event loop, one caller at a time for each child. A child that was kept from an answer,
-by its own death or by a cut-off, is killed and never given back.
+Contract. As for a Child: one event loop, and one caller at a time for each child. A child that did not answer, because
+it died or the exchange was cancelled, is killed and never returned to the pool.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from o9.model.errors import OptimizationStrategyError
 from o9.workers.cores import CORES
-from o9.workers.pool import POOL, Child, ChildDied, tell_context
+from o9.workers.pool import POOL, Child, ChildDied, send_context
 from o9.workers.step_results import step_from_json
 
 T = TypeVar("T")
@@ -27,59 +27,63 @@ _by_value = threading.Lock()
 
 
 class Team:
-    """The children of one attempt: leased from the pool when first needed, given back at the end."""
+    """The children of one attempt: leased from the pool at first use, and returned at the end."""
 
     def __init__(self, *, single_threaded: bool = False) -> None:
         self._single_threaded = single_threaded
-        self._resting: list[Child] = []
+        self._idle: list[Child] = []
         self._all: list[Child] = []
 
-    async def join(self, shipment: Shipment | None = None) -> Child:
-        """A child that has what is shipped. Raises OptimizationStrategyError where it cannot be loaded.
+    def pids(self) -> list[int]:
+        """Return the process ids of the children that are alive."""
+        return [child.process.pid for child in self._all if child.usable()]
 
-        A child that dies while loading may have been killed from outside, so LOADING_TRIES of them try.
+    async def acquire(self, shipment: Shipment) -> Child:
+        """Return a child with the shipment loaded. Raises OptimizationStrategyError if it cannot be loaded.
+
+        A child that dies meanwhile may have been killed from outside, so this tries LOADING_TRIES children.
         """
         tries = 0
         while True:
             try:
-                return await self._try_to_join(shipment)
+                return await self._try_to_acquire(shipment)
             except ChildDied as error:
                 tries += 1
                 if tries == LOADING_TRIES:
                     problem = f"the objective cannot be loaded in an evaluation process: {error}"
                     raise OptimizationStrategyError(problem) from error
 
-    async def _try_to_join(self, shipment: Shipment | None) -> Child:
-        while self._resting:
-            child = self._resting.pop()
+    async def _try_to_acquire(self, shipment: Shipment) -> Child:
+        while self._idle:
+            child = self._idle.pop()
             if child.usable():
                 break
             child.kill()
         else:
-            child = POOL.lease(shipment.key if shipment else "", single_threaded=self._single_threaded)
+            child = POOL.lease(shipment.key, single_threaded=self._single_threaded)
             self._all = [member for member in self._all if not member.killed] + [child]
-        await self._guarded(child, tell_context(child))
-        if shipment is not None and shipment.key not in child.loaded:
+        await self._guarded(child, send_context(child))
+        if shipment.key not in child.loaded:
             await self._guarded(child, shipment.load(child))
         return child
 
-    def rest(self, child: Child) -> None:
-        """Keep it for the next `join`."""
-        self._resting.append(child)
+    def release(self, child: Child) -> None:
+        """Keep it for the next `acquire`."""
+        self._idle.append(child)
 
     async def exchange(self, child: Child, *request: Any, label: str | None) -> list[Any]:
-        """As Child.exchange; whatever keeps it from an answer, a cut-off too, kills the child."""
+        """As Child.exchange; an exception or a cancellation kills the child."""
         return await self._guarded(child, child.exchange(*request, label=label))
 
     async def close(self) -> None:
-        """Rested ones go back to the pool, others are killed; returns when those are gone."""
-        killed = [child for child in self._all if child not in self._resting or not child.usable()]
+        """Return idle children to the pool, kill the others, and wait for their end."""
+        killed = [child for child in self._all if child not in self._idle or not child.usable()]
         for child in self._all:
             if child in killed:
                 child.kill()
             else:
                 POOL.release(child)
-        self._all, self._resting = [], []
+        self._all, self._idle = [], []
         for child in killed:
             if child.process.poll() is None:
                 await asyncio.to_thread(child.process.wait)
@@ -94,13 +98,13 @@ class Team:
 
 
 class Shipment:
-    """How users' code gets into a child: by import path, by pickled reference, or, for `__main__` and closures, whole.
+    """Users' code to send to children: an import path, a pickled reference, or, for `__main__` and closures, its code.
 
-    Raises OptimizationStrategyError where it cannot be sent.
+    Raises OptimizationStrategyError if it cannot be sent.
     """
 
     def __init__(self, what: str, thing: Any, locator: str | None = None, module: str | None = None) -> None:
-        """`module`: where the users' code in `thing` is from, if that is not where `thing` is."""
+        """`module`: the module of the users' code in `thing`, if it is not that of `thing`."""
         self._what = what
         self._thing = thing
         self._module = module or getattr(thing, "__module__", None)
@@ -114,8 +118,7 @@ class Shipment:
         reply = await child.exchange("load", self.key, self._locator, self._pickled, label=self._what)
         module = self._module
         if reply[0] == "missing" and module in sys.modules and f"{module}.".startswith(f"{reply[1]}."):
-            # The parent has the module and the child cannot import it: a notebook's, a test's, or one loaded from a
-            # file. Then its code is sent.
+            # The child cannot import the module (of a notebook, a test, or loaded from a file), so its code is sent.
             self._locator, self._pickled = None, self._pickle(whole_module=module)
             reply = await child.exchange("load", self.key, None, self._pickled, label=self._what)
         if reply[0] != "ok":
@@ -138,34 +141,33 @@ class Shipment:
         except Exception as error:
             raise OptimizationStrategyError(
                 f"{self._what} cannot be sent to an evaluation process: {type(error).__name__}: {error}. "
-                "Let it open files, connections and locks itself instead of closing over them, or make it async"
+                "Let it open files, connections and locks in its own body, or make it async"
             ) from error
 
 
 class Hosted:
-    """A user's object that lives in a child of its own, for methods that may hang: they can be cut off there.
+    """A user's object in its own child process, where methods that hang can be killed.
 
-    A method that raises, does not survive or gives what cannot be sent is an OptimizationStrategyError, which names
-    `what`.
+    If a method raises, kills its process or returns what cannot be sent, OptimizationStrategyError names `what`.
     """
 
     def __init__(self, what: str, thing: Any) -> None:
         self._what = what
         self._thing = thing
-        self._team = Team()
+        self.team = Team()
         self._shipment: Shipment | None = None
         self._child: Child | None = None
 
     @property
     def started(self) -> bool:
-        """Whether there is an object, alive."""
+        """Whether the object was made and its process is alive."""
         return self._child is not None and self._child.usable()
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method, in the order of the calls; the first one makes the object. Only `step` has an answer."""
+        """Call a method. The first call makes the object. Only `step` returns a result."""
         if self._child is None:
             self._shipment = shipment = Shipment(self._what, self._thing)
-            self._child = await self._team.join(shipment)
+            self._child = await self.team.acquire(shipment)
             await self._ask("create", shipment.key)
         assert self._shipment is not None
         request = ("call", self._shipment.key, method, pickle.dumps(arguments), self._what)
@@ -177,16 +179,16 @@ class Hosted:
         return dataclasses.replace(step_from_json(answer, self._what), output=self._child.printed)
 
     async def close(self) -> None:
-        """End the child: it holds the user's object and whatever that has started."""
+        """Kill the child, with the object and everything it started."""
         if self._child is not None:
             self._child.kill()
-        await self._team.close()
+        await self.team.close()
         self._child = None
 
     async def _ask(self, *request: Any) -> list[Any]:
         assert self._child is not None
         try:
-            reply = await self._team.exchange(self._child, *request, label=self._what)
+            reply = await self.team.exchange(self._child, *request, label=self._what)
         except ChildDied as error:
             raise OptimizationStrategyError(f"{self._what} did not survive: {error}") from error
         match reply:
@@ -196,4 +198,4 @@ class Hosted:
                 raise OptimizationStrategyError(f"{self._what} failed: {text}")
             case ["refused", text]:
                 raise OptimizationStrategyError(text)
-        raise OptimizationStrategyError(f"{self._what}: its process gave an answer that cannot be read: {reply!r:.200}")
+        raise OptimizationStrategyError(f"{self._what}: its process sent an unreadable answer: {reply!r:.200}")

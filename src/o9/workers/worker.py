@@ -1,19 +1,19 @@
-"""The child process that runs users' code: a loop of requests, read from one pipe and answered on another.
+"""The child process that runs users' code: reads requests from one pipe and answers them on another.
 
-Started by path (`python -P worker.py REQUESTS REPLIES LIFELINE`), never by multiprocessing, which would import the
-user's script again, and scripts have no `if __name__ == "__main__"` guard. Imports the standard library, and what a
-request names.
+It is started by path (`python -P worker.py REQUESTS REPLIES LIFELINE`), not by multiprocessing, which would import the
+user's script again, and scripts often have no `if __name__ == "__main__"` guard. It imports the standard library and
+what a request names.
 
 Contract. Requests are handled one at a time; each is a pickle, which may import what it names. Whatever users' code
-does, the answer is one line of JSON, a list that begins with how it went, or the end of the process; the parent reads
-it without importing anything. What users' code prints goes to stdout, never to the replies. LIFELINE is the reading end
-of a pipe that the parent holds: when the parent writes to it or is gone, everything here ends, as it does when users'
-code ends its process.
+does, the answer is one line of JSON, a list that begins with a status, or the end of the process; the parent reads it
+without importing anything. Users' code prints to stdout, never to the replies. LIFELINE is the reading end of a pipe
+that the parent holds: when the parent writes to it or ends, everything here is killed, as it is when users' code ends
+its process.
 
-On Linux that includes all descendants: the process that the parent started is the guardian of the one that runs users'
-code. The kernel hands orphans to it, so nothing escapes by setsid or a double fork; it ends them all before it ends
-itself, with the exit code of the process that it guarded. On macOS there is no guardian: a thread ends the process and
-its group, so what left the group by setsid stays, and code that holds the interpreter's lock can delay the thread.
+On Linux this includes all descendants: the process that the parent starts is the guardian of the one that runs users'
+code. The kernel makes it the parent of orphans, so that none escapes by setsid or a double fork. It kills them all,
+then ends with the exit code of the guarded process. On macOS there is no guardian: a thread kills the process group, so
+processes that left the group by setsid survive, and code that holds the interpreter's lock can delay the thread.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ from typing import Any, NoReturn
 # Linux; Python has no names for them.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-LOOK_AGAIN_SECONDS = 0.002
+POLL_SECONDS = 0.002
 STOPPING_ROUNDS = 20
-# What cannot be killed (another user's, or stuck in the kernel) must not keep the guardian.
-GIVE_UP_SECONDS = 1.0
+GIVE_UP_SECONDS = 1.0  # on processes that cannot be killed (another user's, or stuck in the kernel)
 
 _loaded: dict[str, Any] = {}
 _objects: dict[str, Any] = {}
@@ -59,16 +58,16 @@ def main(requests: int, replies: int, lifeline: int) -> NoReturn:
             operation, *arguments = pickle.load(incoming)
             reply = _OPERATIONS[operation](*arguments)
             if os.getpid() != own_pid:
-                os._exit(0)  # users' code forked and its copy came back here: it must not answer in our place
+                os._exit(0)  # users' code forked, and this is the copy, which must not answer
             _flush()
             _write(replies, _line(reply))
     if sys.platform != "linux":
-        os.killpg(0, signal.SIGKILL)  # dismissed: nothing that users' code started may stay
-    os._exit(0)  # the guardian sees to that
+        os.killpg(0, signal.SIGKILL)  # with everything that users' code started
+    os._exit(0)  # the guardian kills the rest
 
 
 def set_context(path: list[str], directory: str, environment: dict[str, str]) -> tuple[Any, ...]:
-    """Make imports, relative paths and environment variables mean what they mean in the parent."""
+    """Set the parent's import path, working directory and environment."""
     sys.path[:] = path
     try:
         os.chdir(directory)
@@ -81,7 +80,7 @@ def set_context(path: list[str], directory: str, environment: dict[str, str]) ->
 
 
 def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...]:
-    """Get a function by import path or by pickle, and keep it under `key`."""
+    """Load a function by import path or from a pickle, and keep it under `key`."""
     from o9.user_code.import_paths import find
     from o9.workers.answers import failure_text
 
@@ -91,23 +90,23 @@ def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...
         return ("missing", error.name or "", failure_text(error))
     except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is an answer, sys.exit too
         return ("failed", failure_text(error))
-    _show_records()
+    _configure_logging()
     return ("ok",)
 
 
 def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, whole: bool = False) -> tuple[Any, ...]:
     """Run a loaded objective: ("value", started, duration, answer), ("infeasible", started, duration, reason),
-    ("failed", started, duration, text, worn), or ("refused", text), which ends the run.
+    ("failed", started, duration, text, worn_out), or ("refused", text), which ends the run.
 
-    periods: as if its data ended with that many returns. whole: nothing is cut off as held out, or scored.
+    periods: as if its data ended with that many returns. whole: nothing is held out or scored.
     """
     from o9.workers.answers import failure_text, infeasible_text
-    from o9.workers.measured import Measured, Refused
+    from o9.workers.measured_objective import MeasuredObjective, Refused
 
-    _show_records()
+    _configure_logging()
     started, clock = time.time(), time.perf_counter()
     try:
-        thing = _loaded[key] if isinstance(_loaded[key], Measured) else Measured(_loaded[key])
+        thing = _loaded[key] if isinstance(_loaded[key], MeasuredObjective) else MeasuredObjective(_loaded[key])
         answer = thing.plain(thing.call(parameters, periods), periods=periods, whole=whole)
     except Refused as error:
         return ("refused", str(error))
@@ -121,7 +120,7 @@ def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, w
 
 
 def create(key: str) -> tuple[Any, ...]:
-    """Make an object of a loaded class, or take the loaded object itself; `call` then calls its methods."""
+    """Make an object of a loaded class, or take the loaded object itself, for `call`."""
     from o9.workers.answers import failure_text
 
     try:
@@ -133,7 +132,7 @@ def create(key: str) -> tuple[Any, ...]:
 
 
 def call(key: str, method: str, pickled: bytes, what: str) -> tuple[Any, ...]:
-    """Call a method of a created object: ("value", result), of `step` alone, ("refused", text) or ("failed", text)."""
+    """Call a method of a created object: ("value", result of `step` or None), ("refused", text) or ("failed", text)."""
     from o9.model.errors import OptimizationStrategyError
     from o9.workers.answers import failure_text
     from o9.workers.step_results import step_to_json
@@ -146,7 +145,7 @@ def call(key: str, method: str, pickled: bytes, what: str) -> tuple[Any, ...]:
         return ("value", step_to_json(result, what) if method == "step" else None)
     except OptimizationStrategyError as error:
         return ("refused", str(error))
-    except BaseException as error:  # noqa: BLE001 - the user's objects are looked at, and may raise
+    except BaseException as error:  # noqa: BLE001 - attributes of users' objects may raise
         return ("failed", failure_text(error))
 
 
@@ -159,8 +158,8 @@ _OPERATIONS: dict[str, Callable[..., tuple[Any, ...]]] = {
 }
 
 
-def _show_records() -> None:
-    """Print what users' code logs from INFO on, unless it configured logging itself."""
+def _configure_logging() -> None:
+    """Print users' log records from INFO up, unless users' code has configured logging."""
     logging = sys.modules.get("logging")
     if logging is not None and not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -168,7 +167,7 @@ def _show_records() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # Users' code may have closed or replaced it; the evaluation's answer still counts.
+        # Users' code may have closed or replaced it; the answer still counts.
         with contextlib.suppress(Exception):
             stream.flush()
 
@@ -179,7 +178,7 @@ def _die_with_the_parent(lifeline: int) -> None:
 
 
 def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
-    """Split in two: the guardian, which stays in here until its end, and the guarded process, which returns."""
+    """Fork: the guardian stays in here until its end, and the guarded process returns."""
     import ctypes
 
     def prctl(option: int, value: int) -> None:
@@ -194,7 +193,7 @@ def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
         if os.getppid() != guardian:
             os._exit(1)
         return
-    # The holder of the other ends must see them end with the guarded process.
+    # These pipes must close with the guarded process, for the parent to notice.
     for descriptor in (requests, replies):
         os.close(descriptor)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -205,9 +204,10 @@ def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
 
 
 def _guard(guarded: int, lifeline: int) -> int:
-    """Until the lifeline or the guarded process ends; then end all below. Answers with how the latter ended."""
+    """Wait until the lifeline or the guarded process ends, and kill all descendants. Returns the latter's exit
+    status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # meant for the guarded process where they go to the group
+        signal.signal(number, signal.SIG_IGN)  # a signal to the group is meant for the guarded process
     woken, wake = os.pipe()
     for descriptor in (woken, wake):
         os.set_blocking(descriptor, False)
@@ -228,14 +228,14 @@ def _guard(guarded: int, lifeline: int) -> int:
     while _reap(ended, guarded) and time.monotonic() < give_up:
         if not alone:
             _kill_all_below(os.getpid())
-        alone = False  # most have started nothing, and then there is nothing to search for
-        if poll.poll(LOOK_AGAIN_SECONDS * 1000):
+        alone = False  # most processes start no others, and the first round saves the search
+        if poll.poll(POLL_SECONDS * 1000):
             os.read(woken, 4096)
     return ended.get(guarded, int(signal.SIGKILL))
 
 
 def _reap(ended: dict[int, int], guarded: int) -> bool:
-    """Collect what has ended; orphans are ours to collect too. Is there anything left?"""
+    """Reap processes that have ended, orphans included. Returns whether any are left."""
     try:
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             if found[0] == guarded:
@@ -246,7 +246,7 @@ def _reap(ended: dict[int, int], guarded: int) -> bool:
 
 
 def _kill_all_below(top: int) -> None:
-    """All are stopped before any is killed: else processes that others start meanwhile would escape."""
+    """Stop all descendants before killing any, because those that others start meanwhile would escape."""
     stopped: set[int] = set()
     for _ in range(STOPPING_ROUNDS):
         fresh = _descendants(top) - stopped
@@ -274,12 +274,12 @@ def _descendants(top: int) -> set[int]:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended; or is another user's
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or is another user's
         os.kill(pid, number)
 
 
 def _leave_as(status: int) -> NoReturn:
-    """End as the guarded process did, so that the parent can tell."""
+    """End as the guarded process did, for the parent to see."""
     import resource
 
     code = os.waitstatus_to_exitcode(status)
@@ -292,9 +292,9 @@ def _leave_as(status: int) -> NoReturn:
 
 
 def _line(reply: tuple[Any, ...]) -> bytes:
-    """The reply as JSON, then, separated by tabs, its arrays of float64 as base64; the JSON has their indexes.
+    """Return the reply as JSON, then its float64 arrays as base64, separated by tabs; the JSON has their indexes.
 
-    As JSON numbers or texts they would cost several times as much.
+    As JSON numbers or strings, arrays would cost several times as much.
     """
     _arrays.clear()
     head = _JSON.encode(reply).encode()

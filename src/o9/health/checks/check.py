@@ -1,7 +1,7 @@
-"""A named check, and how checks become a score, a status and words. Pure.
+"""A named check, and how checks become a health report. Pure.
 
-Contract. A check's score is 0 to 1, or `Unknown` with the reason. A part (validity, completeness, …) is as good as the
-weakest of its known checks; it is unknown where one that it cannot do without is, or where none is known.
+Contract. A check's score is 0 to 1, or `Unknown` with the reason. A part (validity, completeness, …) has the score of
+the weakest of its known checks; it is unknown if an essential check is, or if all are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ THRESHOLDS: dict[str, float] = {
     "performance_threshold": 0.7,
 }
 HEALTHY_FROM, WARNING_FROM = 0.9, 0.7
-SHOWN = 5  # of what a finding is about
-# A part warns down to the same share of its threshold as the whole does.
+SHOWN = 5  # examples in a finding
+# A part is a warning down to the same share of its threshold as the overall status.
 WARNING_SHARE = WARNING_FROM / HEALTHY_FROM
 
 
@@ -32,7 +32,7 @@ WARNING_SHARE = WARNING_FROM / HEALTHY_FROM
 class Check:
     """`name` begins with its part: `validity.verdict`. `words` is the finding with its figures, `remedy` what to do.
 
-    essential: without it nothing can be said of its part.
+    essential: if this check is unknown, so is its part.
     """
 
     name: str
@@ -53,25 +53,25 @@ class Check:
 
 
 def some(named: Sequence[object]) -> str:
-    """The first few of what a finding is about: `3, 4, 5, …`."""
+    """Return the first few as text: `3, 4, 5, …`."""
     shown = ", ".join(map(str, named[:SHOWN]))
     return f"{shown}, …" if len(named) > SHOWN else shown
 
 
 def unknown(name: str, why: str | Unknown, remedy: str = "", *, essential: bool = False, **evidence: Any) -> Check:
-    """A check that cannot be made."""
+    """Return a check whose score is unknown."""
     reason = why if isinstance(why, Unknown) else Unknown(why)
     return Check(name, reason, reason.reason, remedy, essential, evidence)
 
 
 def part_score(checks: Iterable[Check], part: str) -> float | Unknown:
-    """The weakest known one; see the module."""
+    """Return the weakest known score of the part; see the module."""
     mine = [check for check in checks if check.part == part]
     for check in mine:
         if check.essential and isinstance(check.score, Unknown):
             return check.score
     known = [check.score for check in mine if not isinstance(check.score, Unknown)]
-    return min(known) if known else Unknown(f"nothing of its {part} can be checked")
+    return min(known) if known else Unknown(f"no check of its {part} can be made")
 
 
 def part_status(score: float | Unknown, threshold: float) -> HealthStatus:
@@ -83,9 +83,9 @@ def part_status(score: float | Unknown, threshold: float) -> HealthStatus:
 
 
 def overall_status(scores: Iterable[float | Unknown]) -> HealthStatus:
-    """Of the weakest known score: healthy from 0.9, warning from 0.7, else critical.
+    """Return the status of the weakest known score: healthy from 0.9, warning from 0.7, else critical.
 
-    Unknown where all known scores are good, but not all are known.
+    It is unknown if every known score is healthy and another is unknown.
     """
     scores = list(scores)
     known = [score for score in scores if not isinstance(score, Unknown)]
@@ -101,9 +101,9 @@ def overall_status(scores: Iterable[float | Unknown]) -> HealthStatus:
 def report_of(
     optimization_id: str, now: datetime, checks: Sequence[Check], thresholds: Mapping[str, float]
 ) -> OptimizationHealthReport:
-    """The report. `issues` and `recommendations` are sentences that begin with the check's name.
+    """Make the report. A check that is unknown or below its part's threshold is an issue.
 
-    An issue is what is unknown or below its part's threshold. The score of an unknown part is None.
+    `issues` and `recommendations` begin with the check's name. The score of an unknown part is None.
     """
     scores = {part: part_score(checks, part) for part in PARTS}
     found = [check for check in checks if _is_issue(check, thresholds)]

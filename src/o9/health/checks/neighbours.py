@@ -1,11 +1,11 @@
-"""Is the best trial a peak or a plateau? What its neighbours in the search space say.
+"""Is the best trial on a peak or a plateau? Compares it with its neighbours in the search space.
 
-Contract. Pure. A result that survives small changes of its parameters is more likely to survive the future; a lone
-spike is what fitting to noise leaves. The answer is a `Neighbourhood`, or an `Unknown` with the reason.
+Contract. Pure. A result that survives small changes of its parameters is more likely to last; an isolated spike is
+typical of a fit to noise. The answer is a `Neighbourhood`, or an `Unknown` with the reason.
 
-Distance, between two sets of parameters: the mean over the parameters of how far they lie apart, 0 to 1 each: a number
-over its range, in logarithms where its scale is logarithmic; a choice 0 where it is the same, else 1; a parameter that
-can only have one value takes no part. Source: Gower 1971 (A General Coefficient of Similarity), equal weights.
+The distance of two parameter sets is the mean of the distances of their parameters, each 0 to 1: a number's difference
+over its range (of the logarithms on a logarithmic scale); 0 for equal choices, else 1. A parameter with only one
+possible value is left out. Source: Gower 1971 (A General Coefficient of Similarity), equal weights.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from o9.model.states import TrialState
 from o9.model.trial import Trial
 from o9.text.format import count
 
-# Nearer than this is nearly the same set again: adaptive samplers crowd there, and would call any spike a plateau.
+# Adaptive samplers crowd closer than this to the best, where every spike looks like a plateau.
 NEAREST = 0.03
 FARTHEST = 0.15
 LEAST_NEIGHBOURS = 5
-# A plateau keeps at least this share of the advantage that the best has over the median of all trials.
-KEPT_ON_A_PLATEAU = 0.5
+KEPT_ON_A_PLATEAU = 0.5  # see `Neighbourhood.kept`
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """`kept`: of the best's advantage over the median of all trials, the share that its median neighbour still has.
+    """`kept`: the median neighbour's share of the best's advantage over the median of all trials.
 
-    1.0 is a plateau, 0.0 a spike, below 0 a hole around it; minus infinity where most neighbours failed. `neighbours`
+    1.0 is a plateau, 0.0 a spike, below 0 a spike in a hole, and minus infinity if most neighbours failed. `neighbours`
     are trial numbers, the nearest first.
     """
 
@@ -51,8 +50,8 @@ class Neighbourhood:
         """A sentence for a person."""
         of = f"{len(self.neighbours)} neighbours of trial {self.best}"
         if self.kept == -math.inf:
-            return f"Trial {self.best} stands alone: most of its {len(self.neighbours)} neighbours failed."
-        if self.kept <= -0.005:  # it would read as less than nothing
+            return f"Trial {self.best} is isolated: most of its {len(self.neighbours)} neighbours failed."
+        if self.kept <= -0.005:  # below, it would read as a negative share
             return f"{of} are worse than the median trial: a peak, a small change of the parameters loses all of it."
         ground = (
             "a plateau, small changes of the parameters do little harm"
@@ -63,11 +62,11 @@ class Neighbourhood:
 
 
 def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool) -> Neighbourhood | Unknown:
-    """Of the best completed trial of one optimization.
+    """Examine the neighbours of the best completed trial of one optimization.
 
-    Neighbours lie between 0.03 and 0.15 away; at least five are needed. A failed neighbour, or one whose value is not
-    finite, counts as the worst there can be: a cliff is no plateau. A cancelled or infeasible one says nothing.
-    Trials whose parameters do not belong to `space` are left out.
+    Neighbours have a distance of 0.03 to 0.15; at least five are needed. One that failed, or whose value is not finite,
+    counts as minus infinity: a cliff is not a plateau. Cancelled and infeasible trials, and those with parameters
+    outside `space`, are left out.
     """
     sign = 1.0 if maximize else -1.0
     values = {
@@ -83,7 +82,7 @@ def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool
     middle = median(values[number] for number in good)
     advantage = values[best] - middle
     if not advantage > 0:
-        return Unknown(f"all {len(good)} trials have about the same value: there is no best one to look around")
+        return Unknown(f"all {len(good)} trials have about the same value, so none is the best")
     axes = [parameter for parameter in space.parameters if parameter.grid_size() != 1]
     if not axes:
         return Unknown("no parameter of the search space can vary")
@@ -100,7 +99,7 @@ def neighbourhood(trials: Sequence[Trial], space: SearchSpace, *, maximize: bool
 
 
 def distance(axes: Sequence[Parameter], one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Between two sets of parameters along `axes`, which can vary: 0 to 1."""
+    """Return the distance of two parameter sets, 0 to 1; `axes` are the parameters that can vary."""
     return sum(_apart(axis, one[axis.name], other[axis.name]) for axis in axes) / len(axes)
 
 

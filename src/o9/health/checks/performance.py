@@ -1,6 +1,6 @@
-"""Is it getting there, and as fast as before? Against the target, the baseline, and its own history. Pure.
+"""Is the result better than the baseline, on its way to the target, and reached without loss, failures or slowdown?
 
-Better follows the direction.
+Pure. The optimization's direction decides what is better.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ def performance(facts: HealthFacts) -> list[Check]:
 
 
 def baseline(facts: HealthFacts) -> Check:
-    """Is the best better than what was there before? Without one the part is unknown: 0.0 is the field's default."""
+    """Is the best better than the baseline? With neither baseline nor target the part is unknown."""
     state, value = facts.state, facts.value
     if value is None:
-        return unknown(BASELINE, "nothing has been reached yet", "look at the trials' errors", essential=True)
+        return unknown(BASELINE, "there is no result yet", "check the trials' errors", essential=True)
     before = baseline_of(state)
     if before is None:
         if target_of(state) is None:
             why = "neither baseline_performance nor target_performance is given"
-            return unknown(BASELINE, why, "give the figure that the best is to be better than", essential=True)
+            return unknown(BASELINE, why, "give the performance that the best has to exceed", essential=True)
         return unknown(BASELINE, "no baseline_performance is given")
     gain = improvement(value, before, facts.direction)
     gained = f"{gain:+.1%}" if before else f"{gain:+.4g}"
     words = f"the best is {value:.6g}, the baseline {before:.6g}: improvement {gained}"
     better = is_better(value, before, facts.direction)
-    remedy = "" if better else "keep what there was before, or search elsewhere"
+    remedy = "" if better else "keep the present parameters, or search another space"
     return Check(BASELINE, 1.0 if better else 0.0, words, remedy, evidence={"improvement": gain})
 
 
 def target(facts: HealthFacts) -> list[Check]:
-    """How much of the way from the baseline to the target is done; left out where no target is given."""
+    """The share of the way from the baseline to the target. No check without a target."""
     state, value = facts.state, facts.value
     if value is None or target_of(state) is None:
         return []
@@ -51,12 +51,12 @@ def target(facts: HealthFacts) -> list[Check]:
         return [unknown(TARGET, why, "give a target that is better than the baseline")]
     words = f"the best is {value:.6g} on the way from {state.baseline_performance:.6g} to the target "
     words += f"{state.target_performance:.6g}: {share:.0%}"
-    remedy = "try more, widen the search space, or lower the target"
+    remedy = "run more trials, widen the search space, or lower the target"
     return [Check(TARGET, min(1.0, max(0.0, share)), words, remedy, evidence={"share": share})]
 
 
 def failures(facts: HealthFacts) -> list[Check]:
-    """The share of the trials that succeeded; left out where there are none."""
+    """The share of the trials that succeeded. No check without trials."""
     tried = [trial for trial in facts.trials if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
     if not tried:
         return []
@@ -64,16 +64,16 @@ def failures(facts: HealthFacts) -> list[Check]:
     words = f"{len(failed)} of {len(tried)} trials failed"
     if failed:
         words += f", the last one: {failed[-1].error or 'no reason recorded'}"[:300]
-    return [Check(FAILURES, 1 - len(failed) / len(tried), words, "look at the trials' errors")]
+    return [Check(FAILURES, 1 - len(failed) / len(tried), words, "check the trials' errors")]
 
 
 def history(facts: HealthFacts) -> list[Check]:
-    """Is the best so far never worse than it was before? Left out where fewer than two steps have one."""
+    """The best so far never gets worse. No check before two steps have one."""
     bests = facts.bests
     if len(bests) < 2:
         return []
     lost = [step for step in range(1, len(bests)) if is_better(bests[step - 1], bests[step], facts.direction)]
     if lost:
-        words = f"its best was {bests[lost[-1] - 1]:.6g} and then {bests[lost[-1]]:.6g}: it lost what it had found"
-        return [Check(HISTORY, 0.0, words, "look at its strategy: the best so far must never get worse")]
-    return [Check(HISTORY, 1.0, f"its best went from {bests[0]:.6g} to {bests[-1]:.6g} in {len(bests)} steps")]
+        words = f"the best so far went from {bests[lost[-1] - 1]:.6g} back to {bests[lost[-1]]:.6g}"
+        return [Check(HISTORY, 0.0, words, "correct the strategy: the best so far must never get worse")]
+    return [Check(HISTORY, 1.0, f"the best so far went from {bests[0]:.6g} to {bests[-1]:.6g} in {len(bests)} steps")]

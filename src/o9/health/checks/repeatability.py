@@ -1,13 +1,13 @@
-"""What the best says when it is evaluated once more: is it the same, and does it look ahead? Pure.
+"""Does the best trial have the same result when it is evaluated again, and does its objective look ahead? Pure.
 
-Contract. `repeatable` and `look_ahead` judge outcomes that `o9.health.reevaluation` brought; `kept` gives the checks
-that were made of the last ones, or the reason why there are none.
+Contract. `repeatable` and `look_ahead` judge the outcomes that `o9.health.reevaluation` collects. `kept` returns the
+stored checks of the last re-evaluation, or the reason why there are none.
 
-A look-ahead is found by the past that two runs share: what an objective says of a day must not change when later days
-are added. So it is run on data that end earlier, at several days, and its returns there must be those of the whole run.
-What is seen only by a run that ends on a certain day is found only there; data that were corrected after the fact are
-the same in both runs, and are not found at all. That a day's position knows that same day is found only where the
-objective lets its decisions end a day before its returns do: both runs know that day otherwise.
+A look-ahead shows where two runs overlap: an objective's return of a day must not change when later days are added. So
+the objective is run on data that end earlier, at several days, and its returns must equal those of the full run. A
+look-ahead that shows only at a certain last day is found only if the data are cut there. Data corrected after the fact
+are the same in both runs, so their use is never found. Neither is a position that knows its own day, unless the
+objective's decisions end a day before its returns.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ from o9.model.trial import Trial
 from o9.strategies.evaluation import TrialOutcome
 
 LOOK_AHEAD = "validity.look_ahead"
-NOT_REPEATABLE = 0.5  # critical: what has another value next time has been chosen for its luck
-# Of the largest return, or of the value: what sums in another order leave, and nobody can trade on.
-TOLERANCE = 1e-9
+NOT_REPEATABLE = 0.5  # critical: a result that changes was chosen for its luck
+TOLERANCE = 1e-9  # relative to the largest return, or to the value: the rounding of sums in another order
 CUTS = 8
 EARLIEST_CUT = 0.2
 LEAST_RETURNS = 20
 _GOLDEN = 0.6180339887498949
-_SEED_IT = "let every choice by chance in it follow from its parameters, and let it read data that do not change"
-_AGAIN = "let it be evaluated once more (`evaluate=True`, `o9 health ID --evaluate`) where its objective is known"
+_SEED_IT = "seed every random choice from the parameters, and read data that do not change"
+_EVALUATE = "evaluate it again where its objective is known (`o9 health ID --evaluate`, or `evaluate=True`)"
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Where a run that ends after `periods` returns and the whole run first say different things."""
+    """Where a run on data that end after `periods` returns first differs from the full run: return number `place`."""
 
     periods: int
     place: int
@@ -51,18 +50,19 @@ class Leak:
 
     @property
     def ahead(self) -> int:
-        """How many periods too early it knows, at least."""
+        """The number of periods, at least, that it looks ahead."""
         return self.periods - self.place
 
 
 def cuts_of(periods: int) -> list[int]:
-    """After how many returns the data are to end, ascending; always the same, and in no rhythm that rebalances have."""
+    """Return the numbers of returns after which to truncate, ascending. They are fixed, and follow no rebalancing
+    rhythm."""
     places = [EARLIEST_CUT + (1 - EARLIEST_CUT) * (number * _GOLDEN % 1) for number in range(1, CUTS + 1)]
     return sorted({min(max(1, int(place * periods)), periods - 1) for place in places})
 
 
 def first_difference(one: Sequence[float], other: Sequence[float]) -> int | None:
-    """The first place where they differ by more than TOLERANCE of the largest in `one`, as far as both go."""
+    """Return the first place where they differ by more than TOLERANCE of the largest in `one`, over the shorter one."""
     shared = min(len(one), len(other))
     first, second = np.asarray(one[:shared], np.float64), np.asarray(other[:shared], np.float64)
     apart = np.abs(first - second) > TOLERANCE * np.abs(np.asarray(one, np.float64)).max(initial=0.0)
@@ -70,7 +70,7 @@ def first_difference(one: Sequence[float], other: Sequence[float]) -> int | None
 
 
 def same(best: Trial | TrialOutcome, outcome: TrialOutcome) -> bool:
-    """Are its value and its returns those of `best`, within the tolerance?"""
+    """Are the value and the returns those of `best`, within the tolerance?"""
     if outcome.value is None or best.value is None or (outcome.returns is None) != (best.returns is None):
         return False
     if _differs(outcome.value, best.value):
@@ -81,36 +81,34 @@ def same(best: Trial | TrialOutcome, outcome: TrialOutcome) -> bool:
 
 
 def repeatable(best: Trial, outcomes: Sequence[TrialOutcome], changed: str) -> Check:
-    """Do the best's parameters give again what they gave?
+    """Does evaluating the best's parameters again give the same result?
 
-    outcomes: of evaluating them once more, and once more again where the first was not the same. changed: what is known
-    to have changed since then, which explains a difference; "" where nothing is.
+    outcomes: one re-evaluation, and a second one if the first differed. changed: a known change of code or data since
+    then, which explains a difference; "" if there is none.
     """
     first, last = outcomes[0], outcomes[-1]
     known: dict[str, Any] = {"trial": best.number, "value": best.value, "again": [one.value for one in outcomes]}
     failed = next((outcome for outcome in outcomes if outcome.state is not TrialState.COMPLETED), None)
     if failed is not None:
-        return unknown(
-            REPEATABLE, f"trial {best.number} failed when it was evaluated once more: {_line(failed)}", **known
-        )
+        return unknown(REPEATABLE, f"trial {best.number} failed when it was evaluated again: {_line(failed)}", **known)
     if same(best, first):
         returns = "value and returns" if best.returns is not None else "value"
         return Check(REPEATABLE, 1.0, f"trial {best.number} has the same {returns} again", evidence=known)
     words = f"trial {best.number}, the best, {_apart(best, first)}"
     known["value_differs"] = _value_differs(best, first)
     if not same(first, last):
-        return Check(REPEATABLE, NOT_REPEATABLE, f"{words}, and another each time", _SEED_IT, evidence=known)
+        return Check(REPEATABLE, NOT_REPEATABLE, f"{words}; each evaluation differs", _SEED_IT, evidence=known)
     if changed:
         return unknown(REPEATABLE, f"{words}; {changed} since then", "submit it again as it is now", **known)
-    remedy = "see what has changed since then: libraries, the machine, data read from outside; submit it again"
+    remedy = "find out what has changed since then (libraries, the machine, external data), and submit it again"
     return Check(REPEATABLE, NOT_REPEATABLE, f"{words}, the same each time", remedy, evidence=known)
 
 
 def look_ahead(whole: TrialOutcome, truncated: Sequence[tuple[int, TrialOutcome]], asked: int) -> Check:
-    """Does it say the same of the past when it does not know what comes after?
+    """Are past returns the same on data that end earlier?
 
-    whole: on all data. truncated: the number of returns after which the data end, and the outcome. asked: how many
-    truncated runs there were to be.
+    whole: the outcome on all data. truncated: pairs of the number of returns after which the data end, and the outcome.
+    asked: the number of truncated runs that were planned.
     """
     assert whole.returns is not None
     leaks: list[Leak] = []
@@ -118,10 +116,10 @@ def look_ahead(whole: TrialOutcome, truncated: Sequence[tuple[int, TrialOutcome]
     compared = 0
     for periods, outcome in truncated:
         if outcome.returns is None:
-            said = _line(outcome) if outcome.error else "it gave no returns"
-            wrong.append(f"on the first {periods:,} periods: {said}")
+            why = _line(outcome) if outcome.error else "it returned no returns"
+            wrong.append(f"on the first {periods:,} periods: {why}")
         elif len(outcome.returns) != periods:
-            wrong.append(f"asked for the first {periods:,} returns it gave {len(outcome.returns):,}")
+            wrong.append(f"called with periods={periods} it returned {len(outcome.returns):,} returns")
         else:
             compared += 1
             place = first_difference(whole.returns, outcome.returns)
@@ -130,24 +128,24 @@ def look_ahead(whole: TrialOutcome, truncated: Sequence[tuple[int, TrialOutcome]
     if leaks:
         return _leak(whole, leaks, compared)
     if not compared:
-        why = wrong[0] if wrong else "none of the truncated runs ended in time"
-        return unknown(LOOK_AHEAD, why, "with `periods`, compute as if the data ended there, and give no more")
-    words = f"what it says of the past is the same whether the data end then or later, at {compared} of {asked} days"
+        why = wrong[0] if wrong else "no truncated run ended in time"
+        return unknown(LOOK_AHEAD, why, "with `periods`, compute as if the data ended there, and return no more")
+    words = f"past returns are the same on data that end earlier, at {compared} of {asked} days"
     if wrong:
         words += f" ({wrong[0]})"
-    words += "; a look at the very day, or one on rare days only, can pass"
+    words += "; a look at the same day, or on rare days only, can go unnoticed"
     return Check(LOOK_AHEAD, 1.0, words, evidence={"cuts": [periods for periods, _ in truncated], "compared": compared})
 
 
 def kept(facts: HealthFacts) -> list[Check]:
-    """The checks of the last repetition, where it is of what is the best now."""
+    """Return the checks of the last re-evaluation, if it was of the present best trial."""
     found = facts.repetition
     if facts.best is None:
         return []
     if found is None or found.number != facts.best.number:
         ended = facts.state.status in ENDED
-        why = "its best was not evaluated once more yet" if ended else "it is evaluated once more when it has ended"
-        return [unknown(name, why, _AGAIN if ended else "") for name in (REPEATABLE, LOOK_AHEAD)]
+        why = "its best was not evaluated again yet" if ended else "its best is evaluated again when it has ended"
+        return [unknown(name, why, _EVALUATE if ended else "") for name in (REPEATABLE, LOOK_AHEAD)]
     return [from_dict(one) for one in json.loads(found.checks)]
 
 
@@ -162,23 +160,21 @@ def _leak(whole: TrialOutcome, leaks: Sequence[Leak], compared: int) -> Check:
     first = min(leaks, key=lambda leak: (leak.place, leak.periods))
     ahead = max(leak.ahead for leak in leaks)
     words = (
-        f"it looks ahead: its return of {_day(whole, first.place)} is {first.whole:.6g} when it knows the days after "
-        f"{_day(whole, first.periods - 1)}, and {first.truncated:.6g} when it does not. {len(leaks)} of {compared} "
-        f"truncated runs differ, by up to {ahead:,} {'period' if ahead == 1 else 'periods'} before their end"
+        f"it looks ahead: its return of {_day(whole, first.place)} is {first.whole:.6g} on all data, and "
+        f"{first.truncated:.6g} on data up to {_day(whole, first.periods - 1)}. {len(leaks)} of {compared} truncated "
+        f"runs differ, up to {ahead:,} {'period' if ahead == 1 else 'periods'} before their end"
     )
     known = {
         "first": _day(whole, first.place), "period": first.place, "data_until": _day(whole, first.periods - 1),
         "whole": first.whole, "truncated": first.truncated, "periods_ahead": ahead,
         "leaks": [{"cut": leak.periods, "period": leak.place, "day": _day(whole, leak.place)} for leak in leaks],
     }  # fmt: skip
-    remedy = (
-        "do not trade on it: let each day's position follow from data up to that day alone (shift, rolling windows)"
-    )
+    remedy = "do not trade on it: compute each day's position from data up to that day only (shift, rolling windows)"
     return Check(LOOK_AHEAD, 0.0, words, remedy, evidence=known)
 
 
 def void_of(checks: Sequence[Check]) -> GradeReason | None:
-    """Why nothing can be believed of the best, by its repetition; None where nothing speaks against it."""
+    """Return why the re-evaluation makes the result void, or None."""
     found = {check.name: check for check in checks if isinstance(check.score, float) and check.score < 1.0}
     if LOOK_AHEAD in found:
         return GradeReason.LOOK_AHEAD
@@ -189,7 +185,7 @@ def void_of(checks: Sequence[Check]) -> GradeReason | None:
 
 
 def _value_differs(best: Trial, outcome: TrialOutcome) -> bool:
-    """By more than the tolerance; else the returns do."""
+    """Do the values differ by more than the tolerance? If not, the returns do."""
     return best.value is None or outcome.value is None or _differs(best.value, outcome.value)
 
 

@@ -1,4 +1,4 @@
-"""Does it take its time and its memory as it did before? Pure; by the figures of its newest steps."""
+"""Do trials take more time, or processes more memory, than before? Judged by the newest steps. Pure."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ NEWEST_STEPS = 200
 
 
 def resources(facts: HealthFacts) -> list[Check]:
-    """Nothing before the first step."""
+    """No checks before the first step."""
     return [speed(facts), memory(facts)] if facts.figures else []
 
 
 def speed(facts: HealthFacts) -> Check:
-    """Does a trial take as long as it did in the steps before?"""
+    """Does a trial take as long as in earlier steps?"""
     times = [
         figures[STEP_SECONDS] / max(1.0, figures.get(TRIALS, 1.0))
         for figures in _newest(facts)
         if STEP_SECONDS in figures
     ]
     if len(times) < 2 * SLOWER_STEPS:
-        why = f"the seconds of {count(len(times), 'step')} are recorded, at least {2 * SLOWER_STEPS} are needed"
+        why = f"the time of {count(len(times), 'step')} is recorded, at least {2 * SLOWER_STEPS} are needed"
         return unknown(SPEED, why)
     before, now = median(times[:-SLOWER_STEPS]), median(times[-SLOWER_STEPS:])
     evidence = {"seconds_before": before, "seconds_now": now, "steps": len(times)}
-    words = f"a trial takes {now:.3g} s in its last {SLOWER_STEPS} steps, and took {before:.3g} s in those before"
+    words = f"a trial took {now:.3g} s in the last {SLOWER_STEPS} steps, and {before:.3g} s in those before"
     found = slowdown(times)
     if found is None:
         return Check(SPEED, 1.0, words, evidence=evidence)
-    remedy = "see whether the machine was busy, the data grow, or the sampler's model does (gp, tpe)"
+    remedy = "check whether the machine was busy, or the data or the sampler's model (gp, tpe) grow"
     return Check(SPEED, WORSE, f"{words}: {found.now / found.before:.1f} times as long", remedy, evidence=evidence)
 
 
 def memory(facts: HealthFacts) -> Check:
-    """Does the memory of its processes stay where it is?"""
+    """Is the memory of its processes stable?"""
     readings = [figures[MEMORY] for figures in _newest(facts) if MEMORY in figures]
     if len(readings) < GROWING_READINGS:
         why = f"it was measured in {count(len(readings), 'step')}, at least {GROWING_READINGS} are needed; "
-        why += "children are measured once a second, and async objectives have no process of their own"
+        why += "child processes are measured once a second, and an async objective has none"
         return unknown(MEMORY_USE, why)
     cpu = [figures[CPU] for figures in _newest(facts) if CPU in figures]
     evidence = {"first_mib": readings[0], "last_mib": readings[-1], "most_mib": max(readings)}
@@ -57,8 +57,8 @@ def memory(facts: HealthFacts) -> Check:
         words += f"; they used {median(cpu):.0f}% of a core"
     if growth(readings) is None:
         return Check(MEMORY_USE, 1.0, words, evidence=evidence)
-    remedy = "look for what the objective keeps from trial to trial (caches, lists, open files)"
-    return Check(MEMORY_USE, WORSE, f"{words}: it grows, and goes on", remedy, evidence=evidence)
+    remedy = "find what the objective keeps from trial to trial (caches, lists, open files)"
+    return Check(MEMORY_USE, WORSE, f"{words}: it keeps growing", remedy, evidence=evidence)
 
 
 def _newest(facts: HealthFacts) -> list[dict[str, float]]:

@@ -1,7 +1,7 @@
-"""Are parameters and risk inside what is allowed, is no secret in the record, and is it one code and data? Pure.
+"""Are parameters and risk within their limits, is the record free of secrets, and are code and data the same? Pure.
 
-Contract. A value that looks like a secret is never repeated: the words name where it is. Looked at is the record; what
-Prefect keeps of a run's log, and what the objective prints, is not in it.
+Contract. A value that looks like a secret is never repeated; the finding names its place. The search for secrets covers
+the record, but neither Prefect's logs nor what the objective prints.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ DEEPEST = 20
 _SECRET_NAME = re.compile(
     r"(?:^|[_\-.])(?:password|passwd|secret|api_?key|access_?token|auth_?token|private_?key)$", re.I
 )
-# Tried at few places and not far: what is searched comes from strangers, and `re` holds every other thread up.
+# Cheap to match on hostile input: `re` does not release the interpreter's lock.
 _SECRET_VALUE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bsk-[A-Za-z0-9_-]{20,}"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bpnu_[A-Za-z0-9]{30,}|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
     r"|://[^/\s:@]+:[^/\s@]+@"
 )
 # In free text: password='hunter', api_key=abc123; not password=password, nor password=os.environ["PASSWORD"].
-_SECRET_SAID = re.compile(
+_SECRET_IN_TEXT = re.compile(
     r"(?:password|passwd|secret|api_?key|access_?token|auth_?token|private_?key)[\"']?\s*[=:]\s*"
     r"(?:[\"'][^\"'\s]{4,}[\"']|(?=\S{0,200}\d)[\w!#$%&*+./@^-]{6,}(?=[\s,;)]|$))",
     re.I,
@@ -44,35 +44,35 @@ def security(facts: HealthFacts) -> list[Check]:
 
 
 def within_space(facts: HealthFacts) -> list[Check]:
-    """Every trial's parameters, and the chosen ones, lie inside the search space; left out where there are none yet."""
+    """Every trial's parameters, and the optimized ones, lie inside the search space. No check without trials."""
     space = facts.space
     sets = {f"trial {trial.number}": trial.parameters for trial in facts.trials}
     if not sets:
         return []
     if space is None:
-        remedy = "give metadata.search_space, or register its objective in the process that checks"
-        return [unknown(SPACE, "its search space is not known here", remedy, essential=True)]
+        remedy = "give metadata.search_space, or register the objective in the process that checks"
+        return [unknown(SPACE, "its search space is unknown here", remedy, essential=True)]
     if facts.state.optimized_parameters:
         sets["optimized_parameters"] = facts.state.optimized_parameters
     outside = [where for where, parameters in sets.items() if not space.contains(_searched(space.names, parameters))]
     if outside:
-        words = f"{len(outside)} of {len(sets)} sets of parameters lie outside the search space: {some(outside)}"
-        remedy = "use none of them; look at what suggests them"
+        words = f"{len(outside)} of {len(sets)} parameter sets lie outside the search space: {some(outside)}"
+        remedy = "use none of them; correct the strategy"
         return [Check(SPACE, 0.0, words, remedy, True, {"outside": outside[:SHOWN]})]
-    return [Check(SPACE, 1.0, f"all {len(sets)} sets of parameters lie inside the search space", "", True)]
+    return [Check(SPACE, 1.0, f"all {len(sets)} parameter sets lie inside the search space", "", True)]
 
 
 def risk_limits(facts: HealthFacts) -> list[Check]:
-    """`metadata["risk_limits"]` {"drawdown": 0.2} against the best trial's metric of that name, or `max_` before it.
+    """Compare `metadata["risk_limits"]`, such as {"drawdown": 0.2}, with the best trial's metrics.
 
-    Sizes are compared: a drawdown of -0.25 is 0.25. A limit without such a metric makes the part unknown.
-    Left out where no limits are given.
+    A metric has the limit's name, with or without `max_`. Absolute values are compared: a drawdown of -0.25 is 0.25. A
+    limit without a metric makes the part unknown. No check without limits.
     """
     limits = facts.state.metadata.get("risk_limits")
     if limits is None:
         return []
     if not isinstance(limits, Mapping) or not limits:
-        return [unknown(RISK, 'risk_limits is no mapping such as {"drawdown": 0.2}', "correct it", essential=True)]
+        return [unknown(RISK, 'risk_limits is not a mapping such as {"drawdown": 0.2}', "correct it", essential=True)]
     if facts.best is None:
         return [unknown(RISK, "no trial has completed", essential=True)]
     checks = []
@@ -81,10 +81,10 @@ def risk_limits(facts: HealthFacts) -> list[Check]:
         bare = str(limit).removeprefix("max_")
         value = next((metrics[key] for key in (str(limit), bare, f"max_{bare}") if key in metrics), None)
         if not is_number(most) or not math.isfinite(most):
-            checks.append(unknown(name, f"the limit {most!r:.60} is no number", "correct it", essential=True))
+            checks.append(unknown(name, f"the limit {most!r:.60} is not a number", "correct it", essential=True))
         elif value is None:
             why = f"trial {facts.best.number}, the best, has no metric {bare!r}"
-            remedy = f"let the objective answer Evaluation(…, metrics={{{bare!r}: …}})"
+            remedy = f"let the objective return Evaluation(…, metrics={{{bare!r}: …}})"
             checks.append(unknown(name, why, remedy, essential=True))
         else:
             kept = abs(value) <= abs(most)
@@ -95,11 +95,11 @@ def risk_limits(facts: HealthFacts) -> list[Check]:
 
 
 def secrets(facts: HealthFacts) -> Check:
-    """No password, key or token by its name or its form: in parameters, results, errors, issues and messages."""
+    """No password, key or token, by name or by form, in parameters, results, errors, issues and messages."""
     found = [where for place, value in _places(facts) for where in _secret_places(place, value, 0)]
     if found:
         words = f"{len(found)} values look like secrets: {some(found)}"
-        remedy = "change these secrets, for the record keeps them; read them from the environment or a Prefect block"
+        remedy = "revoke these secrets, which stay in the record; read new ones from the environment or a Prefect block"
         return Check(SECRETS, 0.0, words, remedy, evidence={"places": found[:SHOWN]})
     return Check(SECRETS, 1.0, "no value of the record looks like a secret")
 
@@ -110,7 +110,7 @@ def _places(facts: HealthFacts) -> Iterator[tuple[str, Any]]:
     errors: set[str] = set()
     for trial in facts.trials:
         yield f"trial {trial.number}", trial.parameters
-        if trial.error and trial.error not in errors:  # one that a thousand trials repeat is looked at once
+        if trial.error and trial.error not in errors:  # an error that a thousand trials repeat is searched once
             errors.add(trial.error)
             yield f"trial {trial.number}.error", trial.error
     for number, row in enumerate(facts.transitions):
@@ -131,10 +131,10 @@ def _secret_places(place: str, value: Any, depth: int) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for position, inner in enumerate(value):
             yield from _secret_places(f"{place}[{position}]", inner, depth + 1)
-    elif isinstance(value, str) and (_SECRET_VALUE.search(value) or _SECRET_SAID.search(value)):
+    elif isinstance(value, str) and (_SECRET_VALUE.search(value) or _SECRET_IN_TEXT.search(value)):
         yield place
 
 
 def _searched(names: tuple[str, ...], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the fixed ones that were given beneath."""
+    """Leave out the fixed parameters."""
     return {name: parameters[name] for name in names if name in parameters}

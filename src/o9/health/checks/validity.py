@@ -1,9 +1,9 @@
-"""Is the result real? The best trial judged among all that were ever tried on its objective and data. Pure.
+"""Is the result real? Judges the best trial among all trials ever run on its objective and data. Pure.
 
-Contract. `validity.verdict` is what `o9.health.verdict.judge` says, whole in its evidence, and the part is unknown
-without it. Its score follows from the grade: VOID and LOST are critical, UNPROVEN and PLAUSIBLE are warnings, CONFIRMED
-is healthy; where there was nothing to judge it is unknown. The other checks (the best's neighbours in its search space,
-evaluating it once more) can only lower the score.
+Contract. The essential check `validity.verdict` holds the `Verdict` of `o9.health.verdict.judge` in its evidence. Its
+score follows from the grade: VOID and LOST are critical, UNPROVEN and PLAUSIBLE are warnings, CONFIRMED is healthy; it
+is unknown if there was nothing to judge. The other checks (the best trial's neighbours, its re-evaluation) can only
+lower the part's score.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from o9.model.trial import Trial
 from o9.text.format import sentence
 
 NEIGHBOURS = "validity.neighbours"
-PEAK = 0.7  # below the threshold: a warning, by itself no verdict
+PEAK = 0.7  # below the threshold: a warning, which does not change the verdict
 
 
 def validity(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> list[Check]:
-    """All checks of the part; `evidence` is that of `evidence_of`, where it was computed before."""
+    """Run all checks of the part; `evidence` is the result of `evidence_of`, if already computed."""
     verdict = verdict_on(facts, evidence)
     if not facts.trials:
         return [verdict_check(verdict)]
@@ -37,7 +37,7 @@ def validity(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> 
 
 
 def verdict_on(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> Verdict:
-    """The verdict on the best of `facts`; `evidence` as for `validity`."""
+    """Judge the best trial of `facts`; `evidence` as for `validity`."""
     known = evidence_of(facts.best, facts.family) if evidence is None else evidence
     if not facts.trials:
         known = Unknown("the ledger has no trials")
@@ -54,7 +54,7 @@ def verdict_on(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -
 
 
 def verdict_check(verdict: Verdict) -> Check:
-    """The verdict as a check: what every surface reads back with `o9.health.grades.verdict_of`."""
+    """Make the check that holds the verdict. `o9.health.grades.verdict_of` reads it back."""
     finding = f"{verdict.headline} {verdict.words}".rstrip()
     evidence = {"verdict": verdict.to_dict()}
     if verdict.score is None:
@@ -64,7 +64,7 @@ def verdict_check(verdict: Verdict) -> Check:
 
 
 def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown:
-    """What is known of the best and its family: over its baseline, where that fits; else over zero."""
+    """Compute the evidence on the best trial and its family, over its baseline if that fits, else over zero."""
     if best is None or family is None:
         return Unknown("no trial has completed")
     if best.returns is None or family.judged is None:
@@ -88,7 +88,7 @@ def evidence_of(best: Trial | None, family: Family | None) -> Evidence | Unknown
 
 
 def misfit(best: Trial, family: Family) -> str:
-    """Why the best cannot be measured over the family's baseline; "" where it can, and where there is none."""
+    """Return why the best trial cannot be measured over the baseline; "" if it can, or if there is none."""
     if family.baseline is None or best.returns is None:
         return ""
     baseline = unpacked(family.baseline.returns)
@@ -98,14 +98,14 @@ def misfit(best: Trial, family: Family) -> str:
 
 
 def unpacked(returns: bytes) -> Floats:
-    """A view of what the store has packed."""
+    """Return a view of packed returns."""
     return np.frombuffer(returns, dtype="<f8")
 
 
 def neighbours(facts: HealthFacts) -> Check:
     """Does the result survive small changes of its parameters?"""
     if facts.space is None:
-        return unknown(NEIGHBOURS, "its search space is not known here")
+        return unknown(NEIGHBOURS, "its search space is unknown here")
     found = neighbourhood(facts.trials, facts.space, maximize=facts.direction == "maximize")
     if isinstance(found, Unknown):
         return unknown(NEIGHBOURS, found)
@@ -113,7 +113,7 @@ def neighbours(facts: HealthFacts) -> Check:
     evidence = {"terrain": terrain, "best": found.best, "neighbours": list(found.neighbours)}
     if found.is_plateau:
         return Check(NEIGHBOURS, 1.0, found.words, evidence=evidence)
-    remedy = "search around the best for a plateau, and prefer it to the peak"
+    remedy = "search around the best trial for a plateau, and prefer that to the peak"
     return Check(NEIGHBOURS, PEAK, found.words, remedy, evidence=evidence)
 
 
@@ -122,9 +122,9 @@ def _counted(family: Family) -> int:
 
 
 def _notes(best: Trial, family: Family) -> list[str]:
-    """What limits the verdict."""
+    """Say what limits the verdict."""
     wrong = misfit(best, family)
     notes = [f"It is judged over zero and not over its baseline: {wrong}"] if wrong else []
     if not family.complete:
-        notes.append(f"Only the first {len(family.series):,} returns of the family were looked at")
+        notes.append(f"Only the first {len(family.series):,} trials of the family with returns were used")
     return notes

@@ -1,8 +1,8 @@
-"""From the returns of a family to the evidence that `o9.health.verdict.judge` judges.
+"""Computes the evidence that `o9.health.verdict.judge` judges from the returns of a family.
 
-Contract. Pure and deterministic. Whatever cannot be computed is an `Unknown` inside the evidence, with its reason; only
-a count or a position that contradicts the series raises ValueError. A trial whose returns are unusable (`aligned`), or
-of another length than those of the judged one, is left out and counts as a trial without edge, as one without returns.
+Contract. Pure and deterministic. What cannot be computed is an `Unknown` in the evidence; only a count or a position
+that contradicts the series raises ValueError. A trial whose returns are missing, unusable (`aligned`) or of another
+length than the judged one's is left out, and counts as a trial without edge.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from o9.health.statistics.forecast import Mixture, concavity, edge_of, hints_at_a_crash, variance_ratio
-from o9.health.statistics.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, never_varies, unusable
+from o9.health.statistics.moments import ROUNDING, Aligned, Floats, Moments, aligned, moments, unusable, varies
 from o9.health.statistics.overfitting import (
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
@@ -25,14 +25,14 @@ from o9.health.statistics.spa import (
     REPLICATIONS,
     effective_number_of_trials,
     family_p_value,
-    kept_of_the_period_before,
     sharpe_ratios,
+    shrunk_autocorrelations,
 )
 from o9.health.unknown import Unknown
 from o9.health.verdict import Evidence
 from o9.store.statistics.families import NOTHING_PRUNED, PrunedTrials
 
-LEAST_CASH = 0.3  # below it a beta's error adds no more than a twentieth to that of a mean
+LEAST_CASH = 0.3  # below it, a beta's error adds at most a twentieth to that of the mean
 COLUMNS_AT_ONCE = 256
 
 
@@ -51,27 +51,27 @@ def examine(
     seed: int = 0,
     **given: Any,
 ) -> Evidence:
-    """What the returns of a family say.
+    """Compute the evidence from the returns of a family.
 
-    returns: one series for each trial, simple returns a period in sample; None where it has none (it failed, it was
-        cancelled, its objective gives none, they were pruned).
-    counted: all trials ever tried, at least as many as `returns`; None: exactly those.
-    best: the position in `returns` of the trial that is to be judged; None: that with the highest Sharpe ratio.
-    benchmark: returns of the baseline over the same periods. Everything is then measured over it: what is left of each
-        trial's returns without what as much of the baseline as it holds has earned (`exposures`).
-    out_of_sample: the judged trial's returns on data that had no part in the choice, with its own benchmark; unknown
-        where one of the two has a benchmark and the other has none, for they say different things then.
-    pruned: what is left of trials that are counted, and whose returns are gone: they tell of the spread between trials.
-    given: void, adaptive, market_neutral, looks, seen and placebo of the `Evidence`, which no return says.
+    returns: one series for each trial, simple returns per period in sample; None for a trial that has none (it failed,
+        was cancelled or pruned, or its objective returns none).
+    counted: the number of all trials ever run, at least that of `returns`; None: exactly those.
+    best: the position in `returns` of the trial to judge; None: the one with the highest Sharpe ratio.
+    benchmark: the baseline's returns over the same periods. If given, beta times these is subtracted from each trial's
+        returns (`exposures`).
+    out_of_sample: the judged trial's returns on data that took no part in the choice, with its own benchmark. Unknown
+        if only one of the two has a benchmark, because they are then not comparable.
+    pruned: a summary of counted trials whose returns are gone; it contributes to the spread between trials.
+    given: void, adaptive, market_neutral, looks, seen and placebo of the `Evidence`.
 
-    Memory: the returns that are given, one copy of them, and what the tests need. 10,000 trials of 2,520 periods
-    (202 MB): 1.1 GiB at the highest, 30 s of processor time; 2,000: 460 MiB, 5 s.
+    Memory: the given returns, one copy of them, and what the tests need. 10,000 trials of 2,520 periods (202 MB) take
+    1.1 GiB at the peak and 30 s of processor time; 2,000 trials take 460 MiB and 5 s.
     """
     tried = len(returns) if counted is None else counted
     given["periods_per_year"] = periods_per_year
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
-    with np.errstate(all="ignore"):  # what is not finite is made unknown, with its reason
+    with np.errstate(all="ignore"):  # a result that is not finite becomes Unknown
         usable = _over(aligned(returns, best), benchmark)
         if isinstance(usable, Unknown):
             return Evidence.nothing(tried, usable, **given)
@@ -82,7 +82,7 @@ def examine(
         if isinstance(column, Unknown):
             return Evidence.nothing(tried, column, **given)
         beta = None if betas is None else float(betas[column])
-        fresh = _fresh(out_of_sample, out_of_sample_benchmark, beta)
+        held_out = _out_of_sample(out_of_sample, out_of_sample_benchmark, beta)
         chosen = moments(matrix[:, column])
         kept = matrix.shape[1]
         effective = effective_number_of_trials(matrix)
@@ -104,7 +104,7 @@ def examine(
         effective=effective,
         family=family,
         overfitting=overfitting,
-        out_of_sample=fresh,
+        out_of_sample=held_out,
         over_benchmark=benchmark is not None,
         over_cash=benchmark is not None and is_cash(np.asarray(benchmark, dtype=np.float64)),
         beta=beta,
@@ -117,12 +117,12 @@ def examine(
 
 
 def exposures(matrix: Floats, baseline: Floats) -> Floats:
-    """How much of the baseline each column of `matrix`, (periods, trials), holds: its beta to it, by least squares.
+    """Return the beta of each column of `matrix`, (periods, trials), to the baseline, by least squares.
 
-    Without it a lever on the baseline would pass for an edge, and less risk than it has for a fault: of 60 families of
-    worthless trials that hold 0 to 2 of a rising market, 45 % are called real over the plain difference, and none over
-    this. A baseline with a Sharpe ratio of LEAST_CASH a period or more, or that never varies, is cash: there is no risk
-    of it to hold, it is subtracted as it is (1), and the error of a beta to it would be as large as the returns.
+    A plain difference would take leverage on the baseline for an edge, and lower risk than the baseline's for a fault:
+    of 60 families of trials without edge that hold 0 to 2 times a rising market, 45% are called real over the plain
+    difference, and none over this. A baseline that never varies, or has a Sharpe ratio of LEAST_CASH per period or
+    more, is cash. The error of a beta to it would be as large as the returns, so it is subtracted as it is (beta 1).
     """
     if is_cash(baseline):
         return np.ones(matrix.shape[1])
@@ -132,12 +132,12 @@ def exposures(matrix: Floats, baseline: Floats) -> Floats:
 
 
 def is_cash(baseline: Floats) -> bool:
-    """See `exposures`; zeros, too. What beats it may have held the market."""
-    return never_varies(baseline) or abs(float(baseline.mean())) >= LEAST_CASH * float(baseline.std())
+    """Whether the baseline is cash; see `exposures`. Zeros are. A trial that beats cash may have held the market."""
+    return not varies(baseline) or abs(float(baseline.mean())) >= LEAST_CASH * float(baseline.std())
 
 
 def subtract(matrix: Floats, baseline: Floats, betas: Floats) -> None:
-    """Take so much of the baseline from each column, in place. What rounding leaves of a copy of it is 0."""
+    """Subtract beta times the baseline from each column, in place. Rounding errors of a full copy of it become 0."""
     for start in range(0, matrix.shape[1], COLUMNS_AT_ONCE):
         part = matrix[:, start : start + COLUMNS_AT_ONCE]
         scale = np.abs(part).max(axis=0)
@@ -145,12 +145,12 @@ def subtract(matrix: Floats, baseline: Floats, betas: Floats) -> None:
         part[:, np.abs(part).max(axis=0) <= ROUNDING * scale] = 0.0
 
 
-def _fresh(returns: ArrayLike | None, benchmark: ArrayLike | None, beta: float | None) -> Moments | Unknown:
+def _out_of_sample(returns: ArrayLike | None, benchmark: ArrayLike | None, beta: float | None) -> Moments | Unknown:
     if returns is None:
         return Unknown("nothing is held out")
     if (beta is None) != (benchmark is None):
         there, missing = ("out of sample", "in sample") if beta is None else ("in sample", "out of sample")
-        return Unknown(f"the baseline has returns {there} and none {missing}")
+        return Unknown(f"the baseline has returns {there} but none {missing}")
     series = np.array(returns, dtype=np.float64)
     if benchmark is None or beta is None:
         return moments(series)
@@ -162,7 +162,7 @@ def _fresh(returns: ArrayLike | None, benchmark: ArrayLike | None, beta: float |
 
 
 def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Aligned, Floats | None] | Unknown:
-    """The series over the benchmark, and how much of it each holds."""
+    """Return the series over the benchmark, and their betas to it."""
     if isinstance(usable, Unknown):
         return usable
     if benchmark is None:
@@ -175,7 +175,7 @@ def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Align
     if wrong := unusable(baseline):
         return Unknown(f"the benchmark cannot be used: {wrong}")
     betas = exposures(usable.matrix, baseline)
-    subtract(usable.matrix, baseline, betas)  # it is `aligned`'s own copy, and there may be no memory for another
+    subtract(usable.matrix, baseline, betas)  # in place: `aligned` made a copy, and there may be no memory for another
     return usable, betas
 
 
@@ -183,19 +183,21 @@ def _column(usable: Aligned, sharpes: Floats, best: int | None) -> int | Unknown
     if best is None:
         return int(sharpes.argmax())
     if best in usable.left_out:
-        return Unknown(f"the trial to be judged cannot be: {usable.left_out[best]}")
+        return Unknown(f"the trial to judge is unusable: {usable.left_out[best]}")
     if best not in usable.positions:
         raise ValueError(f"there is no series {best}")
     return usable.positions.index(best)
 
 
 def _variance(sharpes: Floats, tried: int, pruned: PrunedTrials) -> float | Unknown:
-    """Between the trials' Sharpe ratios, n - 1, those of pruned ones included."""
+    """The variance of the trials' Sharpe ratios (n - 1), those of pruned trials included."""
     if tried == 1:
         return 0.0
     known = len(sharpes) + pruned.sharpes
     if known < 2:
-        return Unknown(f"the returns of only {known} of {tried:,} trials are there: their spread is unknown")
+        return Unknown(
+            f"only {known} of {tried:,} trials have returns, so the variance of their Sharpe ratios is unknown"
+        )
     total = float(sharpes.sum()) + pruned.sharpe_sum
     squares = float(sharpes @ sharpes) + pruned.sharpe_square_sum
     return max(0.0, squares - total * total / known) / (known - 1)
@@ -228,9 +230,9 @@ def _claim(
 ) -> Mixture | Unknown:
     """`edge_of` the chosen trial among all that vary."""
     if periods_per_year is None:
-        return Unknown("how many periods a year has is not known, so that there is no forecast")
+        return Unknown("periods_per_year is not given, so there is no forecast")
     if not sharpes[column]:
-        return Unknown("the returns never vary, so that there is no risk to divide by")
+        return Unknown("the returns never vary, so there is no risk to divide by")
     there = np.flatnonzero(sharpes != 0.0)
     return edge_of(
         sharpes[there] * math.sqrt(periods_per_year),
@@ -243,11 +245,11 @@ def _claim(
 
 
 def _mean_autocorrelation(varied: Floats) -> float:
-    return float(kept_of_the_period_before(varied).mean()) if varied.size and len(varied) > 2 else 0.0
+    return float(shrunk_autocorrelations(varied).mean()) if varied.size and len(varied) > 2 else 0.0
 
 
 def _mean_correlation(varied: Floats) -> float:
-    """Between different columns: from the variance of their standardised sum."""
+    """The mean correlation of different columns, from the variance of their standardized sum."""
     trials = varied.shape[1]
     if trials < 2:
         return 0.0

@@ -1,12 +1,12 @@
 """The live Sharpe ratio to expect of the best of a family: a normal scale mixture with a chance of death.
 
-Contract. Pure and deterministic; numpy only. All Sharpe ratios are annual, all lengths in years. The trials' true
-Sharpe ratios are a common part and an own part each; most own parts are small, few are large (`SIGMAS`). An edge dies
-after the sample with probability `DEATH`; a hold-out updates every component by what it makes likely. Nothing is
-known of crashes that no return has shown: `hidden_crash` looks for hints.
+Contract. Pure and deterministic; numpy only. All Sharpe ratios are annual, all lengths in years. Each trial's true
+Sharpe ratio is a common part plus an own part; most own parts are small, a few are large (`SIGMAS`). An edge dies after
+the sample with probability `DEATH`. A hold-out updates every component by Bayes' rule. The forecast cannot know crashes
+that are not in the returns; `hints_at_a_crash` looks for signs of them.
 
-Source: empirical Bayes by EM over a fixed grid of normal scales (Stephens 2017, False discovery rates: a new deal), and
-with it the death of edges and the common part. The grid, its prior counts and the chance of death were chosen on
+Source: empirical Bayes by EM over a fixed grid of normal scales (Stephens 2017, False discovery rates: a new deal),
+extended by the death of edges and the common part. The grid, its prior counts and the chance of death were chosen on
 simulated families and on rules over real prices; `benchmarks/verdict.py` measures the coverage of the interval.
 """
 
@@ -19,18 +19,18 @@ from statistics import NormalDist
 import numpy as np
 
 from o9.health.grades import Forecast
-from o9.health.statistics.moments import Floats, never_varies
+from o9.health.statistics.moments import Floats, varies
+from o9.health.statistics.spa import MOST_AUTOCORRELATION
 
-LIVE_YEARS = 5.0  # the span whose realised Sharpe ratio the interval holds
+LIVE_YEARS = 5.0  # the interval is for the Sharpe ratio realized over this time
 COVERAGE = 0.8
-SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # of the own edges
+SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # standard deviations of the own parts
 PRIOR_COUNTS = (1.0, 0.2, 0.15, 0.1, 0.035, 0.015)  # of trials, one for each of SIGMAS
 EM_ROUNDS = 60
-COMMON_VARIANCE = 0.09  # of what all trials share, around zero
+COMMON_VARIANCE = 0.09  # of the common part, around zero
 DEATH, DEAD_VARIANCE = 0.25, 0.02
-MOST_AUTOCORRELATION = 0.97
 LEAST_OWN_SHARE = 1e-4  # of the noise: copies of one trial still differ by rounding
-# A record that gains little each day and rarely loses much: the losses to come are larger than those it shows.
+# Many small gains and few large losses: later losses tend to be larger than those so far.
 CRASH_SKEWNESS, CRASH_KURTOSIS = -1.0, 10.0
 CONCAVE_T = -3.0
 _NORMAL = NormalDist()
@@ -38,7 +38,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Mixture:
-    """What is believed of one true annual Sharpe ratio: normal components; `weights` sum to 1."""
+    """The distribution of one true annual Sharpe ratio: a mixture of normals; `weights` sum to 1."""
 
     weights: tuple[float, ...]
     means: tuple[float, ...]
@@ -49,14 +49,14 @@ class Mixture:
         return math.fsum(weight * mean for weight, mean in zip(self.weights, self.means, strict=True))
 
     def cdf(self, value: float, noise: float = 0.0) -> float:
-        """The probability of at most `value`, seen with a variance of `noise`."""
+        """Return the probability of at most `value`, measured with the error variance `noise`."""
         return math.fsum(
             weight * _cdf(value - mean, variance + noise)
             for weight, mean, variance in zip(self.weights, self.means, self.variances, strict=True)
         )
 
     def quantile(self, probability: float, noise: float = 0.0) -> float:
-        """The inverse of `cdf`, by bisection to the last digit but few."""
+        """Return the inverse of `cdf`, by bisection to nearly full precision."""
         reach = 10 * math.sqrt(max(self.variances) + noise) + 1e-9
         low, high = min(self.means) - reach, max(self.means) + reach
         for _ in range(80):
@@ -65,7 +65,7 @@ class Mixture:
         return (low + high) / 2
 
     def updated(self, seen: float, noise: float) -> Mixture:
-        """After an independent measurement `seen` of variance `noise` > 0: each component by Bayes' rule."""
+        """Update by an independent measurement `seen` with the error variance `noise` > 0, by Bayes' rule."""
         logs, means, variances = [], [], []
         for weight, mean, variance in zip(self.weights, self.means, self.variances, strict=True):
             total = variance + noise
@@ -79,13 +79,13 @@ class Mixture:
         return Mixture(tuple(each / math.fsum(likely) for each in likely), tuple(means), tuple(variances))
 
     def mortal(self) -> Mixture:
-        """With the chance that the edge dies: then the Sharpe ratio is near zero."""
+        """Add the chance that the edge dies, which leaves a Sharpe ratio near zero."""
         weights = (*(weight * (1 - DEATH) for weight in self.weights), DEATH)
         return Mixture(weights, (*self.means, 0.0), (*self.variances, DEAD_VARIANCE))
 
 
 def variance_ratio(autocorrelation: float) -> float:
-    """(1 + k)/(1 - k): by how much serial correlation widens the error of a mean. Source: Lo 2002."""
+    """Return (1 + k)/(1 - k), the factor by which serial correlation increases a mean's variance. Source: Lo 2002."""
     kept = min(max(autocorrelation, -MOST_AUTOCORRELATION), MOST_AUTOCORRELATION)
     return (1 + kept) / (1 - kept)
 
@@ -93,16 +93,16 @@ def variance_ratio(autocorrelation: float) -> float:
 def edge_of(
     sharpes: Floats, chosen: int, *, years: float, ratio: float, correlation: float, effective: float
 ) -> Mixture:
-    """The true annual Sharpe ratio of trial `chosen`, were its edge to live on, from the data in sample alone.
+    """Estimate the true annual Sharpe ratio of trial `chosen` if its edge lasts, from the sample alone.
 
-    sharpes: annual, (trials,), at least one, over the baseline where there is one. years: of the sample. ratio:
+    sharpes: annual, (trials,), at least one, over the baseline if there is one. years: the length of the sample. ratio:
     `variance_ratio` of the trials' mean first autocorrelation. correlation: the mean between trials, 0 to 1.
-    effective: how many independent trials they amount to, 1 to as many as there are.
+    effective: the effective number of independent trials, 1 to that of `sharpes`.
     """
     trials = len(sharpes)
     noise = ratio / years
     own = max(1.0 - min(max(correlation, 0.0), 1.0), LEAST_OWN_SHARE) * noise
-    if trials == 1:  # no others to tell the common part from its own
+    if trials == 1:  # the common part cannot be separated from its own
         weights = np.asarray(PRIOR_COUNTS) / sum(PRIOR_COUNTS)
         scales = np.asarray(SIGMAS) ** 2 + COMMON_VARIANCE
         return _component(float(sharpes[0]), 0.0, 0.0, weights, scales, noise)
@@ -123,10 +123,10 @@ def forecast_of(
     hidden_crash: bool = False,
     adaptive: bool = False,
 ) -> Forecast:
-    """The Sharpe ratio to expect over LIVE_YEARS.
+    """Forecast the Sharpe ratio over LIVE_YEARS.
 
-    claim: of `edge_of`. claimed: in sample, annual. held_out: that of the hold-out, annual, and its variance; None
-    without one. adaptive: the search followed its results; what a hold-out says is free of that.
+    claim: the result of `edge_of`. claimed: the annual Sharpe ratio in sample. held_out: the hold-out's annual Sharpe
+    ratio and its error variance, or None. adaptive: the search was; a hold-out is not affected by that.
     """
     known = claim.mortal()
     if held_out is not None:
@@ -145,7 +145,7 @@ def forecast_of(
 
 
 def hints_at_a_crash(skewness: float, kurtosis: float, curvature: float | None) -> bool:
-    """Do the returns look like premiums for a risk that they have hardly shown?
+    """Whether the returns look like premiums for a risk that has hardly materialized.
 
     curvature: the t value of `concavity`; None without a baseline.
     """
@@ -154,12 +154,12 @@ def hints_at_a_crash(skewness: float, kurtosis: float, curvature: float | None) 
 
 
 def concavity(returns: Floats, baseline: Floats) -> float | None:
-    """The t value of baseline² in a regression of `returns` on the baseline and its square, both (periods,).
+    """Return the t value of baseline² in a regression of `returns` on the baseline and its square, both (periods,).
 
-    Below zero: it loses in large moves of the baseline, either way, as one does who has sold options (Treynor and Mazuy
-    1966). The error is White's (1980), for returns whose spread changes. None where it cannot be computed.
+    A negative one means losses in large moves of the baseline in either direction, as from sold options (Treynor and
+    Mazuy 1966). The standard error is White's (1980), robust to heteroskedasticity. None if it cannot be computed.
     """
-    if len(returns) < 4 or never_varies(baseline) or never_varies(returns):
+    if len(returns) < 4 or not varies(baseline) or not varies(returns):
         return None
     unit = (baseline - baseline.mean()) / baseline.std()
     terms = np.column_stack([np.ones_like(unit), unit, unit**2])
@@ -172,7 +172,7 @@ def concavity(returns: Floats, baseline: Floats) -> float | None:
 
 
 def _shares(deviations: Floats, scales: Floats, own: float, independent: float) -> Floats:
-    """By EM: which share of the trials has an own edge of each variance in `scales`."""
+    """Estimate by EM the share of trials whose own part has each variance in `scales`."""
     counts = np.asarray(PRIOR_COUNTS)
     total = scales + own
     likely = np.exp(-np.square(deviations)[:, None] / (2 * total) - np.log(total) / 2)
@@ -188,7 +188,7 @@ def _shares(deviations: Floats, scales: Floats, own: float, independent: float) 
 def _component(
     deviation: float, centre: float, variance: float, weights: Floats, scales: Floats, own: float
 ) -> Mixture:
-    """The posterior of centre + own edge, where `deviation` was seen of the own edge with a variance of `own`."""
+    """Return the posterior of centre + own part, after `deviation` was measured with the error variance `own`."""
     total = scales + own
     logs = np.log(weights) - (np.log(total) + deviation**2 / total) / 2
     likely = np.exp(logs - logs.max())

@@ -1,8 +1,8 @@
-"""What a series of returns says of itself: Sharpe ratio, skewness, kurtosis; and many series as one matrix.
+"""Sharpe ratio, skewness and kurtosis of a series of returns; and many series as one matrix.
 
-Contract. Pure. Returns are simple returns a period, in excess of whatever they are measured against. Everything here is
-per period unless its name says `annual`. Poor data is answered with `Unknown` and its reason; a return of more than
-`MOST_RETURN` in size is poor data, and so are returns that are all below `LEAST_RETURN`.
+Contract. Pure. Returns are simple returns per period, in excess of any benchmark. All figures are per period unless
+their name says `annual`. The result for poor data is `Unknown` with the reason. A return larger than `MOST_RETURN` in
+absolute value is poor data, and so are returns that are all below `LEAST_RETURN`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from o9.health.unknown import Unknown
 
 Floats = NDArray[np.float64]
 
-LEAST_OBSERVATIONS = 3  # below it skewness and kurtosis are decided by the formula, not by the data
-# A deviation this small beside the numbers themselves is what rounding leaves of a constant.
-ROUNDING = 1e-12
-# Returns may be in money; beyond these the data are at fault. Fourth powers of the rest neither overflow nor vanish.
+LEAST_OBSERVATIONS = 3  # with fewer, skewness and kurtosis follow from the formula, not from the data
+ROUNDING = 1e-12  # a deviation this small relative to the numbers is the rounding error of a constant
+# Returns may be in money; beyond these the data are wrong. Fourth powers of others neither overflow nor underflow.
 LEAST_RETURN, MOST_RETURN = 1e-30, 1e15
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one series of returns. `sharpe` per period; `kurtosis` is Pearson's, 3 for a normal; `worst` is the lowest."""
+    """Moments of one series. `sharpe` is per period, `kurtosis` is Pearson's (3 for a normal), `worst` the minimum."""
 
     observations: int
     sharpe: float
@@ -37,7 +36,7 @@ class Moments:
     worst: float = 0.0
 
     def annual_sharpe(self, periods_per_year: float) -> float:
-        """√periods · sharpe: right for returns without serial correlation (Lo 2002, eq. 9)."""
+        """√periods · sharpe, exact for returns without serial correlation (Lo 2002, eq. 9)."""
         return math.sqrt(periods_per_year) * self.sharpe
 
 
@@ -45,7 +44,7 @@ class Moments:
 class Aligned:
     """Series of one length as the columns of `matrix`, (periods, series), float64.
 
-    `positions`: which of the given series each column is. `left_out`: position to reason, of those that are unusable.
+    `positions`: the position of each column among the given series. `left_out`: reasons by position.
     """
 
     matrix: Floats
@@ -54,7 +53,7 @@ class Aligned:
 
 
 def moments(returns: ArrayLike) -> Moments | Unknown:
-    """Of one series, shape (periods,).
+    """Compute the moments of one series, shape (periods,).
 
     Sharpe ratio: mean over standard deviation with n - 1. Skewness m₃/m₂^1.5 and kurtosis m₄/m₂² from the central
     moments with n (the variant of Bailey and López de Prado 2012; no small-sample correction).
@@ -75,12 +74,12 @@ def moments(returns: ArrayLike) -> Moments | Unknown:
 
 
 def aligned(series: Sequence[ArrayLike | None], judged: int | None = None) -> Aligned | Unknown:
-    """Many series as one matrix. None, NaN, infinities and what is beyond MOST_RETURN leave their series out, with why.
+    """Combine series into one matrix, without those that are None or `unusable`.
 
-    Series of different lengths are not cut to fit: nothing says which periods they share. `judged` is the position of a
-    usable one: those of another length are left out. Without it, the answer is Unknown.
-    A series that never varies stays in: a strategy that never traded was tried too. Memory: 8 bytes · periods · series,
-    200 MB for 10,000 series of 2,500 periods.
+    Series of different lengths are not cut, because it is unknown which periods they share: those of another length
+    than the series at `judged` are left out; without a usable one there, the result is Unknown. A series that never
+    varies stays in: a strategy that never traded was a trial, too. Memory: 8 bytes · periods · series, 200 MB for
+    10,000 series of 2,500 periods.
     """
     usable: dict[int, Floats] = {}
     left_out: dict[int, str] = {}
@@ -110,11 +109,11 @@ def aligned(series: Sequence[ArrayLike | None], judged: int | None = None) -> Al
 
 
 def matrix_of(returns: ArrayLike) -> Floats | Unknown:
-    """A matrix (periods, trials) that can be judged, else why it cannot."""
+    """Return `returns` as a finite matrix, (periods, trials)."""
     try:
         matrix = np.asarray(returns, dtype=np.float64)
     except (TypeError, ValueError):
-        return Unknown("the returns are no matrix of numbers: series of different lengths cannot be compared by period")
+        return Unknown("the returns are not a matrix: series of different lengths cannot be compared by period")
     if matrix.ndim != 2:
         return Unknown(f"expected returns of shape (periods, trials), got {matrix.ndim} dimension(s)")
     if not np.isfinite(matrix).all():
@@ -124,24 +123,25 @@ def matrix_of(returns: ArrayLike) -> Floats | Unknown:
 
 
 def fault(series: Floats) -> str | None:
-    """Why `series` has no Sharpe ratio; None where it has one."""
+    """Return why `series` has no Sharpe ratio; None if it has one."""
     wrong = unusable(series)
     if wrong:
         return wrong
     if len(series) < LEAST_OBSERVATIONS:
         return f"{len(series)} returns are too few: at least {LEAST_OBSERVATIONS} are needed"
-    if never_varies(series):
-        return "the returns never vary, so that there is no risk to divide by"
+    if not varies(series):
+        return "the returns never vary, so there is no risk to divide by"
     return None
 
 
-def never_varies(series: Floats) -> bool:
-    """Is the deviation of `series`, shape (periods,), no more than what rounding leaves of a constant?"""
-    return bool(series.std() <= ROUNDING * np.abs(series).max())
+def varies(returns: Floats) -> NDArray[np.bool_]:
+    """Whether each column, or the only series, has a deviation above the rounding error of a constant."""
+    above: NDArray[np.bool_] = returns.std(axis=0) > ROUNDING * np.abs(returns).max(axis=0)
+    return above
 
 
 def unusable(series: Floats) -> str | None:
-    """Why `series` cannot be returns; None where it can."""
+    """Return why `series` cannot be returns; None if it can."""
     if series.ndim != 1:
         return f"the returns have {series.ndim} dimensions, not one"
     if not len(series):
@@ -156,8 +156,8 @@ def unusable(series: Floats) -> str | None:
     if largest > MOST_RETURN:
         beyond = np.abs(series) > MOST_RETURN
         return (
-            f"{int(beyond.sum())} of {len(series)} returns are beyond ±{MOST_RETURN:,.0f}, which no return is, "
-            f"the first in period {int(beyond.argmax())}"
+            f"{int(beyond.sum())} of {len(series)} returns are beyond ±{MOST_RETURN:,.0f}, the first in period "
+            f"{int(beyond.argmax())}"
         )
     return None
 

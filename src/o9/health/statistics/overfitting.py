@@ -1,9 +1,9 @@
 """How much of a good backtest is luck: the formulas of the literature, each with its source and variant.
 
-Contract. Pure. Sharpe ratios are per period, not annualised, except where a name says annual; kurtosis is Pearson's (3
-for a normal distribution); `observations` is the number of returns, `trials` the number of everything ever tried on the
-same data, the failed and cancelled ones too (an effective number need not be whole). What cannot be computed is an
-`Unknown` with the reason; only an impossible number of blocks raises ValueError.
+Contract. Pure. Sharpe ratios are per period, not annualized, unless a name says annual. Kurtosis is Pearson's (3 for a
+normal distribution). `observations` is the number of returns; `trials` is the number of all trials ever run on the same
+data, failed and cancelled ones included (an effective number need not be an integer). What cannot be computed is an
+`Unknown` with the reason; only an invalid number of blocks raises ValueError.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from o9.health.statistics.moments import ROUNDING, Floats, matrix_of
+from o9.health.statistics.moments import ROUNDING, Floats, matrix_of, varies
 from o9.health.unknown import Unknown
 
 EULER_MASCHERONI = 0.5772156649015329
 EXACT_BELOW = 10  # trials
-# Two out-of-sample Sharpe ratios per period this close are equal: sums in another order differ by about 1e-13.
-TIE = 1e-9
+TIE = 1e-9  # Sharpe ratios this close are equal: sums in another order differ by about 1e-13
 SPLITS_AT_ONCE = 512  # bounds the memory: five matrices of this many splits by trials
 MOST_BLOCKS = 20  # 184,756 splits; 22 would be 705,432
 _NORMAL = NormalDist()
@@ -31,14 +30,14 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class BacktestOverfitting:
-    """What CSCV found. Arrays have one entry for each split, in the order of `itertools.combinations`.
+    """The result of CSCV. Arrays have one entry for each split, in the order of `itertools.combinations`.
 
-    pbo: the probability of backtest overfitting, 0 to 1: how often the best in sample was below the median out of
-        sample. A logit of exactly zero (the median itself) counts as half.
-    logits: of the relative rank out of sample of the best in sample; positive is above the median.
-    out_of_sample: of the best in sample, its Sharpe ratios per period in the other half.
-    probability_of_loss: how often the best in sample had a Sharpe ratio below zero out of sample; zero counts as half.
-    trials, periods: what was used; `dropped_periods` oldest ones were not, so that all blocks are equally long.
+    pbo: the probability of backtest overfitting: the share of splits in which the best in sample was below the median
+        out of sample. A logit of exactly zero (the median itself) counts as half.
+    logits: of the out-of-sample relative rank of the best in sample; positive is above the median.
+    out_of_sample: the Sharpe ratio per period of the best in sample in the other half.
+    probability_of_loss: the share of splits in which that is below zero; zero counts as half.
+    trials, periods: the numbers used; `dropped_periods` is the number of oldest periods left out to have equal blocks.
     """
 
     pbo: float
@@ -52,12 +51,12 @@ class BacktestOverfitting:
 
 
 def expected_maximum_sharpe(trials: float, variance: float = 1.0) -> float | Unknown:
-    """The best Sharpe ratio to expect of `trials` worthless, independent ones whose ratios have this variance.
+    """Return the expected best Sharpe ratio of `trials` independent ones without edge, whose ratios have this variance.
 
     √V · [(1-g)·Φ⁻¹(1 - 1/N) + g·Φ⁻¹(1 - 1/(N·e))], g Euler's constant, from N = 10 on. Source: Bailey and López de
-    Prado 2014 (The Deflated Sharpe Ratio), eq. 1. Below 10 the approximation is up to 8 % off: there it is the mean of
-    the largest of N normals, √V · ∫ x dΦ(x)^N, which an effective N that is not whole has too. One trial has no luck
-    of choice: 0.
+    Prado 2014 (The Deflated Sharpe Ratio), eq. 1. Below 10, where the approximation is off by up to 8%, it is the exact
+    mean of the largest of N normals, √V · ∫ x dΦ(x)^N, which is also defined for an N that is not an integer. For one
+    trial it is 0: nothing is chosen.
 
     >>> round(expected_maximum_sharpe(100), 4), round(expected_maximum_sharpe(2), 4)
     (2.5306, 0.5642)
@@ -71,7 +70,7 @@ def expected_maximum_sharpe(trials: float, variance: float = 1.0) -> float | Unk
     if trials < EXACT_BELOW:
         density, below = _normal_grid()
         return math.sqrt(variance) * max(float(trials * (density @ below ** (trials - 1))), 0.0)
-    # -Φ⁻¹(1/N) is Φ⁻¹(1 - 1/N) without the loss of digits at a large N.
+    # -Φ⁻¹(1/N) is Φ⁻¹(1 - 1/N) without the loss of precision for a large N.
     luck = (1 - EULER_MASCHERONI) * -_NORMAL.inv_cdf(1 / trials)
     luck += EULER_MASCHERONI * -_NORMAL.inv_cdf(1 / (trials * math.e))
     return math.sqrt(variance) * luck
@@ -79,7 +78,7 @@ def expected_maximum_sharpe(trials: float, variance: float = 1.0) -> float | Unk
 
 @cache
 def _normal_grid() -> tuple[Floats, Floats]:
-    """x·φ(x)·dx and Φ(x) from -10 to 10: by the trapezoidal rule, exact to 12 digits for such smooth functions."""
+    """Return x·φ(x)·dx and Φ(x) from -10 to 10. The trapezoidal rule on them is exact to 12 digits."""
     points = np.linspace(-10.0, 10.0, 1001)
     density = points * np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi) * (points[1] - points[0])
     return density, np.array([_NORMAL.cdf(point) for point in points.tolist()])
@@ -88,7 +87,7 @@ def _normal_grid() -> tuple[Floats, Floats]:
 def probabilistic_sharpe_ratio(
     sharpe: float, *, observations: float, skewness: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0
 ) -> float | Unknown:
-    """The probability that the true Sharpe ratio is above `benchmark`, for returns without serial correlation.
+    """Return the probability that the true Sharpe ratio is above `benchmark`, for returns without serial correlation.
 
     Φ[(SR - SR*)·√(T-1) / √(1 - γ₃·SR + (γ₄-1)·SR²/4)], the variance taken at the estimate SR, not at SR*.
     Source: Bailey and López de Prado 2012 (The Sharpe Ratio Efficient Frontier), eq. 11.
@@ -106,7 +105,7 @@ def probabilistic_sharpe_ratio(
 def deflated_sharpe_ratio(
     sharpe: float, *, observations: float, trials: float, variance: float, skewness: float = 0.0, kurtosis: float = 3.0
 ) -> float | Unknown:
-    """The probability that the true Sharpe ratio is above what luck alone gives the best of `trials`.
+    """Return the probability that the true Sharpe ratio is above what luck alone gives the best of `trials`.
 
     `probabilistic_sharpe_ratio` against `expected_maximum_sharpe(trials, variance)`; `variance` is that of the trials'
     Sharpe ratios per period. Source: Bailey and López de Prado 2014, eq. 2.
@@ -122,7 +121,7 @@ def deflated_sharpe_ratio(
 def minimum_track_record_length(
     sharpe: float, *, benchmark: float = 0.0, confidence: float = 0.95, skewness: float = 0.0, kurtosis: float = 3.0
 ) -> float | Unknown:
-    """How many observations it takes until `sharpe` is above `benchmark` with this confidence.
+    """Return the number of observations after which `sharpe` is above `benchmark` with this confidence.
 
     1 + (1 - γ₃·SR + (γ₄-1)·SR²/4)·(z/(SR - SR*))². Source: Bailey and López de Prado 2012, eq. 13.
     """
@@ -132,38 +131,38 @@ def minimum_track_record_length(
     if isinstance(spread, Unknown):
         return spread
     if not (math.isfinite(benchmark) and sharpe > benchmark):
-        return Unknown(f"a Sharpe ratio of {sharpe:.4g} is not above {benchmark:.4g}: no record shows that it is")
+        return Unknown(f"a Sharpe ratio of {sharpe:.4g} is not above {benchmark:.4g}: no record is long enough")
     ratio = _finite(_NORMAL.inv_cdf(confidence) / (sharpe - benchmark))
     return ratio if isinstance(ratio, Unknown) else 1 + spread * ratio
 
 
 def minimum_backtest_length(trials: float, target_sharpe: float) -> float | Unknown:
-    """Years until the best of `trials` worthless strategies is no longer expected to reach the annual `target_sharpe`.
+    """Return the years after which the best of `trials` without edge is not expected to reach `target_sharpe` (annual).
 
     (expected_maximum_sharpe(N) / target)², the form with both terms of the maximum, not its upper bound 2·ln N/target².
     Source: Bailey, Borwein, López de Prado and Zhu 2014 (Pseudo-Mathematics and Financial Charlatanism), theorem 1.
     """
     if not (math.isfinite(target_sharpe) and target_sharpe > 0):
-        return Unknown(f"a target of {target_sharpe:g} is reached by luck at any length; give one above 0")
+        return Unknown(f"luck reaches a target of {target_sharpe:g} at any length; it must be above 0")
     luck = expected_maximum_sharpe(trials)
     return luck if isinstance(luck, Unknown) else _finite(luck / target_sharpe)
 
 
 def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) -> BacktestOverfitting | Unknown:
-    """CSCV: does what was best on half of the time stay above the median on the other half?
+    """CSCV: is the trial that is best in one half of the time above the median in the other half?
 
-    `returns`: (periods, trials). The periods are cut into `blocks` (S) equal blocks; for each of the C(S, S/2) choices
-    of half of them the trial with the best Sharpe ratio is ranked by its Sharpe ratio on the others: rank r of N,
+    `returns`: (periods, trials). The periods are cut into `blocks` (S) equal blocks. For each of the C(S, S/2) choices
+    of half of them, the trial with the best Sharpe ratio is ranked by its Sharpe ratio on the others: rank r of N,
     ω = r/(N+1), logit ln(ω/(1-ω)).
     Source: Bailey, Borwein, López de Prado and Zhu 2017 (The Probability of Backtest Overfitting), sections 2 and 3.
 
-    What the paper leaves open: equal Sharpe ratios share their mean rank, the earliest trial of equals is the best in
-    sample, a logit of exactly zero (an odd N, or equals) counts as half an overfit one, the oldest periods that fill
-    no block are dropped, and a half in which a strategy never varied has Sharpe ratio 0. On a plateau of trials that
-    are all equally good PBO is one half and more, as for noise: `probability_of_loss` tells the two apart.
+    Where the paper leaves a choice: equal Sharpe ratios share their mean rank; of equals, the earliest trial is the
+    best in sample; a logit of exactly zero (an odd N, or equals) counts as half overfit; the oldest periods that fill
+    no block are dropped; a half in which a strategy never varied has the Sharpe ratio 0. If all trials are equally
+    good, PBO is one half or more, as for noise: `probability_of_loss` distinguishes the two.
 
-    Cost at S = 16: 500 trials over 2,500 days in 2 s; memory 25 KB a trial beside three copies of `returns`.
-    Raises ValueError for blocks that are odd or not within 2 to 20.
+    Cost at S = 16: 500 trials over 2,500 days take 2 s, and 25 KB of memory a trial beside three copies of `returns`.
+    Raises ValueError if `blocks` is odd or not in 2 to 20.
     """
     if blocks % 2 or not 2 <= blocks <= MOST_BLOCKS:
         raise ValueError(f"blocks must be even and from 2 to {MOST_BLOCKS}, got {blocks}")
@@ -172,7 +171,7 @@ def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) ->
         return matrix
     periods, trials = matrix.shape
     if trials < 2:
-        return Unknown(f"{trials} trial with returns: overfitting by choice needs at least two to choose from")
+        return Unknown(f"{trials} trial has returns: overfitting by choice needs at least two")
     if periods < 2 * blocks:
         return Unknown(f"{periods} returns are too few for {blocks} blocks: at least {2 * blocks} are needed")
     matrix = _standardised(matrix[periods % blocks :])
@@ -182,34 +181,33 @@ def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) ->
 
 
 def _finite(root: float) -> float | Unknown:
-    """Its square: a length that only a number of this size can tell is none."""
+    """Return its square, if that is a finite length."""
     square = root * root
     return square if math.isfinite(square) else Unknown("the Sharpe ratio is too near to its benchmark")
 
 
 def _spread(sharpe: float, skewness: float, kurtosis: float) -> float | Unknown:
-    """T - 1 times the variance of an estimated Sharpe ratio. Source: Mertens 2002."""
+    """Return T - 1 times the variance of an estimated Sharpe ratio. Source: Mertens 2002."""
     if not all(math.isfinite(figure) for figure in (sharpe, skewness, kurtosis)):
         return Unknown(f"Sharpe ratio {sharpe}, skewness {skewness} and kurtosis {kurtosis} must be finite")
     spread = 1 - skewness * sharpe + (kurtosis - 1) * sharpe**2 / 4
-    # Kurtosis is never below 1 + skewness², where this is a square; beyond it the moments contradict each other.
+    # Kurtosis is at least 1 + skewness², which makes this positive; smaller, the moments contradict each other.
     if spread <= 0:
         return Unknown(f"no returns have skewness {skewness:.4g} and kurtosis {kurtosis:.4g} at once")
     return spread
 
 
 def _standardised(matrix: Floats) -> Floats:
-    """Each column over its own deviation: Sharpe ratios stay, sums of squares keep their digits; 0 where constant."""
-    deviation = matrix.std(axis=0)
-    constant = deviation <= ROUNDING * np.abs(matrix).max(axis=0)
-    scaled: Floats = np.where(constant, 0.0, matrix / np.where(constant, 1.0, deviation))
+    """Divide each column by its deviation, for the precision of sums of squares; a constant column becomes 0."""
+    varied = varies(matrix)
+    scaled: Floats = np.where(varied, matrix / np.where(varied, matrix.std(axis=0), 1.0), 0.0)
     return scaled
 
 
 def _cscv(matrix: Floats, blocks: int, dropped: int) -> BacktestOverfitting:
     periods, trials = matrix.shape
     cut = matrix.reshape(blocks, periods // blocks, trials)
-    # A pivot near the mean: deviations from it sum without cancellation, whatever the Sharpe ratio.
+    # Deviations from a pivot near the mean sum without cancellation.
     pivot = matrix.mean(axis=0)
     sums = (cut - pivot).sum(axis=1)
     squares = ((cut - pivot) ** 2).sum(axis=1)
@@ -242,7 +240,7 @@ def _cscv(matrix: Floats, blocks: int, dropped: int) -> BacktestOverfitting:
 
 
 def _splits(blocks: int) -> Floats:
-    """(C(S, S/2), S) of zeros and ones, lexicographic."""
+    """Return the splits as zeros and ones, (C(S, S/2), S), in lexicographic order."""
     choices = np.array(list(itertools.combinations(range(blocks), blocks // 2)))
     chosen = np.zeros((len(choices), blocks))
     np.put_along_axis(chosen, choices, 1.0, axis=1)
@@ -250,7 +248,7 @@ def _splits(blocks: int) -> Floats:
 
 
 def _sharpes(sums: Floats, squares: Floats, pivot: Floats, count: int) -> Floats:
-    """From sums of deviations from `pivot` and of their squares; 0 where nothing varied."""
+    """Return Sharpe ratios from the sums of deviations from `pivot` and of their squares; 0 without variance."""
     variance = (squares - sums**2 / count) / (count - 1)
     varied = variance > ROUNDING
     ratios: Floats = np.where(varied, (pivot + sums / count) / np.sqrt(np.where(varied, variance, 1.0)), 0.0)
@@ -258,11 +256,11 @@ def _sharpes(sums: Floats, squares: Floats, pivot: Floats, count: int) -> Floats
 
 
 def _earliest_best(ratios: Floats) -> NDArray[np.intp]:
-    """For each row the first column that is the greatest but for rounding."""
+    """Return the first column of each row that has the maximum, up to rounding."""
     best: NDArray[np.intp] = (ratios >= ratios.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
     return best
 
 
 def _share_below(figures: Floats, tie: float) -> float:
-    """How many are below zero, those within `tie` of it counting as half."""
+    """Return the share below zero; those within `tie` of zero count as half."""
     return float(np.where(np.abs(figures) <= tie, 0.5, figures < 0).mean())

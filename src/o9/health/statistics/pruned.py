@@ -1,6 +1,4 @@
-"""What is left behind of trials whose returns are pruned: their Sharpe ratios, as `evidence` has them of those that are
-there.
-"""
+"""The Sharpe ratios of trials whose returns are about to be pruned, computed as in `evidence`."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ from o9.health.unknown import Unknown
 
 
 def sharpe_ratios_of(packed: Sequence[bytes], baseline: bytes | None = None) -> list[float]:
-    """A period, of packed returns (little-endian float64) that are usable, in no order.
+    """Return the Sharpe ratios per period of the usable ones of `packed` returns (little-endian float64), in no order.
 
-    Over the baseline of their optimization, packed too, where it has as many returns and they are finite; else over
-    zero: as they would have been judged.
+    They are measured over the packed `baseline` of their optimization if its returns are finite and as many, else over
+    zero.
     """
     by_length: dict[int, list[bytes]] = {}
     for each in packed:
@@ -29,7 +27,7 @@ def sharpe_ratios_of(packed: Sequence[bytes], baseline: bytes | None = None) -> 
         usable = aligned([np.frombuffer(each, dtype="<f8") for each in group])
         if isinstance(usable, Unknown):
             continue
-        with np.errstate(all="ignore"):  # what is too large to be squared has no ratio
+        with np.errstate(all="ignore"):  # returns too large to be squared have no ratio
             if len(over) == len(usable.matrix) and np.isfinite(over).all():
                 subtract(usable.matrix, over, exposures(usable.matrix, over))
             ratios = sharpe_ratios(usable.matrix)

@@ -1,7 +1,7 @@
-"""The data that an objective is given beside its parameters. Runs in child processes too.
+"""The data that an objective gets in addition to its parameters. Runs in child processes, too.
 
-Contract. Loaded when first needed, once for each attempt in each process that evaluates; the last MOST_KEPT stay.
-Thread-safe. numpy is imported only for a placebo run.
+Contract. Data are loaded at first use, once for each attempt in each process that evaluates; the last MOST_KEPT are
+cached. Thread-safe. numpy is imported only for a placebo run.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _lock = threading.Lock()
 
 
 def is_kind(kind: Any) -> bool:
-    """Whether it is valid in `@objective(…, placebo=…)`."""
+    """Whether `kind` is valid in `@objective(…, placebo=…)`."""
     return callable(kind) or (isinstance(kind, str) and _KIND.fullmatch(kind) is not None)
 
 
 @dataclass(frozen=True)
-class Given:
-    """`source`: the data, or a function without arguments that loads them. `token`: of the attempt.
+class ObjectiveData:
+    """`source`: the data, or a function without arguments that loads them. `token`: identifies the attempt.
 
-    placebo: how their edge is destroyed (`o9.workers.resampling`), by `seed`; None: they are given as they are.
+    placebo: how their edge is destroyed (`o9.workers.resampling`), with `seed`; None leaves them unchanged.
     """
 
     source: Any
@@ -36,8 +36,8 @@ class Given:
     placebo: Any = None
     seed: int = 0
 
-    def data(self) -> Any:
-        """The data. Raises what the loading function raises, and DataError where the data cannot be resampled."""
+    def load(self) -> Any:
+        """Return the data. Raises what the loading function raises, and DataError if they cannot be resampled."""
         with _lock:
             if self.token in _kept:
                 _kept.move_to_end(self.token)
