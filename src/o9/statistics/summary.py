@@ -45,6 +45,9 @@ def global_summary(
     by_status = summed(counts, "status")
     by_key = _grouped(totals := [(key, sums) for key, sums in totals if key.strategy != PLACEBO])
     ended = {status: sums.count for status, sums in by_key["status"].items()}
+    whole = Sums()
+    for sums in by_key["status"].values():
+        whole.add(sums)
     return {
         "total_optimizations": sum(by_status.values()),
         "placebo_runs": placebo_runs,
@@ -57,7 +60,7 @@ def global_summary(
         "failed_optimizations": sum(by_status.get(status, 0) for status in FAILED),
         "pruned_optimizations": max(0, sum(ended.values()) - sum(by_status.get(status, 0) for status in ENDED)),
         **rates(ended),
-        **spread(merged(by_key["status"].values())),
+        **spread(whole),
         "ended": {by: _ended_by(by, grouped, totals) for by, grouped in by_key.items()},
         "quantiles": QUANTILES_ARE,
     }
@@ -88,13 +91,6 @@ def spread(sums: Sums) -> dict[str, dict[str, Any]]:
             sums.waited, sums.wait_sum, sums.waits, "no ended optimization has a waiting time"
         ),
     }
-
-
-def merged(many: Iterable[Sums]) -> Sums:
-    whole = Sums()
-    for sums in many:
-        whole.add(sums)
-    return whole
 
 
 def by_window(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -55,10 +55,7 @@ def alerts(
     limit: int = 100,
     before: tuple[str, str] | None = None,
 ) -> list[Row]:
-    """Return alerts as received, newest first, each with the state of its episode.
-
-    before: `at` and `alert_id` of the last alert of the page before.
-    """
+    """Return alerts before (`at`, `alert_id`), newest first, each with the state of its episode."""
     statement = _page().order_by(ALERT.c.at.desc(), ALERT.c.alert_id.desc()).limit(page_size(limit))
     if optimization_id is not None:
         statement = statement.where(ALERT.c.optimization_id == optimization_id)
@@ -70,9 +67,9 @@ def alerts(
 
 
 def open_episodes(connection: Connection, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[Episode]:
-    """Return the episodes that fire, or whose resolution the leader has yet to process, in the order of last change.
+    """Return the open episodes after (`changed`, `alert_id`), in that order.
 
-    after: `changed` and `alert_id` of the last episode of the page before.
+    These fire, or have a resolution that the leader has yet to process.
     """
     statement = (
         _EPISODES.where(verbatim(OPEN), tuple_(ALERT.c.changed, ALERT.c.alert_id) > tuple_(*map(literal, after)))
@@ -119,10 +116,7 @@ def firing_alerts(connection: Connection) -> dict[str, int]:
 
 
 def notifications(connection: Connection, limit: int = 100, before: int | None = None) -> list[Row]:
-    """Return notifications with their notice and `tries`, newest first.
-
-    before: the id of the last notification of the page before.
-    """
+    """Return notifications before the id `before` with their notice and `tries`, newest first."""
     statement = select(NOTIFICATION).order_by(NOTIFICATION.c.id.desc()).limit(page_size(limit))
     if before is not None:
         statement = statement.where(NOTIFICATION.c.id < before)

@@ -86,10 +86,7 @@ class Statements:
         return self._insert(table, columns, f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}")
 
     def update(self, table: Table, columns: tuple[str, ...]) -> Statement:
-        """Return the statement that sets `columns` of the row whose key is `target`, which is among them.
-
-        No two rows may have the same target.
-        """
+        """Return the statement that sets `columns` of the rows whose keys are `target`, which must be distinct."""
         key = (table.name, "update", columns)
         if key not in self._kept:
             (mine,) = table.primary_key

@@ -130,9 +130,8 @@ class CommitStep(OnOptimization[Acknowledged]):
 
 @dataclass(frozen=True)
 class Amend(OnOptimization[Acknowledged]):
-    """Change fields of the state outside a step, but never the status.
+    """Change fields of the state outside a step, but never the status. An attempt gives its `fence`.
 
-    fence: that of the attempt; None if the change does not come from an attempt.
     ending: these are the attempt's final changes, accepted even if it was ended from outside.
     """
 
@@ -217,10 +216,7 @@ def _write_trials(unit: UnitOfWork, optimization_id: str, trials: Sequence[Trial
 
 
 def require_held(unit: UnitOfWork, optimization_id: str, fence: int, *, ending: bool = False) -> Row:
-    """Return the row if it is active, or with `ending` has ended, and still has this fence.
-
-    Raises StaleAttemptError.
-    """
+    """Return the row, or raise StaleAttemptError unless it has this fence and is active, or with `ending` ended."""
     row = unit.existing(optimization_id)
     status = OptimizationStatus(row["status"])
     if row["fence"] != fence or not (status in ACTIVE or (ending and status in INTENDED_END.values())):

@@ -33,12 +33,9 @@ _IS_DUE = OPTIMIZATION.c.health_due == literal_column("1")
 
 @dataclass(frozen=True)
 class RecordHealthReport(Operation[None]):
-    """Record `report` and the `checks` behind it.
+    """Record a report on the state `of`, with its checks. Raises OptimizationNotFoundError.
 
-    of: the state that was checked.
     judged_by: a digest of the thresholds and rules that were applied.
-
-    Raises OptimizationNotFoundError.
     """
 
     report: OptimizationHealthReport
@@ -88,20 +85,14 @@ def health_report(connection: Connection, optimization_id: str) -> Row | None:
 def health_history(
     connection: Connection, optimization_id: str, limit: int = 100, before: int | None = None
 ) -> list[Row]:
-    """Return the reports of an optimization, newest first: the table's columns, decoded, and `verdict`.
-
-    before: the id of the last report of the page before.
-    """
+    """Return the reports of an optimization before the id `before`, newest first, decoded and with `verdict`."""
     mine = REPORT.c.optimization_id == optimization_id
     statement = select(REPORT).where(mine).order_by(REPORT.c.id.desc()).limit(page_size(limit))
     return _rows(connection, statement if before is None else statement.where(REPORT.c.id < before))
 
 
 def health_reports(connection: Connection, limit: int = 100, before: tuple[str, str] | None = None) -> list[Row]:
-    """Return the newest report of each optimization, newest first.
-
-    before: `last_at` and `optimization_id` of the last report of the page before.
-    """
+    """Return the newest report of each optimization before (`last_at`, `optimization_id`), newest first."""
     statement = select(REPORT).where(_IS_LATEST).order_by(*_NEWEST_FIRST).limit(page_size(limit))
     if before is not None:
         statement = statement.where(tuple_(REPORT.c.last_at, REPORT.c.optimization_id) < tuple_(*map(literal, before)))
@@ -150,10 +141,7 @@ def health_due(connection: Connection, limit: int = 100) -> list[str]:
 
 
 def health_under_way(connection: Connection, limit: int = 100) -> list[str]:
-    """Return those that are running, or are paused or suspended and have changed since their last report.
-
-    Those without a report come first, then those with the oldest one.
-    """
+    """Return those that are running, or are paused or suspended and have changed since their report; oldest first."""
     mine = REPORT.c.optimization_id == OPTIMIZATION.c.optimization_id
     newest = select(func.max(REPORT.c.id)).where(mine).correlate(OPTIMIZATION).scalar_subquery()
     joined = OPTIMIZATION.outerjoin(REPORT, REPORT.c.id == newest)

@@ -69,8 +69,7 @@ class SetIntent(OnOptimization[OptimizationStatus]):
 
 @dataclass(frozen=True)
 class Suspend(OnOptimization[bool]):
-    """Suspend an optimization that runs on `node` until `EndSuspension`: its attempt is cut off, and `issues` gets
-    `why`."""
+    """Cut off an attempt on `node`, and suspend its optimization until `EndSuspension`; `issues` gets `why`."""
 
     optimization_id: str
     reason: SuspendedFor

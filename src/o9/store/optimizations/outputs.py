@@ -45,10 +45,9 @@ def outputs(
     after: tuple[int, int] = (-1, -1),
     limit: int = 1000,
 ) -> list[Row]:
-    """Return output ordered by step and trial; `trial` is None for a text that belongs to no trial.
+    """Return output after (step, number), in that order, optionally of one trial.
 
-    number: only output of this trial.
-    after: step and number of the last text of the page before.
+    `trial` is None for a text that belongs to no trial.
     """
     columns = [OUTPUT.c[name] for name in ("step", "number", "text", "cut")]
     place = (OUTPUT.c.step, OUTPUT.c.number)

@@ -88,9 +88,7 @@ class Adopt(Operation[Claimed]):
         row = unit.row(name)
         if row is not None:
             if row["strategy"] != MIRRORED:
-                raise OptimizationConflictError(
-                    "optimization_id", f"{name!r} is not a mirrored flow; choose another id"
-                )
+                raise OptimizationConflictError("optimization_id", f"{name!r} is not mirrored; choose another id")
             if row["lease_node"] is None and OptimizationStatus(row["status"]) not in ENDED:
                 unit.update(row, lease_node=self.node, lease_expires_at=database_now(unit) + self.lease_seconds)
             return Claimed(name, row["attempt"], row["fence"])
@@ -163,10 +161,7 @@ class SetSuspendedRun(OnOptimization[None]):
 
 @dataclass(frozen=True)
 class HandOver(OnOptimization[bool]):
-    """Hand a claim over to a run that waits in Prefect, which has `seconds` to take it.
-
-    is_new: the run was created for this attempt.
-    """
+    """Hand a claim over to a run, which has `seconds` to take it; `is_new` if it was created for this attempt."""
 
     optimization_id: str
     fence: int
@@ -204,9 +199,7 @@ class RejectRun(OnOptimization[bool]):
     """Reject a run that cannot be the next attempt, and move its optimization to the end of the queue.
 
     After MAX_REJECTIONS that count, the optimization is paused. `issues` gets `why` at the first and the last of them.
-
-    fence: that of the run's claim; None if the run has not begun.
-    counts: False if the worker is not at fault.
+    `fence` is that of the run's claim, if it has begun. `counts` is False if the worker is not at fault.
     """
 
     optimization_id: str

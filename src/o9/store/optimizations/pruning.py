@@ -335,7 +335,7 @@ _FIRST_TRIALS = (
     .outerjoin(RETURNS, (RETURNS.c.optimization_id == TRIAL.c.optimization_id) & (RETURNS.c.number == TRIAL.c.number))
     .where(_of(TRIAL))
     .order_by(TRIAL.c.number)
-    .suffix_with(f"LIMIT {PIECE}")  # SQLAlchemy's own has a parameter in SQLite, for no offset
+    .suffix_with(f"LIMIT {PIECE}")  # SQLAlchemy's `limit` adds a parameter for the offset on SQLite
 )
 _DELETE_TRIALS = delete(TRIAL).where(_of(TRIAL), TRIAL.c.number <= bindparam("last"))
 _DELETE_RETURNS = delete(RETURNS).where(_of(RETURNS), RETURNS.c.number <= bindparam("last"))

@@ -79,9 +79,7 @@ class Optimization(Record, table=True):
     unmet: int = 0
     dependents: int = 0
     suspended_run_id: str | None = None
-    deployment_id: str | None = (
-        None  # the Prefect deployment whose runs are its attempts; None: nodes run it themselves
-    )
+    deployment_id: str | None = None  # the Prefect deployment that runs its attempts; None: nodes run them
     rejections: int = 0
     prefect_run_id: str | None = None
     prefect_state_at: str | None = None
