@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bad_server import bad_server
-from contract_alerts import telling
+from contract_alerts import new_alert
 from contract_outbox import decided, notice
 from sqlalchemy import Connection
 
@@ -54,7 +54,7 @@ class Scripted:
 def store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr("o9.alerts.service.delivery.FIRST_PAUSE", timedelta(milliseconds=20))
     with Store(store_url) as opened:
-        opened.write(RaiseAlerts([telling("a", title="慢"), telling("b", title="gone")]))
+        opened.write(RaiseAlerts([new_alert("a", title="慢"), new_alert("b", title="gone")]))
         yield opened
 
 
@@ -270,7 +270,7 @@ async def test_a_store_that_is_away_hears_of_the_end_when_it_is_back(
 
 
 async def test_what_is_over_by_now_fired_when_it_was_decided(store: Store, deliver: Callable[..., Delivery]) -> None:
-    store.write(RaiseAlerts([telling("c", title="c"), telling("c2", title="c", ends=-60)]))
+    store.write(RaiseAlerts([new_alert("c", title="c"), new_alert("c2", title="c", ends=-60)]))
     decided(lambda: store, [notice(1)._replace(firing=["c"])])
     heard: list[Any] = []
     await until_sent(deliver({"log": FunctionChannel("log", heard.append)}), store)
@@ -282,7 +282,7 @@ async def test_a_function_hears_only_of_the_news_and_of_all_that_it_missed(
 ) -> None:
     monkeypatch.setattr("o9.alerts.service.delivery.TRIED_FOR", timedelta(milliseconds=50))
     names = [f"n{number}" for number in range(4)]
-    store.write(RaiseAlerts([telling(name, title=name) for name in names]))
+    store.write(RaiseAlerts([new_alert(name, title=name) for name in names]))
     heard: list[str] = []
     news: list[list[str]] = []
 
@@ -331,7 +331,7 @@ async def test_a_throttle_holds_back_what_is_too_much(store: Store, deliver: Cal
 
 async def test_a_group_of_thousands_is_told_whole(store: Store, deliver: Callable[..., Delivery]) -> None:
     names = [f"n{number:04}" for number in range(2_500)]
-    store.write(RaiseAlerts([telling(name, title=name) for name in names]))
+    store.write(RaiseAlerts([new_alert(name, title=name) for name in names]))
     told = notice(1)._replace(firing=names[:2_000], resolved=[*names[2_000:], "pruned"])
     decided(lambda: store, [told])
     heard: list[Any] = []
@@ -348,7 +348,7 @@ async def test_of_a_large_group_only_what_is_shown_is_read_whole(
     """What it says is the same, in every form and with a user's template; a user's channel gets all of it."""
     names = [f"n{number:04}" for number in range(2_000)]
     tellings = [
-        telling(
+        new_alert(
             name, title=f"t{n % 7}", level="error" if n % 3 else "info", metadata={"evidence": {"n": n}, "remedy": "x"}
         )
         for n, name in enumerate(names)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from command_line import create, work
-from contract_alerts import telling
+from contract_alerts import new_alert
 from contract_pruning import assert_counts_of_what_is_there
 from contract_steps import assert_counts_are_true
 from sqlalchemy import Connection
@@ -262,7 +262,7 @@ def test_deletion_is_refused_while_others_depend_on_it(api: Requests, store: Sto
     code, answer = api.send("/optimizations/awaited", "DELETE")
     assert (code, "after" in answer["error"]) == (409, True)
     assert store.read(queries.get, "awaited").status.value == "created"
-    store.write(RaiseAlerts([telling("fires", optimization_id="alarm")]))
+    store.write(RaiseAlerts([new_alert("fires", optimization_id="alarm")]))
     for query in ("", "?cancel=true"):
         code, answer = api.send(f"/optimizations/alarm{query}", "DELETE")
         assert (code, "resolve" in answer["error"]) == (409, True)

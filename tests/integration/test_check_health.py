@@ -8,7 +8,7 @@ from typing import Any
 
 import o9_testing
 import pytest
-from contract_reports import said
+from contract_reports import healthy
 from contract_steps import at_work, put, trial
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -166,7 +166,7 @@ def test_texts_are_escaped_and_long_lists_are_cut() -> None:
 
 def test_the_worst_reports_come_first() -> None:
     reports = [
-        said(f"a{number:02}", overall_status=HealthStatus.CRITICAL, validity_score=number / 100)
+        healthy(f"a{number:02}", overall_status=HealthStatus.CRITICAL, validity_score=number / 100)
         for number in range(60, 0, -1)
     ]
     assert [row["optimization"] for row in table(Round(reports))][:2] == ["a01", "a02"]

@@ -15,7 +15,7 @@ import o9_testing
 import pytest
 import zygote
 from command_line import O9, O9Command, command_in, create, work
-from contract_alerts import telling
+from contract_alerts import new_alert
 from http_server import Served, serving
 from store_backend import StoreBackend
 
@@ -35,7 +35,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         create(opened, "done")
         work(opened, "done", 2, "completed")
         create(opened, "waiting")
-        opened.write(RaiseAlerts([telling("alarm", optimization_id="waiting")]))
+        opened.write(RaiseAlerts([new_alert("alarm", optimization_id="waiting")]))
         yield opened
 
 

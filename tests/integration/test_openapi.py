@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import schemathesis
 from command_line import create, work
-from contract_alerts import telling
+from contract_alerts import new_alert
 from http_server import serving
 from hypothesis import HealthCheck, settings
 from store_backend import StoreBackend
@@ -45,7 +45,7 @@ def document(store_url: str) -> Iterator[Any]:
         create(store, "done")
         work(store, "done", 2, "completed")
         create(store, "waiting")
-        store.write(RaiseAlerts([telling("alarm", optimization_id="waiting")]))
+        store.write(RaiseAlerts([new_alert("alarm", optimization_id="waiting")]))
         api = OptimizationAPI(backend=StoreBackend(store), rate_limit="1000000/second")
         with serving(api) as served:
             config = schemathesis.Config.from_dict(CONFIG)

@@ -15,7 +15,7 @@ from typing import Any
 import o9_testing
 import psycopg
 import pytest
-from contract_reports import keep, said
+from contract_reports import healthy, record_report
 from contract_steps import at_work, new, put, record_of, trial
 from sqlalchemy import create_engine
 
@@ -38,7 +38,7 @@ def test_a_failed_read_does_not_pin_later_ones_to_an_old_snapshot(store_url: str
     with Store(store_url) as store:
         for name in ("a", "b"):
             put(store, name)
-            keep(store, said(name))
+            record_report(store, healthy(name))
         with contextlib.closing(sqlite3.connect(store_url)) as connection, connection:
             connection.execute("UPDATE health_report SET report = '{' WHERE optimization_id = 'b'")
         with pytest.raises(ValueError, match="column 2") as kept:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from contract import StoreContract
-from contract_alerts import telling
+from contract_alerts import new_alert
 from contract_outbox import notice
 from contract_steps import OpenStore, at_work, put, sweep, trial
 from sqlalchemy import event
@@ -126,7 +126,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
         "alerts of one": lambda: store.read(queries.alerts, limit=2, optimization_id="o"),
         "alerts of a level": lambda: store.read(queries.alerts, limit=2, level="warning"),
         "open alerts": lambda: store.read(queries.open_episodes, (1, "a1"), limit=2),
-        "an alert": lambda: store.write(RaiseAlerts([telling("a9"), telling("b9", title="b9")])),
+        "an alert": lambda: store.write(RaiseAlerts([new_alert("a9"), new_alert("b9", title="b9")])),
         "ends": lambda: store.read(queries.next_end),
         "lapse": lambda: store.write(ExpireAlerts()),
         "episodes": lambda: store.read(queries.episodes, ["a1", "a2"]),
@@ -158,7 +158,7 @@ def explained(store: Store, explain: str) -> dict[str, list[str]]:
 
 
 def tell_alerts(store: Store) -> None:
-    store.write(RaiseAlerts([telling(f"a{n}", title=f"a{n}") for n in range(3)]))
+    store.write(RaiseAlerts([new_alert(f"a{n}", title=f"a{n}") for n in range(3)]))
     fence = store.write(AcquireLeadership("alerts", "node", 60.0))
     assert fence is not None
     told = [notice(number) for number in (1, 2)]

@@ -30,21 +30,23 @@ class AlertContract(OutboxContract):
 
     def test_alerts_read_back_page_by_page(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        told = [
-            telling("oldest", title="1", at=datetime(1, 1, 1, tzinfo=UTC), level="error", optimization_id=""),
-            telling("名字-🚀", 1, title="交叉 🚀", message="Zeilen\nund\tTabs", metadata={"a": [1, 2.5, None, "日本"]}),
-            telling("b", 1, title="2", optimization_id="other"),
-            telling("newest", title="3", at=datetime(9999, 12, 31, tzinfo=UTC), level="error"),
+        sent = [
+            new_alert("oldest", title="1", at=datetime(1, 1, 1, tzinfo=UTC), level="error", optimization_id=""),
+            new_alert(
+                "名字-🚀", 1, title="交叉 🚀", message="Zeilen\nund\tTabs", metadata={"a": [1, 2.5, None, "日本"]}
+            ),
+            new_alert("b", 1, title="2", optimization_id="other"),
+            new_alert("newest", title="3", at=datetime(9999, 12, 31, tzinfo=UTC), level="error"),
         ]
-        answers = store.write(RaiseAlerts(told))
-        assert answers == [Recorded(each.alert_id, began=True, ended=False) for each in told]
+        answers = store.write(RaiseAlerts(sent))
+        assert answers == [Recorded(each.alert_id, began=True, ended=False) for each in sent]
         order = ["newest", "名字-🚀", "b", "oldest"]
         assert ids(other.read(queries.alerts)) == order
         whole = store.read(queries.alert, "名字-🚀")
         assert whole is not None
         for name in ("title", "message", "level", "optimization_id", "at"):
-            assert whole[name] == getattr(told[1], name)
-        assert whole["metadata"] == json.loads(told[1].metadata)
+            assert whole[name] == getattr(sent[1], name)
+        assert whole["metadata"] == json.loads(sent[1].metadata)
         assert (whole["resolved_at"], whole["ends_at"], whole["acknowledged_at"]) == (None, None, None)
         assert whole["notifications"] == 1
         seen: list[str] = []
@@ -63,7 +65,7 @@ class AlertContract(OutboxContract):
 
     def test_one_id_is_one_alert(self, open_store: OpenStore) -> None:
         store = open_store()
-        first = telling("a")
+        first = new_alert("a")
         began, same = Recorded("a", began=True, ended=False), Recorded("a", began=False, ended=False)
         assert store.write(RaiseAlerts([first, first])) == [began, same]
         assert open_store().write(RaiseAlerts([first])) == [same]
@@ -77,13 +79,13 @@ class AlertContract(OutboxContract):
             ("metadata", "[1]"),
         ):
             other = NewAlert(**(first._asdict() | {name: value}))
-            answer, neighbour = store.write(RaiseAlerts([other, telling(f"b-{name}", title=name)]))
+            answer, neighbour = store.write(RaiseAlerts([other, new_alert(f"b-{name}", title=name)]))
             assert isinstance(answer, OptimizationConflictError)
             assert answer.field == "alert_id"
             assert all(word in str(answer) for word in ("'a'", name))
             assert isinstance(neighbour, Recorded)
         assert store.read(queries.alert, "a")["message"] == first.message  # type: ignore[index]
-        within = store.write(RaiseAlerts([telling("c", title="c"), telling("c", title="d")]))
+        within = store.write(RaiseAlerts([new_alert("c", title="c"), new_alert("c", title="d")]))
         assert [type(answer) for answer in within] == [Recorded, OptimizationConflictError]
         # Sent again unchanged, it changes nothing; sent again with a later time, it extends the episode.
         before = store.read(queries.last_change)
@@ -101,15 +103,15 @@ class AlertContract(OutboxContract):
 
     def test_equal_labels_form_one_episode_until_it_is_resolved(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
-        (began,) = store.write(RaiseAlerts([telling("a", 10)]))
+        (began,) = store.write(RaiseAlerts([new_alert("a", 10)]))
         joined = other.write(
-            RaiseAlerts([telling("b", 5, message="earlier"), telling("c", 20), telling("z", title="z")])
+            RaiseAlerts([new_alert("b", 5, message="earlier"), new_alert("c", 20), new_alert("z", title="z")])
         )
         assert began == Recorded("a", began=True, ended=False)
         assert joined[:2] == [Recorded("a", began=False, ended=False)] * 2
         whole = episode(store, "a")
         assert (whole.starts_at, whole.notifications, whole.last_notified_at) == (at(5), 3, at(20))
-        assert (whole.message, whole.title) == (telling("c").message, "slow")
+        assert (whole.message, whole.title) == (new_alert("c").message, "slow")
         assert ids(store.read(queries.alerts)) == ["c", "a", "b", "z"]
         assert store.read(queries.firing_alerts) == {"warning": 2}
         assert store.write(ResolveAlert("b", "ann"))
@@ -119,7 +121,7 @@ class AlertContract(OutboxContract):
             assert row is not None
             assert (row["episode"], row["resolved_by"], row["notifications"]) == ("a", "ann", 3)
         assert store.read(queries.firing_alerts) == {"warning": 1}
-        assert store.write(RaiseAlerts([telling("d", 30)])) == [Recorded("d", began=True, ended=False)]
+        assert store.write(RaiseAlerts([new_alert("d", 30)])) == [Recorded("d", began=True, ended=False)]
         assert store.read(queries.alert, "c")["resolved_by"] == "ann"  # type: ignore[index]
         assert counter(store) == {("begun", "warning"): 3, ("received", "warning"): 5, ("resolved", "warning"): 1}
         with refused(OptimizationError, "'ghost'", "o9 alerts"):
@@ -127,16 +129,16 @@ class AlertContract(OutboxContract):
 
     def test_ends_given_by_the_source(self, open_store: OpenStore) -> None:
         store = open_store()
-        assert store.write(RaiseAlerts([telling("a", ends=30)])) == [Recorded("a", began=True, ended=True)]
+        assert store.write(RaiseAlerts([new_alert("a", ends=30)])) == [Recorded("a", began=True, ended=True)]
         row = store.read(queries.alert, "a")
         assert row is not None
         assert (row["resolved_at"], row["resolved_by"]) == (at(30), "o9:source")
         future = moment(utc_now() + timedelta(days=1))
-        store.write(RaiseAlerts([telling("b", 40)]))
-        store.write(RaiseAlerts([telling("b", 41)._replace(ends_at=future)]))
+        store.write(RaiseAlerts([new_alert("b", 40)]))
+        store.write(RaiseAlerts([new_alert("b", 41)._replace(ends_at=future)]))
         assert (episode(store, "b").ends_at, episode(store, "b").resolved_at) == (future, None)
         # An alert that begins after that end starts a new episode, even before ExpireAlerts runs.
-        later = telling("c")._replace(at=moment(utc_now() + timedelta(days=2)))
+        later = new_alert("c")._replace(at=moment(utc_now() + timedelta(days=2)))
         assert store.write(RaiseAlerts([later])) == [Recorded("c", began=True, ended=False)]
         assert store.read(queries.alert, "b")["resolved_at"] == future  # type: ignore[index]
         assert store.write(RaiseAlerts([later._replace(ends_at=at(99))])) == [Recorded("c", began=False, ended=True)]
@@ -147,17 +149,17 @@ class AlertContract(OutboxContract):
 
         def repeated(name: str, seconds: float) -> NewAlert:
             until = moment(now + timedelta(seconds=seconds))
-            return telling(name, title=name)._replace(ends_at=until, expected_end=1)
+            return new_alert(name, title=name)._replace(ends_at=until, expected_end=1)
 
         store.write(RaiseAlerts([repeated("a", -60), repeated("b", 600), repeated("c", 900)]))
-        store.write(RaiseAlerts([telling("d", title="d")]))
+        store.write(RaiseAlerts([new_alert("d", title="d")]))
         # An end in the past was given by the source.
         assert store.read(queries.alert, "a")["resolved_by"] == "o9:source"  # type: ignore[index]
         assert store.read(queries.next_end) == moment(now + timedelta(seconds=600))
         assert store.write(ExpireAlerts()) == []
         store.write(RaiseAlerts([repeated("b", 1200)]))
         assert store.read(queries.next_end) == moment(now + timedelta(seconds=900))
-        store.write(RaiseAlerts([telling("b2", title="b")]))  # without an end
+        store.write(RaiseAlerts([new_alert("b2", title="b")]))  # without an end
         assert episode(store, "b").ends_at is None
         _let_pass(store, "c")
         after = store.read(queries.last_change)
@@ -175,8 +177,8 @@ class AlertContract(OutboxContract):
     def test_the_leader_reads_what_changed_after_its_cursor(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         assert store.read(queries.open_episodes) == []
-        store.write(RaiseAlerts([telling(f"a{n}", title=f"t{n}") for n in range(5)]))
-        store.write(RaiseAlerts([telling("b", title="t2"), telling("c", title="c")]))
+        store.write(RaiseAlerts([new_alert(f"a{n}", title=f"t{n}") for n in range(5)]))
+        store.write(RaiseAlerts([new_alert("b", title="t2"), new_alert("c", title="c")]))
         seen: list[str] = []
         after = (0, "")
         while rows := other.read(queries.open_episodes, after, limit=2):
@@ -193,12 +195,12 @@ class AlertContract(OutboxContract):
 
     def test_an_episode_is_acknowledged_once(self, open_store: OpenStore) -> None:
         store = open_store()
-        store.write(RaiseAlerts([telling("a"), telling("b")]))
+        store.write(RaiseAlerts([new_alert("a"), new_alert("b")]))
         assert store.write(AcknowledgeAlert("b", "ann \0"))
         assert not store.write(AcknowledgeAlert("a", "bob"))
         assert store.read(queries.alert, "a")["acknowledged_by"] == "ann \ufffd"  # type: ignore[index]
         store.write(ResolveAlert("a", "ann"))
-        store.write(RaiseAlerts([telling("c", 5)]))
+        store.write(RaiseAlerts([new_alert("c", 5)]))
         assert store.read(queries.alert, "c")["acknowledged_by"] is None  # type: ignore[index]
         store.write(ResolveAlert("c", "ann"))
         assert not store.write(AcknowledgeAlert("c", "bob"))
@@ -215,20 +217,20 @@ class AlertContract(OutboxContract):
             for n in range(chance.randrange(1, 12)):
                 title = f"t{chance.randrange(4)}"
                 name = chance.choice([*episodes, f"new-{round_}-{n}"]) if chance.random() < 0.3 else f"{round_}-{n}"
-                batch.append(telling(name, round_, title=title, ends=99 if chance.random() < 0.2 else None))
+                batch.append(new_alert(name, round_, title=title, ends=99 if chance.random() < 0.2 else None))
             titles = {row["alert_id"]: row["title"] for row in all_alerts(store)}
-            for told, answer in zip(batch, store.write(RaiseAlerts(batch)), strict=True):
-                if titles.setdefault(told.alert_id, told.title) != told.title:
+            for sent, answer in zip(batch, store.write(RaiseAlerts(batch)), strict=True):
+                if titles.setdefault(sent.alert_id, sent.title) != sent.title:
                     assert isinstance(answer, OptimizationConflictError)
                     continue
                 assert isinstance(answer, Recorded)
-                if told.alert_id not in episodes:
-                    assert answer.began == (told.title not in firing)
-                    firing.setdefault(told.title, told.alert_id)
-                    episodes[told.alert_id] = firing[told.title]
-                assert answer.episode == episodes[told.alert_id]
-                if told.ends_at is not None and firing.get(told.title) == answer.episode:
-                    del firing[told.title]
+                if sent.alert_id not in episodes:
+                    assert answer.began == (sent.title not in firing)
+                    firing.setdefault(sent.title, sent.alert_id)
+                    episodes[sent.alert_id] = firing[sent.title]
+                assert answer.episode == episodes[sent.alert_id]
+                if sent.ends_at is not None and firing.get(sent.title) == answer.episode:
+                    del firing[sent.title]
             if firing and chance.random() < 0.5:
                 title = chance.choice(sorted(firing))
                 assert store.write(ResolveAlert(firing.pop(title), "ann"))
@@ -243,16 +245,16 @@ class AlertContract(OutboxContract):
     def test_old_alerts_are_pruned_unless_they_fire(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         for name in ("fires", "over", "open", "late"):
-            store.write(RaiseAlerts([telling(f"{name}{n}", n, title=name) for n in range(3)]))
+            store.write(RaiseAlerts([new_alert(f"{name}{n}", n, title=name) for n in range(3)]))
         for name in ("over1", "open2"):
             store.write(ResolveAlert(name, "ann"))
-        store.write(RaiseAlerts([telling("future", title="f", at=datetime(9000, 1, 1, tzinfo=UTC), ends=1)]))
+        store.write(RaiseAlerts([new_alert("future", title="f", at=datetime(9000, 1, 1, tzinfo=UTC), ends=1)]))
         fence = store.write(AcquireLeadership("alerts", "one", 600.0))
         assert fence is not None
-        told = [notice(1), notice(2), notice(1, "h")]
+        sent = [notice(1), notice(2), notice(1, "h")]
         held = [Suppressed("over0", "r", "silenced", "s", at(n)) for n in range(5)]
         close = ["over0", "future"]
-        store.write(CommitDecisions("alerts", fence, store.read(queries.last_change), {}, {}, told, held, close))
+        store.write(CommitDecisions("alerts", fence, store.read(queries.last_change), {}, {}, sent, held, close))
         store.write(end(begin(store, "one")))
         now = utc_now()
         for name, until in (("past", now - timedelta(1)), ("stands", now + timedelta(9))):
@@ -277,7 +279,9 @@ class AlertContract(OutboxContract):
         assert [(row["group_key"], row["number"]) for row in store.read(queries.notifications)] == [("h", 1), ("g", 2)]
         assert counter(store)["received", "warning"] == 13
         assert store.write(ResolveAlert("fires0", "ann"))
-        assert store.write(RaiseAlerts([telling("over0", title="new")])) == [Recorded("over0", began=True, ended=False)]
+        assert store.write(RaiseAlerts([new_alert("over0", title="new")])) == [
+            Recorded("over0", began=True, ended=False)
+        ]
 
     def test_silences_last_until_their_end_or_until_they_are_ended(self, open_store: OpenStore) -> None:
         store, now = open_store(), utc_now()
@@ -302,7 +306,7 @@ class AlertContract(OutboxContract):
         assert (lifted["silence_id"], lifted["ended_by"]) == ("now", "bob")
 
 
-def telling(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> NewAlert:
+def new_alert(alert_id: str, seconds: float = 0.0, *, ends: float | None = None, **fields: Any) -> NewAlert:
     """An alert whose fingerprint is its title."""
     title = fields.pop("title", "slow")
     when = fields.pop("at", None)

@@ -71,10 +71,10 @@ class OutboxContract:
             store.write(whole)
         assert store.read(queries.leader, "alerts")["cursor"] == cursor  # type: ignore[index]
         assert store.read(queries.alert_groups) == {"g": (AT, '{"n": 1}'), "h": (AT, "{}")}
-        (told,) = store.read(queries.notifications)
-        assert (told["number"], told["channel"], told["status"], told["tries"]) == (1, "log", "pending", [])
-        assert (told["receiver"], told["kind"], told["reason"]) == ("default", "firing", "it fires")
-        assert (told["firing"], told["firing_count"], told["labels"]) == (["a", "b"], 2, {"title": "慢"})
+        (result,) = store.read(queries.notifications)
+        assert (result["number"], result["channel"], result["status"], result["tries"]) == (1, "log", "pending", [])
+        assert (result["receiver"], result["kind"], result["reason"]) == ("default", "firing", "it fires")
+        assert (result["firing"], result["firing_count"], result["labels"]) == (["a", "b"], 2, {"title": "慢"})
         assert store.read(queries.suppressed, alert_id="a")[0]["by"] == "s1"
         assert store.read(queries.suppressed, alert_id="b") == []
         # Neither firing episodes are closed, nor those that changed after the cursor.
@@ -91,8 +91,8 @@ class OutboxContract:
         store = open_store()
         names = [f"a{n:02}" for n in range(30)]
         store.write(RaiseAlerts([_telling(name) for name in names]))
-        told = notice(2**50, channels=("log", "mail"))._replace(firing=names[:25], resolved=names[25:])
-        decided(lambda: store, [told])
+        result = notice(2**50, channels=("log", "mail"))._replace(firing=names[:25], resolved=names[25:])
+        decided(lambda: store, [result])
         for channel, shown in (("log", 25), ("mail", 10)):
             row = begin(store, "one", channel=channel)
             assert (row["firing"], row["resolved"]) == (names[:25], names[25:])
@@ -138,11 +138,11 @@ class OutboxContract:
         third = begin(store, "one")
         assert (third["group_key"], third["number"]) == ("h", 2)
         assert store.write(end(third, error="no such channel"))  # for good
-        told = {(row["group_key"], row["number"]): row for row in other.read(queries.notifications)}
-        assert {key: row["status"] for key, row in told.items()} == {
+        result = {(row["group_key"], row["number"]): row for row in other.read(queries.notifications)}
+        assert {key: row["status"] for key, row in result.items()} == {
             ("g", 1): "pending", ("g", 2): "pending", ("h", 1): "sent", ("h", 2): "failed",
         }  # fmt: skip
-        assert [(one["outcome"], one["error"], one["node"]) for one in told["g", 1]["tries"]] == [
+        assert [(one["outcome"], one["error"], one["node"]) for one in result["g", 1]["tries"]] == [
             ("failed", "no \ufffd route", "one")
         ]
         assert [row["id"] for row in store.read(queries.notifications, limit=2)] == [4, 3]
@@ -205,12 +205,12 @@ class OutboxContract:
         assert other.write(end(again))
         dead = begin(store, "one")
         assert begin(other, "two", dead_nodes=["one"])["may_be_double"]
-        told = {
+        result = {
             row["id"]: [(one["node"], one["outcome"]) for one in row["tries"]]
             for row in other.read(queries.notifications)
         }
-        assert told[hung["id"]] == [("one", "sent"), ("two", "sent")]
-        assert told[dead["id"]] == [("one", "possible_double"), ("two", None)]
+        assert result[hung["id"]] == [("one", "sent"), ("two", "sent")]
+        assert result[dead["id"]] == [("one", "possible_double"), ("two", None)]
         assert counts(store)["possible_double", "log"] == 2
 
     def test_a_resend_of_what_may_have_arrived_is_a_possible_double(self, open_store: OpenStore) -> None:
@@ -228,8 +228,10 @@ class OutboxContract:
         decided(lambda: store, [notice(1, "h")])
         given_up = begin(store, "one")
         assert store.write(end(given_up, error="no answer", in_doubt=True))  # not sent again, so no double
-        told = {row["group_key"]: [one["outcome"] for one in row["tries"]] for row in store.read(queries.notifications)}
-        assert told == {"g": ["failed", "possible_double", "failed", "sent"], "h": ["unknown"]}
+        result = {
+            row["group_key"]: [one["outcome"] for one in row["tries"]] for row in store.read(queries.notifications)
+        }
+        assert result == {"g": ["failed", "possible_double", "failed", "sent"], "h": ["unknown"]}
         assert counts(store) == {("possible_double", "log"): 1, ("sent", "log"): 1, ("failed", "log"): 1}
 
     def test_old_notifications_fail(self, open_store: OpenStore) -> None:
@@ -237,11 +239,11 @@ class OutboxContract:
         begin(store, "one")
         assert store.write(FailOldNotifications("2026-01-01", "no node")) == {}
         assert store.write(FailOldNotifications("9999-01-01", "no node")) == {"gone": 2}
-        told = {
+        result = {
             (row["group_key"], row["channel"]): (row["status"], row["error"])
             for row in store.read(queries.notifications)
         }
-        assert told == {
+        assert result == {
             ("g", "log"): ("pending", None), ("g", "gone"): ("failed", "no node"), ("h", "gone"): ("failed", "no node"),
         }  # fmt: skip
         assert counts(store) == {("failed", "gone"): 2}

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from statistics import fmean, stdev
 from typing import Any
 
-from contract_alerts import telling
-from contract_reports import keep, said
+from contract_alerts import new_alert
+from contract_reports import healthy, record_report
 from contract_steps import (
     OpenStore,
     assert_counts_are_true,
@@ -57,11 +57,11 @@ class PruningContract:
         put(store, "waits")
         before = {name: whole(store, name) for name in ("runs", "waits")}
         last = store.read(queries.last_change), store.read(queries.last_transition)
-        told = store.read(queries.prunable, ALL)
-        assert told == PrunePreview({"completed": 1, "failed": 1}, {}, told.first_ended, told.last_ended)
-        assert told.first_ended is not None
-        assert told.last_ended is not None
-        assert told.first_ended < told.last_ended
+        preview = store.read(queries.prunable, ALL)
+        assert preview == PrunePreview({"completed": 1, "failed": 1}, {}, preview.first_ended, preview.last_ended)
+        assert preview.first_ended is not None
+        assert preview.last_ended is not None
+        assert preview.first_ended < preview.last_ended
         assert prune_all(store)[0] == 2
         for name in ("a", "b"):
             assert other.read(queries.get, name) is None
@@ -96,8 +96,8 @@ class PruningContract:
         assert young.completed_at is not None
         before = young.completed_at.isoformat(timespec="microseconds")
         kept = {PruneReason.AWAITED: 2, PruneReason.OPEN_RUN: 1}
-        told = store.read(queries.prunable, before)
-        assert (told.by_status, told.kept) == ({"cancelled": 2}, kept)
+        preview = store.read(queries.prunable, before)
+        assert (preview.by_status, preview.kept) == ({"cancelled": 2}, kept)
         done, why = prune_all(store, before)
         assert (done, why) == (2, kept)
         last = store.read(queries.last_transition)
@@ -121,9 +121,9 @@ class PruningContract:
             at_work(store, name)
             store.write(Transition(name, S.FAILED, Cause.HOOK))
         at_work(store, "runs")
-        store.write(RaiseAlerts([telling("mine", optimization_id="a")]))
+        store.write(RaiseAlerts([new_alert("mine", optimization_id="a")]))
         # An alert of the same episode keeps another optimization too.
-        store.write(RaiseAlerts([telling("theirs", optimization_id="b")]))
+        store.write(RaiseAlerts([new_alert("theirs", optimization_id="b")]))
         assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})
         store.write(ResolveAlert("mine", "ann"))
         assert prune_all(store) == (0, {PruneReason.OPEN_ALERT: 2})  # its resolution was not notified yet
@@ -291,7 +291,7 @@ def live(store: Store, name: str) -> None:
     store.write(RecordMetrics(name, {"sharpe": 1.0}, "2026-01-01T00:00:00.000000+00:00"))
     for intent in (Intent.PAUSE, Intent.RUN):
         store.write(SetIntent(name, intent, "ann"))
-    keep(store, said(name))
+    record_report(store, healthy(name))
     store.write(CloseRun(f"run of {name}"))
 
 

@@ -31,14 +31,14 @@ class ReportContract:
             other.read(queries.health_history, "a"),
             other.read(queries.health_reports),
         ) == (None, [], [])
-        first = said("a", issues=["性能 🚀", "a lone \ud800 surrogate, and \0"], validity_score=None)
-        keep(store, first, checks=[{"name": "one"}], judged_by="m")
-        keep(store, replace(first, timestamp=first.timestamp + timedelta(hours=1)), checks=[{"name": "two"}])
+        first = healthy("a", issues=["性能 🚀", "a lone \ud800 surrogate, and \0"], validity_score=None)
+        record_report(store, first, checks=[{"name": "one"}], judged_by="m")
+        record_report(store, replace(first, timestamp=first.timestamp + timedelta(hours=1)), checks=[{"name": "two"}])
         second = replace(first, timestamp=first.timestamp + timedelta(hours=2), issues=["another"])
         latest = other.read(queries.health_report, "a")
         assert latest is not None
         assert (latest["times"], latest["checks"], latest["judged_by"]) == (2, [{"name": "two"}], "")
-        keep(other, second, judged_by="m")
+        record_report(other, second, judged_by="m")
         latest = store.read(queries.health_report, "a")
         assert latest is not None
         assert OptimizationHealthReport.from_dict(latest["report"]) == second
@@ -55,7 +55,7 @@ class ReportContract:
         # A report does not change its optimization.
         assert store.read(queries.holding, "a").version == 0  # type: ignore[union-attr]
         with refused(OptimizationError, "'ghost'"):
-            store.write(RecordHealthReport(said("ghost"), [], new("ghost")))
+            store.write(RecordHealthReport(healthy("ghost"), [], new("ghost")))
         for limit in (0, 1001, True):
             with refused(OptimizationValidationError, "limit"):
                 store.read(queries.health_reports, limit=limit)
@@ -65,8 +65,8 @@ class ReportContract:
         began = utc_now()
         for number in range(7):
             put(store, f"a{number}")
-            keep(store, replace(said(f"a{number}"), timestamp=began + timedelta(seconds=number // 2)))
-        keep(store, replace(said("a0", issues=["worse"]), timestamp=began + timedelta(seconds=9)))
+            record_report(store, replace(healthy(f"a{number}"), timestamp=began + timedelta(seconds=number // 2)))
+        record_report(store, replace(healthy("a0", issues=["worse"]), timestamp=began + timedelta(seconds=9)))
         seen: list[str] = []
         before = None
         while rows := store.read(queries.health_reports, limit=2, before=before):
@@ -81,10 +81,10 @@ class ReportContract:
             put(store, name)
         held = {"grade": "lost", "headline": "横截面"}
         checks = [{"name": "validity.other", "evidence": {}}, {"name": VERDICT_CHECK, "evidence": {"verdict": held}}]
-        keep(store, said("a"), checks=checks)
-        keep(store, said("b"), checks=checks)
-        keep(store, said("b", issues=["newer"]), checks=checks[:1])
-        keep(store, said("c"), checks=[{"name": VERDICT_CHECK, "evidence": {}}])
+        record_report(store, healthy("a"), checks=checks)
+        record_report(store, healthy("b"), checks=checks)
+        record_report(store, healthy("b", issues=["newer"]), checks=checks[:1])
+        record_report(store, healthy("c"), checks=[{"name": VERDICT_CHECK, "evidence": {}}])
         found = store.read(queries.health_verdicts, ["a", "b", "c", "d", "ghost"])
         assert found == {
             "a": {"status": "created", "verdict": held},
@@ -99,22 +99,22 @@ class ReportContract:
         for name in ("a", "b", "c"):
             at_work(store, name)
         running = state_of(store, "a")
-        keep(store, said("a"), of=running)
+        record_report(store, healthy("a"), of=running)
         assert store.read(queries.health_due) == []
         for name in ("b", "a", "c"):
             store.write(Transition(name, S.COMPLETED, Cause.HOOK))
         assert store.read(queries.health_due) == ["b", "a", "c"]
         assert store.read(queries.health_due, limit=2) == ["b", "a"]
-        keep(store, said("a"), of=running)  # a slow check, of the state before the end
+        record_report(store, healthy("a"), of=running)  # a slow check, of the state before the end
         assert store.read(queries.health_due) == ["b", "a", "c"]
         for name in ("a", "b"):
-            keep(store, said(name), of=state_of(store, name))
+            record_report(store, healthy(name), of=state_of(store, name))
         assert store.read(queries.health_due) == ["c"]
         assert store.read(queries.health_report, "a")["status"] == "completed"  # type: ignore[index]
         store.write(Amend("b", {"results": {"late": 1}}))
         assert store.read(queries.health_due) == ["b", "c"]
-        keep(store, said("b"), of=state_of(store, "b"))
-        keep(store, said("a"), of=running)  # now the newest report is of an old state
+        record_report(store, healthy("b"), of=state_of(store, "b"))
+        record_report(store, healthy("a"), of=running)  # now the newest report is of an old state
         assert store.read(queries.health_due) == ["a", "c"]
 
     def test_running_ones_come_with_the_oldest_report_first(self, open_store: OpenStore) -> None:
@@ -126,17 +126,23 @@ class ReportContract:
         assert sorted(store.read(queries.health_under_way)) == ["new", "rests", "runs"]
         began = utc_now()
         for seconds, name in enumerate(("rests", "runs", "new")):
-            keep(store, replace(said(name), timestamp=began + timedelta(seconds=seconds)), of=state_of(store, name))
+            record_report(
+                store,
+                replace(healthy(name), timestamp=began + timedelta(seconds=seconds)),
+                of=state_of(store, name),
+            )
         assert store.read(queries.health_under_way) == ["runs", "new"]  # the paused one has not changed
         assert store.read(queries.health_under_way, limit=1) == ["runs"]
         store.write(Amend("rests", {"warnings": ["a word"]}))
         assert store.read(queries.health_under_way) == ["rests", "runs", "new"]
         store.write(CommitStep("new", fence["new"], 0, [trial(0)], {}))
-        keep(store, replace(said("runs"), timestamp=began + timedelta(seconds=5)), of=state_of(store, "runs"))
+        record_report(
+            store, replace(healthy("runs"), timestamp=began + timedelta(seconds=5)), of=state_of(store, "runs")
+        )
         assert store.read(queries.health_under_way) == ["rests", "new", "runs"]
 
 
-def said(optimization_id: str, **fields: Any) -> OptimizationHealthReport:
+def healthy(optimization_id: str, **fields: Any) -> OptimizationHealthReport:
     """A healthy report, except for `fields`."""
     standard: dict[str, Any] = {"overall_status": HealthStatus.HEALTHY}
     for part in ("validity", "completeness", "security", "performance"):
@@ -144,7 +150,7 @@ def said(optimization_id: str, **fields: Any) -> OptimizationHealthReport:
     return OptimizationHealthReport(optimization_id, utc_now(), **(standard | fields))
 
 
-def keep(
+def record_report(
     store: Store,
     report: OptimizationHealthReport,
     *,

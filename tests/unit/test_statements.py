@@ -85,10 +85,10 @@ def test_each_row_is_updated_with_its_own_values(engine: Engine, number: int) ->
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 5)), min_size=1, max_size=700))
-def test_upserts_of_many_rows_equal_those_of_single_rows(engine: Engine, told: list[tuple[int, int]]) -> None:
+def test_upserts_of_many_rows_equal_those_of_single_rows(engine: Engine, pairs: list[tuple[int, int]]) -> None:
     """Also if a key occurs several times."""
     statements, columns = Statements(engine), ("name", "note", "count")
-    rows = [{"name": f"k{key}", "note": str(place), "count": count} for place, (key, count) in enumerate(told)]
+    rows = [{"name": f"k{key}", "note": str(place), "count": count} for place, (key, count) in enumerate(pairs)]
     for statement in (statements.upsert(ITEM, columns), statements.upsert_counts(ITEM, columns)):
         alone = Statement(statement.sql, statement.bind)
         assert run(engine, statement, rows) == run(engine, alone, rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from contract_reports import keep, said
+from contract_reports import healthy, record_report
 from contract_steps import at_work, put, trial
 from verdicts import FORECAST, keep_verdict, verdict
 
@@ -177,7 +177,7 @@ def test_health_and_alerts_of_all_and_of_one(store: Store, monkeypatch: pytest.M
         await alerts.resolve_alert("alert-1")
 
     asyncio.run(judge())
-    keep(store, said("名字-🚀"))
+    record_report(store, healthy("名字-🚀"))
     assert set(frame(store, "health")["optimization_id"]) == {"名字-🚀", "waiting"}
     assert frame(store, "health", "名字-🚀", limit=1)["overall_status"].tolist() == ["healthy"]
     _, one = (row for _, row in frame(store, "health", "名字-🚀").iterrows())

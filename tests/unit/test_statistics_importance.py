@@ -28,13 +28,13 @@ def unit(chance: random.Random) -> float:
 
 def test_importance_is_the_share_explained() -> None:
     """y = 3a + b with a, b uniform: the Sobol indices are 0.9 and 0.1; c does nothing."""
-    told = importance(tried(2_000, lambda p: 3 * p["a"] + p["b"], a=unit, b=unit, c=unit))
-    assert list(told["parameters"]) == ["a", "b", "c"]
-    shares = {name: each["importance"] for name, each in told["parameters"].items()}
+    result = importance(tried(2_000, lambda p: 3 * p["a"] + p["b"], a=unit, b=unit, c=unit))
+    assert list(result["parameters"]) == ["a", "b", "c"]
+    shares = {name: each["importance"] for name, each in result["parameters"].items()}
     assert shares["a"] == pytest.approx(0.9, abs=0.05)
     assert shares["b"] == pytest.approx(0.1, abs=0.04)
     assert shares["c"] < 0.01
-    assert told["parameters"]["a"]["p_value"] < 1e-6 < told["parameters"]["c"]["p_value"]
+    assert result["parameters"]["a"]["p_value"] < 1e-6 < result["parameters"]["c"]["p_value"]
 
 
 def test_it_is_epsilon_squared_of_the_cells() -> None:
@@ -53,19 +53,19 @@ def test_it_is_epsilon_squared_of_the_cells() -> None:
 
 
 def test_an_interaction_is_found_as_a_pair() -> None:
-    told = importance(tried(1_000, lambda p: (p["a"] - 0.5) * (p["b"] - 0.5), a=unit, b=unit, c=unit))
-    assert all(each["importance"] < 0.05 for each in told["parameters"].values())
-    assert told["pairs"][0]["parameters"] == ["a", "b"]
-    assert told["pairs"][0]["interaction"] > 0.4
-    assert all(abs(pair["interaction"]) < 0.05 for pair in told["pairs"][1:])
+    result = importance(tried(1_000, lambda p: (p["a"] - 0.5) * (p["b"] - 0.5), a=unit, b=unit, c=unit))
+    assert all(each["importance"] < 0.05 for each in result["parameters"].values())
+    assert result["pairs"][0]["parameters"] == ["a", "b"]
+    assert result["pairs"][0]["interaction"] > 0.4
+    assert all(abs(pair["interaction"]) < 0.05 for pair in result["pairs"][1:])
 
 
 def test_noise_has_no_importance() -> None:
     chance = random.Random(3)
     names = {f"p{n}": unit for n in range(10)}
     found = [importance(tried(100, lambda _: chance.gauss(0, 1), seed, **names)) for seed in range(20)]
-    shares = [each["importance"] for told in found for each in told["parameters"].values()]
-    p_values = [each["p_value"] for told in found for each in told["parameters"].values()]
+    shares = [each["importance"] for result in found for each in result["parameters"].values()]
+    p_values = [each["p_value"] for result in found for each in result["parameters"].values()]
     assert sum(shares) / len(shares) < 0.03
     assert sum(p < 0.05 for p in p_values) / len(p_values) < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
@@ -84,30 +84,30 @@ def test_choices_flags_lists_and_absent_parameters_are_cells() -> None:
     for trial in trials:
         if trial.parameters["kind"] == "x":
             trial.parameters["only_of_x"] = 0.1 * (trial.number % 50)
-    told = importance(trials)["parameters"]
-    assert told["kind"]["importance"] > 0.7
-    assert told["only_of_x"]["importance"] > 0.5  # whether it is there tells which kind it was
+    result = importance(trials)["parameters"]
+    assert result["kind"]["importance"] > 0.7
+    assert result["only_of_x"]["importance"] > 0.5  # whether it is there tells which kind it was
 
 
 @pytest.mark.parametrize("count", [0, 1, FEWEST_TRIALS - 1])
 def test_too_few_trials_give_none_and_the_reason(count: int) -> None:
-    told = importance(tried(count, lambda p: p["a"], a=unit))
-    assert told["parameters"] is told["pairs"] is None
-    assert told["reason"].startswith(f"{count} ")
+    result = importance(tried(count, lambda p: p["a"], a=unit))
+    assert result["parameters"] is result["pairs"] is None
+    assert result["reason"].startswith(f"{count} ")
 
 
 def test_failed_trials_do_not_count() -> None:
     trials = tried(FEWEST_TRIALS, lambda p: p["a"], a=unit)
     trials += [Trial(900, 9, TrialState.FAILED, {"a": 0.5}), Trial(901, 9, TrialState.CANCELLED, {"a": 0.5}, 1.0)]
-    told = importance(trials)
-    assert told["trials"] == FEWEST_TRIALS
-    assert told["pairs"] is None
-    assert str(FEWEST_FOR_PAIRS) in told["pairs_reason"]
+    result = importance(trials)
+    assert result["trials"] == FEWEST_TRIALS
+    assert result["pairs"] is None
+    assert str(FEWEST_FOR_PAIRS) in result["pairs_reason"]
 
 
 def test_unknown_importance_has_a_reason() -> None:
     trials = tried(50, lambda p: p["a"], a=unit, fixed=lambda _: 1.0, name=lambda c: str(c.random()))
-    told = importance(trials)["parameters"]
-    assert (told["fixed"]["importance"], told["name"]["importance"]) == (None, None)
-    assert "same value" in told["fixed"]["reason"]
+    result = importance(trials)["parameters"]
+    assert (result["fixed"]["importance"], result["name"]["importance"]) == (None, None)
+    assert "same value" in result["fixed"]["reason"]
     assert "same value" in importance(tried(50, lambda _: 1.0, a=unit))["reason"]

@@ -54,13 +54,13 @@ def order(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
 def test_the_best_comes_first_and_ties_share_a_rank(store: Store) -> None:
     for key, value in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 3.0), ("e", -1.0)):
         ran(store, key, value)
-    told = ranking(store, "current_performance")
-    assert order(told) == [("b", 1), ("d", 1), ("c", 3), ("a", 4), ("e", 5)]
-    assert told[0] | {"value": 0} == {
+    result = ranking(store, "current_performance")
+    assert order(result) == [("b", 1), ("d", 1), ("c", 3), ("a", 4), ("e", 5)]
+    assert result[0] | {"value": 0} == {
         "rank": 1, "optimization_id": "b", "name": "name", "optimization_type": "parameter_tuning",
         "strategy": "default", "status": "completed", "value": 0, "direction": "maximize",
     }  # fmt: skip
-    assert ranks_shown(told) == ["1=", "1=", "3", "4", "5"]
+    assert ranks_shown(result) == ["1=", "1=", "3", "4", "5"]
 
 
 def test_smaller_values_rank_first_if_minimized(store: Store) -> None:

@@ -145,7 +145,7 @@ class History:
         names = {row["optimization_id"] for row in gone}
         assert all(row["completed_at"] < before for row in gone)
         assert {name: whole(self.store, name) for name in KEYS if name not in names} == {
-            name: told for name, told in others.items() if name not in names
+            name: result for name, result in others.items() if name not in names
         }
         for name in names:
             assert self.store.read(queries.get, name) is None
@@ -329,8 +329,10 @@ def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None)
     with sqlite3.connect(path) as direct:
         direct.row_factory = sqlite3.Row
         held = direct.execute("SELECT * FROM rollup WHERE count <> 0 OR ran <> 0 OR improved <> 0 OR waited <> 0")
-        told = {(row["span"], row["starts"], *(row[name] for name in BY)): row for row in held if row["span"] in SPANS}
-    assert set(told) == set(rows)
+        result = {
+            (row["span"], row["starts"], *(row[name] for name in BY)): row for row in held if row["span"] in SPANS
+        }
+    assert set(result) == set(rows)
     for key, mine in rows.items():
         ran = [row["execution_time"] for row in mine if row["started_at"] is not None]
         improved = [
@@ -341,9 +343,9 @@ def assert_rollups_are_true(path: str, gone: list[dict[str, Any]] | None = None)
         waited = [row["waited_seconds"] for row in mine if row["waited_seconds"] is not None]
         steps = sum(row["completed_steps"] for row in mine)
         sums = [len(mine), len(ran), len(improved), len(waited), steps, *map(math.fsum, (ran, improved, waited))]
-        assert [told[key][name] for name in SUMS] == pytest.approx(sums, rel=1e-8, abs=1e-6), key
+        assert [result[key][name] for name in SUMS] == pytest.approx(sums, rel=1e-8, abs=1e-6), key
         for name, values in (("durations", ran), ("improvements", improved), ("waits", waited)):
-            assert json.loads(told[key][name]) == Counter(map(bucket_of, values)), (key, name)
+            assert json.loads(result[key][name]) == Counter(map(bucket_of, values)), (key, name)
 
 
 def assert_rankings_are_true(path: str) -> None:
@@ -383,14 +385,14 @@ def assert_families_are_true(store: Store, history: History) -> None:
 
 def assert_global_statistics_agree(store: Store, pruned: int) -> None:
     """Compare the global statistics with the record and the number of pruned optimizations."""
-    told = global_summary(store.read(queries.counts), store.read(queries.priorities), store.read(queries.totals))
-    assert told["pruned_optimizations"] == pruned
-    assert told["total_optimizations"] == sum(told["by_priority"].values()) == len(store.read(queries.page).items)
-    there = sum(told["by_status"].get(status.value, 0) for status in ENDED)
+    result = global_summary(store.read(queries.counts), store.read(queries.priorities), store.read(queries.totals))
+    assert result["pruned_optimizations"] == pruned
+    assert result["total_optimizations"] == sum(result["by_priority"].values()) == len(store.read(queries.page).items)
+    there = sum(result["by_status"].get(status.value, 0) for status in ENDED)
     for by in ("type", "strategy", "priority", "status"):
-        assert sum(each["count"] for each in told["ended"][by].values()) == there + pruned
-    completed = told["ended"]["status"].get("completed", {"count": 0})["count"]
-    assert told["success_rate"] == (completed / (there + pruned) if there + pruned else None)
+        assert sum(each["count"] for each in result["ended"][by].values()) == there + pruned
+    completed = result["ended"]["status"].get("completed", {"count": 0})["count"]
+    assert result["success_rate"] == (completed / (there + pruned) if there + pruned else None)
 
 
 def ended(path: str) -> list[dict[str, Any]]:

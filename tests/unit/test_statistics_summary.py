@@ -49,7 +49,7 @@ def store(request: pytest.FixtureRequest) -> Any:
         yield opened
 
 
-def told(store: Store) -> dict[str, Any]:
+def figures_of(store: Store) -> dict[str, Any]:
     return asyncio.run(OptimizationStatistics(store=store).get_global_statistics())
 
 
@@ -68,7 +68,7 @@ def life(store: Store, clock: Clock, key: str, seconds: float, improvement: floa
 
 
 def test_an_empty_store_has_no_invented_figures(store: Store) -> None:
-    answer = told(store)
+    answer = figures_of(store)
     assert (answer["total_optimizations"], answer["by_status"], answer["by_day"]) == (0, {}, {})
     assert answer["success_rate"] is answer["failure_rate"] is None
     for name in ("duration_seconds", "performance_improvement", "waiting_seconds"):
@@ -82,7 +82,7 @@ def test_quantiles_of_equal_values_are_exact(store: Store, clock: Clock) -> None
     for name in ("a", "b", "c"):
         life(store, clock, name, 100, 0.37, S.COMPLETED)
     for what, value in (("duration_seconds", 100.0), ("performance_improvement", 0.37)):
-        figures = told(store)[what]
+        figures = figures_of(store)[what]
         assert [figures[name] for name in ("p10", "median", "p90")] == [pytest.approx(value, rel=1e-12)] * 3
 
 
@@ -95,7 +95,7 @@ def test_global_figures(store: Store, clock: Clock) -> None:
     life(store, clock, "d", 10, 0.2, S.TIMEOUT)
     put(store, "e")
     store.write(Transition("e", S.CANCELLED, Cause.PERSON))
-    answer = told(store)
+    answer = figures_of(store)
     json.dumps(answer)
     assert answer["total_optimizations"] == 5
     assert answer["by_status"] == {"completed": 2, "failed": 1, "timeout": 1, "cancelled": 1}
@@ -126,14 +126,14 @@ def test_longest_time_in_each_status(store: Store, clock: Clock, monkeypatch: py
         clock.on(600)
     store.write(Transition("r2", S.PAUSED, Cause.PERSON))
     put(store, "after", metadata={"after": ["waiting"]})
-    answer = told(store)
+    answer = figures_of(store)
     now = answer["now"]
     assert now["running"]["count"] == now["paused"]["count"] == answer["active_optimizations"] == 1
     assert now["running"]["longest_seconds"] == pytest.approx(1000, abs=60)
     assert (now["created"]["count"], now["created"]["looked_at"]) == (2, 2)
     assert now["created"]["longest_seconds"] == pytest.approx(1000, abs=60)
     monkeypatch.setattr("o9.statistics.statistics.LOOKED_AT", 1)
-    assert told(store)["now"]["created"]["looked_at"] == 1
+    assert figures_of(store)["now"]["created"]["looked_at"] == 1
 
 
 def test_one_optimization(store: Store, clock: Clock) -> None:
@@ -176,13 +176,13 @@ def test_drift_is_repaired_on_every_database(store: Store) -> None:
     for key in ("a", "b"):
         at_work(store, key)
         store.write(Transition(key, S.COMPLETED, Cause.HOOK))
-    true = told(store)
+    true = figures_of(store)
     with store._engine.connect() as connection:
         connection.exec_driver_sql("UPDATE rollup SET count = 40, durations = '{}' WHERE span <> 'month'")
         connection.exec_driver_sql("DELETE FROM rollup WHERE span = 'month'")
-    assert told(store) != true
+    assert figures_of(store) != true
     assert len(asyncio.run(maintain_rollups(store, utc_now())).corrections) == 4
-    assert told(store) == true
+    assert figures_of(store) == true
 
 
 def test_table_and_markdown_agree(store: Store, clock: Clock) -> None:
@@ -190,9 +190,9 @@ def test_table_and_markdown_agree(store: Store, clock: Clock) -> None:
     statistics = OptimizationStatistics(store=store)
     trends = asyncio.run(statistics.get_performance_trends())
     upkeep = asyncio.run(maintain_rollups(store, utc_now()))
-    rows = table(told(store))
+    rows = table(figures_of(store))
     assert [row["by"] for row in rows] == ["all", "type", "strategy", "priority", "status"]
     assert {row["count"] for row in rows} == {1}
-    said = markdown(told(store), trends, upkeep)
+    said = markdown(figures_of(store), trends, upkeep)
     for words in ("**1**", "1 completed", "unknown:"):
         assert words in said

@@ -71,47 +71,47 @@ def test_there_are_no_windows_before_the_record() -> None:
 
 
 def test_one_outlier_does_not_change_the_slope_of_a_line() -> None:
-    told = days([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 99.0], "mean_improvement")["trends"]["mean_improvement"]
-    assert told["slope"] == pytest.approx(0.1)
-    assert 0 < told["low"] <= told["slope"] <= told["high"]
-    assert (told["per"], told["windows"], told["direction"]) == ("day", 8, "rising")
+    result = days([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 99.0], "mean_improvement")["trends"]["mean_improvement"]
+    assert result["slope"] == pytest.approx(0.1)
+    assert 0 < result["low"] <= result["slope"] <= result["high"]
+    assert (result["per"], result["windows"], result["direction"]) == ("day", 8, "rising")
 
 
 def test_fewer_than_five_windows_have_no_slope_but_a_reason() -> None:
     for known in range(5):
-        told = days([1.0] * known + [None] * (9 - known), "success_rate")["trends"]["success_rate"]
-        assert told["slope"] is told["low"] is told["high"] is told["direction"] is None
-        assert told["reason"].startswith(f"{known} ")
+        result = days([1.0] * known + [None] * (9 - known), "success_rate")["trends"]["success_rate"]
+        assert result["slope"] is result["low"] is result["high"] is result["direction"] is None
+        assert result["reason"].startswith(f"{known} ")
     assert days([1.0] * 5 + [None] * 4, "success_rate")["trends"]["success_rate"]["slope"] == 0.0
 
 
 def test_the_current_window_is_shown_but_does_not_count() -> None:
     windows = windows_of(timedelta(days=6), NOW, since_ever)
     found = {starts: window(10) for starts in windows.starts[:-1]} | {windows.starts[-1]: window(1)}
-    told = trends(windows, found)
-    assert [row["is_over"] for row in told["windows"]] == [True] * 6 + [False]
-    assert told["windows"][-1]["count"] == 1
-    assert told["trends"]["count"]["slope"] == 0.0
+    result = trends(windows, found)
+    assert [row["is_over"] for row in result["windows"]] == [True] * 6 + [False]
+    assert result["windows"][-1]["count"] == 1
+    assert result["trends"]["count"]["slope"] == 0.0
 
 
 def test_a_day_without_ends_has_a_count_of_zero_and_no_rate() -> None:
     windows = windows_of(timedelta(days=6), NOW, since_ever)
-    told = trends(windows, {windows.starts[0]: window(6, success_rate=1.0)})
-    assert [row["count"] for row in told["windows"]] == [6, 0, 0, 0, 0, 0, 0]
-    assert told["windows"][1]["success_rate"] is None
-    assert (told["trends"]["count"]["windows"], told["trends"]["success_rate"]["windows"]) == (6, 1)
+    result = trends(windows, {windows.starts[0]: window(6, success_rate=1.0)})
+    assert [row["count"] for row in result["windows"]] == [6, 0, 0, 0, 0, 0, 0]
+    assert result["windows"][1]["success_rate"] is None
+    assert (result["trends"]["count"]["windows"], result["trends"]["success_rate"]["windows"]) == (6, 1)
 
 
 def test_months_have_average_length() -> None:
     windows = windows_of(timedelta(days=4000), NOW, lambda _: "2025-01")
-    told = trends(windows, {starts: window(10 * n) for n, starts in enumerate(windows.starts)})
-    assert told["trends"]["count"]["slope"] == pytest.approx(10 / 30.436875)
+    result = trends(windows, {starts: window(10 * n) for n, starts in enumerate(windows.starts)})
+    assert result["trends"]["count"]["slope"] == pytest.approx(10 / 30.436875)
 
 
 def test_there_is_no_slope_of_values_that_overflow() -> None:
-    told = days([1e308, -1e308] * 4, "mean_improvement")["trends"]["mean_improvement"]
-    assert told["slope"] is None
-    assert "float" in told["reason"]
+    result = days([1e308, -1e308] * 4, "mean_improvement")["trends"]["mean_improvement"]
+    assert result["slope"] is None
+    assert "float" in result["reason"]
 
 
 def test_the_interval_covers_the_true_slope_as_often_as_it_claims() -> None:

@@ -235,7 +235,8 @@ class GroupCommit:
         connection, cursor = self._connected()
         if self._file is not None and self._file != _identity(self._engine):
             raise StoreUnavailableError(
-                f"the store {describe(self._engine.url)} was moved or deleted while in use: put it back, or restart"
+                f"the store {describe(self._engine.url)} was moved or deleted while in use: put it back, "
+                "or stop this process"
             )
         driver = connection.connection.driver_connection  # psycopg's error alone does not tell whether it was lost
         try:

@@ -163,7 +163,7 @@ def _checked(row: Row, now: float) -> Row:
     name = row["optimization_id"]
     if row["status"] != OptimizationStatus.CREATED.value or row["lease_node"] is not None:
         raise OptimizationCoordinationError(
-            f"optimization {name!r} does not wait for a start: it is {row['status']}"
+            f"optimization {name!r} is not waiting to start: it is {row['status']}"
             + (f", held by {row['lease_node']}" if row["lease_node"] else "")
         )
     if row["strategy"] == MIRRORED:
