@@ -55,9 +55,7 @@ class OptimizationAPI(Component):
         super().__init__()
         if api_version not in VERSIONS:
             served = ", ".join(VERSIONS)
-            raise OptimizationValidationError(
-                "api_version", f"there is no version {api_version!r}; the versions are {served}"
-            )
+            raise OptimizationValidationError("api_version", f"there is no version {api_version!r}, only {served}")
         self.api_version = api_version
         self._backend = backend
         try:
@@ -174,9 +172,8 @@ def _build_request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
     try:
         url = httpx.URL(f"http://o9.invalid{path}")
         if reads and data:
-            url = url.copy_merge_params(
-                {name: _query_value(value) for name, value in data.items() if value is not None}
-            )
+            given = {name: _query_value(value) for name, value in data.items() if value is not None}
+            url = url.copy_merge_params(given)
         content = None if reads or data is None else _json_body(data)
         return httpx.Request(method.upper(), url, content=content, headers={"content-type": "application/json"})
     except (httpx.InvalidURL, UnicodeError) as error:

@@ -32,9 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=0 if host else socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise OptimizationValidationError(
-            "O9_API_HOST", f"{host!r} is not an address of this machine: {error}"
-        ) from error
+        raise OptimizationValidationError("O9_API_HOST", f"{host!r} cannot be resolved: {error}") from error
     if public := [place[0] for *_, place in found if not ipaddress.ip_address(place[0]).is_loopback]:
         raise OptimizationValidationError(
             "O9_API_HOST",

@@ -33,13 +33,11 @@ class Settings(BaseSettings):
     )
     store_durability: Literal["process", "power"] = Field(
         "process",
-        description="what an acknowledged write in SQLite survives: process, the death of any process; power, also a "
-        "power cut",
+        description="what an acknowledged write in SQLite survives: any process's death, or also a power cut",
     )
     allowed_imports: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="module prefixes, separated by commas, whose functions and classes may be named; empty: none by a "
-        "request, any by commands and programs",
+        description="module prefixes, separated by commas, that may be named; empty: none by requests, any by commands",
     )
     task_runner: str = Field(
         "",
@@ -71,8 +69,7 @@ class Settings(BaseSettings):
     api_port: int = Field(8420, ge=0, le=65535, description="the port that `o9 serve` listens on; 0: any free port")
     public_url: str = Field(
         "",
-        description="the address at which people reach `o9 serve`, such as https://o9.desk.example, for links to "
-        "reports; empty: no links",
+        description="the address of `o9 serve` for links to reports, such as https://o9.desk.example; empty: no links",
     )
     api_rate_limit: str = Field(
         DEFAULT_RATE_LIMIT, description="the requests that each client may send; separate several limits by ;"

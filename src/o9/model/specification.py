@@ -140,27 +140,18 @@ class Metadata(Typed):
     on_start: Annotated[Flag, Role.LATER] = Field(False, description="Send an alert of level info at the start.")
     on_completion: Annotated[Flag, Role.LATER] = Field(False, description="Send an alert of level info at completion.")
     timeout_seconds: _Seconds | None = Field(None, description="The limit of the running time, over all attempts.")
-    trial_timeout_seconds: _Seconds | None = Field(
-        None, description="The limit of one trial's time; a trial that exceeds it fails."
-    )
+    trial_timeout_seconds: _Seconds | None = Field(None, description="The limit of one trial, which then fails.")
     stop_after_failures: _Number | None = Field(
-        None,
-        description="The number of consecutive failed trials that ends it. Default: 10, as long as none has succeeded.",
+        None, description="Consecutive failed trials that end it. Default: 10, as long as none has succeeded."
     )
-    max_attempts: Whole = Field(
-        3, ge=1, le=1_000_000, description="The maximum number of attempts; a crash of the last one fails it."
-    )
+    max_attempts: Whole = Field(3, ge=1, le=1_000_000, description="The attempts after which a crash fails it.")
     after: Annotated[Annotated[list[Id], AfterValidator(_each_once)], Role.SUBMISSION] = Field(
         default_factory=list,
         max_length=AFTER_LIMIT,
         description="The ids of optimizations that must complete first.",
     )
-    retry_of: Annotated[Id | None, Role.SUBMISSION] = Field(
-        None, description="The id of an ended optimization to run again."
-    )
-    retry_from_step: Annotated[Count | None, Role.SUBMISSION] = Field(
-        None, description="The number of its steps to keep."
-    )
+    retry_of: Annotated[Id | None, Role.SUBMISSION] = Field(None, description="An ended optimization to run again.")
+    retry_from_step: Annotated[Count | None, Role.SUBMISSION] = Field(None, description="The steps of it to keep.")
     series: Name | None = Field(None, description="Reserved: the series that this run belongs to.")
     scheduled_at: Annotated[Text, AfterValidator(_zoned)] | None = Field(
         None, description="Reserved: the time that this run was scheduled for.", examples=["2026-01-31T09:30:00+00:00"]
@@ -179,9 +170,7 @@ class Metadata(Typed):
     @model_validator(mode="after")
     def _retries_something(self) -> Self:
         if self.retry_from_step is not None and self.retry_of is None:
-            raise OptimizationValidationError(
-                "retry_from_step", "it needs metadata.retry_of, the optimization to retry"
-            )
+            raise OptimizationValidationError("retry_from_step", "it needs metadata.retry_of")
         return self
 
 
@@ -242,9 +231,7 @@ def missing_objective(metadata: Mapping[str, Any]) -> OptimizationValidationErro
     named = metadata.get("objective") is not None or metadata.get("retry_of") is not None
     if named or metadata.get("strategy", "default") not in BUILT_IN_STRATEGIES:
         return None
-    return OptimizationValidationError(
-        "metadata.objective", "it is missing: name an objective, or a strategy of your own"
-    )
+    return OptimizationValidationError("metadata.objective", "it is missing: name an objective or your own strategy")
 
 
 def _one_of(kind: type[Enum]) -> BeforeValidator:
