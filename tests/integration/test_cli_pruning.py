@@ -96,7 +96,7 @@ def test_on_a_terminal_it_asks(
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     answer = o9("db", "prune", "--older-than", DAY)
     assert answer.code == 0
-    assert "Delete them for good? [y/N]" in answer.err
+    assert "Delete them permanently? [y/N]" in answer.err
     assert ("nothing was deleted" in answer.err) == bool(left)
     assert len(names(o9) & {"done-1", "failed-1"}) == left
 
@@ -127,11 +127,11 @@ def test_vacuum_gives_the_space_back(o9: O9Command, filled: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ([], 1, "nothing says what is old: give --older-than DAYS, or set O9_RETENTION_DAYS"),
+        ([], 1, "use --older-than DAYS, or set O9_RETENTION_DAYS"),
         (["--older-than", "0"], 2, "0 is not a number of days above 0"),
         (["--older-than", "-1"], 2, "-1 is not a number of days above 0"),
         (["--older-than", "nan"], 2, "nan is not a number of days above 0"),
-        (["--older-than", "0.000001"], 2, "there is no terminal to ask on: give --yes"),
+        (["--older-than", "0.000001"], 2, "use --yes to delete"),
         (["--older-than", "1", "--dry-run", "--vacuum"], 2, "--dry-run deletes nothing"),
         (["--older-than", "1", "--vacuum", "--store", "postgresql://nobody@localhost/x"], 2, "--vacuum is for SQLite"),
     ],

@@ -129,7 +129,7 @@ def test_list_is_filtered_and_sorted(o9: O9Command) -> None:
     assert ids("--series", "nightly") == ["c-1"]
     assert o9("list", "--since", "soon").code == 2
     assert o9("list", "--sort", "luck").code == 2
-    assert "none matches" in o9("list", "--status", "paused").err
+    assert "no optimization matches" in o9("list", "--status", "paused").err
 
 
 def test_a_series_has_its_changes_in_json_too(o9: O9Command) -> None:
@@ -179,7 +179,7 @@ def test_the_beginning_of_an_id_will_do(o9: O9Command, filled: Path) -> None:
     assert o9("show", "done-1", "--json").json()["optimization_id"] == "done-1"  # whole, though others begin so
     ambiguous = o9("show", "done-")
     assert ambiguous.code == 1
-    assert "begins several ids: done-10, done-11, done-1; type more of it" in ambiguous.err
+    assert "is the beginning of several ids: done-10, done-11, done-1; type more of it" in ambiguous.err
     assert o9("pause", "wait", "--json").json()[0]["id"] == "waiting-1"
 
 
@@ -237,7 +237,7 @@ def test_a_store_that_is_not_there_is_named_and_not_created(
 ) -> None:
     answer = o9(*command, *json_option)
     assert (answer.code, answer.out) == (1, "")
-    assert "the store optimization_state.db does not exist; `o9 demo` or `o9 run FILE.yaml` makes one" in answer.err
+    assert "the store optimization_state.db does not exist; create one with `o9 demo`" in answer.err
     assert list(Path().iterdir()) == []
 
 
@@ -297,7 +297,7 @@ def test_wrong_usage_is_one_line_and_code_2(o9: O9Command, arguments: list[str],
     assert answer.code == 2
     assert answer.err.startswith("o9: ")
     assert told in answer.err
-    assert "--help` says what there is" in answer.err
+    assert "--help`)" in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
@@ -436,19 +436,19 @@ def test_what_a_dead_node_holds_is_not_shown_as_running(o9: O9Command, filled: P
         connection.close()
     answer = o9("list")
     assert "running?" in answer.out
-    assert "its node node-1 is gone since " in answer.err
+    assert "its node node-1 has been gone since " in answer.err
     assert "o9 resume --here busy-1" in answer.err
-    assert "running?, its node node-1 is gone since " in o9("show", "busy-1").out
+    assert "running?, its node node-1 has been gone since " in o9("show", "busy-1").out
     assert "Next: o9 resume --here busy-1" in o9("show", "busy-1").out
 
 
 def test_doctor_says_which_store_counts(o9: O9Command, filled: Path) -> None:
     assert "--store" not in o9("doctor").out
     told = " ".join(o9("doctor", "--store", "other.db").out.split())
-    assert "optimization_state.db (default; --store names another, which counts here)" in told
+    assert "optimization_state.db (default; --store overrides it here)" in told
 
 
-AWKWARD_IDS = ("my id's", "横截面 🚀", '"quoted"', "-dash", "a;rm -rf *", "tab\u200eless", "\u202egnp.exe")
+AWKWARD_IDS = ("my id's", "横截面 🚀", '"quoted"', "a;rm -rf *", "tab\u200eless", "\u202egnp.exe")
 
 
 @pytest.mark.parametrize("name", AWKWARD_IDS)
@@ -463,8 +463,6 @@ def test_what_is_suggested_can_be_typed_and_steers_no_terminal(o9: O9Command, na
     assert o9("list", "--json").json()[0]["optimization_id"] == name
     if name == escape.shown(name):  # else it shows what cannot be typed
         assert shlex.split(command)[-1] == name
-    if name == "-dash":
-        assert "o9 resume --here -- -dash" in suggested
 
 
 def test_version_and_help(o9: O9Command) -> None:

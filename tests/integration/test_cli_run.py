@@ -359,7 +359,7 @@ def test_submit_records_and_whoever_runs_next_takes_it(capsys: pytest.CaptureFix
     assert statuses() == {"later": "created"}
     assert o9("run", write(entry("later", priority="high"))).returncode == 0
     again = o9("run", "batch.yaml")
-    assert (again.returncode, "is recorded already (completed)" in again.stderr) == (0, True)
+    assert (again.returncode, "has already ended (completed)" in again.stderr) == (0, True)
     assert len(ledger("later")) == 3
 
 
@@ -371,7 +371,7 @@ def test_resume_refuses_what_could_only_fail_here(
     monkeypatch.chdir("elsewhere")
     told = o9("resume", "--here", "later", "--store", "../optimization_state.db")
     assert told.returncode == 1
-    assert "later cannot go on from here: metadata.objective" in told.stderr
+    assert "later cannot be resumed here: metadata.objective" in told.stderr
     monkeypatch.chdir(tmp_path)
     assert statuses() == {"later": "created"}
     assert main(["resume", "--here", "latr"]) == 1

@@ -48,7 +48,7 @@ def test_json_is_what_python_answers(o9: O9Command, filled: Path) -> None:
 
 def test_stats_counts_and_says_what_runs_and_waits(o9: O9Command, filled: Path) -> None:
     told = said(o9("stats"))
-    assert "4 optimizations: 1 at work, 1 waiting" in told
+    assert "4 optimizations: 1 active, 1 waiting" in told
     assert "Of 1 that ended: 100% completed, 0% failed or timed out, 0% cancelled" in told
     assert re.search(r"running 1 \d", told.partition("Now")[2])
     assert re.search(r"created 1 \d", told.partition("Now")[2])
@@ -70,7 +70,7 @@ def test_trends_name_the_reason_where_there_is_no_slope(o9: O9Command, filled: P
 def test_health_judges_now_and_the_exit_code_is_asked_for(o9: O9Command, filled: Path) -> None:
     answer = o9("health", "done-1")
     assert answer.code == 0
-    assert "health: critical, for its completeness (0.00)" in said(answer)
+    assert "health: critical, because of its completeness (0.00)" in said(answer)
     assert o9("health", "done-1", "--exit-code").code == 3
     document = o9("health", "done-1", "--json").json()
     with Store(str(filled)) as store:
@@ -90,10 +90,7 @@ def test_health_judges_now_and_the_exit_code_is_asked_for(o9: O9Command, filled:
 
 
 def test_health_lets_the_objective_run_where_it_is_asked_to(o9: O9Command, filled: Path) -> None:
-    assert (
-        "Next: o9 health --evaluate done-1   lets its objective evaluate the best once more"
-        in o9("health", "done-1").out
-    )
+    assert "Next: o9 health --evaluate done-1   evaluates the best parameters again" in o9("health", "done-1").out
     assert "Next" not in o9("health", "busy-1").out
     answer = o9("health", "--evaluate", "done-1")
     assert "Next" not in answer.out
@@ -135,7 +132,9 @@ def test_before_anything_there_is_nothing_to_say(o9: O9Command) -> None:
     [
         (["rankings", "curent_performance"], 1, "did you mean current_performance or"),
         (["rankings", "x" * 50], 1, "(`o9 rankings` lists what can be ranked)"),
-        (["rankings", "current_performance", "--limit", "0"], 2, "greater than or equal to 1"),
+        (["rankings", "current_performance", "--limit", "0"], 2, "'--limit'"),
+        (["rankings", "current_performance", "--limit", "1001"], 2, "less than or equal to 1000"),
+        (["export", "rankings", "--metric", "current_performance", "--limit", "1001"], 2, "--limit: 1001"),
         (["trends", "--days", "0"], 2, "0 is not a number of days above 0"),
         (["trends", "--days", "-1"], 2, "-1 is not a number of days above 0"),
         (["trends", "--days", "nan"], 2, "nan is not a number of days above 0"),
@@ -144,7 +143,7 @@ def test_before_anything_there_is_nothing_to_say(o9: O9Command) -> None:
         (["health", "done-2"], 1, "did you mean done-1?"),
         (["health", "--exit-code"], 2, "give its ID"),
         (["health", "--evaluate"], 2, "give its ID"),
-        (["health", "done-1", "--limit", "3"], 2, "leave it or the ID out"),
+        (["health", "done-1", "--limit", "3"], 2, "--limit is for the list"),
     ],
 )
 def test_bad_input_is_refused_with_what_there_is(

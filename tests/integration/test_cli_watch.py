@@ -16,7 +16,7 @@ import zygote
 from command_line import O9, O9Command, command_in, create, filled_store
 from sqlalchemy import Connection
 
-from o9.cli.views.history import News
+from o9.cli.views.history import EventFeed
 from o9.model.states import Intent, OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.intents import SetIntent
@@ -67,7 +67,7 @@ def test_watch_says_how_a_paused_one_goes_on_and_ctrl_c_leaves_it_alone(filled: 
     watcher.send_signal(2)
     _, err = watcher.communicate(timeout=20)
     assert watcher.returncode == 130
-    assert err.splitlines()[-1] == "o9: stopped watching; paused-1 itself was not touched"
+    assert err.splitlines()[-1] == "o9: stopped watching; paused-1 was not affected"
     with Store(str(filled)) as store:
         state = store.read(queries.get, "paused-1")
     assert state is not None
@@ -89,7 +89,7 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: zyg
     assert watcher.stderr is not None
     assert watcher.stdout is not None
     first = watcher.stderr.readline()
-    assert "1 completed, 1 created, 1 paused, 1 running; what changes is shown until Ctrl-C" in first
+    assert "1 completed, 1 created, 1 paused, 1 running; showing changes until Ctrl-C" in first
     with Store(str(filled)) as store:
         store.write(SetIntent("busy-1", Intent.PAUSE, "ann"))
         store.write(SetIntent("busy-1", Intent.RUN, "ben"))
@@ -107,12 +107,12 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: zyg
     watcher.send_signal(2)
     _, err = watcher.communicate(timeout=20)
     assert watcher.returncode == 130
-    assert err.splitlines()[-1] == "o9: stopped watching; nothing was touched"
+    assert err.splitlines()[-1] == "o9: stopped watching; nothing was affected"
 
 
 def test_what_happens_during_a_look_keeps_its_order(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(str(filled)) as store:
-        news, read = News(store), queries.changes
+        news, read = EventFeed(store), queries.changes
         happened: list[Any] = []
 
         def changes(connection: Connection, after: int, **more: int) -> Any:
@@ -123,7 +123,7 @@ def test_what_happens_during_a_look_keeps_its_order(filled: Path, monkeypatch: p
             return rows
 
         monkeypatch.setattr(queries, "changes", changes)
-        assert [event.get("by", event.get("to_status")) for _ in range(3) for event in news.look()] == ["ann", "failed"]
+        assert [event.get("by", event.get("to_status")) for _ in range(3) for event in news.read()] == ["ann", "failed"]
 
 
 def test_watching_all_as_json_is_a_document_a_line(filled: Path) -> None:

@@ -207,7 +207,7 @@ def test_without_scripts_it_is_read_all_the_same(browser: webdriver.Chrome, page
         CHINESE,
         "Plots need JavaScript",
         "The best value",
-        "What to expect of it",
+        "What to expect",
         "turned 1 into",
         "Key figures",
     ):
@@ -224,7 +224,7 @@ def test_printed_as_soon_as_it_is_loaded_it_has_every_plot(pages: dict[str, Path
     told = subprocess.run(["pdftotext", str(printed), "-"], check=True, capture_output=True, text=True).stdout
     for title in (
         "Sharpe ratio a year", "claimed in sample", "trial", "share of the variance of ranks", "stop", "years",
-        "below high", "trials", "rank out of sample (logit)", "splits",
+        "drawdown", "trials", "rank out of sample (logit)", "splits",
     ):  # fmt: skip
         assert told.splitlines().count(title) >= 2, title
 

@@ -13,7 +13,7 @@ from command_line import filled_store
 from o9.alerts.config.schema import load
 from o9.cli.commands.control import answer_to
 from o9.cli.main import root
-from o9.cli.session.follow import Crew
+from o9.cli.session.follow import Nodes
 from o9.lifecycle.control import Verb
 from o9.mirror import interpretation
 from o9.model.settings import Settings
@@ -197,14 +197,14 @@ def test_the_guide_s_examples_of_control_say_what_the_commands_say() -> None:
     held = Holding(**dict.fromkeys(Holding.__dataclass_fields__) | {"unmet": 0, "attempt": 1, "lease_node": "node"})  # type: ignore[arg-type]
     running = replace(held, status="running", intent="run")
     waiting = replace(held, status="created", intent="run", attempt=0, lease_node=None)
-    crew = Crew({"node": {"limit": 1}})
+    nodes = Nodes({"node": {"limit": 1}})
     for wish, before, after in (
         (Verb.PAUSE, running, OptimizationStatus.RUNNING),
         (Verb.PAUSE, waiting, OptimizationStatus.PAUSED),
         (Verb.RESUME, replace(running, intent="pause"), OptimizationStatus.RUNNING),
         (Verb.CANCEL, waiting, OptimizationStatus.CANCELLED),
     ):
-        assert answer_to(wish, "x", before, after, crew)[1] in told
+        assert answer_to(wish, "x", before, after, nodes)[1] in told
 
 
 # For who changes O9

@@ -212,7 +212,7 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
 
 def test_the_same_id_twice_is_refused_before_anything_else() -> None:
     entry = "- {optimization_id: same, metadata: {objective: branin}}\n"
-    assert "entry 2, line 2: optimization_id: 'same' is in batch.yaml, entry 1 already" in refusal(entry * 2)
+    assert "entry 2, line 2: optimization_id: 'same' is already in batch.yaml, entry 1" in refusal(entry * 2)
 
 
 def test_a_file_that_is_not_there_is_named() -> None:

@@ -10,7 +10,7 @@ import pytest
 from o9.cli.answers import Outcome
 from o9.cli.commands.control import answer_to, carried_out, queue_outlook
 from o9.cli.commands.submit import submitted_line
-from o9.cli.session.follow import Crew, nobody_works_on
+from o9.cli.session.follow import Nodes, why_idle
 from o9.cli.views.history import event_line, merged
 from o9.cli.views.words import command
 from o9.lifecycle.control import Verb
@@ -21,9 +21,9 @@ from o9.text.escape import shown
 
 S = OptimizationStatus
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-NODE = Crew({"node": {"limit": 1}})
-NOBODY = Crew()
-DEAD = Crew({}, {"node": NOON})
+NODE = Nodes({"node": {"limit": 1}})
+NOBODY = Nodes()
+DEAD = Nodes({}, {"node": NOON})
 _EMPTY: dict[str, Any] = dict.fromkeys(Holding.__dataclass_fields__)
 
 
@@ -34,49 +34,49 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
 
 
 @pytest.mark.parametrize(
-    ("wish", "before", "after", "crew", "outcome", "told"),
+    ("wish", "before", "after", "nodes", "outcome", "told"),
     [
         ("pause", holding(), "running", NODE, "asked", "running; it will pause when its step is committed"),
         ("pause", holding(intent="pause"), "running", NODE, "already", "running; it will pause when its step is"),
         ("pause", holding("initializing"), "initializing", NODE, "asked", "initializing; it will pause when"),
-        ("pause", holding(), "running", DEAD, "asked", "running, but its node node is gone since 2026-01-31"),
-        ("pause", holding(), "running", DEAD, "asked", "an aggregator, once one runs, will pause it"),
+        ("pause", holding(), "running", DEAD, "asked", "running, but its node node has been gone since 2026-01-31"),
+        ("pause", holding(), "running", DEAD, "asked", "the next aggregator that runs will pause it"),
         ("pause", holding("created", attempt=0), "paused", NODE, "done", "paused"),
         ("pause", holding("created", attempt=2), "paused", NODE, "done", "paused"),
         ("pause", holding(lease_node=None), "paused", NODE, "done", "paused"),
         ("pause", holding("created", lease_node="node"), "created", NODE, "asked", "created; it will pause"),
-        ("pause", holding("paused", "pause"), "paused", NODE, "already", "paused already"),
-        ("pause", holding("suspended"), "suspended", NODE, "already", "suspended already"),
-        ("cancel", holding(), "running", NODE, "asked", "its step is being cut off, the best so far is kept"),
-        ("cancel", holding(), "running", DEAD, "asked", "an aggregator, once one runs, will cancel it"),
+        ("pause", holding("paused", "pause"), "paused", NODE, "already", "already paused"),
+        ("pause", holding("suspended"), "suspended", NODE, "already", "already suspended"),
+        ("cancel", holding(), "running", NODE, "asked", "its step is being cut off; the best so far is kept"),
+        ("cancel", holding(), "running", DEAD, "asked", "the next aggregator that runs will cancel it"),
         ("cancel", holding("paused", "pause"), "cancelled", NODE, "done", "cancelled"),
         ("cancel", holding("created", attempt=0), "cancelled", NODE, "done", "cancelled"),
-        ("cancel", holding("cancelled", "cancel"), "cancelled", NODE, "already", "cancelled already"),
+        ("cancel", holding("cancelled", "cancel"), "cancelled", NODE, "already", "already cancelled"),
         ("resume", holding("paused", "pause"), "created", NODE, "asked", "queued; it starts when a slot is free"),
         ("resume", holding("paused", "pause"), "created", NOBODY, "asked", "no node runs queued optimizations now"),
         ("resume", holding("suspended"), "created", NODE, "asked", "queued; "),
-        ("resume", holding(), "running", NODE, "already", "running already"),
-        ("resume", holding(), "running", DEAD, "asked", "is gone since"),
-        ("resume", holding(intent="pause"), "running", NODE, "done", "running; it goes on"),
-        ("resume", holding("created"), "created", NODE, "already", "queued already; it starts when a slot is free"),
+        ("resume", holding(), "running", NODE, "already", "already running"),
+        ("resume", holding(), "running", DEAD, "asked", "has been gone since"),
+        ("resume", holding(intent="pause"), "running", NODE, "done", "running; it continues"),
+        ("resume", holding("created"), "created", NODE, "already", "already queued; it starts when a slot is free"),
         ("start", holding("created", "hold"), "created", NODE, "asked", "queued; it starts when a slot is free"),
         ("start", holding("created", "hold", unmet=1), "created", NODE, "asked", "when another has completed"),
         ("start", holding("created", "hold", unmet=3), "created", NODE, "asked", "when 3 others have completed"),
     ],
 )  # fmt: skip
 def test_what_is_said_is_what_is_true(
-    wish: str, before: Holding, after: str, crew: Crew, outcome: str, told: str
+    wish: str, before: Holding, after: str, nodes: Nodes, outcome: str, told: str
 ) -> None:
-    found, text = answer_to(Verb(wish), "alpha", before, S(after), crew)
+    found, text = answer_to(Verb(wish), "alpha", before, S(after), nodes)
     assert (found, told in text) == (Outcome(outcome), True), text
 
 
 def test_every_wish_has_an_answer_whatever_the_status() -> None:
     for wish in Verb:
         for status in S:
-            for crew in (NODE, NOBODY, DEAD):
+            for nodes in (NODE, NOBODY, DEAD):
                 for intent in ("hold", "run", "pause", "cancel", "timeout"):
-                    outcome, text = answer_to(wish, "alpha", holding(status.value, intent), status, crew)
+                    outcome, text = answer_to(wish, "alpha", holding(status.value, intent), status, nodes)
                     assert outcome in (Outcome.DONE, Outcome.ASKED, Outcome.ALREADY)
                     assert text
 
@@ -96,18 +96,18 @@ def test_when_waiting_is_over(wish: Verb, so: set[S], never: set[S]) -> None:
 
 
 def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -> None:
-    take_no_work = Crew({"node#flows": {}, "node#sync": {}})
-    assert nobody_works_on(S.CREATED, holding("created"), NOBODY, "a")
-    assert nobody_works_on(S.CREATED, holding("created"), take_no_work, "a")
-    assert nobody_works_on(S.RUNNING, holding(), DEAD, "a")
-    picky = Crew({"node": {"limit": 1, "only": ["b"]}, "node#flows": {}})
-    assert nobody_works_on(S.CREATED, holding("created"), picky, "a")
-    assert nobody_works_on(S.CREATED, holding("created"), picky, "b") is None
-    assert nobody_works_on(S.CREATED, holding("created"), NODE, "a") is None
-    assert nobody_works_on(S.CREATED, holding("created", "hold"), NOBODY, "a") is None
-    assert nobody_works_on(S.RUNNING, holding(), NOBODY, "a") is None  # nothing is known of its node
-    assert nobody_works_on(S.PAUSED, holding("paused"), NOBODY, "a") is None
-    assert nobody_works_on(S.FAILED, holding("failed"), DEAD, "a") is None
+    take_no_work = Nodes({"node#flows": {}, "node#sync": {}})
+    assert why_idle(S.CREATED, holding("created"), NOBODY, "a")
+    assert why_idle(S.CREATED, holding("created"), take_no_work, "a")
+    assert why_idle(S.RUNNING, holding(), DEAD, "a")
+    picky = Nodes({"node": {"limit": 1, "only": ["b"]}, "node#flows": {}})
+    assert why_idle(S.CREATED, holding("created"), picky, "a")
+    assert why_idle(S.CREATED, holding("created"), picky, "b") is None
+    assert why_idle(S.CREATED, holding("created"), NODE, "a") is None
+    assert why_idle(S.CREATED, holding("created", "hold"), NOBODY, "a") is None
+    assert why_idle(S.RUNNING, holding(), NOBODY, "a") is None  # nothing is known of its node
+    assert why_idle(S.PAUSED, holding("paused"), NOBODY, "a") is None
+    assert why_idle(S.FAILED, holding("failed"), DEAD, "a") is None
 
 
 def test_the_outlook_suggests_what_can_be_typed() -> None:
@@ -116,22 +116,22 @@ def test_the_outlook_suggests_what_can_be_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "intent", "crew", "told"),
+    ("status", "intent", "nodes", "told"),
     [
-        ("failed", "run", NOBODY, "; `o9 retry x` queues it once more, as a new one"),
+        ("failed", "run", NOBODY, "; `o9 retry x` queues it again, as a new optimization"),
         ("completed", "run", NOBODY, ""),
         ("paused", "pause", NODE, "; `o9 resume x` queues it again"),
-        ("paused", "pause", NOBODY, "; `o9 resume --here x` goes on here, behind the last committed step"),
+        ("paused", "pause", NOBODY, "; `o9 resume --here x` continues it here, after the last committed step"),
         ("created", "hold", NODE, "; `o9 start x` queues it"),
         ("running", "run", NODE, ""),
-        ("running", "run", DEAD, "; `o9 resume --here x` goes on here, behind the last committed step"),
+        ("running", "run", DEAD, "; `o9 resume --here x` continues it here, after the last committed step"),
     ],
 )
-def test_submitting_again_says_what_is_true(status: str, intent: str, crew: Crew, told: str) -> None:
+def test_submitting_again_says_what_is_true(status: str, intent: str, nodes: Nodes, told: str) -> None:
     state = new_optimization({"optimization_id": "x", "metadata": {"objective": "branin"}})
     state.status = S(status)
-    line = submitted_line(state, holding(status, intent), crew, "", known=True)
-    assert line == f"x  {status}  is recorded already, and stays as it is{told}"
+    line = submitted_line(state, holding(status, intent), nodes, "", known=True)
+    assert line == f"x  {status}  is already recorded, and stays as it is{told}"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,6 @@ def test_what_is_shown_steers_no_terminal(text: str, harmless: str) -> None:
 
 def test_commands_can_be_typed() -> None:
     assert command("show", ["a", "b c"], " --store x") == "o9 show a 'b c' --store x"
-    assert command("show", ["-a"], " --store x") == "o9 show --store x -- -a"
 
 
 def test_a_wish_that_moved_at_once_is_told_once() -> None:

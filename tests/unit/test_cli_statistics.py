@@ -100,7 +100,7 @@ def summary(strategies: tuple[str, ...] = ("default",), looked_at: int = 2) -> d
 def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
     told = words_of(*statistics_view(summary(), TODAY, width), width=width)
     for figure in (
-        "103 optimizations: 1 at work, 2 waiting; and 19 placebo runs",
+        "103 optimizations: 1 active, 2 waiting; and 19 placebo runs",
         "2 created, 1 running, 90 completed, 10 failed",
         "Of 100 that ended: 90% completed, 10% failed or timed out, 0% cancelled",
         "risk_optimization 103 100 90%",
@@ -111,7 +111,7 @@ def test_the_statistics_page_has_every_figure_and_fits(width: int) -> None:
     ):
         assert figure in told, figure
     # On a narrow terminal a cell takes two lines.
-    for wide in ("improved", "time of running 1 min 15 s", "improvement +10%", "time in the queue 2 s"):
+    for wide in ("improved", "run time 1 min 15 s", "improvement +10%", "wait in the queue 2 s"):
         assert (wide in told) == (width >= 80)
 
 
@@ -127,7 +127,7 @@ _DAYS = ("ended", "completed")
 
 
 def test_what_was_not_looked_at_is_said_to_be_so() -> None:
-    note = "only those created first"
+    note = "Only those created first"
     assert note in words_of(*statistics_view(summary(looked_at=1), TODAY, 80))
     assert note not in words_of(*statistics_view(summary(), TODAY, 80))
 
@@ -136,14 +136,14 @@ def test_many_strategies_and_awkward_names_keep_the_page() -> None:
     names = (*AWKWARD, *(f"strategy-{n:02}" for n in range(20)))
     for width in WIDTHS:
         told = drawn(*statistics_view(summary(names), TODAY, width), width=width)
-        assert "… and 13 more, with --json" in told
+        assert "… and 13 more (see --json)" in told
     assert "[bold]x[/bold] :smile:" in told
 
 
 def test_what_nothing_is_known_of_is_not_made_up() -> None:
     nothing = global_summary([{"optimization_type": "a", "strategy": "b", "status": "created", "count": 1}], [], [])
     told = words_of(*statistics_view(nothing | {"by_day": {}, "now": {}}, TODAY, 80))
-    assert "Nothing has ended yet, so there are no rates, durations and improvements." in told
+    assert "Nothing has ended yet, so there are no rates, durations or improvements." in told
     assert "nothing ended" in told
     assert " 0%" not in told
 
@@ -152,7 +152,7 @@ def test_a_figure_that_is_unknown_tells_why() -> None:
     counts = [{"optimization_type": "a", "strategy": "b", "status": "cancelled", "count": 1}]
     told = global_summary(counts, [], [(Key("all", "", "a", "b", 2, "cancelled"), Sums(count=1))])
     page = words_of(*statistics_view(told | {"by_day": {}, "now": {}}, TODAY, 80))
-    assert "time of running unknown: " in page
+    assert "run time unknown: " in page
 
 
 # Trends
@@ -180,14 +180,14 @@ def test_a_trend_has_its_course_its_bounds_and_its_direction_in_words(width: int
     assert "ended ▂▃▅▆▇█▂ 1 to 6 rising: +1 a day (+1 to +1; 6 days)" in told
     assert "rising: +1.00 points a day (+1.00 to +1.00; 6 days)" in told
     assert "rising: +1 s a day" in told
-    assert "The last day is not over, and counts for no slope." in told
+    assert "The last day is not over, and is left out of the slopes." in told
 
 
 def test_unknown_windows_are_dots_and_long_ranges_are_fitted() -> None:
     told = drawn(*trends_view(course([1, None, 3]), 3, 80))
-    assert "completed        ▂·▂" in told
+    assert "completed    ▂·▂" in told
     many = drawn(*trends_view(course([1] * 365), 365, 60), width=60)
-    assert "A mark is the mean of" in " ".join(many.split())
+    assert "Each mark is the mean of" in " ".join(many.split())
 
 
 def test_one_reason_for_all_is_told_once() -> None:
@@ -232,7 +232,7 @@ def test_values_read_as_what_they_are_and_negative_ones_say_so() -> None:
     assert "By execution_time. Less is better." in less
     assert "1 min 15 s" in less
     both = [row(1, 2.0), row(2, 1.0, direction="minimize")]
-    assert "each by its own direction" in words_of(*rankings_view("current_performance", both, 80))
+    assert "each is ranked by its own direction" in words_of(*rankings_view("current_performance", both, 80))
     assert drawn(*rankings_view("sharpe", [row(1, 0.0)], 60), width=60)
 
 
@@ -276,7 +276,7 @@ def test_a_judgement_begins_with_its_verdict_and_has_each_check_with_its_remedy_
     flat = " ".join(told.split())
     made = verdict_of([LOST.to_dict()])
     assert f"result: {headline(made)}" in flat
-    assert "health: critical, for its validity (0.31)" in flat
+    assert "health: critical, because of its validity (0.31)" in flat
     assert flat.index("result:") < flat.index("health:") < flat.index("validity 0.31")
     assert flat.count(forecast_sentence(made)[1:]) == flat.count("Alpha over the baseline") == 1
     assert "verdict 0.31 the result above" in flat
@@ -301,7 +301,7 @@ def test_a_healthy_and_an_unknown_one_say_so() -> None:
     healthy = report_of("x", NOON, [real, WHOLE, SAFE, good], THRESHOLDS)
     assert health_line(healthy).plain == "health: healthy"
     none = report_of("x", NOON, [WHOLE, SAFE, BASELESS], THRESHOLDS)
-    line = "health: unknown, as its validity and performance cannot be known; all that is known is good"
+    line = "health: unknown: its validity and performance cannot be determined; the rest is healthy"
     assert health_line(none).plain == line
     assert words_of(*result_lines(None)) == "result: not judged yet"
 

@@ -22,7 +22,7 @@ from o9.health.wording import forecast_sentence, headline
 from o9.model.optimization import OptimizationState
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType, TrialState
 from o9.model.trial import Trial
-from o9.text.format import NOTHING
+from o9.text.format import NOTHING, local_zone
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 AWKWARD = ("横截面排序 🚀 动量策略", "Risk limits [bold]x[/bold] :smile:", "A name far too long for any table " * 3)
@@ -65,6 +65,11 @@ def test_a_list_fits_keeps_ids_whole_and_aligns_wide_characters(width: int) -> N
     assert len(columns) == 1
 
 
+def test_columns_of_times_name_the_zone() -> None:
+    assert f"created ({local_zone()})" in drawn(list_view([SeriesRun(state())], 160), 160).splitlines()[0]
+    assert f"2026-01-31 {NOON.astimezone():%H:%M:%S %Z}" in page(Details(state()))
+
+
 def test_what_users_wrote_is_not_markup() -> None:
     assert "[bold]x[/bold] :smile:" in drawn(list_view([SeriesRun(state(AWKWARD[1]))], 160), 160)
     assert "[bold]x[/bold] :smile:" in page(Details(state(AWKWARD[1])))
@@ -103,7 +108,7 @@ def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_typ
         Details(done, None, [transition | {"prefect_run_id": run}], {"completed": 7, "failed": 1}, trial(4, 1.25))
     )
     for told in (
-        "1.2500 (more is better)", "+25% (on the baseline, 1.0000)", "1.2000 (reached)", "fast = 5", "8 (1 failed)",
+        "1.2500 (more is better)", "+25% (over the baseline, 1.0000)", "1.2000 (reached)", "fast = 5", "8 (1 failed)",
         "one", "two", run, "attempt 2: all done", "seed 3", "Next: o9 trials Tre-1",
     ):  # fmt: skip
         assert told in " ".join(text.split())
@@ -192,7 +197,7 @@ def test_the_demonstration_says_what_was_searched_for_where_that_is_no_sharpe_ra
     drawn_rows = "".join(drawn(part) for part in demo_view(records, DAYS))
     assert "Risk limits *" in drawn_rows
     assert "Trend *" not in drawn_rows
-    assert "Searched for the best Calmar ratio" in drawn_rows
+    assert "This search maximized the Calmar ratio" in drawn_rows
     assert "*" not in "".join(drawn(part) for part in demo_view(records[:1], DAYS))
 
 

@@ -131,6 +131,7 @@ for _ in range(40):
         ("optimization_id", "a/b", "use '-' instead of '/'"),
         ("optimization_id", "..", "cannot be part of a URL"),
         ("optimization_id", " a", "begins or ends with a blank"),
+        ("optimization_id", "-rf", "begins with '-'"),
         ("optimization_id", "a\nb", "the control character U+000A"),
         ("optimization_id", "x" * 201, "201 characters; at most 200"),
         ("optimization_id", 7, "expected text, got 7"),

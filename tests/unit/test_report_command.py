@@ -42,7 +42,7 @@ def test_what_cannot_be_written_or_read_is_one_line(o9: O9Command, filled: Path)
     for arguments, told in (
         (["done-2"], "did you mean done-1"),
         (["done-1", "nothing"], "there is no optimization 'nothing'"),
-        (["done-1", "-o", "notes.html"], "notes.html: it exists, and is no report of O9's; name another file"),
+        (["done-1", "-o", "notes.html"], "notes.html: it exists, and is not an O9 report; name another file"),
         (["done-1", "-o", "nowhere/r.html"], "its folder does not exist"),
         (["--store", "none.db"], "none.db does not exist"),
         (["done-1", "-o", "/proc/r.html"], "/proc/r.html: "),

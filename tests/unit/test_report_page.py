@@ -123,10 +123,10 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
     trade(store, "trend-1", noise(600), 60, name=CHINESE, failing=2, baseline=market, target_performance=9.0)
     page = checked(report_of(store, ["trend-1"]))
     body = page.text.partition("Optimization report")[2]
-    order = [CHINESE, "UNPROVEN", "What to expect of it", "What the verdict rests on", "Key figures", "Health",
+    order = [CHINESE, "UNPROVEN", "What to expect", "What the verdict is based on", "Key figures", "Health",
              "History of the trials",
              "Which parameters mattered", "The value along each parameter", "Equity curve and drawdown of the best",
-             "Sharpe ratios of all trials, and luck", "Does choosing the best help later?", "Timeline",
+             "Sharpe ratios of all trials, and luck", "Is the best in sample also good out of sample?", "Timeline",
              "The best parameters", "What went wrong", "How this was computed"]  # fmt: skip
     places = [body.index(title) for title in order]
     assert places == sorted(places)
@@ -218,7 +218,7 @@ def test_50_000_trials_are_a_page_of_a_few_megabytes(store: Store) -> None:
 def test_what_of_the_ledger_was_not_looked_at_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     trade(store, "long", noise(100), 30)
     monkeypatch.setattr("o9.health.facts.MOST_TRIALS", 12)
-    has(checked(report_of(store, ["long"])), "The first 12 of 30 trials; those behind them are counted")
+    has(checked(report_of(store, ["long"])), "The first 12 of 30 trials; the later ones are only counted")
 
 
 # All of them
@@ -237,7 +237,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
     has(
         page, "By status, now completed 1 created 1 failed 1 running 1", "50%", "UNPROVEN", "not judged yet", CHINESE,
         "created 1, the longest for",
-        "Improvement on the baseline", "All that has ended did so in one hour", "parameter tuning",
+        "Improvement over the baseline", "Everything ended within one hour", "parameter tuning",
     )  # fmt: skip
     assert page.text.count("not judged yet") == 3
     assert "<script>window" not in text
@@ -257,7 +257,7 @@ def test_trends_are_drawn_where_there_are_windows(store: Store, monkeypatch: pyt
     assert found.trends["window"] == "day"
     monkeypatch.setattr("o9.report.write.utc_now", lambda: later)
     page = checked(report_of_all(store))
-    has(page, "By the day, from", "needs 5")
+    has(page, "By day, from", "needs 5")
     assert len(page.plots) == 4
 
 
@@ -266,7 +266,7 @@ def test_what_is_left_out_of_the_list_is_said(store: Store, monkeypatch: pytest.
         put(store, f"many-{number}")
     monkeypatch.setattr("o9.report.facts.NEWEST", 2)
     page = checked(report_of_all(store))
-    has(page, "The newest 2 of 5; 3 older ones are counted above, and not listed", "created 5, the longest for")
+    has(page, "The newest 2 of 5; 3 older ones are only counted above", "created 5, the longest for")
 
 
 # Files
@@ -302,10 +302,10 @@ def test_a_report_is_written_over_and_no_other_file_is(tmp_path: Path, store: St
     assert write(page + " ", target).read_text(encoding="utf-8") == page + " "
     (tmp_path / "notes.html").write_text("mine")
     (tmp_path / "folder").mkdir()
-    for name, why in (("notes.html", "no report of O9"), ("folder", "a folder"), ("none/r.html", "does not exist")):
+    for name, why in (("notes.html", "not an O9 report"), ("folder", "a folder"), ("none/r.html", "does not exist")):
         with pytest.raises(OptimizationError, match=why):
             write(page, tmp_path / name)
-    with pytest.raises(OptimizationError, match="no regular file"):
+    with pytest.raises(OptimizationError, match="not a regular file"):
         write(page, Path("/dev/null"))
     assert (tmp_path / "notes.html").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} >= {"r.html", "notes.html", "folder"}
@@ -326,7 +326,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, store: Store)
     told = subprocess.run(
         [sys.executable, "-c", script, str(target)], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "File too large; --output names another place" in told.stdout
+    assert "File too large; choose another place" in told.stdout
     assert target.read_text(encoding="utf-8") == before
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".db" and "store" not in path.name] == ["r.html"]
 

@@ -223,7 +223,7 @@ def test_an_equity_curve_is_compounded_and_its_falls_are_measured_from_the_last_
     assert fall["y"] == pytest.approx([0, 0, -0.5, -0.4, 0])
     assert level["x"] == [0, 0.5, 1, 1.5, 2]
     assert plot.finding == (
-        "In sample, 2.0 years: the best turned 1 into 1.32 (+14.9% a year), its deepest fall was 50%, its longest "
+        "In sample, 2.0 years: the best turned 1 into 1.32 (+14.9% a year), its deepest drawdown was 50%, its longest "
         "time below a high 1.0 years."
     )
     assert "compounded" in plot.note
@@ -233,17 +233,17 @@ def test_an_equity_curve_is_compounded_and_its_falls_are_measured_from_the_last_
 def test_a_ruin_is_added_up_and_said_to_be() -> None:
     plot = drawn(equity([0.5, -1.0, 0.25]))
     assert plot.data[0]["y"] == [0, 0.5, -0.5, -0.25]
-    assert "added up" in plot.note
+    assert "summed" in plot.note
     assert "3 periods" in plot.finding
     assert drawn(equity([1e300, 1e300])).data[0]["y"][-1] == pytest.approx(2e300)
-    assert "no number" in reason(equity([1e308, 1e308]))
+    assert "overflows" in reason(equity([1e308, 1e308]))
 
 
 def test_returns_that_cannot_be_drawn_say_why() -> None:
     assert reason(equity(None)) == "the best trial has no returns"
     assert reason(equity([0.1, math.nan, math.inf])) == "2 of 3 returns are not finite, the first in period 1"
     flat = drawn(equity([0.0] * 100))
-    assert "its deepest fall was 0%, its longest time below a high 0 periods" in flat.finding
+    assert "its deepest drawdown was 0%, its longest time below a high 0 periods" in flat.finding
     assert set(flat.data[0]["y"]) == {1}
 
 
@@ -386,7 +386,7 @@ def test_trends() -> None:
     assert "+10 points per day" in rate.note
     assert rate.finding == "2026-01-07, a day that is not over: 70% completed."
     assert drawn(trend("mean_improvement", told)).note == "Its slope is unknown: 5 are needed."
-    assert reason(trend("mean_duration_seconds", told)) == "nothing that tells it has ended in this time"
+    assert reason(trend("mean_duration_seconds", told)) == "nothing that ended in this time has this figure"
 
 
 def test_with_dates_the_curve_has_a_calendar() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,8 @@ from o9.text.format import (
     duration,
     figure,
     local_moment,
+    local_time,
+    local_zone,
     moment,
     number,
     percent,
@@ -58,7 +61,17 @@ def test_percentages_show_no_more_digits_than_help() -> None:
 def test_moments() -> None:
     assert moment("2026-01-31T09:30:00.5+08:00") == "2026-01-31 01:30:00 UTC"
     assert (moment(None), local_moment(None)) == ("\u2013", "\u2013")
-    assert local_moment("2026-01-31T09:30:00.5+00:00", milliseconds=True).endswith(":00.500")
+    assert local_time("2026-01-31T09:30:00.5+00:00", milliseconds=True).endswith(":00.500")
+
+
+def test_local_times_name_their_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as zone:
+        zone.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        assert local_moment("2026-01-31T09:30:00+00:00") == "2026-01-31 10:30:00 CET"
+        assert local_moment("2026-07-31T09:30:00+00:00") == "2026-07-31 11:30:00 CEST"
+        assert (local_time("2026-01-31T09:30:00+00:00"), local_zone()) == ("2026-01-31 10:30:00", "CET/CEST")
+    time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The answers of a command that acts on several ids: one for each.
+"""The answers of commands that act on several ids: one answer for each id.
 
-Contract. An id that is unknown, or whose state forbids the action, makes the exit code 1; the others are acted on all
-the same. What already holds is no error.
+Contract. An unknown id, or one whose state forbids the action, makes the exit code 1; the command still acts on the
+other ids. It is no error if nothing had to change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from o9.cli.failures import DONE, ERROR
 
 
 class Outcome(str, Enum):
-    """What became of it."""
+    """The outcome for one id."""
 
     DONE = "done"
     ASKED = "asked"
@@ -29,12 +29,12 @@ class Outcome(str, Enum):
     NOT_IN_TIME = "not in time"
 
 
-FINE = frozenset({Outcome.DONE, Outcome.ASKED, Outcome.ALREADY})
+SUCCESSFUL = frozenset({Outcome.DONE, Outcome.ASKED, Outcome.ALREADY})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One line for one id; the fields are those of `--json`. `status`: an optimization's, afterwards."""
+    """The answer for one id, printed on one line; `--json` prints the fields. `status`: the optimization's, now."""
 
     id: str
     outcome: Outcome
@@ -42,23 +42,23 @@ class Answer:
     status: str | None = None
 
 
-def tell(answer: Answer, *, as_json: bool) -> None:
-    """Print it as it comes; with `as_json` only what went wrong."""
-    if answer.outcome not in FINE:
+def print_answer(answer: Answer, *, as_json: bool) -> None:
+    """Print one answer; with `as_json`, only if it is an error."""
+    if answer.outcome not in SUCCESSFUL:
         complain(answer.message)
     elif not as_json:
         show(answer.message)
 
 
 def conclude(answers: Sequence[Answer], *, as_json: bool) -> int:
-    """Print them as JSON, where that is wanted; the exit code."""
+    """Print all answers as JSON if asked to, and return the exit code."""
     if as_json:
         write_json([asdict(answer) for answer in answers])
-    return DONE if all(answer.outcome in FINE for answer in answers) else ERROR
+    return DONE if all(answer.outcome in SUCCESSFUL for answer in answers) else ERROR
 
 
 def who() -> str:
-    """Who asks, for the record."""
+    """Return who gives the command, for the record: `o9, ann@desk`."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -1,7 +1,7 @@
 """Run files: one optimization as a mapping, or a list of them, with the fields of OptimizationSpec.
 
-Contract. Either everything in all files can be submitted, or an error has a line for each fault, which names the file,
-the line, the entry and the field, and nothing has been submitted. Import paths may name modules of the current folder.
+Contract. Unless everything in all files can be submitted, the error has a line for each fault, which names the file,
+the line, the entry and the field. Import paths may name modules of the current folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMIT_BYTES = 5 * 2**20
 
 @dataclass(frozen=True)
 class BatchEntry:
-    """One optimization of a file: number `number` of a list, counted from 1, or the only one (0)."""
+    """One optimization of a file. `number` is its place in a list, counted from 1; 0 for a single mapping."""
 
     document: Document
     number: int
@@ -41,7 +41,7 @@ class BatchEntry:
 
 
 def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
-    """The optimizations of all files, each checked as at its submission, and behind those that it is to run after."""
+    """Read the optimizations of all files, checked as at submission, each behind those that it runs after."""
     import_from_here()
     faults: list[str] = []
     places: dict[str, str] = {}
@@ -51,7 +51,7 @@ def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
             state = requested(_named(entry))
             name = state.optimization_id
             if name in places:
-                problem = f"{name!r} is in {places[name]} already; give each its own, or leave it out"
+                problem = f"{name!r} is already in {places[name]}; give each its own, or leave it out"
                 raise OptimizationValidationError("optimization_id", problem)
             places[name] = entry.place
             prepared(state)
@@ -64,7 +64,10 @@ def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
 
 
 def read_template(path: str) -> Mapping[str, Any]:
-    """The one optimization of a file, its dates not filled in; checked as one of now. Raises as `read_batch`."""
+    """Read a file with a single optimization, and leave its dates unfilled.
+
+    It is checked with the dates of the present moment. Raises as `read_batch` does.
+    """
     import_from_here()
     faults: list[str] = []
     entry, *_ = _entries(path, faults)
@@ -82,7 +85,7 @@ def read_template(path: str) -> Mapping[str, Any]:
 
 
 def import_from_here() -> None:
-    """As `python -m` does: `objective: mystrategy:objective` finds mystrategy.py in the current directory."""
+    """Make modules of the current directory importable, as `python -m` does."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
@@ -101,7 +104,7 @@ def _entries(path: str, faults: list[str]) -> Iterator[BatchEntry]:
 
 
 def _named(entry: BatchEntry) -> Any:
-    """Its content; one that names neither itself nor an objective is called after its file."""
+    """Return the content; without a name and an objective, the optimization is named after its file."""
     content, path = entry.content, entry.document.source
     if not isinstance(content, Mapping) or content.get("name") is not None or path == "-":
         return content

@@ -1,8 +1,8 @@
-"""What every command prints with: results to stdout, remarks to stderr, JSON.
+"""Printing for all commands: results to stdout, remarks to stderr, and JSON.
 
-Contract. What is given as text is made harmless; a `Text` is printed as it is. On a terminal: colours and live redraw,
-fitted to its width. Elsewhere: plain text without colours, cut or wrapped nowhere (unless COLUMNS says how wide), no
-spaces at the ends of lines. Text that users wrote is never read as markup. NO_COLOR and TERM=dumb are respected.
+Contract. A `str` is escaped and never read as markup; a `Text` is printed as it is. On a terminal, output has colours,
+is redrawn live and fits the width. Elsewhere it is plain text that is neither cut nor wrapped, unless COLUMNS sets a
+width, and has no trailing spaces. NO_COLOR and TERM=dumb are respected.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from rich.text import Text
 
 from o9.cli import failures
 from o9.text.escape import STEERING, shown
+from o9.text.format import local_zone
 
 UNLIMITED_WIDTH = 100_000
 PAGE_WIDTH = 120
 Cells = Mapping[str, str | Text]
-# Escaped, they mean the same to a JSON parser, and nothing to a terminal.
+# Escaped, they mean the same to a JSON parser and nothing to a terminal.
 _STEERING = re.compile(f"[{STEERING}]")
 
 
 def results() -> Console:
-    """Stdout, for what was asked for."""
+    """The console of stdout."""
     return _console(sys.stdout)
 
 
 def messages() -> Console:
-    """Stderr, for progress and remarks."""
+    """The console of stderr, for progress and remarks."""
     return _console(sys.stderr)
 
 
 def page_width() -> int:
-    """Of stdout, at most PAGE_WIDTH: beyond that, a page of text is hard to read."""
+    """The width of stdout, at most PAGE_WIDTH: a wider page of text is hard to read."""
     return min(results().width, PAGE_WIDTH)
 
 
@@ -53,7 +54,7 @@ def _console(stream: IO[str]) -> Console:
 
 
 def show(*renderables: RenderableType, width: int | None = None) -> None:
-    """Print results, each on a line of its own; `width`: that of the terminal unless given."""
+    """Print results, each on its own line. `width` defaults to the terminal's."""
     console = results()
     console.width = width or console.width
     emit(console, *renderables)
@@ -66,18 +67,18 @@ def say(text: str) -> None:
 
 
 def say_more(found: int, room: int | None) -> None:
-    """Remark that what was found is more than there was room for."""
+    """Remark that more was found than the `room` for results that were printed."""
     if room is not None and found > room:
-        say(f"the first {room}; there are more: --limit N shows them")
+        say(f"showing the first {room}; there are more (--limit N)")
 
 
 def complain(text: str) -> None:
-    """Print one error of several that a command survives."""
+    """Print an error after which the command continues."""
     emit(messages(), f"o9: {text}")
 
 
 def emit(console: Console, *renderables: RenderableType) -> None:
-    """Print each, without trailing spaces where a program reads it."""
+    """Print each, without trailing spaces unless on a terminal."""
     for each in renderables:
         renderable = Text(shown(each)) if isinstance(each, str) else each
         if console.is_terminal:
@@ -88,28 +89,33 @@ def emit(console: Console, *renderables: RenderableType) -> None:
         console.file.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
 
 
-def plain_table(*headings: str, right: Collection[str] = (), fixed: Collection[str] = ()) -> Table:
-    """A table without frames. Of the columns those in `right` hold numbers, and those in `fixed` are never folded."""
+def plain_table(
+    *headings: str, right: Collection[str] = (), fixed: Collection[str] = (), times: Collection[str] = ()
+) -> Table:
+    """A table without frames.
+
+    right: columns of numbers. fixed: columns that are never folded. times: columns of local times; their headings name
+    the time zone.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         side: JustifyMethod = "right" if heading in right else "left"
-        table.add_column(heading, justify=side, overflow="fold", no_wrap=heading in fixed)
+        title = f"{heading} ({local_zone()})" if heading in times else heading
+        table.add_column(title, justify=side, overflow="fold", no_wrap=heading in fixed)
     return table
 
 
-def table_of(
-    rows: Sequence[Cells], hidden: Collection[str] = (), right: Collection[str] = (), fixed: Collection[str] = ()
-) -> Table:
-    """The same of rows by heading, without the columns that are `hidden`."""
+def table_of(rows: Sequence[Cells], hidden: Collection[str] = (), **columns: Collection[str]) -> Table:
+    """A `plain_table` of rows by heading, without the columns in `hidden`; `columns` as there."""
     names = [name for name in rows[0] if name not in hidden]
-    table = plain_table(*names, right=right, fixed=fixed)
+    table = plain_table(*names, **columns)
     for row in rows:
         table.add_row(*(Text(shown(cell)) if isinstance(cell := row[name], str) else cell for name in names))
     return table
 
 
 def facts_table(facts: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> Table:
-    """A label and what it is, in each row; lines of a text stay lines."""
+    """A table of labels and values. Line breaks in a value are kept."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -124,7 +130,7 @@ def indented(text: str | Text, by: int = 2) -> Padding:
 
 
 def answer(document: Any, text: str, *, as_json: bool) -> None:
-    """Print the one or the other as the result; the text as it is, so that no path is cut into lines."""
+    """Print the document as JSON, or the text; unlike `show`, it never wraps a path."""
     if as_json:
         write_json(document)
     else:
@@ -136,7 +142,7 @@ def write_json(document: Any) -> None:
 
 
 def write_json_line(document: Any) -> None:
-    """One document of many that come over time, each on a line of its own."""
+    """Write one document of a stream, on its own line."""
     sys.stdout.write(to_json(document) + "\n")
     sys.stdout.flush()
 
@@ -147,7 +153,7 @@ def to_json(document: Any, indent: int | None = None) -> str:
 
 
 def write_json_list(items: Iterable[Any]) -> None:
-    """One array, written as it is read, so that a million items need no memory."""
+    """Write an array while its items are read, so that a million of them need no memory."""
     separator = "[\n"
     for item in items:
         sys.stdout.write(separator + to_json(item))

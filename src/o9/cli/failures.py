@@ -1,4 +1,4 @@
-"""From any error to one line for a person and an exit code for the shell."""
+"""Turn any error into a message for the user and an exit code for the shell."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ DONE, ERROR, USAGE, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 130
 # Set by --verbose and --quiet, which every command has.
 verbose = False
 quiet = False
-# Where help was asked for, modules of commands leave out the imports that only their work needs: a second of time.
+# With --help, the modules of commands skip the imports that only their work needs, which take a second.
 help_only = not {"-h", "--help"}.isdisjoint(takewhile("--".__ne__, sys.argv[1:]))
 
 
 class Interrupted(OptimizationError):
-    """Ctrl-C, with something to say about it: exit code 130. Typer swallows a bare KeyboardInterrupt."""
+    """Ctrl-C with a message: exit code 130. Typer swallows a bare KeyboardInterrupt."""
 
 
 def report(error: BaseException) -> int:
-    """Say on stderr what went wrong and return the exit code; with `verbose`, the traceback too."""
+    """Print the error on stderr, with the traceback if `verbose`, and return the exit code."""
     # Typer and rich turn a broken pipe into a SystemExit of their own.
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return _leave_broken_pipe()
@@ -35,7 +35,7 @@ def report(error: BaseException) -> int:
     try:
         sys.stdout.flush()
         lines = "\n".join(f"o9: {shown(line)}" for line in message.splitlines() or [""])
-        # A command that was typed without its subcommand is answered by what there is, as it stands.
+        # A group without a subcommand prints its help, unchanged.
         is_help = type(error).__name__ == "NoArgsIsHelpError"
         print(error.format_message() if is_help else lines, file=sys.stderr)  # type: ignore[attr-defined]
     except BrokenPipeError:
@@ -44,7 +44,7 @@ def report(error: BaseException) -> int:
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """The line, without passwords in URLs, and the exit code for `error`."""
+    """Return the message, without passwords in URLs, and the exit code for `error`."""
     message, code = _explain(error)
     return public_text(message), code
 
@@ -57,20 +57,20 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OptimizationError):  # a line for each of several faults
         return "\n".join(one_line(line) for line in str(error).splitlines()), ERROR
     if isinstance(error, SystemExit):
-        return f"the code that was run called sys.exit({error.code!r}); an objective has to return a value", ERROR
-    # By name: typer keeps these classes in places of its own that move between its releases.
+        return f"user code called sys.exit({error.code!r}); an objective must return a value", ERROR
+    # By attribute: typer moves these classes from release to release.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")
         where = context.command_path if (context := getattr(error, "ctx", None)) else "o9"
-        return f"{message[:1].lower()}{message[1:]} (`{where} --help` says what there is)", USAGE
+        return f"{message[:1].lower()}{message[1:]} (see `{where} --help`)", USAGE
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
-    hint = "" if verbose else "; run it again with --verbose for the traceback"
+    hint = "" if verbose else "; run the command again with --verbose for the traceback"
     return f"unexpected {type(error).__name__}: {one_line(str(error)) or 'no message'}{hint}", ERROR
 
 
 def _leave_broken_pipe() -> int:
-    """The reader of our output has closed it, as `head` does: not an error, and nothing is printed."""
-    # Python flushes stdout once more when it ends, and would complain then.
+    """End quietly, since the reader of stdout has closed it, as `head` does."""
+    # Python flushes stdout again at exit, which would print an error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE

@@ -1,9 +1,9 @@
-"""The command `o9`: which commands there are, and what each answers to the shell.
+"""The command `o9`: its commands and its exit codes.
 
-Contract. `main` returns the exit code: 0 done; 1 an error; 2 wrong usage; 3 the optimization ended otherwise than
-completed; 130 interrupted. An error is one line on stderr, `o9: …`, that says what to do; `--verbose` adds the
-traceback. Results go to stdout, progress and remarks to stderr, and `--quiet` leaves the latter out. The list of
-commands needs nothing but typer: the module of a command is imported when that is typed. Reading never imports Prefect.
+Contract. `main` returns the exit code: 0 done; 1 an error; 2 wrong usage; 3 an optimization did not complete, or its
+health is critical; 130 interrupted. An error is one line on stderr, `o9: …`, that says what to do; `--verbose` adds the
+traceback. Results go to stdout, progress and remarks to stderr, where `--quiet` suppresses them. The list of commands
+needs only typer: the module of a command is imported when the command is typed. Reading never imports Prefect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from o9.cli import failures
 
 
 class Entry(NamedTuple):
-    """A command: its line in the list, and where its function is, whose docstring ends its help; or its commands."""
+    """A command: its summary, and its `module:function`, whose docstring completes the help; or a group of commands."""
 
     summary: str
     of: str | Mapping[str, Any]
@@ -36,20 +36,20 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "demo": Entry("Optimize four strategies on real S&P 500 prices.", "demo:demo"),
         "init": Entry("Write an example objective and run file.", "init:init"),
         "run": Entry("Run the optimizations of a file, with progress.", "run:run"),
-        "submit": Entry("Record the optimizations of a file, to be run later.", "submit:submit"),
-        "start": Entry("Queue optimizations that were held back.", "control:start"),
-        "pause": Entry("Pause after the running step, and free the slot.", "control:pause"),
+        "submit": Entry("Record the optimizations of a file to run them later.", "submit:submit"),
+        "start": Entry("Queue optimizations that were submitted with --hold.", "control:start"),
+        "pause": Entry("Pause optimizations once their running step is committed.", "control:pause"),
         "resume": Entry("Queue paused optimizations again, or run them here.", "control:resume"),
-        "cancel": Entry("Stop at once, for good, and keep the best so far.", "control:cancel"),
-        "retry": Entry("Run an ended optimization again, as a new one.", "control:retry"),
+        "cancel": Entry("Cancel optimizations at once, and keep the best so far.", "control:cancel"),
+        "retry": Entry("Run an ended optimization again as a new one.", "control:retry"),
     },
     "Inspect": {
         "list": Entry("List optimizations.", "inspect:list_"),
         "show": Entry("Show one optimization and its history.", "inspect:show"),
-        "trials": Entry("Show the trials, with the best one marked.", "inspect:trials"),
-        "logs": Entry("Show what the objective printed and logged.", "inspect:logs"),
+        "trials": Entry("Show the trials of an optimization.", "inspect:trials"),
+        "logs": Entry("Show what an objective printed and logged.", "inspect:logs"),
         "watch": Entry("Follow one optimization until it ends, or all of them.", "watch:watch"),
-        "stats": Entry("Count all optimizations.", "stats:stats"),
+        "stats": Entry("Show statistics over all optimizations.", "stats:stats"),
         "trends": Entry("Show trends over time.", "stats:trends"),
         "rankings": Entry("Rank optimizations by a metric.", "stats:rankings"),
         "export": Entry("Write a table of the record as CSV or Parquet.", "stats:export"),
@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Judge": {
         "health": Entry("Judge whether a result can be trusted.", "judge:health"),
         "placebo": Entry("Run the same search on data without an edge.", "judge:placebo"),
-        "report": Entry("Write a report as one HTML file.", "judge:report"),
+        "report": Entry("Write a report as a single HTML file.", "judge:report"),
     },
     "Operate": {
         "serve": Entry("Run queued optimizations and serve HTTP until Ctrl-C.", "serve:serve"),
@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "List, acknowledge, silence and configure alerts.",
             {
                 "list": Entry("List firing alerts, newest first.", "alerts.list:list_"),
-                "show": Entry("Show one alert: who was notified when, and why others were not.", "alerts.list:show"),
+                "show": Entry("Show one alert, with its notifications.", "alerts.list:show"),
                 "ack": Entry("Acknowledge alerts.", "alerts.respond:ack"),
                 "resolve": Entry("Resolve alerts.", "alerts.respond:resolve"),
                 "history": Entry("List notifications, and why others were suppressed.", "alerts.list:history"),
@@ -78,10 +78,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
                     },
                 ),
                 "config": Entry(
-                    "Check and try out a configuration of alerts.",
+                    "Check and try out a configuration.",
                     {
-                        "check": Entry("Show what a configuration means, or all its faults.", "alerts.config:check"),
-                        "simulate": Entry("Simulate alerts: who would be notified of what.", "alerts.config:simulate"),
+                        "check": Entry("Show what a configuration means, or list its faults.", "alerts.config:check"),
+                        "simulate": Entry("Simulate alerts without sending anything.", "alerts.config:simulate"),
                         "test": Entry("Send a test message through a channel.", "alerts.test:send_test"),
                     },
                 ),
@@ -92,8 +92,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             {
                 "upgrade": Entry("Bring the store to this release's schema.", "db:upgrade"),
                 "check": Entry("Check the store for damage; exit 1 if there is any.", "db:check"),
-                "backup": Entry("Copy the store, in use or not, into a new file.", "db:backup"),
-                "prune": Entry("Delete old optimizations and alerts, for good.", "db:prune"),
+                "backup": Entry("Copy the store to a new file, even while it is in use.", "db:backup"),
+                "prune": Entry("Delete old optimizations and alerts permanently.", "db:prune"),
             },
         ),
         "schedule": Entry(
@@ -103,12 +103,12 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
                 "create": Entry("Add a schedule to a deployment.", "schedule:create"),
                 "pause": Entry("Pause the schedules of a deployment.", "schedule:pause"),
                 "resume": Entry("Resume the schedules of a deployment.", "schedule:resume"),
-                "delete": Entry("Delete the schedules of a deployment, but not the deployment.", "schedule:delete"),
+                "delete": Entry("Delete the schedules of a deployment.", "schedule:delete"),
             },
         ),
         "deploy": Entry("Deploy all flows, or one recurring optimization.", "deploy:deploy_"),
-        "open": Entry("Open Prefect's pages in a browser.", "open:open_"),
-        "doctor": Entry("Check the installation, and suggest remedies.", "doctor:doctor"),
+        "open": Entry("Open Prefect's UI in a browser.", "open:open_"),
+        "doctor": Entry("Check the installation and suggest remedies.", "doctor:doctor"),
     },
 }
 COMPLETION = "_O9_COMPLETE"  # set by the shell that asks for completions
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures.verbose = failures.quiet = False
     try:
         code = root()(arguments, prog_name="o9", standalone_mode=False)
-        if sys.stdout is not None:  # closed by who called
+        if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the outermost boundary: every error becomes a line and a code
@@ -153,7 +153,7 @@ def _add(group: TyperGroup, commands: Mapping[str, Entry], panel: str = "Command
 
 
 class HelpGroup(TyperGroup):
-    """Lists its commands beneath the names of their panels, as rich's pages do; those cost 0.15 s of imports."""
+    """Lists commands under the names of their panels, without the 0.15 s that importing rich's help pages costs."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
@@ -163,7 +163,7 @@ class HelpGroup(TyperGroup):
 
 
 class HelpCommand(TyperCommand):
-    """Shows arguments by their names alone: without the types of Python, and braces around those that are required."""
+    """Shows arguments by their names, without Python's types, and without braces around required ones."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
@@ -181,7 +181,7 @@ class HelpCommand(TyperCommand):
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command until it is typed, or asked for its options."""
+    """Stands for a command until it is typed, or its options are needed."""
 
     def __init__(self, function: str, **shown: Any) -> None:
         super().__init__(**shown)

@@ -1,4 +1,4 @@
-"""Opening the store for a command, which never creates it, and finding in it what was typed."""
+"""Open an existing store for a command, and look up the ids that were typed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from o9.store.store import Store
 from o9.text.escape import shown
 from o9.text.suggest import did_you_mean, near
 
-NEAR_AMONG = 1000  # how many of the newest ids are searched for one like a mistyped id
+NEAR_AMONG = 1000  # newest ids that are compared with a mistyped one
 NAMED = 3  # near ids in an error
-SHORTEST_NAME = 3  # letters, by which names are searched
+SHORTEST_NAME = 3  # letters; a shorter text is not searched for in names
 
 
 def store_url(given: str | None) -> str:
-    """What `--store` says, else the setting; of a block the URL that it holds, for which Prefect is imported."""
+    """Return the URL in `--store`, or else in the settings; that of a block is read with Prefect, which is then
+    imported.
+    """
     url = given or settings().store_url
     return _url_in_block(url) if url.startswith(STORE_BLOCK) else url
 
@@ -41,13 +43,13 @@ def _url_in_block(url: str) -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite store; None for another database."""
+    """Return the file of a SQLite store; None for another database."""
     parsed = parse_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
 def revision_of(url: str) -> str | None:
-    """The schema of a store, read without upgrading it."""
+    """Return the schema of a store without upgrading it."""
     engine = create_engine(parse_url(url))
     try:
         with engine.connect() as connection:
@@ -57,74 +59,77 @@ def revision_of(url: str) -> str | None:
 
 
 def size_of(path: Path | None) -> int | None:
-    """Of the file, with what waits to be written into it; None where there is none."""
+    """Return the bytes of the file and its write-ahead log; None for another database."""
     if path is None:
         return None
     return sum(part.stat().st_size for part in (path, Path(f"{path}-wal")) if part.exists())
 
 
 def option_for(given: str | None) -> str:
-    """What to add to a command so that it reads the same store; without its password, which is to be put in again."""
+    """Return the option that makes a suggested command use the same store; a password in it is replaced by `***`."""
     return f" --store {shlex.quote(public_url(given))}" if given else ""
 
 
 def place_of(store: Store) -> str:
-    """Where it lies, whole: a path from the root, or a URL without its password."""
+    """Return where the store is: an absolute path, or a URL without its password."""
     return store.name if "://" in store.name else str(Path(store.name).absolute())
 
 
 @contextmanager
 def existing_store(given: str | None) -> Iterator[Store]:
-    """The store, which must exist. Raises OptimizationStoreError, naming the path and what to do."""
+    """Open the store. Raises OptimizationStoreError, which names the path and the remedy, if it does not exist."""
     with Store(existing_url(given)) as store:
         yield store
 
 
 def existing_url(given: str | None) -> str:
-    """What `store_url` says, after a look that makes nothing: is there a store to read?"""
+    """Return `store_url`. Raises OptimizationStoreError if there is no store; creates nothing."""
     url = store_url(given)
     path = sqlite_path(url)
     if path is not None and not path.is_dir() and (not path.exists() or path.stat().st_size == 0):
         state = "is empty" if path.exists() else "does not exist"
         raise OptimizationStoreError(
-            f"the store {path} {state}; `o9 demo` or `o9 run FILE.yaml` makes one, "
-            "--store or O9_STORE_URL names another"
+            f"the store {path} {state}; create one with `o9 demo` or `o9 run FILE.yaml`, "
+            "or name another with --store or O9_STORE_URL"
         )
     return url
 
 
 def existing_optimization(store: Store, typed: str) -> OptimizationState:
-    """The optimization with this id, or the only one whose id begins so. Raises OptimizationError with near matches."""
+    """Return the optimization with this id, or the only one whose id begins with it. Raises OptimizationError with near
+    matches.
+    """
     state = store.read(queries.get, typed)
     if state is None:
         newest = [*_containing(store, typed), *store.read(queries.page, limit=NEAR_AMONG).items]
         found = pick(typed, {each.optimization_id: each.name for each in newest}, "optimization", "o9 list", store)
         state = store.read(queries.get, found)
-        assert state is not None, "it was read in this moment"
+        assert state is not None, "it was just read"
     return state
 
 
 def holding_of(store: Store, recorded: str) -> Holding:
     holding = store.read(queries.holding, recorded)
-    assert holding is not None, "what is recorded stays recorded"
+    assert holding is not None, "every recorded optimization has one"
     return holding
 
 
 def existing_ids(store: Store, typed: Iterable[str]) -> list[str]:
-    """The whole ids of `typed`, each once. Raises OptimizationError for the first that is unknown."""
+    """Return the whole ids of `typed`, each once. Raises OptimizationError for an unknown one."""
     return list(dict.fromkeys(existing_optimization(store, each).optimization_id for each in typed))
 
 
 def newest_ids(store: Store, beginning: str, limit: int) -> list[str]:
-    """The newest ids that begin so."""
+    """Return the newest ids with this beginning."""
     found = _containing(store, beginning) if beginning else store.read(queries.page, limit=limit).items
     return [each.optimization_id for each in found if each.optimization_id.startswith(beginning)][:limit]
 
 
 def pick(typed: str, known: Mapping[str, str], what: str, listing: str, store: Store) -> str:
-    """The id that was typed, or the only one of the `known` that begins so.
+    """Return the id that was typed, or the only known id that begins with it.
 
-    known: ids, with the names or titles that may have been meant. Raises OptimizationError with what is near.
+    known: ids with their names or titles, in which `typed` is searched, too. Raises OptimizationError with near
+    matches.
     """
     if typed in known:
         return typed
@@ -135,10 +140,10 @@ def pick(typed: str, known: Mapping[str, str], what: str, listing: str, store: S
     if beginning:
         some = ", ".join(map(shown, beginning[:NAMED]))
         more = f", and {len(beginning) - NAMED} more" if len(beginning) > NAMED else ""
-        raise OptimizationError(f"{shown(repr(typed))} begins several ids: {some}{more}; type more of it")
+        raise OptimizationError(f"{shown(repr(typed))} is the beginning of several ids: {some}{more}; type more of it")
     likely = [each for each in known if wanted and each.casefold().startswith(wanted)]
     likely += [each for each, name in known.items() if len(wanted) >= SHORTEST_NAME and wanted in name.casefold()]
-    hint = did_you_mean(likely + near(typed, known, n=NAMED)) or f"`{listing}` shows those that there are"
+    hint = did_you_mean(likely + near(typed, known, n=NAMED)) or f"`{listing}` lists them"
     raise OptimizationError(f"there is no {what} {shown(repr(typed))} in {store.name}; {hint}")
 
 

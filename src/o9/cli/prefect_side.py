@@ -1,4 +1,4 @@
-"""What commands ask of Prefect's servers. Starts nothing; importing this imports Prefect, a second of work."""
+"""Requests of commands to Prefect's servers. Starts nothing. Importing this imports Prefect, which takes a second."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def home() -> Path:
 
 
 def configured_server() -> str | None:
-    """The API's URL that Prefect's settings name."""
+    """Return the URL of the API in Prefect's settings."""
     return PREFECT_API_URL.value() or None
 
 
 def problem_of_configured(url: str) -> str | None:
-    """Why it cannot be used, to follow its name; None where it answers, and lets us in."""
+    """Return why the server cannot be used, to follow its name; None if it answers and accepts the credentials."""
     if PREFECT_API_KEY.value():  # Prefect Cloud
         return _problem(url)
     given = PREFECT_API_AUTH_STRING.value()
@@ -40,21 +40,21 @@ def problem_of_configured(url: str) -> str | None:
 
 
 def local_server() -> tuple[str, Path] | None:
-    """The API's URL of this machine's local server that runs, and the file that holds its authentication string."""
+    """Return the URL of the API of this machine's running local server, and the file with its authentication string."""
     return next(((url, file) for url, file in _local_servers() if _problem(url) is None), None)
 
 
 def where_prefect_records() -> str:
-    """How the flow runs of this machine can be looked at."""
+    """Say where to see the flow runs of this machine."""
     if configured := configured_server():
         return f"{public_url(configured).removesuffix('/api')} in a browser"
     return "`o9 open` shows it in a browser"
 
 
 def pages_at(path: str) -> str | None:
-    """The address of a page of Prefect's UI; None where no server runs.
+    """Return the address of a page of Prefect's UI; None if no server runs.
 
-    That of the local server is a file that only its owner can read: it holds the authentication string.
+    For the local server, that is a file that only its owner can read, since it holds the authentication string.
     """
     if configured := configured_server():
         return public_url(PREFECT_UI_URL.value() or configured.removesuffix("/api")) + path
@@ -75,15 +75,15 @@ def _problem(url: str, path: str = "/health", headers: dict[str, str] | None = N
         with urlopen(Request(f"{url.rstrip('/')}{path}", headers=headers or {}), timeout=REACH_SECONDS):
             return None
     except HTTPError as error:
-        return "wants another PREFECT_API_AUTH_STRING" if error.code == 401 else f"answers HTTP {error.code}"
+        return "rejects PREFECT_API_AUTH_STRING" if error.code == 401 else f"answers HTTP {error.code}"
     except OSError as error:
         return f"does not answer ({getattr(error, 'reason', error)})"
-    except (ValueError, HTTPException):  # whose text holds a password that the URL has
-        return "is no URL such as http://127.0.0.1:4200/api"
+    except (ValueError, HTTPException):  # its text would show a password in the URL
+        return "is not a URL such as http://127.0.0.1:4200/api"
 
 
 def _local_servers() -> Iterator[tuple[str, Path]]:
-    """The URLs of local servers that are running or were, each with the file that holds its authentication string."""
+    """Yield the URL of each local server that runs or ran, with the file that holds its authentication string."""
     for state in home().glob("o9/server-*/server.json"):
         try:
             yield f"http://127.0.0.1:{json.loads(state.read_bytes())['port']}/api", state.with_name("server.auth")

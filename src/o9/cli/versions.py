@@ -1,4 +1,4 @@
-"""Which releases are installed, and whether they are those that O9 declares; without importing any of them."""
+"""Which releases are installed and which O9 requires, read without importing them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 DISTRIBUTION = "prefect-o9"
-# Of an extra the distribution that it brings first of all, and what needs it.
+# By extra: the main distribution that it installs, and what needs that.
 EXTRAS = {
     "quant": ("skfolio", "`o9 demo`"), "postgres": ("psycopg", "a store in PostgreSQL"),
     "gp": ("torch", "the sampler gp"), "parquet": ("pyarrow", "`o9 export -o FILE.parquet`"),
@@ -16,7 +16,7 @@ EXTRAS = {
 
 
 def release_of(distribution: str) -> str | None:
-    """None where it is not installed."""
+    """Return the installed release; None if there is none."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -24,7 +24,7 @@ def release_of(distribution: str) -> str | None:
 
 
 def needed() -> Iterator[Requirement]:
-    """What O9 declares to need, without its extras."""
+    """Yield what O9 requires, without its extras."""
     for requirement in map(Requirement, requires(DISTRIBUTION) or ()):
         if requirement.marker is None:
             yield requirement

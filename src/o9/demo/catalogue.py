@@ -1,8 +1,8 @@
-"""Every objective that O9 brings along, by name: what it optimizes, over which space, and where the code is.
+"""The built-in objectives by name: what each one optimizes, its search space, and the import path of its code.
 
-Contract. BUILTIN is data: reading it imports neither numpy nor skfolio nor the functions. `DEMONSTRATIONS` names the
-objective that runs for a type of optimization when a submission gives neither an objective nor a search space, and
-`demonstration_warning` is what its `warnings` then say.
+Contract. BUILTIN is data: reading it imports neither numpy, nor skfolio, nor the functions. An optimization that is
+submitted without an objective and a search space runs the one in `DEMONSTRATIONS` for its type, and
+`demonstration_warning` says so in its `warnings`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from o9.model.states import OptimizationType
 
 @dataclass(frozen=True)
 class BuiltinObjective:
-    """One objective of the catalogue.
+    """An objective of the catalogue.
 
-    path: `package.module:function`, a plain function from a parameter mapping to a float or an Evaluation.
+    path: `package.module:function`, a function from a mapping of parameters to a float or an Evaluation.
     search_space: as `OptimizationState.metadata["search_space"]`.
-    description: reads on after "…: ", without a full stop.
-    data: the fingerprint of its data (equal to the one its evaluations give), or the name of a closed-form problem.
-    total_steps, trials_per_step: used where an optimization gives none.
-    truncatable: takes the keyword `periods`, see `o9.strategies.registry.objective`.
+    description: follows a colon, without a full stop.
+    data: the fingerprint of its data (equal to that of its evaluations), or the name of a closed-form problem.
+    total_steps, trials_per_step: the defaults of an optimization that gives none.
+    truncatable: it takes the keyword `periods`, see `o9.strategies.registry.objective`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class BuiltinObjective:
 
 
 def demonstration_warning(name: str) -> str:
-    """The sentence for `warnings` when the demonstration objective `name` runs because nothing else was asked for."""
+    """The entry in `warnings` of an optimization that runs the demonstration objective `name`."""
     return (
         f"Neither an objective nor a search space was given, so the built-in demonstration objective '{name}' is "
         f"running: {BUILTIN[name].description}. Its results say nothing about your strategy. To optimize your own, set "
@@ -60,8 +60,8 @@ def _choice(*choices: Any) -> dict[str, Any]:
 
 
 _RULES = "o9.demo.market.rules"
-# 20 large US stocks of the S&P 500, daily adjusted closes 1990-01-02 to 2022-12-28, shipped inside skfolio.
-# The hash is that of the parsed prices; a release of skfolio with other prices gets another fingerprint by itself.
+# 20 large US stocks of the S&P 500, daily adjusted closes from 1990-01-02 to 2022-12-28, which skfolio contains.
+# The hash is that of the parsed prices; `Prices.fingerprint` differs for a release of skfolio with other prices.
 SP500_DATA = "skfolio-sp500-e25df62115c2"
 
 

@@ -1,7 +1,7 @@
-"""The demonstration on real prices: four optimizations to run side by side. Needs the extra `quant`.
+"""The optimizations of `o9 demo`: four searches on real prices. Needs the extra `quant`.
 
-What may be believed of them is not said here: their objectives give returns that the search never saw, and those of
-equal weight, and the verdict of `o9.health` is made of them as of any other.
+They are judged like any others: their objectives return what the search never saw, and the returns of equal weight, on
+which the verdict of `o9.health` is based.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from o9.model.specification import new_optimization
 from o9.model.states import OptimizationPriority
 from o9.text.format import sentence
 
-# A target of a quarter above equal weight: worth the trouble, and not out of reach.
 TARGET_OVER_BASELINE = 1.25
 
 
 def demo_optimizations(seed: int, small: bool = False, *, now: datetime | None = None) -> list[OptimizationState]:
-    """Four optimizations, the longest first. `small` is for tests: a few trials each instead of some hundreds.
+    """Four optimizations, the longest first. `small`: a few trials each instead of some hundreds, for tests.
 
-    The baseline is what equal weight earned on the same days at the same costs, computed here; the target is a quarter
-    above it. Raises OptimizationStrategyError where skfolio is not installed.
+    The baseline is what equal weight earned on the same days at the same costs; the target is a quarter above it.
+    Raises OptimizationStrategyError if skfolio is not installed.
     """
     moment = now or utc_now()
     stamp = f"{moment:%Y%m%d-%H%M}-{secrets.token_hex(2)}"
@@ -36,7 +35,7 @@ def demo_optimizations(seed: int, small: bool = False, *, now: datetime | None =
 
 
 class _Plan(NamedTuple):
-    """One optimization; `full` and `small` are (steps, trials a step); `figure` is what its objective gives."""
+    """One optimization. full, small: (steps, trials per step). figure: what its objective returns."""
 
     key: str
     objective: str
@@ -47,8 +46,8 @@ class _Plan(NamedTuple):
     figure: str = "sharpe"
 
 
-# Sized for about a minute in all on two cores: a portfolio trial takes half a second to two, the others 15 to 30 ms,
-# and a step costs some 40 ms beyond its trials.
+# Sized for about a minute in total on two cores: a portfolio trial takes 0.5 to 2 s, the others 15 to 30 ms, and each
+# step adds about 40 ms.
 _HIGH, _NORMAL = OptimizationPriority.HIGH, OptimizationPriority.NORMAL
 _PLANS = (
     _Plan("portfolio", "sp500_portfolio", "Portfolio construction", _HIGH, (12, 2), (2, 1)),

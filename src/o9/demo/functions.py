@@ -1,9 +1,9 @@
 """Demonstration objectives: one real problem with a known optimum for each type of optimization.
 
-Contract. Each function takes a parameter set by name and returns a score to maximize. A score of 1.0 is the known
-optimum and nothing is better, so a score of 0.9 reads "nine tenths of what can be had". Pure, deterministic, no
-third-party imports, microseconds each. Names that a function does not know are ignored, since an optimization's own
-`parameters` may hold the reader's notes; a missing or non-numeric one raises OptimizationValidationError.
+Contract. Each function takes parameters by name and returns a score to maximize. The known optimum is 1.0, so that a
+score of 0.9 is nine tenths of what is possible. Pure, deterministic, standard library only, microseconds each. Unknown
+names are ignored, since an optimization's own `parameters` may hold notes; a missing or non-numeric parameter raises
+OptimizationValidationError.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def worker_fleet(parameters: Mapping[str, Any]) -> float:
     `workers` (1 to 60) and `size` (small, medium or large) are an M/M/c queue: 40 jobs an hour arrive, and each hour
     that a job spends waiting or running costs 2.0. Cost an hour = workers·price + 2.0·L, L the mean number of jobs
     in the system by Erlang's C formula. A fleet that cannot keep up has no finite cost and scores 0.0. The cheapest
-    fleet is found by counting through all of them. Source: Erlang 1917; Gross and Harris 1998, section 2.3.
+    fleet is found by enumeration. Source: Erlang 1917; Gross and Harris 1998, section 2.3.
     """
     workers = _number(parameters, "workers")
     size = parameters.get("size")
@@ -98,12 +98,12 @@ def worker_fleet(parameters: Mapping[str, Any]) -> float:
 
 
 def fleet_cost(workers: int, size: str) -> float:
-    """Cost an hour of `workers` machines of a size in WORKER_SIZES; inf where they cannot keep up."""
+    """The cost per hour of `workers` machines of a size in WORKER_SIZES; inf if they cannot keep up."""
     jobs_an_hour, price = WORKER_SIZES[size]
     offered = ARRIVALS_AN_HOUR / jobs_an_hour
     if offered >= workers:
         return math.inf
-    blocking = 1.0  # Erlang B by its recursion, which cannot overflow as a^c / c! does
+    blocking = 1.0  # Erlang B by its recursion, which unlike a^c / c! cannot overflow
     for servers in range(1, workers + 1):
         blocking = offered * blocking / (servers + offered * blocking)
     waiting = blocking / (1 - offered / workers * (1 - blocking))

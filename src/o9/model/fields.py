@@ -59,9 +59,12 @@ def not_blank(text: str) -> str:
     return text
 
 
-def _in_a_path(text: str) -> str:
+def _addressable(text: str) -> str:
+    """`text`, if a command line and the path of a URL can hold it; else raise ValueError."""
     if text != text.strip():
         raise ValueError(f"{text!r} begins or ends with a blank; remove it")
+    if text.startswith("-"):
+        raise ValueError(f"{text!r} begins with '-', so a command line would read it as an option; remove it")
     if "/" in text or text in (".", ".."):
         raise ValueError(f"{text!r} cannot be part of a URL's path; use '-' instead of '/'")
     return text
@@ -89,7 +92,7 @@ def _whole_bits(value: Any) -> Any:
 
 _LINE = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"  # not blank
 _LINES = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
-_PATH_PART = "^[^\\s/\\x00-\\x1f\\x7f-\\x9f]([^/\\x00-\\x1f\\x7f-\\x9f]*[^\\s/\\x00-\\x1f\\x7f-\\x9f])?$"
+_PATH_PART = "^[^\\s/\\-\\x00-\\x1f\\x7f-\\x9f]([^/\\x00-\\x1f\\x7f-\\x9f]*[^\\s/\\x00-\\x1f\\x7f-\\x9f])?$"
 
 
 def _schema(pattern: str) -> Any:
@@ -105,7 +108,7 @@ Id = Annotated[
     Field(max_length=ID_LIMIT),
     AfterValidator(not_blank),
     _OneLine,
-    AfterValidator(_in_a_path),
+    AfterValidator(_addressable),
     _schema(_PATH_PART),
 ]
 Description = Annotated[Text, Field(max_length=DESCRIPTION_LIMIT), _Lines, _schema(_LINES)]

@@ -1,1 +1,1 @@
-"""One optimization, some of them or all as one HTML file that needs no network: the verdict in words, then plots."""
+"""Reports on one, several or all optimizations, each as one HTML file that needs no network."""

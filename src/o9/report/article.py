@@ -1,4 +1,4 @@
-"""An optimization as an article of the page: what stands where, and the reason where something cannot. Pure."""
+"""The article of one optimization: what each section shows, or why it shows nothing. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Drawn = Plot | Unknown
 
 
 def article(found: OneFacts, now: datetime) -> dict[str, Any]:
-    """What `templates/optimizations.html` shows of one optimization, top to bottom."""
+    """The context of `templates/optimizations.html` for one optimization, top to bottom."""
     facts, state = found.facts, found.state
     best, evidence = facts.best, found.evidence
     number = best.number if best else None
@@ -102,7 +102,7 @@ def _equity(found: OneFacts) -> Drawn:
 
 
 def _parameters(found: OneFacts) -> list[tuple[str, Any, str]]:
-    """The best's parameters with what was searched; those that were not searched last."""
+    """The best parameters, each with the range that was searched. Fixed ones come last."""
     space = {each.name: each for each in found.facts.space.parameters} if found.facts.space else None
     rows = []
     for name, value in found.state.optimized_parameters.items():

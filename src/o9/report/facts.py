@@ -1,7 +1,7 @@
-"""What a report tells, read once and within bounds: the only place of this room that reads the store. It blocks.
+"""Read what a report shows, once and within bounds. Nothing else in this room reads the store. Blocks.
 
-Contract. Of one optimization what `o9.health.facts` reads, within its bounds; of all of them aggregates, and the newest
-NEWEST. Nothing is written. Raises OptimizationError where the id is not known.
+Contract. Of one optimization it reads what `o9.health.facts` reads, within its bounds; of all of them, aggregates and
+the newest NEWEST. Nothing is written. Raises OptimizationError for an unknown id.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ SHORTEST_TREND, LONGEST_TREND = timedelta(days=2), timedelta(days=90)
 
 @dataclass(frozen=True)
 class OneFacts:
-    """One optimization: the record, what health makes of it, and what the verdict on its best rests on.
+    """One optimization: the record, its health checks, and the evidence and the verdict on its best.
 
-    counts: trials by state, all of them. waited_seconds: in the queue, before its first attempt. series: the newest
-    runs of the recurring optimization that it is a run of.
+    counts: all trials by state. waited_seconds: in the queue, before the first attempt. series: the newest runs of its
+    recurring optimization.
     """
 
     facts: HealthFacts
@@ -59,7 +59,7 @@ class OneFacts:
 
 @dataclass(frozen=True)
 class AllFacts:
-    """All optimizations: `summary` and `trends` as the statistics give them, the newest ones, rankings by metric.
+    """All optimizations: `summary` and `trends` from the statistics, the newest ones, rankings by metric.
 
     verdicts: by id, of those of the newest that have one.
     """
@@ -74,7 +74,7 @@ class AllFacts:
 def read_one(store: Store, optimization_id: str) -> OneFacts:
     state = store.read(queries.get, optimization_id)
     if state is None:
-        raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` shows those that there are")
+        raise OptimizationError(f"there is no optimization {optimization_id!r}; `o9 list` lists them")
     facts = read_facts(store, state)
     evidence = _evidence(facts)
     holding = store.read(queries.holding, optimization_id)
@@ -99,7 +99,7 @@ def read_all(store: Store, now: datetime) -> AllFacts:
 
 
 def _evidence(facts: HealthFacts) -> Evidence | Unknown:
-    """Unknown, too, where judging fails: the rest of the report is none the worse for it."""
+    """Unknown if judging fails, too, so that the rest of the report is still written."""
     try:
         return evidence_of(facts.best, facts.family)
     except Exception as error:
@@ -109,7 +109,7 @@ def _evidence(facts: HealthFacts) -> Evidence | Unknown:
 
 def _aware(moment: str) -> datetime:
     at = datetime.fromisoformat(moment)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)  # the beginning of a day has none
+    return at if at.tzinfo else at.replace(tzinfo=UTC)  # the start of a day has none
 
 
 async def _statistics(store: Store, time_range: timedelta) -> tuple[Any, Any, dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Four scores with their checks, and the key figures. Pure.
+"""The four health scores with their checks, and the key figures. Pure.
 
-Contract. Nothing is decided here: `o9.health` decides, this words it. What is not known says so, with the reason.
+Contract. `o9.health` decides; this module words. What is unknown has its reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Figure:
 
 
 def scores(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """Of each part: its `score`, a number or Unknown, `status`, `threshold` and `checks`."""
+    """For each part its `score` (a number or Unknown), `status`, `threshold` and `checks`."""
     found = []
     for part in PARTS:
         score, threshold = part_score(checks, part), THRESHOLDS[f"{part}_threshold"]
@@ -41,12 +41,12 @@ METRICS_SHOWN = 12
 def performance_figures(
     state: OptimizationState, value: float | None, counts: Mapping[str, int], metrics: Mapping[str, float]
 ) -> list[Figure]:
-    """What was reached, against what, with how many trials in what time; and the best trial's own metrics."""
+    """What was reached, compared with what, in how many trials and how long; then the best trial's metrics."""
     best = Figure("Best value", number(value) if value is not None else "none", _against(state, value))
     figures = [best]
     baseline, target = baseline_of(state), target_of(state)
     if baseline is not None and value is not None:
-        figures.append(Figure("Improvement", gain_text(state), f"on the baseline, {number(baseline)}"))
+        figures.append(Figure("Improvement", gain_text(state), f"over the baseline, {number(baseline)}"))
     elif baseline is None:
         figures.append(Figure("Improvement", "unknown", "no baseline_performance is given"))
     if target is not None:
@@ -57,14 +57,14 @@ def performance_figures(
     figures.append(Figure("Trials", f"{sum(counts.values()):,}", note))
     steps = f"{state.completed_steps:,}" + (f" of {state.total_steps:,}" if state.total_steps else "")
     still = "" if state.status in ENDED else ", so far"
-    figures.append(Figure("Worked", duration(state.execution_time or None), f"{steps} steps{still}"))
+    figures.append(Figure("Run time", duration(state.execution_time or None), f"{steps} steps{still}"))
     for name in list(metrics)[:METRICS_SHOWN]:
         figures.append(Figure(shortened(name, 40).replace("_", " "), number(metrics[name]), "of the best trial"))
     return figures
 
 
 def gain_text(state: OptimizationState) -> str:
-    """Over the baseline: `+12.3%`; over one of 0, which has no share, `+0.65`."""
+    """The improvement over the baseline: `+12.3%`; `+0.65` over a baseline of 0, which has no percentage."""
     gain = state.performance_improvement
     return percent(gain, sign=True) if baseline_of(state) else number(gain, sign=True)
 

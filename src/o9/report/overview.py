@@ -1,4 +1,4 @@
-"""All optimizations as a page: what stands where, and the reason where something cannot. Pure."""
+"""The page of all optimizations: what each section shows, or why it shows nothing. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from o9.statistics.statistics import ranks_shown
 from o9.statistics.trends import FIGURES
 from o9.text.format import duration, number, percent
 
-FEWEST_WINDOWS = 2  # of which something can be drawn
-# What a ranking is by, and how its values read.
+FEWEST_WINDOWS = 2  # that can be drawn
+# By metric: the title of its ranking, and how a value reads.
 _RANKINGS: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
     "current_performance": ("Best value", number),
-    "performance_improvement": ("Improvement on the baseline", lambda value: percent(value, sign=True)),
-    "execution_time": ("Time of running, the shortest first", duration),
+    "performance_improvement": ("Improvement over the baseline", lambda value: percent(value, sign=True)),
+    "execution_time": ("Run time, shortest first", duration),
 }
 
 
 def overview(found: AllFacts) -> dict[str, Any]:
-    """What `templates/overview.html` shows beside the facts themselves."""
+    """The context of `templates/overview.html`, in addition to the facts."""
     drawn = len(found.trends["windows"]) >= FEWEST_WINDOWS
     return {
         "trends": [(life_plots.TREND_TITLES[name], life_plots.trend(name, found.trends)) for name in FIGURES if drawn],
@@ -36,10 +36,10 @@ def _trends_note(trends: Mapping[str, Any]) -> str:
         return "Not drawn. Nothing has ended yet."
     since = life_plots.start_of(windows[0]["starts"])
     if len(windows) < FEWEST_WINDOWS:
-        return f"Not drawn. All that has ended did so in one {window}, from {since} UTC on; a trend needs another."
+        return f"Not drawn. Everything ended within one {window}, from {since} UTC; a trend needs at least two."
     return (
-        f"By the {window}, from {since} UTC on. Slopes are Theil and Sen's with their 95% interval; the {window} that "
-        "the present is in is shown, and counts for none."
+        f"By {window}, from {since} UTC. Slopes are Theil and Sen's with their 95% intervals; the current {window} is "
+        "shown, but left out of them."
     )
 
 

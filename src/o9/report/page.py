@@ -1,8 +1,8 @@
-"""From articles to one HTML file that asks the network for nothing.
+"""Render articles as one HTML file that makes no network requests.
 
-Contract. Pure but for reading this package's templates and plotly.js from its own package. Every value that a template
-prints passes `plain` and is escaped. The page's Content-Security-Policy forbids every request, and every script
-but the two whose hashes it names, so that no name can become one.
+Contract. Pure, except that it reads this package's templates, and plotly.js from its package. Every value that a
+template prints passes `plain` and is escaped. The page's Content-Security-Policy forbids all requests, and all scripts
+but the two whose hashes it names, so that no text can become a script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from o9.report.charts.figure import STATUS_COLOURS, Plot
 from o9.text.escape import plain, shortened
 from o9.text.format import duration, moment, number, percent, ratio, sentence, value_text
 
-GENERATOR = "O9 report"  # what a file that may be written over has in its head
+GENERATOR = "O9 report"  # in the head of files that may be overwritten
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _CODE = re.compile("`([^`]+)`")
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|d)\b)")
@@ -36,11 +36,11 @@ _NEGATIVE = re.compile(r"(?<![\w.,)\]-])-(?=\d)")
 
 
 def render(template: str, title: str, now: datetime, source: str, **context: Any) -> str:
-    """`template` with what every page has; `source` names the store, without a password."""
+    """Render `template` within the page. `source` names the store, without a password."""
     plots: dict[str, Plot] = {}
 
     def place(plot: Plot) -> str:
-        """The id of its own that each plot gets which a template puts into the page."""
+        """Register a plot that a template puts on the page; return the id of its element."""
         name = f"plot-{len(plots) + 1}"
         plots[name] = plot
         return name
@@ -63,7 +63,7 @@ def render(template: str, title: str, now: datetime, source: str, **context: Any
 
 
 def script_json(document: Any) -> str:
-    """JSON that may stand inside a script element: it cannot end it, nor begin a comment there."""
+    """JSON for a script element: it cannot end the element, or begin a comment in it."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escaped in _ESCAPES.items():
         text = text.replace(character, escaped)
@@ -93,12 +93,12 @@ def _environment() -> Environment:
 def _shown(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    # A real minus lines up with digits and cannot be taken for a hyphen; no line breaks between a number and its unit.
+    # A minus sign aligns with digits, unlike a hyphen; a number and its unit stay on one line.
     return _NEGATIVE.sub("\u2212", _UNIT.sub("\u00a0", plain(value)))
 
 
 def _with_code(text: str) -> Markup:
-    """What stands between backticks as code."""
+    """Text between backticks as code, the rest escaped."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(_NEGATIVE.sub("\u2212", plain(text))))))
 
 
@@ -109,16 +109,16 @@ def _text(name: str) -> str:
 
 
 def _normal(text: str) -> str:
-    """As an HTML parser reads it, of which the hash is taken."""
+    """Normalize line ends as an HTML parser does, since the hash is that of the parsed text."""
     if "</script" in text.lower() or "<!--" in text:
-        raise ValueError("a script that ends its own element cannot be put into a page")
+        raise ValueError("a script with </script or <!-- cannot be put into a page")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _policy(scripts: list[Markup]) -> str:
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes) or "'none'"
-    # Plotly writes style attributes, and makes a picture of a plot from a blob.
+    # Plotly writes style attributes, and exports a plot as an image through a blob.
     rules: Mapping[str, str] = {
         "default-src": "'none'",
         "script-src": allowed,

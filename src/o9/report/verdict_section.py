@@ -1,7 +1,7 @@
-"""What may be believed of the best, on top of a report: the banner, the figures that it rests on, the forecast. Pure.
+"""The top of a report: how far the best can be trusted, the figures behind that, and the forecast. Pure.
 
-Contract. Nothing is decided here, and nothing is said but what the `Verdict` holds: `o9.health.wording` words the
-grade and the forecast, and each row is one of its figures. What is not known says so, with the reason.
+Contract. Everything comes from the `Verdict`: `o9.health.wording` words the grade and the forecast, and each row is one
+of its figures. What is unknown has its reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from o9.text.format import count, percent, sentence
 
 @dataclass(frozen=True)
 class Ground:
-    """A figure: its value, how to read it, and whether the rule looks at it."""
+    """A figure behind the verdict: its value, how to read it, and whether the rule uses it."""
 
     title: str
     value: str
@@ -30,9 +30,9 @@ class Ground:
 
 
 def grounds(verdict: Verdict) -> list[Ground]:
-    """What the rule looked at, and below it what the field expects to see beside a Sharpe ratio and decides nothing.
+    """The figures that the rule uses, followed by customary ones beside a Sharpe ratio, which decide nothing.
 
-    Of what is void nothing decides: it comes from a backtest that is at fault.
+    If the verdict is void, none decides: all come from a faulty backtest.
     """
     if not verdict.figures:
         return []
@@ -41,13 +41,13 @@ def grounds(verdict: Verdict) -> list[Ground]:
 
 
 def forecast_plot(verdict: Verdict) -> Plot | Unknown:
-    """What was claimed, what is to be expected, and what was held out, on one line of Sharpe ratios."""
+    """The claimed, the expected and the held-out Sharpe ratio on one axis."""
     found = verdict.forecast
     if found is None:
         if verdict.grade is Grade.VOID:
-            return Unknown("there is no forecast of a backtest that is at fault")
+            return Unknown("a faulty backtest has no forecast")
         why = verdict.figures.get("unknown", {}).get("forecast")
-        return Unknown(why or "it is not known how many periods a year has")
+        return Unknown(why or "the number of periods per year is unknown")
     points = [("claimed in sample", found.claimed, GREY), ("forecast", found.mean, BLUE)]
     if found.held_out is not None:
         points.append(("held out", found.held_out, GREEN))
@@ -56,12 +56,14 @@ def forecast_plot(verdict: Verdict) -> Plot | Unknown:
         "Sharpe ratio a year", range=all_significant(range_around(min(places), max(places))), zeroline=True,
         zerolinecolor=ORANGE, zerolinewidth=1,
     )  # fmt: skip
-    note = f"The bar is the interval of the Sharpe ratio over the next {found.years:g} years, with a probability of "
-    note += "80%; the chance that the edge dies is in it."
+    note = (
+        f"The bar is the 80% interval of the Sharpe ratio over the next {found.years:g} years; it includes the chance "
+    )
+    note += "that the edge disappears."
     if found.too_high:
         note += " It is too high: the search followed its results, and nothing was held out."
     if found.hidden_crash:
-        note += " In sample, the returns look like premiums for a rare loss: then it is too narrow."
+        note += " In sample, the returns look like premiums for a rare loss; if they are, it is too narrow."
     return Plot(
         sentence(forecast_sentence(verdict)),
         [_point(name, at, colour, found) for name, at, colour in points],
@@ -92,9 +94,9 @@ def _point(name: str, at: float, colour: str, found: Forecast) -> dict[str, Any]
 def _ground(
     found: Figures, title: str, name: str, shown: Callable[[Any], str], *reading: str, decides: bool = True
 ) -> Ground:
-    """The figure `name`, and the clauses that say how to read it; the reason where it is unknown."""
+    """The figure `name` and the clauses that say how to read it; if it is unknown, the reason."""
     if found[name] is None:
-        return Ground(title, "unknown", sentence(found["unknown"].get(name) or "it is not known"), decides)
+        return Ground(title, "unknown", sentence(found["unknown"].get(name) or "the reason is not recorded"), decides)
     return Ground(title, shown(found[name]), sentence("; ".join(filter(None, reading))), decides)
 
 
@@ -112,7 +114,7 @@ def _deciding(found: Figures) -> Iterator[Ground]:
     yield _ground(
         found, "Trials", "counted", "{:,}".format,
         "chosen by the results of others" if found["adaptive"] else "not chosen by results",
-        "all that were ever tried on this objective and data count",
+        "all trials ever run on this objective and data count",
         f"being correlated, they count as {count(effective, 'independent trial')}"
         if effective < found["counted"] else "",
         f"{missing:,} of them have no returns over the same periods, and count as trials without edge"
@@ -120,9 +122,9 @@ def _deciding(found: Figures) -> Iterator[Ground]:
     )  # fmt: skip
     yield _ground(
         found, "Family test", "p_value", "p = {:.3f}".format,
-        "the probability that the best of such a family without any edge looks as good",
-        f"at most {WITH_HOLD_OUT:g} is required beside a hold-out, {FAMILY_LEVEL:g} without one",
-        "this search followed its results, so that p is too low" if found["adaptive"] else "",
+        "the probability that the best of such a family looks this good without any edge",
+        f"at most {WITH_HOLD_OUT:g} is required with a hold-out, {FAMILY_LEVEL:g} without one",
+        "this search followed its results, so p is too low" if found["adaptive"] else "",
     )  # fmt: skip
     yield _ground(
         found, "Held out", "hold_out_sharpe", lambda _: sharpe_of(found, "hold_out_sharpe"),
@@ -144,25 +146,25 @@ def _beside(found: Figures) -> Iterator[Ground]:
     independent, there = found["deflated_effective"], f"there are {_length(found, 'observations')}"
     yield _ground(
         found, "Deflated Sharpe ratio", "deflated", "{:.3f}".format,
-        "the probability that it is above what luck gives the best of that many",
-        f"above {DEFLATED_LEVEL:g} is the custom",
+        "the probability that it is above what luck gives the best of this many trials",
+        f"above {DEFLATED_LEVEL:g} is customary",
         "" if independent is None else f"with the number of independent trials: {independent:.3f}", decides=False,
     )  # fmt: skip
     yield _ground(
         found, "Probability of backtest overfitting", "pbo", "{:.2f}".format,
-        "how often the best of one half of the time fell below the median of the other half, about one half where all "
-        "are equally good", f"what was chosen lost money there in {percent(found['probability_of_loss'])}",
+        "how often the best of one half of the time ranked below the median in the other half, about one half if all "
+        "are equally good", f"it lost money there in {percent(found['probability_of_loss'])}",
         decides=False,
     )  # fmt: skip
     if found["track_record_needed"] is not None:
         yield _ground(
             found, "Track record needed", "track_record_needed", lambda _: _length(found, "track_record_needed"),
-            "until such a Sharpe ratio, were it the only one tried, differs from zero with 95%", there, decides=False,
+            "for such a Sharpe ratio of a single trial to differ from zero with 95% confidence", there, decides=False,
         )  # fmt: skip
     if found["backtest_years_needed"] is not None:
         yield _ground(
             found, "Backtest needed", "backtest_years_needed", "{:,.1f} years".format,
-            "until the best of that many trials without edge no longer shows such a Sharpe ratio", there, decides=False,
+            "for the best of this many trials without edge not to show such a Sharpe ratio", there, decides=False,
         )  # fmt: skip
 
 

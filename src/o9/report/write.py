@@ -1,8 +1,7 @@
-"""The whole of a report: from the store to the text of a page, and from that to a file. Blocks.
+"""Make a report from the store, and write it to a file. Blocks.
 
-Contract. A file is there whole or not at all: it is written beside its name and then renamed. What stands there already
-is written over only where it is such a report, or empty. A new file is for its owner alone; one that is written over
-keeps its mode.
+Contract. A file is written completely or not at all, by renaming. An existing file is overwritten only if it is such a
+report, or empty, and keeps its mode. A new file is for its owner alone.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from o9.report.page import GENERATOR, render
 from o9.store.store import Store
 from o9.text.format import count
 
-LONGEST_NAME = 50  # characters of an id in a file's name: up to four bytes each, and 255 are the most
-_HEAD = 4_096  # bytes within which the generator's name stands
+LONGEST_NAME = 50  # characters of an id in a file's name, up to four bytes each; 255 bytes are the limit
+_HEAD = 4_096  # bytes that are searched for the generator's name
 
 
 def report_of(store: Store, optimization_ids: Sequence[str]) -> str:
@@ -37,14 +36,14 @@ def report_of(store: Store, optimization_ids: Sequence[str]) -> str:
 
 
 def report_of_all(store: Store) -> str:
-    """The page of all: counts, trends, rankings, the queue, the newest."""
+    """The page of all optimizations: counts, trends, rankings, the queue and the newest."""
     now = utc_now()
     found = read_all(store, now)
     return render("overview.html", "All optimizations", now, store.name, all=found, **overview(found))
 
 
 def file_name(optimization_ids: Sequence[str], what: str = "report", ending: str = "html") -> str:
-    """`o9-report-ID.html`, in letters, digits, dots and dashes; another id never gives the same name."""
+    """`o9-report-ID.html`, in letters, digits, dots and dashes. Other ids never give the same name."""
     if not optimization_ids:
         return f"o9-{what}.{ending}"
     first = optimization_ids[0]
@@ -59,7 +58,7 @@ def file_name(optimization_ids: Sequence[str], what: str = "report", ending: str
 
 
 def write(page: str, path: Path) -> Path:
-    """Write `page` to `path`; answers with the path from the root. Raises OptimizationError, naming the remedy."""
+    """Write `page` to `path`, and return the absolute path. Raises OptimizationError, which names the remedy."""
     target = path.absolute().resolve()
     problem = _why_not(target)
     if problem:
@@ -75,7 +74,7 @@ def write(page: str, path: Path) -> Path:
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise OptimizationError(f"{path}: {error.strerror or error}; --output names another place") from error
+        raise OptimizationError(f"{path}: {error.strerror or error}; choose another place with --output") from error
     return target
 
 
@@ -87,10 +86,10 @@ def _why_not(target: Path) -> str:
     if target.is_dir():
         return "it is a folder"
     if not target.is_file():
-        return "it is no regular file"
+        return "it is not a regular file"
     try:
         with target.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
-    return "" if not head or GENERATOR.encode() in head else "it exists, and is no report of O9's"
+    return "" if not head or GENERATOR.encode() in head else "it exists, and is not an O9 report"

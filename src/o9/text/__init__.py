@@ -1,1 +1,1 @@
-"""How values and other people's text read, the same on every surface: terminal, report, message, error."""
+"""Formatting of values, and escaping of text, the same on every surface: terminal, report, message, error."""

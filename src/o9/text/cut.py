@@ -1,7 +1,6 @@
-"""Text cut to what a service takes. Pure.
+"""Text cut to the limits of services. Pure.
 
-Contract. A cut never leaves half of a character's code. Sizes are in UTF-16 units, in which no service counts more than
-in its own.
+Contract. A cut never splits a character. Sizes are in UTF-16 code units: no service counts more in its own unit.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ ELLIPSIS = "…"
 
 
 def size(text: str) -> int:
-    """In UTF-16 units: a character outside the basic plane counts two."""
+    """The size in UTF-16 code units: a character outside the basic plane counts two."""
     return len(text) if text.isascii() else len(text) + sum(each > "\uffff" for each in text)
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` units of `text`, with an ellipsis where something is missing."""
+    """At most `limit` units of `text`, with an ellipsis if something is missing."""
     if len(text) <= limit and size(text) <= limit:
         return text
     if limit <= 0:
@@ -25,7 +24,7 @@ def cut(text: str, limit: int) -> str:
 
 
 def cut_naming(text: str, limit: int, rest: str) -> str:
-    """As `cut`, with `rest`, which says where all of it is, behind the ellipsis; not where it would take much of it."""
+    """As `cut`, then `rest`, which says where the whole text is, unless that takes more than a third of `limit`."""
     if not rest or size(text) <= limit or size(rest) * 3 > limit:
         return cut(text, limit)
     return f"{cut(text, limit - size(rest) - 1)} {rest}"
@@ -37,7 +36,7 @@ def first_line(text: str, limit: int) -> str:
 
 
 def cut_lines(text: str, limit: int) -> str:
-    """At most `limit` units, whole lines of them where there is one that fits."""
+    """At most `limit` units, cut between two lines if the first line fits."""
     if size(text) <= limit:
         return text
     kept: list[str] = []

@@ -1,12 +1,14 @@
-"""How single values read: numbers, percentages, durations, moments, counts. Pure.
+"""How single values read: numbers, percentages, durations, times, counts. Pure.
 
-Contract. What is not known (None) is a dash. Moments are in UTC and say so; `local_moment` is in the reader's zone.
+Contract. An unknown value (None) is a dash. `moment` is in UTC, `local_moment` in the reader's own time zone; both name
+the zone. `local_time` does not, so the heading of its column does (`local_zone`).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +20,7 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def number(value: float | None, *, sign: bool = False) -> str:
-    """Four decimals where that is enough and not too many, else four significant digits: `0.1234`, `1.235e-05`."""
+    """`0.1234`, `1.235e-05`: four decimals, or four significant digits of a very small or large value."""
     if value is None:
         return NOTHING
     plus = "+" if sign and value else ""
@@ -28,21 +30,21 @@ def number(value: float | None, *, sign: bool = False) -> str:
 
 
 def brief(value: float | None) -> str:
-    """Four significant digits, and thousands set apart: `0.5`, `12.35`, `12,346`."""
+    """`0.5`, `12.35`, `12,346`: four significant digits, with separators of thousands."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def ratio(value: float | None) -> str:
-    """A Sharpe ratio, a probability: two or three decimals."""
+    """`0.123`, `1.23`: a Sharpe ratio or a probability."""
     if value is None or not math.isfinite(value):
         return NOTHING
     return _unsigned_zero(f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}")
 
 
 def percent(share: float | None, *, sign: bool = False) -> str:
-    """`12.3%`, `50%`, `0.04%`, `1,250%`, of a share such as 0.123."""
+    """`12.3%`, `50%`, `0.04%`, `1,250%`, for a share such as 0.123."""
     if share is None or not math.isfinite(share):
         return NOTHING
     shown_as, plus = 100 * share, "+" if sign else ""
@@ -56,7 +58,7 @@ def percent(share: float | None, *, sign: bool = False) -> str:
 
 
 def duration(span: timedelta | float | None) -> str:
-    """`0.042 s`, `12.3 s`, `4 min 7 s`, `2 h`, `3 d 1 h`, of a timedelta or seconds: at most two units."""
+    """`0.042 s`, `12.3 s`, `4 min 7 s`, `2 h`, `3 d 1 h`, for a timedelta or seconds: at most two units."""
     if span is None:
         return NOTHING
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
@@ -73,20 +75,33 @@ def duration(span: timedelta | float | None) -> str:
 
 
 def moment(at: datetime | str | None) -> str:
-    """`2026-01-31 09:30:00 UTC`, of a datetime with a zone or its ISO form."""
+    """`2026-01-31 09:30:00 UTC`, for an aware datetime or its ISO form."""
     if at is None:
         return NOTHING
     known = datetime.fromisoformat(at) if isinstance(at, str) else at
     return known.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def local_moment(at: datetime | str | None, *, milliseconds: bool = False) -> str:
-    """`2026-01-31 10:30:00`, in the reader's own time zone."""
+def local_moment(at: datetime | str | None) -> str:
+    """`2026-01-31 10:30:00 CET`"""
+    if at is None:
+        return NOTHING
+    known = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return known.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def local_time(at: datetime | str | None, *, milliseconds: bool = False) -> str:
+    """`2026-01-31 10:30:00`"""
     if at is None:
         return NOTHING
     known = datetime.fromisoformat(at) if isinstance(at, str) else at
     text = known.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
     return text[:-3] if milliseconds else text[:-7]
+
+
+def local_zone() -> str:
+    """`UTC`; `CET/CEST` in a zone with daylight saving time."""
+    return "/".join(dict.fromkeys(time.tzname))
 
 
 def count(of: int, one: str) -> str:
@@ -95,7 +110,7 @@ def count(of: int, one: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A parameter's value, or a setting's, on one line: `0.0123`, `true`, `[1, 2]`."""
+    """`0.0123`, `true`, `[1, 2]`: the value of a parameter or a setting, on one line."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, float):
@@ -104,7 +119,7 @@ def value_text(value: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """Any measured figure: `0.1235`, `yes`, `unknown`; at most five values of a list."""
+    """`0.1235`, `yes`, `unknown`: any figure; at most five values of a list."""
     if value is None or isinstance(value, bool):
         return {None: "unknown", True: "yes", False: "no"}[value]
     if isinstance(value, int):
@@ -117,7 +132,7 @@ def figure(value: Any) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital first and a stop at the end."""
+    """`text` with a capital first letter and a full stop."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text[-1:] in '.!?…' else '.'}" if text else ""
 

@@ -1,4 +1,4 @@
-"""What is probably meant by a name that does not exist. Pure."""
+"""Suggestions for names that do not exist. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORD = re.compile(r"[\s._]+")
 
 
 def near(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
-    """At most `n` of `known`, best first: spelled alike but for case, or with `name` as one of its words."""
+    """At most `n` of `known`, best first: those spelled alike, but for case, or with `name` as one of their words."""
     wanted = str(name).lower()
     by_lower = {each.lower(): each for each in known}
     found = get_close_matches(wanted, by_lower, n=n, cutoff=cutoff)
@@ -22,19 +22,19 @@ def near(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) ->
 
 
 def did_you_mean(names: Iterable[str]) -> str:
-    """`did you mean a or b?`, of at most three; "" without a name. Each is on one line."""
+    """`did you mean a or b?`, for at most three names, each on one line; "" for none."""
     chosen = list(dict.fromkeys(names))[:3]
     return f"did you mean {' or '.join(map(shown, chosen))}?" if chosen else ""
 
 
 def hint_of(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
-    """To end an error with that says what there is: `; did you mean a?`, or ""."""
+    """`; did you mean a?`, or "": the end of an error that lists what there is."""
     hint = did_you_mean(near(name, known, n, cutoff))
     return f"; {hint}" if hint else ""
 
 
 def suggestion(name: object, known: Collection[str], n: int = 1, cutoff: float = 0.6) -> str:
-    """To end an error with: `; did you mean a?`, else what there is."""
+    """`; did you mean a?`, or else what there is: the end of an error."""
     if hint := hint_of(name, known, n, cutoff):
         return hint
     return f"; there are {', '.join(sorted(known)[:KNOWN_SHOWN])}" if known else "; there are none"

@@ -1,7 +1,7 @@
-"""`db upgrade`, `db check`, `db backup`, `db prune`. Nothing here imports Prefect.
+"""`db upgrade`, `db check`, `db backup` and `db prune`. Nothing here imports Prefect.
 
-Contract of `prune`. Nothing is deleted before it was said what, nor without a yes: `--yes`, or an answer on a terminal.
-Stopped at any moment, what was deleted is gone and the rest goes on with the next one.
+Contract of `prune`. It says what it will delete, and deletes it only after a yes: `--yes`, or an answer on a terminal.
+It may be interrupted at any moment; the next one deletes the rest.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if not help_only:
 def upgrade(store: StoreUrl = None, json: Json = False) -> None:
     try:
         before = revision_of(existing_url(store))
-    except DBAPIError:  # opening it explains that
+    except DBAPIError:  # opening it below reports the error
         before = None
-    with existing_store(store) as opened:  # opening brings it up to date
+    with existing_store(store) as opened:  # opening upgrades it
         after, name = opened.schema(), opened.name
-    already = f"{name} is at schema {after} already"
-    text = already if before == after else f"{name} was brought from schema {before or 'none'} to {after}"
+    already = f"{name} is already at schema {after}"
+    text = already if before == after else f"{name} was upgraded from schema {before or 'none'} to {after}"
     answer({"store": name, "before": before, "after": after}, text, as_json=json)
 
 
@@ -57,7 +57,7 @@ def check(store: StoreUrl = None, json: Json = False) -> int:
 
 
 def backup(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Path of the new file.")],
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
@@ -74,28 +74,29 @@ def prune(
         typer.Option(
             metavar="DAYS",
             callback=days_above_zero,
-            help="Delete what ended at least this number of days ago.  [env: O9_RETENTION_DAYS]",
+            help="Delete what ended at least DAYS days ago.  [env: O9_RETENTION_DAYS]",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     vacuum: Annotated[
-        bool, typer.Option("--vacuum", help="Give the space back to the disk (SQLite only); others wait meanwhile.")
+        bool, typer.Option("--vacuum", help="Return free space to the disk (SQLite only); locks the store meanwhile.")
     ] = False,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Deletes ended optimizations with all their data, and alerts that are over; counts, statistics and the number of
-    trials in a family stay. Prints what will be deleted and, on a terminal, asks first. Others may write meanwhile.
+    """Deletes ended optimizations with all their data, and alerts that are over. Counts, statistics and the number of
+    trials in a family are kept. Prints what will be deleted and asks for confirmation. Other programs may use the store
+    meanwhile.
     """
     days = settings().retention_days if older_than is None else older_than
     if not days:
-        raise OptimizationError("nothing says what is old: give --older-than DAYS, or set O9_RETENTION_DAYS")
+        raise OptimizationError("no age is given: use --older-than DAYS, or set O9_RETENTION_DAYS")
     if dry_run and vacuum:
-        raise typer.BadParameter("--dry-run deletes nothing, so there is nothing for --vacuum to give back")
+        raise typer.BadParameter("--dry-run deletes nothing: leave out --vacuum")
     path = sqlite_path(store_url(store))
     if vacuum and path is None:
-        raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL gives free space back by itself (autovacuum)")
+        raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL frees space by itself (autovacuum)")
     before = horizon(days, utc_now(), "--older-than" if older_than is not None else "O9_RETENTION_DAYS")
     with existing_store(store) as opened:
         outlook, alerts = opened.read(queries.prunable, before), opened.read(queries.prunable_alerts, before)
@@ -104,8 +105,10 @@ def prune(
             print("\n".join(_plan(outlook, alerts, before)), file=sys.stdout if dry_run else sys.stderr)
         if (outlook.optimizations or _counts_of(alerts)) and not (yes or dry_run):
             if not sys.stdin.isatty():
-                raise typer.BadParameter("there is no terminal to ask on: give --yes to delete, or --dry-run to look")
-            if not typer.confirm("Delete them for good?", err=True):
+                raise typer.BadParameter(
+                    "there is no terminal to ask on: use --yes to delete, or --dry-run for a preview"
+                )
+            if not typer.confirm("Delete them permanently?", err=True):
                 say("nothing was deleted")
                 return
         removed = None if dry_run else _pruned(opened, before)
@@ -123,11 +126,11 @@ def prune(
         })  # fmt: skip
     elif removed is not None:
         print(
-            f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of theirs, "
+            f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of data, "
             f"{_counts_of(removed) or 'no alerts'}, and {removed.changes:,} old changes of the feed"
         )
         if vacuum:
-            say(f"the file had {size:,} bytes, and has {size_now:,}")
+            say(f"the file had {size:,} bytes, and now has {size_now:,}")
 
 
 _ALERTS = {
@@ -136,23 +139,23 @@ _ALERTS = {
 
 
 def _plan(outlook: PrunePreview, alerts: PrunedAlerts, before: str) -> Iterator[str]:
-    """What would be deleted and what is kept, and why."""
+    """What would be deleted, what is kept, and why."""
     when = f"ended before {local_moment(before)}"
     if outlook.optimizations:
         statuses = ", ".join(f"{count:,} {status}" for status, count in outlook.by_status.items())
         ends = f"from {local_moment(outlook.first_ended)} to {local_moment(outlook.last_ended)}"
         yield f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}"
-        yield "everything of theirs goes with them, for good; `o9 db backup PATH` makes a copy first"
+        yield "all their data is deleted with them, permanently; `o9 db backup PATH` makes a copy first"
     else:
-        yield f"there is nothing to delete that {when}"
+        yield f"no optimization to delete {when}"
     if counts := _counts_of(alerts):
-        yield f"of alerts that were over before then: {counts}"
+        yield f"of alerts that were over by then: {counts}"
     for why, number in outlook.kept.items():
         yield f"kept: {number:,}: {why.value}"
 
 
 def _counts_of(alerts: PrunedAlerts | Removed) -> str:
-    """Empty where there are none."""
+    """Empty if there are none."""
     return ", ".join(count(number, one) for name, one in _ALERTS.items() if (number := getattr(alerts, name)))
 
 
@@ -167,4 +170,4 @@ def _pruned(store: Store, before: str) -> Removed:
         try:
             return asyncio.run(retention.prune(store, before, sharpe_ratios_of, progress))
         except KeyboardInterrupt:
-            raise Interrupted("stopped; what was deleted is gone, and the next `o9 db prune` goes on") from None
+            raise Interrupted("stopped; the next `o9 db prune` deletes the rest") from None

@@ -1,4 +1,4 @@
-"""`demo`: four optimizations of real strategies on real prices, side by side, and what may be believed of each."""
+"""`demo`: optimize four real strategies on real prices, side by side, and show how far each result can be trusted."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ if not help_only:
 
 
 LEGEND = (
-    "20 large US stocks, daily; Sharpe ratios are annual, net of trading costs. Parameters were chosen in sample alone "
-    "({in_sample}); the search never saw the days held out ({held_out}). Alpha is what a strategy earned beyond as "
-    "much of equal weight as it holds: what the result and the forecast are about."
+    "20 large US stocks, daily; Sharpe ratios are annual, net of trading costs. Parameters were chosen in sample only "
+    "({in_sample}); the search never saw the days held out ({held_out}). Alpha is what a strategy earned beyond its "
+    "exposure to equal weight; the result and the forecast are about alpha."
 )
 
 REPORT = "o9-report-demo.html"
 
-# By the objective where its goal is no Sharpe ratio.
+# Notes on the objectives that do not maximize a Sharpe ratio.
 OTHER_GOALS = {
-    "sp500_risk_limits": "* Searched for the best Calmar ratio (a year's return over the worst fall), which is the "
-    "best value that `o9 list` and `o9 show` give; the Sharpe ratios above are those of the parameters so found."
+    "sp500_risk_limits": "* This search maximized the Calmar ratio (annual return over maximum drawdown), which is the "
+    "best value in `o9 list` and `o9 show`; the Sharpe ratios above are those of its best parameters."
 }
 
 
 def demo(
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same trials.")] = 7,
-    small: Annotated[bool, typer.Option("--small", help="A few trials each: seconds instead of a minute.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed; the same seed gives the same trials.")] = 7,
+    small: Annotated[bool, typer.Option("--small", help="Run a few trials each: seconds instead of a minute.")] = False,
     store: StoreUrl = None,
 ) -> int:
-    """Runs them side by side, with progress, then says how far each can be trusted. Needs the extra [quant]."""
+    """Runs them side by side, with progress, and says how far each result can be trusted. Needs the extra [quant]."""
     if find_spec("skfolio") is None:
-        raise OptimizationError(f"the demonstration needs skfolio, which brings the prices: {install_command('quant')}")
+        raise OptimizationError(
+            f"the demonstration needs skfolio, which contains the prices: {install_command('quant')}"
+        )
 
     say("reading 33 years of prices of 20 large US stocks")
     from o9.demo.demonstration import demo_optimizations  # numpy and skfolio

@@ -1,4 +1,4 @@
-"""`o9 deploy`: O9's flows, or one recurring optimization, as deployments of a Prefect server."""
+"""`deploy`: deploy O9's flows, or one recurring optimization, to a Prefect server."""
 
 from __future__ import annotations
 
@@ -28,29 +28,36 @@ Timezone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Time 
 
 
 def deploy_(
-    file: Annotated[str | None, typer.Argument(metavar="FILE.yaml", help="The optimization; none: all flows.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE.yaml", help="Run file of one optimization; if omitted, all flows.")
+    ] = None,
     cron: Cron = None,
     every: Every = None,
     rrule: RRule = None,
     timezone: Timezone = "UTC",
     overlap: Annotated[
-        str, typer.Option(metavar="POLICY", help="While the last run goes on: queue, skip, replace, together.")
+        str, typer.Option(metavar="POLICY", help="If the previous run has not ended: queue, skip, replace or together.")
     ] = "queue",
-    missed: Annotated[str, typer.Option(metavar="POLICY", help="Missed runs to make up for: all, once, none.")] = "all",
+    missed: Annotated[
+        str, typer.Option(metavar="POLICY", help="Missed runs to catch up on: all, once or none.")
+    ] = "all",
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the deployment.")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace a deployment of this name by another file or objective.")
+        bool,
+        typer.Option("--replace", help="Replace the deployment of this name, even one of another file or objective."),
     ] = False,
-    pool: Annotated[str, typer.Option(metavar="POOL", help="The work pool.")] = "o9",
-    serve: Annotated[bool, typer.Option("--serve", help="Run them in this process, without a pool.")] = False,
-    as_yaml: Annotated[bool, typer.Option("--print", help="Print a prefect.yaml, and deploy nothing.")] = False,
+    pool: Annotated[str, typer.Option(metavar="POOL", help="Name of the work pool.")] = "o9",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Run the deployments in this process, without a pool.")
+    ] = False,
+    as_yaml: Annotated[bool, typer.Option("--print", help="Print a prefect.yaml instead of deploying.")] = False,
 ) -> None:
-    """Deploys to the server that PREFECT_API_URL names. FILE.yaml has the defaults of each run. Workers get
-    O9_STORE_URL, unless it holds a password, O9_ALLOWED_IMPORTS, O9_TASK_RUNNER and O9_PUBLIC_URL.
+    """Deploys to the server in PREFECT_API_URL. FILE.yaml holds the defaults of each run. Workers get
+    O9_ALLOWED_IMPORTS, O9_TASK_RUNNER, O9_PUBLIC_URL and, unless it contains a password, O9_STORE_URL.
     """
     if file is None:
         if cron or every or rrule or name:
-            raise OptimizationValidationError("FILE", "name one: a schedule and a name are those of one optimization")
+            raise OptimizationValidationError("FILE", "it is missing: a schedule and a name belong to one optimization")
         spec, deployments = None, flows.all_flows()
     else:
         spec, when = read_template(file), asyncio.run(flows.recurrence(cron, interval_of(every), rrule, timezone))
@@ -62,26 +69,26 @@ def deploy_(
     need_server()
     if spec is not None and (others := asyncio.run(check_names(deployments[0], spec, replace=replace))):
         series = flows.named_series(spec)
-        say(f"One series {series!r} with {', '.join(others)}: `replace` and a warm start see the runs of all")
+        say(f"The series {series!r} is shared with {', '.join(others)}: `replace` and warm starts see the runs of all")
     if serve:
         flows.serve_here(deployments)
         return
     for deployed in asyncio.run(flows.deploy(deployments, pool)):
         print(deployed)
-    say(f"Workers: `prefect worker start --pool {pool}`, where prefect-o9 and the objectives' packages are installed")
+    say(f"Start `prefect worker start --pool {pool}` where prefect-o9 and the objectives' packages are installed")
     if "O9_STORE_URL" not in flows.worker_environment():
-        say("O9_STORE_URL holds a password and is not handed on: set it for the workers, or use a block")
+        say("O9_STORE_URL contains a password and is not passed on: set it for the workers, or use a block")
     if not settings().allowed_imports:
-        say("O9_ALLOWED_IMPORTS is not set: runs may name no import path, only what is registered")
+        say("O9_ALLOWED_IMPORTS is not set: runs may name only what is registered, and no import path")
 
 
 def need_server() -> None:
-    """Raises OptimizationCoordinationError where Prefect's settings name no server, or one that does not answer."""
+    """Raise OptimizationCoordinationError if Prefect's settings name no server, or one that does not answer."""
     url = configured_server()
     if url is None:
         raise OptimizationCoordinationError(
-            "PREFECT_API_URL is not set: name the server that is to start the runs, such as "
-            "http://127.0.0.1:4200/api of `prefect server start`"
+            "PREFECT_API_URL is not set: set it to the server that is to start the runs, such as "
+            "http://127.0.0.1:4200/api for `prefect server start`"
         )
     asyncio.run(check_prefect_server(url, REACH_SECONDS))
 

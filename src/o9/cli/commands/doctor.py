@@ -1,7 +1,8 @@
-"""`doctor`: what is installed, reachable and misconfigured, each with a remedy.
+"""`doctor`: check what is installed, reachable and configured, and suggest remedies.
 
-Contract. Each check yields findings; none changes anything, or shows a secret. Nothing is started but the local Prefect
-server, where a block holds the store's URL and none answers. A check that fails is a finding, and hides no other.
+Contract. Each check yields findings, changes nothing and shows no secret. Nothing is started, except the local Prefect
+server if a block holds the store's URL and no server answers. A check that fails is a finding, and the others still
+run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if not failures.help_only:
 
     from o9.cli.console import show, write_json
     from o9.cli.open_store import option_for, revision_of, size_of, sqlite_path, store_url
-    from o9.cli.session.follow import counted, crew_of, nobody_works_on
+    from o9.cli.session.follow import nodes_of, status_counts, why_idle
     from o9.cli.versions import DISTRIBUTION, EXTRAS, install_command, needed, release_of
     from o9.cli.views.words import command
     from o9.mirror.spool import SUFFIX, refused, spool_folder
@@ -59,7 +60,7 @@ _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """One line: what was looked at, how it is, and what to do about it."""
+    """One line: what was checked, the result, and the remedy."""
 
     name: str
     level: Level
@@ -68,7 +69,7 @@ class DoctorFinding:
 
 
 def doctor(store: StoreUrl = None, json: Json = False) -> int:
-    """Checks what is installed, reachable and configured. Changes nothing; exits 1 on a problem."""
+    """Checks what is installed, reachable and configured, and changes nothing. Exits 1 if there is a problem."""
     findings = list(_findings(store))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     if json:
@@ -112,7 +113,7 @@ def packages() -> Iterator[DoctorFinding]:
 
 
 def package(requirement: Requirement, release: str | None) -> Iterator[DoctorFinding]:
-    """Whether what is installed is what O9 needs; one that is named elsewhere, only where it is not."""
+    """Whether the installed release is one that O9 supports. One that is not in SHOWN is reported only if it is not."""
     fine = release is not None and requirement.specifier.contains(release, prereleases=True)
     if not fine or requirement.name in SHOWN:
         wanted = "" if fine else f"; O9 needs {requirement.specifier}"
@@ -122,7 +123,7 @@ def package(requirement: Requirement, release: str | None) -> Iterator[DoctorFin
 def extras() -> Iterator[DoctorFinding]:
     for extra, (distribution, user) in EXTRAS.items():
         release = release_of(distribution)
-        detail = f"{distribution} {release}" if release else f"not installed: only {user} needs it"
+        detail = f"{distribution} {release}" if release else f"not installed; only {user} needs it"
         yield DoctorFinding(f"extra {extra}", Level.OK, detail, "" if release else install_command(extra))
 
 
@@ -130,7 +131,7 @@ def settings_in_force(given: str | None) -> Iterator[DoctorFinding]:
     known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
     for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
         remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
-        yield DoctorFinding(variable, Level.WARNING, "is set, and is no setting of this release", remedy)
+        yield DoctorFinding(variable, Level.WARNING, "is set, and is not a setting of this release", remedy)
     in_force = settings()
     for name in [each for each in Settings.model_fields if each in in_force.model_fields_set | {"store_url"}]:
         value = getattr(in_force, name)
@@ -138,7 +139,7 @@ def settings_in_force(given: str | None) -> Iterator[DoctorFinding]:
         source = "set" if name in in_force.model_fields_set else "default"
         if name == "store_url":
             text = text if text.startswith(STORE_BLOCK) else describe(parse_url(text))  # without its password
-            source += "; --store names another, which counts here" if given else ""
+            source += "; --store overrides it here" if given else ""
         yield DoctorFinding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
     yield DoctorFinding("other settings", Level.OK, "have their defaults")
 
@@ -150,7 +151,9 @@ def store_found(given: str | None) -> Iterator[DoctorFinding]:
         yield DoctorFinding("store", Level.PROBLEM, f"{path} is a folder", "give the path of a file in it")
         return
     if path is not None and (not path.exists() or path.stat().st_size == 0):
-        yield DoctorFinding("store", Level.OK, f"{path} is not there yet", "`o9 demo` or `o9 run FILE.yaml` makes it")
+        yield DoctorFinding(
+            "store", Level.OK, f"{path} does not exist yet", "`o9 demo` or `o9 run FILE.yaml` creates it"
+        )
         return
     try:
         revision = revision_of(url)
@@ -163,7 +166,7 @@ def store_found(given: str | None) -> Iterator[DoctorFinding]:
 
 
 def alerts() -> Iterator[DoctorFinding]:
-    """Whether the file that says who is notified has faults."""
+    """Whether the configuration of alerts has faults."""
     from o9.cli.commands.alerts.config import faults_of  # imports what alerts are decided by
 
     file = settings().alerts_file
@@ -175,16 +178,16 @@ def alerts() -> Iterator[DoctorFinding]:
 
 
 def spool() -> Iterator[DoctorFinding]:
-    """What this node could not tell a store, and whether it can keep what it cannot tell."""
+    """Whether the spool folder is writable, and what stores have refused."""
     yield _writable("spool folder", spool_folder().absolute(), "set O9_SPOOL_FOLDER to a folder of yours")
     for kept in refused():
         detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
         again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
-        yield DoctorFinding("spool", Level.WARNING, shown(detail), f"`{again}` has it tried again; or delete it")
+        yield DoctorFinding("spool", Level.WARNING, shown(detail), f"`{again}` retries it; or delete it")
 
 
 def disk(given: str | None) -> Iterator[DoctorFinding]:
-    """Room and rights where the store lies."""
+    """The free space and the permissions where a SQLite store is."""
     path = sqlite_path(store_url(given))
     if path is None:
         return
@@ -194,7 +197,7 @@ def disk(given: str | None) -> Iterator[DoctorFinding]:
         return
     free = shutil.disk_usage(folder).free
     level = Level.PROBLEM if free < VERY_LOW_DISK_BYTES else Level.WARNING if free < LOW_DISK_BYTES else Level.OK
-    remedy = "" if level is Level.OK else "free some space; a full disk stops the record, and loses nothing of it"
+    remedy = "" if level is Level.OK else "free some space; on a full disk O9 stops recording, but loses nothing"
     yield DoctorFinding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
     yield _writable("folder", folder, "make it writable, or give another store")
 
@@ -231,7 +234,7 @@ def _found(name: str, fine: object, detail: str, remedy: str) -> DoctorFinding:
 
 def _other_schema(name: str, revision: str | None) -> DoctorFinding:
     known = revision is None or revision in REVISIONS
-    remedy = "`o9 db upgrade`, or whatever opens it next, brings it up to date; `o9 db backup` first is wise"
+    remedy = "`o9 db upgrade`, or any command that opens it, upgrades it; run `o9 db backup` first"
     newer = "install the newer release that wrote it, or give another store"
     detail = f"{name} is at schema {revision or 'none'}, this release at {HEAD}"
     return DoctorFinding("store", Level.WARNING if known else Level.PROBLEM, detail, remedy if known else newer)
@@ -241,12 +244,14 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Docto
     with Store(store_url(given)) as opened:
         size = size_of(path)
         space = "" if size is None else f", {size / 2**20:.1f} MiB"
-        yield DoctorFinding("store", Level.OK, f"{name}: schema {HEAD}{space}; {counted(opened) or 'nothing in it'}")
-        crew = crew_of(opened)
+        yield DoctorFinding(
+            "store", Level.OK, f"{name}: schema {HEAD}{space}; {status_counts(opened) or 'nothing in it'}"
+        )
+        nodes = nodes_of(opened)
         for status in ACTIVE:
             for state in opened.read(queries.page, queries.Filter(status=status)).items:
                 one = state.optimization_id
-                if problem := nobody_works_on(status, opened.read(queries.holding, one), crew, one):
+                if problem := why_idle(status, opened.read(queries.holding, one), nodes, one):
                     again = command("resume --here", [one], option_for(given))
-                    remedy = f"`{again}` goes on behind the last committed step"
+                    remedy = f"`{again}` continues it after the last committed step"
                     yield DoctorFinding(shown(one), Level.WARNING, f"is {status.value}, but {problem}", remedy)

@@ -1,4 +1,4 @@
-"""`init`: an example to begin with: an objective and a run file that run as they are."""
+"""`init`: write an example objective and run file that run as they are."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ OBJECTIVE, RUN_FILE = "crossover.py", "crossover.yaml"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the files.")] = Path(),
     json: Json = False,
 ) -> None:
-    """Writes crossover.py and crossover.yaml, which run as they are, and overwrites no file."""
+    """Writes crossover.py and crossover.yaml, which run as they are. Existing files are not overwritten."""
     templates = resources.files("o9.cli") / "templates"
     files = {folder / OBJECTIVE: templates / f"{OBJECTIVE}.txt", folder / RUN_FILE: templates / RUN_FILE}
     if there := [str(file) for file in files if file.exists()]:
         exist = "exists" if len(there) == 1 else "exist"
-        raise OptimizationError(f"{' and '.join(there)} {exist} already; give another FOLDER")
+        raise OptimizationError(f"{' and '.join(there)} already {exist}; give another FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     for file, template in files.items():
         file.write_bytes(template.read_bytes())
     answer({"files": [str(file) for file in files]}, "\n".join(f"wrote {file}" for file in files), as_json=json)
     if not json:
         enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-        show("", Next([(f"{enter}o9 run {RUN_FILE}", "runs it, and says what may be believed of the result")]))
+        show("", Next([(f"{enter}o9 run {RUN_FILE}", "runs it, and says how far the result can be trusted")]))

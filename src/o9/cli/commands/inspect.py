@@ -1,4 +1,4 @@
-"""`list`, `show`, `trials` and `logs`: read the record, print a page, JSON or CSV. Nothing here imports Prefect."""
+"""`list`, `show`, `trials` and `logs`: read the record and print a page, JSON or CSV. Nothing here imports Prefect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if not help_only:
     from o9.cli.console import page_width, results, say, say_more, write_json, write_json_list
     from o9.cli.console import show as show_
     from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
-    from o9.cli.session.follow import crew_of
+    from o9.cli.session.follow import nodes_of
     from o9.cli.views import words
     from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
     from o9.cli.views.words import command
@@ -51,7 +51,7 @@ PAGE = 500
 
 
 class Sort(str, Enum):
-    """By what `list` sorts."""
+    """What `list` can sort by."""
 
     CREATED = "created"
     ENDED = "ended"
@@ -63,14 +63,14 @@ class Sort(str, Enum):
 
 
 class TrialSort(str, Enum):
-    """By what `trials` sorts."""
+    """What `trials` can sort by."""
 
     NUMBER = "number"
     VALUE = "value"
     TIME = "time"
 
 
-# The newest, the largest and the alphabetically first come first; what has none comes last.
+# The newest, the largest and the alphabetically first come first; missing values come last.
 _SORTED: dict[Sort, Callable[[OptimizationState], Any]] = {
     Sort.ENDED: lambda state: -state.completed_at.timestamp() if state.completed_at else None,
     Sort.NAME: lambda state: state.name.casefold(),
@@ -99,7 +99,9 @@ def list_(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Newest first; the first 50, unless --limit or --json. Filters combine. A `?` after a status: its node is gone."""
+    """Prints the newest 50, unless --limit or --json is given. Filters combine. A `?` after a status means that its
+    node is gone.
+    """
     statuses = status or []
     wanted = Filter(
         status=statuses[0] if len(statuses) == 1 else None, optimization_type=kind, family=family, series=series,
@@ -116,7 +118,9 @@ def list_(
             text = objective.casefold()
             found = (run for run in found if text in str(run.state.metadata.get("objective", "")).casefold())
         if sort is Sort.CREATED and room is not None:
-            found = islice(found, room + 1)  # and one more, for the change of the last one, and to know of it
+            found = islice(
+                found, room + 1
+            )  # one more: for the change of the last one, and to know whether there are more
         if series is not None:
             found = with_changes(list(found))
         if sort is not Sort.CREATED:
@@ -128,19 +132,23 @@ def list_(
         runs = list(found)
         if not runs:
             filtered = wanted != Filter(placebos=everything) or objective is not None or statuses
-            say("none matches" if filtered else "none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+            say(
+                "no optimization matches"
+                if filtered
+                else "no optimizations yet; `o9 demo` or `o9 run FILE.yaml` runs some"
+            )
             return
         lost = _lost(opened, [run.state for run in runs[:room]])
         show_(list_view(runs[:room], results().width, lost, series=series is not None))
         if lost:
             again = command("resume --here", list(lost), option_for(store))
             why = "; ".join(dict.fromkeys(lost.values()))
-            say(f"?  {why}: `{again}`, or any aggregator, goes on with what it held")
+            say(f"?  {why}; `{again}`, or any aggregator, continues what it ran")
         say_more(len(runs), room)
 
 
 def show(optimization_id: Id, store: StoreUrl = None, json: Json = False) -> None:
-    """First how far the result can be trusted, then the facts and the history."""
+    """Prints how far the result can be trusted, then the facts and the history."""
     with existing_store(store) as opened:
         record = read_record(opened, optimization_id, option_for(store))
     if json:
@@ -155,17 +163,19 @@ def trials(
         TrialSort | None,
         typer.Option(metavar="KEY", help="Sort by number, value (best first) or time (longest first)."),
     ] = None,
-    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N: --sort value --limit N.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Print the best N, like --sort value --limit N.")
+    ] = None,
     limit: Limit = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a column for each parameter and metric.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a column for each parameter and metric.")] = False,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """The last 20 trials and the best, unless --limit, --top, --csv or --json."""
+    """Prints the last 20 trials and the best one, unless --limit, --top, --csv or --json is given."""
     if csv and json:
-        raise typer.BadParameter("--csv and --json are two formats: give one of them")
+        raise typer.BadParameter("--csv and --json are two formats: give only one of them")
     if top is not None and (limit is not None or sort not in (None, TrialSort.VALUE)):
-        raise typer.BadParameter("--top N is --sort value --limit N: give it alone")
+        raise typer.BadParameter("--top N means --sort value --limit N: leave those out")
     sort, limit = (TrialSort.VALUE, top) if top is not None else (sort or TrialSort.NUMBER, limit)
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
@@ -186,11 +196,11 @@ def trials(
         if total > len(listed):
             which = {TrialSort.NUMBER: "the last", TrialSort.VALUE: "the best", TrialSort.TIME: "the longest"}[sort]
             more = "--limit" if top is None else "--top"
-            say(f"{which} {len(listed)} of {total} trials (★ is the best); {more} N shows more, --json all")
+            say(f"{which} {len(listed)} of {total} trials (★ is the best); {more} N shows more, --json shows all")
 
 
 def read_record(store: Store, optimization_id: str, option: str = "") -> Details:
-    """All that `show` needs, read at once; `option` makes the commands that it suggests read the same store."""
+    """Read everything that `show` needs. option: added to the suggested commands, so that they use the same store."""
     state = existing_optimization(store, optimization_id)
     optimization_id = state.optimization_id
     return Details(
@@ -200,7 +210,7 @@ def read_record(store: Store, optimization_id: str, option: str = "") -> Details
         intents=store.read(queries.intents, optimization_id),
         trial_counts=store.read(queries.trial_counts, optimization_id),
         best=_best(store, state),
-        crew=crew_of(store),
+        nodes=nodes_of(store),
         store=place_of(store),
         option=option,
         verdict=kept_verdict(store, state),
@@ -225,16 +235,16 @@ def record_document(record: Details) -> dict[str, Any]:
 
 
 def _lost(store: Store, states: Sequence[OptimizationState]) -> dict[str, str]:
-    """Those recorded as running whose node is gone, with the reason."""
+    """Return those recorded as active whose node is gone, with the reason."""
     active = [state.optimization_id for state in states if state.status in ACTIVE]
     if not active:
         return {}
-    crew = crew_of(store)
-    return {name: problem for name in active if (problem := crew.lost(store.read(queries.holding, name)))}
+    nodes = nodes_of(store)
+    return {name: problem for name in active if (problem := nodes.lost(store.read(queries.holding, name)))}
 
 
 def _newest_first(store: Store, wanted: Filter, page_size: int) -> Iterator[SeriesRun]:
-    """Each with its verdict, which is read with its page; one that failed has no result to judge."""
+    """Yield the optimizations with their verdicts, read page by page. A failed one has no result to judge."""
     states = all_optimizations(store, wanted, page_size)
     while page := list(islice(states, page_size)):
         verdicts = kept_verdicts(store, [each for each in page if each.status is not OptimizationStatus.FAILED])
@@ -251,7 +261,7 @@ def _best(store: Store, state: OptimizationState) -> Trial | None:
 
 
 def _chosen(trials: Iterable[Trial], state: OptimizationState, sort: TrialSort, limit: int | None) -> Iterable[Trial]:
-    """At most `limit` of them, in order; what has no value comes last."""
+    """Return at most `limit` trials, sorted. Those without a value come last."""
     if sort is TrialSort.NUMBER:
         return trials if limit is None else deque(trials, maxlen=limit)
     sign = -1 if sort is TrialSort.TIME or direction_of(state) == "maximize" else 1
@@ -268,11 +278,11 @@ LOGS_KEYS = ("step", "trial", "text", "cut")
 
 def logs(
     optimization_id: Id,
-    trial: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only what this trial printed.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, metavar="N", help="Print only the output of trial N.")] = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Of each trial the first 64 KiB are kept, of an optimization 16 MiB."""
+    """O9 keeps the first 64 KiB of each trial, and 16 MiB of each optimization."""
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
         name = state.optimization_id
@@ -291,7 +301,7 @@ def logs(
             whose = "" if trial is not None else f"{_whose(row)}: "
             show_(*(Text(whose + shown(line.expandtabs())) for line in row["text"].splitlines()))
             if row["cut"]:
-                say(f"{_whose(row)} printed {row['cut']:,} bytes more, which are not kept")
+                say(f"{_whose(row)} printed {row['cut']:,} more bytes, which were not kept")
     if nothing:
         whose = "it has" if trial is None else f"its trial {trial} has"
         say(f"{name} is {state.status.value}; {whose} printed nothing")

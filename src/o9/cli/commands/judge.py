@@ -1,6 +1,6 @@
-"""`health`, `placebo` and `report`: judge an optimization, run its search on data without an edge, write it as a page.
+"""`health`, `placebo` and `report`: judge an optimization, run its search on data without an edge, write a report.
 
-A report of health is kept. Prefect is imported for `placebo --here` alone.
+Reports of health are stored. Only `placebo --here` imports Prefect.
 """
 
 from __future__ import annotations
@@ -39,23 +39,25 @@ if not help_only:
 def health(
     optimization_id: OptionalId = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="First evaluate the best parameters again, here.")
+        bool, typer.Option("--evaluate", help="First evaluate the best parameters again, in this process.")
     ] = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 if it is critical, else 0.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 if its health is critical.")] = False,
     limit: Limit = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> int:
-    """Judges it now, and keeps the report: the verdict, the checks behind it and the remedies. Without ID: the last
-    reports of all, newest first.
+    """Judges it now and stores the report: the verdict, the checks behind it and the remedies. Without ID, lists the
+    last report of each optimization, newest first.
     """
     if optimization_id is None:
         if exit_code or evaluate:
-            raise typer.BadParameter(f"--{'exit-code' if exit_code else 'evaluate'} is about one: give its ID")
+            raise typer.BadParameter(
+                f"--{'exit-code' if exit_code else 'evaluate'} is about one optimization: give its ID"
+            )
         _list_reports(store, limit, as_json=json)
         return DONE
     if limit is not None:
-        raise typer.BadParameter("--limit is for the list of reports: leave it or the ID out")
+        raise typer.BadParameter("--limit is for the list of reports: leave out either it or the ID")
     if evaluate:
         import_from_here()
     with existing_store(store) as opened:
@@ -68,7 +70,7 @@ def health(
         unknown = any(each["name"] == REPEATABLE and each["unknown"] for each in checks)
         if unknown and state.status in ENDED and not evaluate:
             again = command("health --evaluate", [state.optimization_id], option_for(store))
-            show(Next([(again, "lets its objective evaluate the best once more")]))
+            show(Next([(again, "evaluates the best parameters again")]))
     return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE
 
 
@@ -86,7 +88,7 @@ def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> None:
         show(reports_view(reports[:wanted], results().width, judged))
         say_more(len(reports), wanted)
     else:
-        say("none was judged yet; `o9 health ID` judges one now, the flow check_health all that need it")
+        say("no optimization was judged yet; `o9 health ID` judges one, the flow check_health all that are due")
 
 
 async def _judged(
@@ -105,17 +107,18 @@ async def _judged(
 def placebo(
     optimization_id: Id,
     runs: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="How many runs; p is at least 1 / (K + 1).  [default: 19]")
+        int | None,
+        typer.Option(min=1, metavar="K", help="Number of runs; the smallest possible p is 1 / (K + 1).  [default: 19]"),
     ] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="Run them in this process, with progress, then judge the optimization.")
+        bool, typer.Option("--here", help="Run them in this process, with progress, and then judge the optimization.")
     ] = False,
     store: StoreUrl = None,
     json: Json = False,
 ) -> int:
-    """Queues the search K times, each with its own seed, on data resampled so that no edge is left. The p-value is how
-    often the best of such a search is at least as good. Called again, it queues the missing runs only. The objective
-    must declare its data: @objective(…, data=load).
+    """Queues the search K times, each with its own seed, on data that is resampled so that no edge is left. The p-value
+    says how often the best of such a search is at least as good. If called again, it queues only the missing runs. The
+    objective must declare its data: @objective(…, data=load).
     """
     import_from_here()
     with existing_store(store) as opened:
@@ -147,7 +150,7 @@ def placebo(
         commands = [(command("show", [name], option), "the result and its history")]
         if left:
             again = command("placebo", [name], f" --runs {number} --here{option}")
-            commands.insert(0, (again, f"runs the {len(left)} that wait, here; so does any node that serves"))
+            commands.insert(0, (again, f"runs the {len(left)} that wait here; so does any serving node"))
         show("", _words(name, number, known), *([result(verdict)] if verdict else []), "", Next(commands))
     return INTERRUPTED if interrupted else NOT_COMPLETED if here and left else DONE
 
@@ -167,18 +170,19 @@ def report(
     ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ID", help="Ids of optimizations, or their beginnings; none: all.", autocompletion=complete_ids
+            metavar="ID", help="Ids of optimizations, or unique prefixes of them.", autocompletion=complete_ids
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="The file.  [default: here, named by ID]")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="File to write.  [default: o9-report-ID.html]"),
     ] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Contains the verdict, health and plots; without ID counts, trends and rankings. Readable without a network.
-    Overwrites an earlier report, and no other file.
+    """The report contains the verdict, health and plots; without ID, the counts, trends and rankings of all
+    optimizations. It needs no network. Of existing files, only an earlier report is overwritten.
     """
     from o9.report.write import file_name, report_of, report_of_all, write  # imports plotly
 

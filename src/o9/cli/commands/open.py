@@ -1,4 +1,4 @@
-"""`o9 open`: Prefect's pages in a browser, those of the local server with what it lets its owner in by."""
+"""`open`: open Prefect's UI in a browser, logged in if it is the local server's."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FLOW_RUN = "/runs/flow-run/"
 def open_(
     optimization_id: OptionalId = None,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser, and print the address.")
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or only print the address.")
     ] = True,
     store: StoreUrl = None,
 ) -> None:
-    """Opens the page of ID's flow run, else the start page, on the server that Prefect's settings name, else on the
-    local one. There you are already logged in: the printed address is a file that only you can read. If no local
-    server runs, one is started, and stopped by Ctrl-C.
+    """Opens the page of ID's flow run, or else the start page, on the server in Prefect's settings, or else on the
+    local one. There you are logged in: the printed address is a file that only you can read. If no local server runs,
+    one is started until Ctrl-C.
     """
     path = "/" if optimization_id is None else _page_of(store, optimization_id)
     if (address := pages_at(path)) is not None:
@@ -63,4 +63,4 @@ def _page_of(url: str | None, optimization_id: str) -> str:
 def _show(address: str, browser: bool) -> None:
     print(address, flush=True)
     if browser and not webbrowser.open(address):
-        say("there is no browser here: open the address above in one")
+        say("no browser was found: open the address above in one")

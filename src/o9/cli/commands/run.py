@@ -1,4 +1,4 @@
-"""`run` and `resume --here`: work in this process, with progress, until it has ended."""
+"""`run` and `resume --here`: run optimizations in this process, with progress, until they end."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if not help_only:
 
 
 def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, json: Json = False) -> int:
-    """Submits them, shows progress, waits for their end, and prints the verdicts. The file contains one optimization or
-    a list, with the fields that `o9 show ID --json` prints; `o9 init` writes an example. The first Ctrl-C pauses
-    what runs and prints how to continue; the second exits at once.
+    """Submits them, shows their progress until they end, and prints the verdicts. A run file contains one optimization
+    or a list of them, with the fields that `o9 show ID --json` prints; `o9 init` writes an example. The first Ctrl-C
+    pauses what runs and prints how to continue; the second exits at once.
     """
     states = read_batch(files)
     ids = [state.optimization_id for state in states]
@@ -30,7 +30,7 @@ def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None
 
 
 def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, as_json: bool) -> int:
-    """Go on with optimizations that rest, in this process."""
+    """Continue optimizations that do not run, in this process."""
     import_from_here()
     with existing_store(url) as store:
         names = existing_ids(store, typed)
@@ -41,13 +41,13 @@ def resume_here(typed: Sequence[str], url: str | None, max_concurrent: int, *, a
 
 
 def _check_resumable(state: OptimizationState) -> None:
-    """Refused here, it stays as it is; refused by the attempt, it would have failed for good."""
+    """Raise OptimizationError if it cannot continue here: the attempt itself would fail for good."""
     if state.status in ENDED:
         raise OptimizationError(
-            f"{state.optimization_id} has ended ({state.status.value}): there is nothing to go on with; "
-            f"`{command('retry', [state.optimization_id])}` queues it once more"
+            f"{state.optimization_id} has ended ({state.status.value}) and cannot be resumed; "
+            f"`{command('retry', [state.optimization_id])}` runs it again"
         )
     try:
         settle(state)  # imports what it names, and runs nothing
     except OptimizationError as error:
-        raise OptimizationError(f"{state.optimization_id} cannot go on from here: {one_line(str(error))}") from error
+        raise OptimizationError(f"{state.optimization_id} cannot be resumed here: {one_line(str(error))}") from error

@@ -1,4 +1,4 @@
-"""`o9 schedule`: what recurs on the Prefect server, and when."""
+"""`schedule`: list and change what recurs on the Prefect server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if not help_only:
     from o9.aggregator.recurring import Recurring, add_schedule, recurring, remove_schedules, set_active
     from o9.cli.console import Cells, answer, say, show, table_of, write_json
     from o9.text.escape import shown
-    from o9.text.format import count, local_moment
+    from o9.text.format import count, local_moment, local_time
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The deployment, as `o9 schedule list` shows it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment, as in `o9 schedule list`.")]
 
 
 def list_(json: Json = False) -> None:
@@ -29,9 +29,9 @@ def list_(json: Json = False) -> None:
     if json:
         write_json([_as_json(each) for each in found])
     elif not found:
-        say("nothing recurs; `o9 deploy FILE.yaml --cron …` deploys an optimization that does")
+        say("no recurring optimizations; `o9 deploy FILE.yaml --cron …` deploys one")
     else:
-        show(table_of([_cells(each) for each in found]))
+        show(table_of([_cells(each) for each in found], times=("next run",)))
 
 
 def create(
@@ -51,20 +51,21 @@ def create(
 
 
 def pause(name: Name, json: Json = False) -> None:
-    """Running optimizations go on; runs that were about to start are deleted."""
+    """Running optimizations continue; scheduled runs that have not started are deleted."""
     need_server()
     _answer(asyncio.run(set_active(name, False)), json)
 
 
 def resume(name: Name, json: Json = False) -> None:
-    """They go on at their next date; runs that were missed meanwhile are not made up for."""
+    """The schedules continue with their next date; runs that were missed meanwhile are not caught up on."""
     need_server()
     _answer(asyncio.run(set_active(name, True)), json)
 
 
 def delete(name: Name, json: Json = False) -> None:
-    """Runs that have not begun are deleted or cancelled; running ones go on. `prefect deployment delete` deletes the
-    deployment itself."""
+    """Runs that have not started are deleted or cancelled; running ones continue. `prefect deployment delete` deletes the
+    deployment itself.
+    """
     need_server()
     removed = asyncio.run(remove_schedules(name))
     text = f"{shown(name)}: removed {count(removed, 'schedule')}"
@@ -82,7 +83,7 @@ def _cells(each: Recurring) -> Cells:
         "name": each.name,
         "series": each.series or "",
         "when": "; ".join(each.when),
-        "next run": local_moment(each.next_at) if each.active else "paused",
+        "next run": local_time(each.next_at) if each.active else "paused",
         "last run": (each.last or "none").lower(),
     }
 

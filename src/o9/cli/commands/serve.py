@@ -1,8 +1,8 @@
-"""`serve`: an aggregator that works the queue, the scheduled flows, and HTTP, in one process until it is stopped.
+"""`serve`: run the queue, the scheduled flows and the HTTP API in one process until it is stopped.
 
-Contract. Where everything is goes to stdout once; what happens goes to the log, a line each. A first Ctrl-C or SIGTERM
-shuts it down, with exit code 0: what runs commits its step, or is cut off after ten seconds, and waits for the
-next start, of this or any other aggregator; nothing is paused. A second one leaves at once. Prefect is imported here.
+Contract. Stdout gets the addresses once; the log gets a line for each event. The first Ctrl-C or SIGTERM shuts it down,
+with exit code 0: running steps are committed, or cut off after ten seconds, and what runs waits for the next start of
+this or any other aggregator; nothing is paused. The second one exits at once. Prefect is imported here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if not help_only:
     from o9.cli.session.follow import POLL_SECONDS
     from o9.cli.session.session import run_loop, start, storage_path
     from o9.cli.session.signals import Interrupts
-    from o9.cli.views.history import News, event_text
+    from o9.cli.views.history import EventFeed, event_text
     from o9.model.settings import settings
     from o9.model.urls import public_url
     from o9.text.format import duration
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from o9.aggregator.schedules import Schedule
 
 logger = logging.getLogger(__name__)
-FAREWELL = "left at once; what is recorded stays, and the next start goes on with what ran"
+FAREWELL = "exited at once; the record is kept, and the next start continues what ran"
 
 
 def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> None:
-    """Runs the scheduled flows too. Several may serve one store: the limit applies to all of them together, and each
-    scheduled run is claimed by one. Ctrl-C and SIGTERM shut it down; running optimizations wait for the next start.
-    HTTP listens on O9_API_HOST and O9_API_PORT, 127.0.0.1 and 8420 by default; a second one on the same machine
-    needs another port, or 0 for a free one.
+    """Also runs the scheduled flows. Several processes may serve one store: the limit applies to all of them together,
+    and each scheduled run is claimed by one. Ctrl-C and SIGTERM shut it down; running optimizations wait for the next
+    start. HTTP listens on O9_API_HOST and O9_API_PORT, 127.0.0.1 and 8420 by default; a second process on the same
+    machine needs another port, or 0 for a free one.
     """
     import_from_here()
     with Interrupts(FAREWELL) as interrupts:
@@ -59,20 +59,20 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
     from o9.api.server import HttpServer, listen, url_of
     from o9.cli.session.logs import log_lines
 
-    # Before anything is started for nothing.
+    # First, since nothing else is needed if the port is taken.
     with closing(listen(settings().api_host, settings().api_port)) as listener:
         log_lines()
         aggregator = OptimizationStateAggregator(max_concurrent, storage_path=path, schedules=IN_NODES)
         try:
             await aggregator.initialize()
-            news = await asyncio.to_thread(News, aggregator.store)
+            feed = await asyncio.to_thread(EventFeed, aggregator.store)
             await start(aggregator, logger.info, interrupts.asked)
             async with HttpServer(aggregator.api, listener):
                 _announce(aggregator, max_concurrent, IN_NODES, url_of(listener))
-                await _log_until_asked(aggregator, news, interrupts)
-            logger.info("stopping: what runs gets ten seconds to finish its step, and then waits for the next start")
+                await _log_until_asked(aggregator, feed, interrupts)
+            logger.info("stopping: running steps get ten seconds to finish; what runs then waits for the next start")
             await aggregator.stop()
-            await _log_news(aggregator, news)
+            await _log_events(aggregator, feed)
         finally:
             await aggregator.cleanup()
     logger.info("stopped")
@@ -96,19 +96,19 @@ def _announce(
     results().file.flush()
 
 
-async def _log_until_asked(aggregator: OptimizationStateAggregator, news: News, interrupts: Interrupts) -> None:
+async def _log_until_asked(aggregator: OptimizationStateAggregator, feed: EventFeed, interrupts: Interrupts) -> None:
     while not interrupts.asked.is_set():
-        await _log_news(aggregator, news)
+        await _log_events(aggregator, feed)
         with suppress(TimeoutError):
             await asyncio.wait_for(interrupts.asked.wait(), POLL_SECONDS)
 
 
-async def _log_news(aggregator: OptimizationStateAggregator, news: News) -> None:
-    """Log what has happened to optimizations since the last time, whichever node did it."""
+async def _log_events(aggregator: OptimizationStateAggregator, feed: EventFeed) -> None:
+    """Log what has happened to optimizations since the last call, on any node."""
     try:
-        events = await asyncio.to_thread(news.look)
-    except OptimizationError as error:  # the node itself warns of a store that is away, and waits for it
-        logger.debug("cannot read what happened: %s", error)
+        events = await asyncio.to_thread(feed.read)
+    except OptimizationError as error:  # the node itself warns that the store is unavailable
+        logger.debug("cannot read events: %s", error)
         return
     for event in events:
         logger.info("%s", event_text(event, came=True), extra={"o9": {"optimization": event["optimization_id"]}})

@@ -1,7 +1,7 @@
 """`stats`, `trends`, `rankings` and `export`: figures over all optimizations, as pages, JSON and files.
 
-Contract. `--json` prints what the methods of `OptimizationStatistics` answer, and nothing else; `export` writes its
-frames. A store without any optimization is no error. Nothing here imports Prefect.
+Contract. `--json` prints exactly what the methods of `OptimizationStatistics` return; `export` writes its frames. An
+empty store is no error. Nothing here imports Prefect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from o9.cli.failures import help_only
-from o9.cli.options import Json, Limit, Status, StoreUrl, Type, complete_ids, days_above_zero
+from o9.cli.options import PAGE_ROWS, Json, Limit, PageLimit, Status, StoreUrl, Type, complete_ids, days_above_zero
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.statistics import frames
 
@@ -33,20 +33,19 @@ if not help_only:
 
 DAYS = 7
 RANKED = 10
-MOST_RANKED = 1_000  # as many as `get_optimization_rankings` gives
 RANKED_OF_EACH = 3
 
 
 def stats(store: StoreUrl = None, json: Json = False) -> None:
-    """By status, type, strategy, priority and day, with rates, durations, improvements and waits. Placebo runs are
-    counted apart.
+    """Counts by status, type, strategy, priority and day, with rates, durations, improvements and waits. Placebo runs
+    are counted separately.
     """
     with existing_store(store) as opened:
         figures = asyncio.run(OptimizationStatistics(store=opened).get_global_statistics())
     if json:
         write_json(figures)
     elif not figures["total_optimizations"]:
-        say("none yet; `o9 demo` or `o9 run FILE.yaml` makes some")
+        say("no optimizations yet; `o9 demo` or `o9 run FILE.yaml` runs some")
     else:
         width = page_width()
         show(*statistics_view(figures, utc_now().date(), width), width=width)
@@ -54,12 +53,14 @@ def stats(store: StoreUrl = None, json: Json = False) -> None:
 
 def trends(
     days: Annotated[
-        float, typer.Option(metavar="N", callback=days_above_zero, help="How far back; 0.5 is twelve hours.")
+        float, typer.Option(metavar="N", callback=days_above_zero, help="Days to look back; 0.5 is twelve hours.")
     ] = DAYS,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """What ended, by the hour (up to 2 days), the day (up to 400) or the month, with slopes and their intervals."""
+    """Shows what ended by the hour (up to 2 days), the day (up to 400 days) or the month, with slopes and their
+    intervals.
+    """
     with existing_store(store) as opened:
         figures = asyncio.run(OptimizationStatistics(store=opened).get_performance_trends(timedelta(days=days)))
     if json:
@@ -73,22 +74,21 @@ def trends(
 
 def rankings(
     metric: Annotated[
-        str | None, typer.Argument(metavar="METRIC", help="What to rank by; none: the best of each, and what there is.")
+        str | None, typer.Argument(metavar="METRIC", help="Metric to rank by; if omitted, the best by several.")
     ] = None,
-    limit: Limit = None,
+    limit: PageLimit = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """The best 10, unless --limit; at most 1000. What an objective measured is ranked within each family: the same
-    objective on the same data. Without METRIC --json prints the names of all metrics.
+    """Prints the best 10, unless --limit is given. A metric of objectives is ranked within each family: the same
+    objective on the same data. Without METRIC, --json prints the names of all metrics.
     """
     with existing_store(store) as opened:
         if metric is None:
             _best_of_each(opened, as_json=json)
             return
-        count = min(limit or RANKED, MOST_RANKED)
         try:
-            rows = asyncio.run(OptimizationStatistics(store=opened).get_optimization_rankings(metric, count))
+            rows = asyncio.run(OptimizationStatistics(store=opened).get_optimization_rankings(metric, limit or RANKED))
         except OptimizationValidationError as error:
             raise OptimizationError(f"{error.problem} (`o9 rankings` lists what can be ranked)") from error
     if json:
@@ -108,7 +108,7 @@ def _best_of_each(store: Store, *, as_json: bool) -> None:
     if as_json:
         write_json([*own, *(name for name in recorded if name not in STATE_FIGURES)])
     elif not recorded:
-        say("nothing can be ranked yet: what has ended or rests is, and what runs once its figures were refreshed")
+        say("nothing can be ranked yet: an optimization is once it has ended or paused, or its figures were refreshed")
     else:
         statistics = OptimizationStatistics(store=store)
         best = {name: asyncio.run(statistics.get_optimization_rankings(name, RANKED_OF_EACH)) for name in own}
@@ -124,19 +124,23 @@ def export(
         str | None,
         typer.Argument(
             metavar="ID",
-            help="The optimization; trials, returns, metrics and transitions need it.",
+            help="Id of the optimization: required for trials, returns, metrics, transitions.",
             autocompletion=complete_ids,
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="The file, .csv or .parquet; -: stdout.  [default: named by KIND]"
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write, .csv or .parquet; - is stdout.  [default: named by KIND]",
         ),
     ] = None,
-    metric: Annotated[str | None, typer.Option(metavar="NAME", help="The metric of rankings.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="NAME", help="Metric of the rankings.")] = None,
     days: Annotated[
-        float | None, typer.Option(metavar="N", callback=days_above_zero, help="How far back trends go.  [default: 7]")
+        float | None,
+        typer.Option(metavar="N", callback=days_above_zero, help="Days that trends look back.  [default: 7]"),
     ] = None,
     status: Status = None,
     optimization_type: Type = None,
@@ -144,7 +148,7 @@ def export(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Writes all rows, unless --limit; overwrites an existing file of that name. `o9 export trials ID` writes the
+    """Writes all rows, unless --limit is given, and overwrites an existing file. `o9 export trials ID` writes the
     ledger of one optimization.
     """
     wanted: dict[str, Any] = {
@@ -156,10 +160,12 @@ def export(
         frames.check(kind, wanted)
     except OptimizationValidationError as error:
         raise typer.BadParameter(f"{_TYPED.get(error.field, error.field)}: {error.problem}") from error
+    if kind == "rankings" and limit is not None and limit > PAGE_ROWS:
+        raise typer.BadParameter(f"--limit: {limit} is above {PAGE_ROWS}, the maximum for rankings")
     if output == _STDOUT and json:
-        raise typer.BadParameter("-o - prints CSV, and nothing else: name a file")
+        raise typer.BadParameter("-o - prints only CSV: leave out --json, or name a file")
     with existing_store(store) as opened:
-        if optimization_id is not None and kind != "alerts":  # which may be about what is no optimization
+        if optimization_id is not None and kind != "alerts":  # an alert may name an id that is no optimization
             wanted["optimization_id"] = existing_optimization(opened, optimization_id).optimization_id
         frame = asyncio.run(OptimizationStatistics(store=opened).frame(kind, **wanted))
     if output == _STDOUT:

@@ -16,7 +16,7 @@ if not help_only:
     from o9.cli.batch import read_batch
     from o9.cli.console import show, write_json
     from o9.cli.open_store import holding_of, option_for, place_of, store_url
-    from o9.cli.session.follow import Crew, crew_of, going_on
+    from o9.cli.session.follow import Nodes, nodes_of, way_to_continue
     from o9.cli.views.words import Next, command
     from o9.lifecycle.control import control_of
     from o9.model.optimization import OptimizationState
@@ -30,49 +30,49 @@ CREATED = OptimizationStatus.CREATED.value
 
 def submit(
     files: Files,
-    hold: Annotated[bool, typer.Option("--hold", help="Do not queue it before `o9 start`.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Do not queue them until `o9 start`.")] = False,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """The next aggregator that runs on the store takes it, such as `o9 serve`."""
+    """Any aggregator on the store runs them, such as `o9 serve`."""
     states, option = read_batch(files), option_for(store)
     with Store(store_url(store)) as opened:
         known = {each.optimization_id for each in states if opened.read(queries.get, each.optimization_id)}
         recorded = asyncio.run(_record(opened, states, known, hold))
         holdings = {state.optimization_id: holding_of(opened, state.optimization_id) for state in recorded}
-        crew, where = crew_of(opened), place_of(opened)
+        nodes, where = nodes_of(opened), place_of(opened)
     if json:
         write_json([state.to_dict() | {"known": state.optimization_id in known} for state in recorded])
         return
     for state in recorded:
         name = state.optimization_id
-        show(submitted_line(state, holdings[name], crew, option, known=name in known))
+        show(submitted_line(state, holdings[name], nodes, option, known=name in known))
     queued = [name for name, each in holdings.items() if (each.status, each.intent) == (CREATED, Intent.RUN.value)]
     commands = []
-    alone = [name for name in queued if not crew.takers(name)]
+    alone = [name for name in queued if not nodes.takers(name)]
     if alone:
-        commands += [(command("resume --here", alone, option), "runs them now, here")]
-        commands += [(f"o9 serve{option}", "runs whatever is queued")]
+        commands += [(command("resume --here", alone, option), "runs them now, in this process")]
+        commands += [(f"o9 serve{option}", "runs everything that is queued")]
     if waiting := [name for name, holding in holdings.items() if holding.intent == Intent.HOLD.value]:
         commands += [(command("start", waiting, option), "queues what is held back")]
-    commands += [(f"o9 list{option}", "shows how they are")]
+    commands += [(f"o9 list{option}", "lists them with their status")]
     show("", f"Recorded in {where}.{' No node runs queued optimizations now.' if alone else ''}", Next(commands))
 
 
-def submitted_line(state: OptimizationState, holding: Holding, crew: Crew, option: str, *, known: bool) -> str:
-    """`id  created  name`; of one that is recorded already, how it is, and what makes it go on."""
+def submitted_line(state: OptimizationState, holding: Holding, nodes: Nodes, option: str, *, known: bool) -> str:
+    """`id created name`; if it was recorded before, its status, and how to continue it."""
     name, status = state.optimization_id, state.status.value
     if not known:
         return f"{name}  {status}{', held back' if holding.intent == Intent.HOLD.value else ''}  {state.name}"
-    going = going_on(state, holding, crew)
+    going = way_to_continue(state, holding, nodes)
     then = f"; `{command(going[0], [name], option)}` {going[1]}" if going else ""
-    return f"{name}  {status}  is recorded already, and stays as it is{then}"
+    return f"{name}  {status}  is already recorded, and stays as it is{then}"
 
 
 async def _record(
     store: Store, states: Sequence[OptimizationState], known: set[str], hold: bool
 ) -> list[OptimizationState]:
-    # Those first that are known: the same id with other content is refused before anything new is recorded.
+    # Known ones first: an id with other content is refused before anything new is recorded.
     found = {}
     for state in sorted(states, key=lambda state: state.optimization_id not in known):
         found[state.optimization_id] = await control_of(store).submit(state, hold=hold)

@@ -1,6 +1,6 @@
-"""`watch`: follow one optimization, or all of them, through the store, whichever process works on them.
+"""`watch`: follow one optimization, or all of them, through the store, in whichever process they run.
 
-What is shown: each transition with its cause, and each intent with who had it. Nothing here imports Prefect.
+It shows each transition with its cause, and each intent with its author. Nothing here imports Prefect.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if not help_only:
     from o9.cli.commands.inspect import read_record, record_document
     from o9.cli.console import results, say, show, write_json_line
     from o9.cli.open_store import existing_optimization, existing_store, option_for
-    from o9.cli.session.follow import POLL_SECONDS, Follower, counted, crew_of, going_on, nobody_works_on
+    from o9.cli.session.follow import POLL_SECONDS, Follower, nodes_of, status_counts, way_to_continue, why_idle
     from o9.cli.session.progress import Display
-    from o9.cli.views.history import Event, News, event_line, merged
+    from o9.cli.views.history import Event, EventFeed, event_line, merged
     from o9.cli.views.optimizations import results_view, summary_view
     from o9.cli.views.words import Next, command
     from o9.model.optimization import OptimizationState
@@ -29,9 +29,9 @@ IDLE_CHECK_SECONDS = 5.0
 
 
 def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json = False) -> int:
-    """Works whichever process runs it. With ID the history comes first; exits 3 if it did not complete. Without ID it
-    follows all until Ctrl-C. --json prints each event as a JSON document on its own line, and at the end what `o9
-    show` prints.
+    """Works for optimizations that run in any process. With ID, it prints the history first, and exits 3 if the
+    optimization did not complete. Without ID, it follows all of them until Ctrl-C. --json prints each event as a JSON
+    document on its own line and, at the end, what `o9 show` prints.
     """
     with existing_store(store) as opened:
         if optimization_id is None:
@@ -40,7 +40,7 @@ def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json
         try:
             state = _watch(opened, name, option_for(store), as_json=json)
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped watching; {name} itself was not touched") from None
+            raise Interrupted(f"stopped watching; {name} was not affected") from None
         record = read_record(opened, name)
         if json:
             write_json_line(record_document(record))
@@ -51,13 +51,13 @@ def watch(optimization_id: OptionalId = None, store: StoreUrl = None, json: Json
 
 
 def _watch_all(store: Store, *, as_json: bool) -> int:
-    """What happens from now on, to whichever optimization."""
-    news = News(store)
+    """Print what happens to any optimization from now on."""
+    feed = EventFeed(store)
     if not as_json:
-        say(f"{counted(store) or 'nothing in the record yet'}; what changes is shown until Ctrl-C")
+        say(f"{status_counts(store) or 'no optimizations yet'}; showing changes until Ctrl-C")
     try:
         while True:
-            for event in news.look():
+            for event in feed.read():
                 if as_json:
                     write_json_line(event)
                 else:
@@ -65,18 +65,18 @@ def _watch_all(store: Store, *, as_json: bool) -> int:
                     results().file.flush()
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        raise Interrupted("stopped watching; nothing was touched") from None
+        raise Interrupted("stopped watching; nothing was affected") from None
 
 
 def _watch(store: Store, name: str, option: str, *, as_json: bool) -> OptimizationState:
-    """Until it has ended; the state then."""
+    """Follow it until it has ended, and return its final state."""
     follower = Follower(store, [name])
     before: OptimizationState | None = None
     past: list[Event] = []
     hinted, checked = "", 0.0
     with Display(silent=as_json) as display:
         while True:
-            (state,) = follower.look()
+            (state,) = follower.refresh()
             if state is not before:
                 events = merged(store.read(queries.transitions, name), store.read(queries.intents, name))
                 for event in [each for each in events if each not in past]:
@@ -97,9 +97,9 @@ def _watch(store: Store, name: str, option: str, *, as_json: bool) -> Optimizati
 
 
 def _hint(store: Store, state: OptimizationState, option: str) -> str:
-    """Why nothing happens, and what makes it go on; empty where something does."""
-    crew, holding = crew_of(store), store.read(queries.holding, state.optimization_id)
-    if (going := going_on(state, holding, crew)) is None:
+    """Return why nothing happens, and what makes it continue; empty if something happens."""
+    nodes, holding = nodes_of(store), store.read(queries.holding, state.optimization_id)
+    if (going := way_to_continue(state, holding, nodes)) is None:
         return ""
-    why = nobody_works_on(state.status, holding, crew, state.optimization_id) or f"it is {state.status.value}"
+    why = why_idle(state.status, holding, nodes, state.optimization_id) or f"it is {state.status.value}"
     return f"{why}; `{command(going[0], [state.optimization_id], option)}` {going[1]}"

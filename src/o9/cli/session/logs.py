@@ -1,7 +1,8 @@
-"""Where logs go while a display owns the terminal: above the bars, warnings and errors only unless more was asked for.
+"""The console logs of commands that run optimizations.
 
-What objectives print and log is shown there, too, each line with its trial; `o9 logs` prints what is kept of it. Call
-both functions once Prefect is imported.
+While a display owns the terminal, logs appear above its bars: warnings and errors, unless more is asked for. What
+objectives print appears there, too, each line with its trial; `o9 logs` prints what is kept of it. Call both functions
+after Prefect was imported.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _NOISY = ("o9", "prefect", "uvicorn", "fastapi")
 
 
 def log_through(console: Console, title_of: Callable[[str], str], *, prints: bool = True) -> None:
-    """Send O9's and Prefect's console logs through `console`.
+    """Send O9's and Prefect's console logs, and what objectives print, through `console`.
 
-    What objectives print is shown, too, behind what `title_of` says of its optimization's id, unless `prints` is False.
-    Prefect's own record of the logs, which its UI shows, is not touched.
+    title_of: the title of an optimization, printed before its output, by its id. prints: whether to show that output.
+    The logs that Prefect's UI shows are not affected.
     """
     pass_on(False)
     stream: IO[str] = FileProxy(console, sys.stderr)  # type: ignore[assignment]
@@ -56,7 +57,7 @@ def log_through(console: Console, title_of: Callable[[str], str], *, prints: boo
 
 
 def log_lines() -> None:
-    """For what runs for days: O9's logs and Prefect's warnings on stderr, as the settings want them, text or JSON."""
+    """Log for days to stderr: O9's logs and Prefect's warnings, as text or JSON as the settings say."""
     pass_on(False)
     configure_logging("DEBUG" if failures.verbose else None)
     formatter = _ours()[0].formatter
@@ -68,7 +69,7 @@ def log_lines() -> None:
 
 
 def _console_handlers_of_prefect() -> list[logging.Handler]:
-    """By attribute: their class is Prefect's, which this room does not know."""
+    """Found by an attribute: their class is Prefect's, which this room does not know."""
     noisy = ["", *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY)]
     handlers = (handler for name in noisy for handler in logging.getLogger(name).handlers)
     return [handler for handler in handlers if hasattr(handler, "console")]
@@ -79,9 +80,9 @@ def _ours() -> list[logging.Handler]:
 
 
 class _Readable(logging.Formatter):
-    """What objectives print as they print it, with whose it is; all else as `inner`.
+    """Formats objectives' output as it was printed, with its title, and everything else by `inner`.
 
-    Without --verbose that is one line, with the last line of a traceback in its place.
+    Without --verbose, a record is one line, and the exception replaces its traceback.
     """
 
     def __init__(self, inner: logging.Formatter, title_of: Callable[[str], str]) -> None:
@@ -104,5 +105,5 @@ class _Readable(logging.Formatter):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for what Prefect says of a run, which the bars, the summary and `o9 open` show."""
+    """Return False for Prefect's messages about runs, which the bars, the summary and `o9 open` show."""
     return not record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))

@@ -23,14 +23,14 @@ from o9.model.optimization import OptimizationState
 from o9.model.states import ACTIVE, OptimizationStatus
 from o9.text.format import duration, number
 
-LINE_SECONDS = 10.0  # between two lines about the same optimization, where there are no bars
-SPEED_SECONDS = 600.0  # the time left follows from the steps of this time
+LINE_SECONDS = 10.0  # between two lines about an optimization, if there are no bars
+SPEED_SECONDS = 600.0  # of recent steps, from which the time left is estimated
 ROOM_FOR_TIME_LEFT = 80
 NARROWEST_NAME = 12
 
 
 class Display:
-    """Shows what it is given until it is closed, unless `silent` or --quiet. `say` prints a remark that stays."""
+    """Shows the progress of optimizations until it is closed, unless `silent` or --quiet. `say` prints a remark."""
 
     def __init__(self, console: Console | None = None, *, silent: bool = False) -> None:
         self.console = console or messages()
@@ -58,14 +58,14 @@ class Display:
             emit(self.console, text)
 
     def whose(self, optimization_id: str) -> str:
-        """What to say before what this one prints: nothing where it is the only one."""
+        """Return what precedes the output of this optimization: its title; nothing if it is the only one."""
         if len(self._states) == 1 and self._states[0].optimization_id == optimization_id:
             return ""
         titles = (words.title(state) for state in self._states if state.optimization_id == optimization_id)
         return next(titles, optimization_id)
 
     def waiting_for(self, text: str) -> None:
-        """What it waits for now, with a spinner until `update` or the next call; a line where there are no bars."""
+        """Show what is waited for, with a spinner until `update` or the next call; as a line if there are no bars."""
         if self.bars.live.is_started:
             self.bars.waiting_for = text
         elif text:
@@ -120,7 +120,7 @@ class _Bars(Progress):
 
 
 class _Cell(ProgressColumn):
-    """A cell of what the task, and its optimization's state, say at each redraw."""
+    """A cell computed from a task and its optimization's state at each redraw."""
 
     def __init__(self, of: Callable[[Task, OptimizationState], str | Text], **options: Any) -> None:
         super().__init__(Column(no_wrap=True, **options))
@@ -132,7 +132,7 @@ class _Cell(ProgressColumn):
 
 
 def _columns(width: int) -> Iterator[ProgressColumn]:
-    """Name, status, bar, steps, best value, time, and the time left where there is room."""
+    """Name, status, bar, steps, best value, time, and the time left if there is room."""
     bar = 10 if width < 100 else 30
     name = max(NARROWEST_NAME, width - bar - (62 if width >= ROOM_FOR_TIME_LEFT else 44))
     yield _Cell(lambda _, state: words.title(state), overflow="ellipsis", max_width=name)

@@ -1,8 +1,8 @@
-"""Running optimizations in this process with progress to look at: what `run`, `resume --here` and `demo` share.
+"""Run optimizations in this process and show their progress: what `run`, `resume --here` and `demo` share.
 
-Contract. A first Ctrl-C pauses what runs and waits until all of it is at rest; a second one leaves at once, as a
-death of the process would: what was acknowledged stays, and `resume --here` goes on. SIGTERM, from a machine, stops in
-good order instead: what runs waits for its next attempt. Prefect is imported here.
+Contract. The first Ctrl-C pauses what runs and waits until it has paused. The second exits at once, as if the process
+had died: what was acknowledged is kept, and `resume --here` continues. SIGTERM shuts down cleanly: what runs waits for
+its next attempt. Prefect is imported here.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from o9.alerts.pipeline.alert import Alert
 
 T = TypeVar("T")
-EVALUATION_SECONDS = 10.0  # for evaluating the best of one once more at the end of its run
-FAREWELL = "left at once; what is recorded stays, and `o9 resume --here ID` goes on with what ran"
+EVALUATION_SECONDS = 10.0  # to evaluate the best parameters of one again at the end of its run
+FAREWELL = "exited at once; the record is kept, and `o9 resume --here ID` continues what ran"
 
 
 def run_session(
@@ -56,12 +56,11 @@ def run_session(
     *,
     prints: bool = True,
 ) -> bool:
-    """Start an aggregator, submit what is `submitted`, and follow `ids` until all have ended or wait for a person.
-    Whether Ctrl-C ended it.
+    """Run the optimizations with these ids until all have ended or are paused; return whether Ctrl-C ended it.
 
-    It runs what has one of the `ids`, and leaves alone what others have queued. What is recorded already goes on where
-    it stands; the same id with other content is refused before the seconds that Prefect's start takes.
-    `prints`: whether to show what objectives print.
+    Those in `submitted` are submitted if they are new; an id that is recorded with other content is refused before
+    Prefect starts, which takes seconds. Other queued optimizations are left alone. `prints`: whether to show what
+    objectives print.
     """
     import_from_here()
     with Interrupts(FAREWELL) as interrupts, Display() as display:
@@ -71,7 +70,7 @@ def run_session(
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """As asyncio.run, but leaves without what hangs in the loop: to close it would be to wait for that."""
+    """Run as asyncio.run does, but exit without waiting for what hangs in the loop."""
     runner = asyncio.Runner()
     try:
         return runner.run(main)
@@ -81,12 +80,12 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 def storage_path(url: str | None) -> str:
-    """What an aggregator is to be given; the default's own spelling would be overruled by O9_STORE_URL."""
+    """Return the store for an aggregator. The default path is made absolute, or O9_STORE_URL would override it."""
     return os.path.abspath(url) if url == DEFAULT_STORE else store_url(url)
 
 
-async def unless_asked(work: Coroutine[Any, Any, object], asked: asyncio.Event) -> bool:
-    """Await `work`, unless Ctrl-C comes first: then it is cancelled, and the answer is False."""
+async def unless_interrupted(work: Coroutine[Any, Any, object], asked: asyncio.Event) -> bool:
+    """Await `work` and return True; if Ctrl-C comes first, cancel it and return False."""
     task, interrupt = asyncio.ensure_future(work), asyncio.ensure_future(asked.wait())
     await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
     interrupt.cancel()
@@ -99,13 +98,13 @@ async def unless_asked(work: Coroutine[Any, Any, object], asked: asyncio.Event) 
 
 
 async def start(aggregator: OptimizationStateAggregator, report: Callable[[str], None], asked: asyncio.Event) -> None:
-    """Raises Interrupted where Ctrl-C comes first."""
-    if not await unless_asked(aggregator.start(report=report), asked):
+    """Start the aggregator. Raises Interrupted if Ctrl-C comes first."""
+    if not await unless_interrupted(aggregator.start(report=report), asked):
         raise Interrupted("interrupted before anything was started")
 
 
 def conclude(url: str | None, ids: Sequence[str], interrupted: bool, *, as_json: bool) -> int:
-    """Print how each came out and what to type next; answer with the exit code."""
+    """Print the results and what to type next, and return the exit code."""
     with existing_store(url) as store:
         records = [read_record(store, name) for name in ids]
     if as_json:
@@ -135,12 +134,12 @@ def exit_code(records: Sequence[Details], interrupted: bool) -> int:
 
 
 def what_next(records: Sequence[Details], option: str) -> list[tuple[str, str]]:
-    """The commands to type next."""
-    rests = [record.state.optimization_id for record in records if record.state.status not in ENDED]
-    again = [(words.command("resume --here", rests, option), "goes on behind the last committed step")]
+    """Return the commands to type next, and what they do."""
+    halted = [record.state.optimization_id for record in records if record.state.status not in ENDED]
+    again = [(words.command("resume --here", halted, option), "continues after the last committed step")]
     first = [records[0].state.optimization_id]
     return [
-        *(again if rests else []),
+        *(again if halted else []),
         (words.command("show", first, option), "the result and its history"),
         (words.command("trials", first, option), "what was tried"),
         (words.command("report", first, option), "the result as an HTML page, with plots"),
@@ -165,7 +164,7 @@ async def _run_session(
     since = utc_now()
 
     def is_ours(alert: Alert) -> bool:
-        """Of these optimizations, and of this process, from now on. All others are in `o9 alerts list`."""
+        """Accept alerts about these optimizations or this process, from now on; `o9 alerts list` has all."""
         mine = alert.optimization_id in ours or alert.labels.get("node") == settings().node_id
         return mine and alert.starts_at >= since
 
@@ -180,21 +179,21 @@ async def _run_session(
         known = {name for name in ids if store.read(queries.get, name) is not None}
         for state in submitted:
             if state.optimization_id in known:
-                await control_of(store).submit(state)  # refused where the content differs
+                await control_of(store).submit(state)  # raises if the content differs
         await start(aggregator, display.waiting_for, interrupts.asked)
         for state in submitted:
             if state.optimization_id not in known:
                 await aggregator.submit_optimization(state)
         for name in filter(known.__contains__, ids):
-            await _go_on(aggregator, name, display)
+            await _resume(aggregator, name, display)
         ours.update(ids)
         session = _Session(aggregator, Follower(store, ids), display, interrupts)
         await session.follow()
         interrupted = interrupts.asked.is_set()
         if interrupts.terminated:
-            display.say("stopping: what runs gets ten seconds to finish its step, and then waits for its next attempt")
+            display.say("stopping: running steps get ten seconds to finish; what runs then waits for its next attempt")
             await aggregator.stop()
-            await asyncio.to_thread(session.follower.look)
+            await asyncio.to_thread(session.follower.refresh)
         elif interrupted:
             await session.pause()
         else:
@@ -205,23 +204,23 @@ async def _run_session(
         show_only(None)
 
 
-async def _go_on(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
-    """Queue what is paused or was never started. What a death interrupted, the aggregator's start has queued again."""
+async def _resume(aggregator: OptimizationStateAggregator, name: str, display: Display) -> None:
+    """Queue it if it is paused or was held back. The start of the aggregator has queued what a crash interrupted."""
     state = await aggregator.get_optimization_status(name)
     assert state is not None
     if state.status in ENDED:
         again = words.command("retry", [name])
-        display.say(f"{name} is recorded already ({state.status.value}); `{again}` queues it once more")
+        display.say(f"{name} has already ended ({state.status.value}); `{again}` runs it again")
         return
     try:
         await aggregator.resume_optimization(name, who())
-    except OptimizationStateError as error:  # its end was asked for, or came in this moment; the others go on
+    except OptimizationStateError as error:  # it is being cancelled, or has just ended; the others continue
         display.say(one_line(str(error)))
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What runs in this process, and who looks at it."""
+    """The aggregator of this process, and what shows its progress."""
 
     aggregator: OptimizationStateAggregator
     follower: Follower
@@ -229,11 +228,11 @@ class _Session:
     interrupts: Interrupts
 
     async def follow(self, *, pausing: bool = False) -> None:
-        """Until all is at rest; or, unless it is `pausing` already, until Ctrl-C."""
+        """Show progress until all have stopped; or, unless already `pausing`, until Ctrl-C."""
         asked = self.interrupts.asked
         while True:
-            self.display.update(await asyncio.to_thread(self.follower.look))
-            if self.follower.at_rest(pausing=pausing) or (asked.is_set() and not pausing):
+            self.display.update(await asyncio.to_thread(self.follower.refresh))
+            if self.follower.has_stopped(pausing=pausing) or (asked.is_set() and not pausing):
                 return
             if pausing:
                 await asyncio.sleep(POLL_SECONDS)
@@ -242,25 +241,25 @@ class _Session:
                     await asyncio.wait_for(asked.wait(), POLL_SECONDS)
 
     async def judge(self) -> None:
-        """Judge what has completed, unless that was done; Ctrl-C leaves the rest to `o9 health`."""
+        """Judge what has completed, unless that was done. After Ctrl-C, `o9 health` can judge the rest."""
         checker, completed = self.aggregator.health_checker, OptimizationStatus.COMPLETED
         ended = [state for state in self.follower.states.values() if state.status is completed]
         for name in [state.optimization_id for state in ended if "placebo_of" not in state.metadata]:
-            self.display.waiting_for("judging what was found")
+            self.display.waiting_for("judging the results")
             judging = checker.judge_ended(name, seconds=EVALUATION_SECONDS, allowed_imports=None)
             try:
-                if not await unless_asked(judging, self.interrupts.asked):
+                if not await unless_interrupted(judging, self.interrupts.asked):
                     return
-            except Exception as error:  # noqa: BLE001 - a health rule is a user's; the others are judged all the same
+            except Exception as error:  # noqa: BLE001 - a user's health rule may raise anything; judge the others
                 self.display.say(f"{name} could not be judged: {one_line(str(error))}")
 
     async def pause(self) -> None:
-        self.display.say("pausing: each step that runs is finished and recorded; Ctrl-C again leaves at once")
-        await asyncio.to_thread(self.follower.look)
+        self.display.say("pausing once the running steps are committed; Ctrl-C again exits at once")
+        await asyncio.to_thread(self.follower.refresh)
         for state in self.follower.states.values():
             if state.status not in ENDED | HALTED:
                 try:
                     await self.aggregator.pause_optimization(state.optimization_id, f"Ctrl-C, {who()}")
-                except OptimizationStateError:  # it ended in this moment, and what the next look reads says how
+                except OptimizationStateError:  # it has just ended; the next refresh reads how
                     continue
         await self.follow(pausing=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks, the second one leaves at once."""
+"""Ctrl-C and SIGTERM: the first signal requests a stop, the second exits at once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupts:
-    """Within it, in the main thread, a first SIGINT or SIGTERM sets `asked`; a second one ends the process.
+    """Handles SIGINT and SIGTERM in the main thread: the first one sets `asked`, the second one ends the process.
 
-    `terminated`: the first was SIGTERM. A machine asks, which waits no longer than it must.
+    `terminated`: the first was SIGTERM, from a supervisor that waits only briefly.
 
-    Enter it outside of the event loop, so that asyncio leaves the signals alone, and `attach` inside.
+    Enter it outside of the event loop, so that asyncio leaves the signals alone, and call `attach` inside.
     """
 
     def __init__(self, farewell: str) -> None:
-        """`farewell` is printed on leaving at once."""
+        """`farewell` is printed on exiting at once."""
         self._farewell = farewell
         self._count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -31,7 +31,7 @@ class Interrupts:
         self.terminated = False
 
     def attach(self) -> None:
-        """Called in the event loop; what came before counts."""
+        """Bind to the running event loop. A signal that came before counts."""
         self._loop = asyncio.get_running_loop()
         if self._count:
             self.asked.set()
@@ -49,7 +49,7 @@ class Interrupts:
         if self._count == 1:
             self.terminated = number == signal.SIGTERM
         if self._count > 1:
-            # Written past every lock and buffer: whatever was interrupted may hold them.
+            # Bypasses locks and buffers, which the interrupted code may hold.
             cursor = SHOW_CURSOR if os.isatty(2) else ""
             os.write(2, f"{cursor}\no9: {self._farewell}\n".encode())
             os._exit(INTERRUPTED)

@@ -1,6 +1,6 @@
-"""What a configuration of the alerts means. Pure.
+"""The page of `o9 alerts config check`: what a configuration means. Pure.
 
-Contract. Of an address the scheme and the host are shown, never more. A route says only what differs from its parent.
+Contract. Of an address only the scheme and the host are shown. A route shows only what differs from its parent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ Rows = Iterator[tuple[str, str]]
 
 
 def configuration_view(configuration: Configuration) -> list[RenderableType]:
-    """The page of `o9 alerts config check`."""
     page: list[RenderableType] = [Text("Routes", style="bold"), _tree(configuration.route, None)]
     sections = {
         "Receivers": _receivers(configuration),
@@ -80,18 +79,18 @@ def _matchers(matchers: Matchers) -> str:
 
 
 def _route_words(route: Route) -> dict[str, str]:
-    """By what is set; one that equals its parent's is left out."""
+    """Describe the settings of a route, by name. An empty text says nothing."""
     by = "all labels" if route.group_by is None else ", ".join(route.group_by) or "nothing: all in one group"
     after = route.escalate_after
     return {
         "group_by": f"grouped by {by}",
         "group_wait": f"waits {duration(route.group_wait)} for others (group_wait)",
-        "group_interval": f"news of a group every {duration(route.group_interval)} (group_interval)",
+        "group_interval": f"sends changes of a group every {duration(route.group_interval)} (group_interval)",
         "repeat_interval": f"repeated every {duration(route.repeat_interval)} (repeat_interval)",
         "escalate": f"to {route.escalate_to} if not acknowledged for {duration(after)}" if after is not None else "",
         "mute": f"mute: {', '.join(route.mute_time_intervals)}" if route.mute_time_intervals else "",
         "only": f"only: {', '.join(route.active_time_intervals)}" if route.active_time_intervals else "",
-        "continues": "and goes on to the routes below" if route.continues else "",
+        "continues": "continues with the routes below" if route.continues else "",
     }
 
 
@@ -132,22 +131,22 @@ def _intervals(configuration: Configuration) -> Rows:
 
 
 def _rules(configuration: Configuration) -> Rows:
-    """Those that are changed or new, one by one."""
+    """The rules that are changed or new; then those that are off, and the number of the built-in ones."""
     changed = [rule for rule in configuration.rules if rule not in BUILT_IN]
     for rule in changed:
         yield rule.name, _rule_words(rule)
     kept = {rule.name for rule in configuration.rules}
     if off := [rule.name for rule in BUILT_IN if rule.name not in kept]:
         yield "off", ", ".join(off)
-    yield "built in", f"{len(configuration.rules) - len(changed)} of {len(BUILT_IN)} as O9 brings them"
+    yield "built in", f"{len(configuration.rules) - len(changed)} of {len(BUILT_IN)} unchanged"
 
 
 def _rule_words(rule: Rule) -> str:
-    """`error, for each optimization, where drawdown > 0.2 for 5 m; over where drawdown < 0.1`"""
+    """`error, for each optimization, where drawdown > 0.2 for 5 min; over where drawdown < 0.1`"""
     where = f" where {rule.when.text}" if rule.when else ""
     lasts = f" for {duration(rule.lasts)}" if rule.lasts else ""
     clear = f"; over where {rule.clear.text}" if rule.clear else ""
-    lingers = f"; fires for {duration(rule.lingers)} after that" if rule.lingers else ""
+    lingers = f"; keeps firing for {duration(rule.lingers)}" if rule.lingers else ""
     level = rule.level.value if rule.level else "of the finding's level"
     return f"{level}, for {rule.scope.value}{where}{lasts}{clear}{lingers}"
 

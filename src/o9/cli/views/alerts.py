@@ -1,8 +1,7 @@
-"""What alerts look like: lists, one alert, what was sent, silences. Pure: from what the store holds to renderables.
+"""The pages of alerts, notifications and silences. Pure: from rows of the store to renderables.
 
-Contract. Fits 60 columns and more. No alert's id is ever cut, and on the page of one alert nothing is. What people and
-programs wrote is made harmless.
-Moments are in the reader's own time zone.
+Contract. Fits 60 columns or more. An alert's id is never cut, and on the page of one alert nothing is. Text from people
+and programs is escaped. Times are in the reader's time zone.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from o9.store.alerts.queries import Episode
 from o9.store.core.unit import Row
 from o9.text.cut import cut
 from o9.text.escape import shown
-from o9.text.format import duration, figure, local_moment
+from o9.text.format import duration, figure, local_moment, local_time
 
-WIDE = 150  # from here on, all columns fit, as in a pipe
-TITLE_SHOWN = 90  # in a list; `show` has it whole
+WIDE = 150  # columns of a terminal in which the whole table fits
+TITLE_SHOWN = 90  # characters in a list; `show` prints all
 LABELS_SHOWN = 80
 BY_SHOWN = 13
 IDS_WIDTH = 36
@@ -50,7 +49,7 @@ _NOT_SENT = {"pending": "not sent yet", "failed": "failed", "no channel": "no ch
 
 @dataclass(frozen=True)
 class Notified:
-    """What became of the last message to a receiver; `channels` with the status of each."""
+    """The last message to a receiver: its status, and the status of each channel."""
 
     receiver: str
     at: str
@@ -60,7 +59,7 @@ class Notified:
 
 @dataclass(frozen=True)
 class Listed:
-    """An alert with the receivers that were notified while it fires, and the decisions that hold it back now."""
+    """An alert with the receivers that were notified while it fires, and the decisions that suppress it now."""
 
     episode: Episode
     notified: tuple[Notified, ...] = ()
@@ -69,9 +68,9 @@ class Listed:
 
 @dataclass(frozen=True)
 class Shown:
-    """The page of one alert. `row` is the alert with the id that was asked for.
+    """The content of the page of one alert. `row` is the alert with the id that was asked for.
 
-    waits: no node delivers. known: its optimization is in this store.
+    waits: no node delivers alerts. known: its optimization is in this store.
     """
 
     listed: Listed
@@ -87,14 +86,15 @@ class Shown:
 
 
 def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
-    """As given; all of them fire, or all are over. On a narrow terminal the columns stand beneath each other."""
+    """The alerts in the given order; all of them fire, or all are over. A narrow terminal gets several lines each."""
     over, wide = over_at(listed[0].episode, now) is not None, width >= WIDE
     last = "ended" if over else "notified"
     rows = [_cells(each, now, last, bare=not wide) for each in listed]
     if wide:
         optional = ("optimization", "labels", "acknowledged")
         ids = ["id"] if max(cell_len(row["id"].plain) for row in rows) <= IDS_WIDTH else []
-        table = table_of(rows, [name for name in optional if not any(row[name] for row in rows)], fixed=[*FIXED, *ids])
+        hidden = [name for name in optional if not any(row[name] for row in rows)]
+        table = table_of(rows, hidden, fixed=[*FIXED, *ids], times=["since", "ended"])
     else:
         table = plain_table("level", "alert", last, fixed=FIXED)
         for row in rows:
@@ -107,7 +107,7 @@ def alerts_view(listed: Sequence[Listed], width: int, now: datetime) -> Table:
 
 
 def _cells(listed: Listed, now: datetime, last: str, *, bare: bool) -> dict[str, Text]:
-    """By heading, in the order of columns."""
+    """One row by heading, in the order of columns."""
     episode = listed.episode
     labels = json.loads(episode.labels)
     others = labelled(labels, episode.title, episode.level, episode.optimization_id)
@@ -125,7 +125,7 @@ def _cells(listed: Listed, now: datetime, last: str, *, bare: bool) -> dict[str,
 
 
 def notifications_text(listed: Listed, *, short: bool = False) -> Text:
-    """`desk, head (failed)`; `desk: silenced (3f2a9c)`; `not yet`. short: of a long id its beginning."""
+    """`desk, head (failed)`; `desk: silenced (3f2a9c)`; `not yet`. short: long ids are cut."""
     out = Text()
     for each in listed.notified:
         out.append(", " if out else "").append(shown(each.receiver))
@@ -167,7 +167,7 @@ def alert_view(page: Shown, now: datetime) -> list[RenderableType]:
 
 
 def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) -> Table:
-    """One line for each send and each reason why not, newest first."""
+    """One line for each notification and each reason to suppress one, newest first."""
     rows: list[Cells] = []
     for entry in entries:
         if entry["status"] == "suppressed":
@@ -177,13 +177,13 @@ def history_view(entries: Sequence[Row], titles: Mapping[str, str], width: int) 
             first = next(iter([*entry["firing"], *entry["resolved"]]), "")
             what = Text(f"{entry['kind']}: {cut(_title(titles.get(first, first)), TITLE_SHOWN)}{_and_more(entry)}")
             outcome = _send(entry)
-        at = local_moment(entry["at"])[0 if width >= ROOM_FOR_YEARS else len("2026-") :]
-        rows.append({"time": at, "receiver": entry["receiver"] or "all", "what": what, "became of it": outcome})
-    return table_of(rows, fixed=["time"])
+        at = local_time(entry["at"])[0 if width >= ROOM_FOR_YEARS else len("2026-") :]
+        rows.append({"time": at, "receiver": entry["receiver"] or "all", "what": what, "outcome": outcome})
+    return table_of(rows, fixed=["time"], times=["time"])
 
 
 def silences_view(silences: Sequence[Silence], firing: Sequence[Alert], now: datetime) -> Table:
-    """As given, and how many of the alerts that fire each matches."""
+    """The silences in the given order, each with the number of firing alerts that it matches."""
     rows: list[Cells] = [
         {
             "id": each.silence_id,
@@ -195,7 +195,7 @@ def silences_view(silences: Sequence[Silence], firing: Sequence[Alert], now: dat
         }
         for each in silences
     ]
-    return table_of(rows, right=["matches"], fixed=["from", "until"])
+    return table_of(rows, right=["matches"], fixed=["from", "until"], times=["from", "until"])
 
 
 def _facts(page: Shown, now: datetime, *, over: bool) -> Iterator[tuple[str, str | Text]]:
@@ -220,7 +220,7 @@ def _facts(page: Shown, now: datetime, *, over: bool) -> Iterator[tuple[str, str
     if over:
         yield "ended", _ended(episode, now)
     elif episode.ends_at and page.labels.get("rule"):
-        yield "ends", "when its rule says so, or it is resolved"
+        yield "ends", "when its rule clears, or when it is resolved"
     elif episode.ends_at:
         expected = " unless it is raised again" if episode.expected_end else ""
         yield "ends", local_moment(episode.ends_at) + expected
@@ -236,7 +236,7 @@ def _equations(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _notice(row: Row) -> Iterator[Padding]:
-    """`12:00:03  desk  firing: first message of the group`, and beneath it each channel with its tries."""
+    """`2026-01-31 12:00:03 UTC desk firing: first message of the group`, and below it each channel with its tries."""
     out = Text(f"{local_moment(row['at'])}  ").append(shown(row["receiver"]), style="bold")
     count = row["firing_count"] + row["resolved_count"]
     among = f", among {count:,} alerts" if count > 1 else ""
@@ -262,7 +262,7 @@ def _send(send: Row) -> Text:
     named = f"{shown(send['channel'])} " if "receiver" in send else ""
     text = Text(named).append(_NOT_SENT.get(status, status), style=_OUTCOMES.get(status, ""))
     if status == "sent":
-        text.append(f" {local_moment(send['ended_at'])[11:]}")
+        text.append(f" {local_time(send['ended_at'])[11:]}")
     count = f" ({tries} tries)" if tries > 1 else ""
     error = f": {shown(send['error'])}" if send["error"] and status != "sent" else ""
     return text.append(f"{count}{error}")
@@ -278,7 +278,7 @@ def _next(page: Shown, *, over: bool) -> list[tuple[str, str]]:
         commands.append((words.command("alerts resolve", [episode.alert_id], option), "resolves it"))
     if page.known:
         commands.append((words.command("show", [episode.optimization_id], option), "the optimization"))
-    return commands or [(f"o9 alerts list{option}", "what fires")]
+    return commands or [(f"o9 alerts list{option}", "lists firing alerts")]
 
 
 def _level(level: str) -> Text:
@@ -290,19 +290,24 @@ def _title(title: str) -> str:
 
 
 def over_at(episode: Episode, now: datetime) -> datetime | None:
-    """Since when it is over; None while it fires."""
+    """Return when it ended; None while it fires."""
     ends_at = episode.resolved_at or episode.ends_at
     at = None if ends_at is None else datetime.fromisoformat(ends_at)
     return at if at is not None and (episode.resolved_at or at <= now) else None
 
 
 def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool = False) -> Text:
-    """`2026-01-31 12:00:00, 2 h 04 min`; bare: without how long that is."""
+    """`2026-01-31 12:00:00 UTC, 2 h 4 min`.
+
+    short: without the year and the seconds, and the zone, which the heading of the column names. bare: with the zone,
+    and without the duration.
+    """
     begins = datetime.fromisoformat(episode.starts_at)
     over = over_at(episode, now)
     lasting = (over or now) - begins
     out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
-    return Text((_short(begins, now) if short else local_moment(begins)) + out * (not bare))
+    text = _short(begins, now) if short else local_moment(begins)
+    return Text(f"{text} {begins.astimezone():%Z}" if bare else text + out)
 
 
 def _ended(episode: Episode, now: datetime, *, short: bool = False) -> Text:
@@ -318,6 +323,6 @@ def _and_more(entry: Row) -> str:
 
 
 def _short(at: datetime, now: datetime) -> str:
-    """Without the year where that is this one."""
-    text = local_moment(at)[:-3]
+    """Without the seconds, and without the year if it is the present one."""
+    text = local_time(at)[:-3]
     return text[5:] if at.astimezone().year == now.astimezone().year else text

@@ -1,7 +1,7 @@
-"""What `health` looks like: the result first, then each part with its checks. Pure: from reports to renderables.
+"""The page of `health`: the result first, then each part with its checks. Pure: from reports to renderables.
 
-Contract. Fits 60 columns and more. A remedy stands beneath its check; what rules of a user added to the report comes
-last. Nothing is printed twice.
+Contract. Fits 60 columns or more. A remedy follows its check; what users' health rules added comes last. Nothing is
+printed twice.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from o9.health.wording import NOT_JUDGED, paragraphs
 from o9.model.optimization import OptimizationHealthReport, OptimizationState
 from o9.model.states import HealthStatus
 from o9.text.escape import shown
-from o9.text.format import NOTHING, local_moment
+from o9.text.format import NOTHING, local_time
 
 PART_WIDTH = max(map(len, PARTS)) + 2
 NAME_WIDTH = 34  # of a check; longer ones are folded
-ROOM_FOR_SCORES = 84  # columns of a list of reports without its ids, to show the parts and whole times
+ROOM_FOR_SCORES = 84  # columns beside the ids, in which the scores of the parts and whole times fit
 _COLOURS = {
     HealthStatus.HEALTHY: "green",
     HealthStatus.WARNING: "yellow",
@@ -37,7 +37,7 @@ Check = Mapping[str, Any]
 
 
 def result_lines(verdict: Verdict | None) -> list[RenderableType]:
-    """`result: ✓ CONFIRMED: held out, it earned 0.62 a year`, and below it what that rests on."""
+    """`result: ✓ CONFIRMED: held out, it earned 0.62 a year`, and below it what that is based on."""
     if verdict is None:
         return [Text(f"result: {NOT_JUDGED}", style="bold")]
     line = Text("result: ", style="bold").append_text(words.result(verdict))
@@ -45,16 +45,16 @@ def result_lines(verdict: Verdict | None) -> list[RenderableType]:
 
 
 def health_line(report: OptimizationHealthReport) -> Text:
-    """`health: critical, for its performance (0.00)`: the weakest of four scores, of which the result is one."""
+    """`health: critical, because of its performance (0.00)`: the worst of four scores, one of which is the result's."""
     status, scores = report.overall_status, {part: getattr(report, f"{part}_score") for part in PARTS}
     unknown = [part for part, score in scores.items() if score is None]
     why = ""
     if status is HealthStatus.UNKNOWN and len(unknown) < len(PARTS):
-        why = f", as its {' and '.join(unknown)} cannot be known; all that is known is good"
+        why = f": its {' and '.join(unknown)} cannot be determined; the rest is healthy"
     elif status in (HealthStatus.WARNING, HealthStatus.CRITICAL):
         weakest = min((part for part in PARTS if scores[part] is not None), key=lambda part: scores[part])
-        why = f", for its {weakest} ({scores[weakest]:.2f})"
-        why += "" if weakest == "validity" else "; the result is judged apart from that"
+        why = f", because of its {weakest} ({scores[weakest]:.2f})"
+        why += "" if weakest == "validity" else "; the result is judged separately"
     return Text.assemble(("health: ", "bold"), (status.value, f"bold {_COLOURS[status]}"), why)
 
 
@@ -83,7 +83,7 @@ def health_view(
 def reports_view(
     reports: Sequence[OptimizationHealthReport], width: int, verdicts: Mapping[str, Verdict] | None = None
 ) -> Table:
-    """The last report of each, the newest first. On a narrow terminal the parts give way, never an id.
+    """The last report of each optimization, newest first. A narrow terminal hides the parts, but never an id.
 
     verdicts: by id, of those that were judged.
     """
@@ -95,11 +95,11 @@ def reports_view(
             "result": words.grade((verdicts or {}).get(report.optimization_id)),
             "health": Text(report.overall_status.value, style=_COLOURS[report.overall_status]),
             **{part: _score(getattr(report, f"{part}_score"), getattr(report, f"{part}_status")) for part in parts},
-            "judged": local_moment(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
+            "judged": local_time(report.timestamp)[0 if parts else len("YYYY-") : None if parts else -len(":SS")],
         }
         for report in reports
     ]
-    return table_of(rows, right=parts, fixed=rows[0].keys() - {"id"})
+    return table_of(rows, right=parts, fixed=rows[0].keys() - {"id"}, times=("judged",))
 
 
 def _part(report: OptimizationHealthReport, part: str) -> Text:
@@ -127,7 +127,7 @@ def _checks_of(checks: Sequence[Check], width: int, troubled: Collection[str]) -
 
 
 def _short(check: Check) -> str:
-    """Without its part, beneath which it stands."""
+    """The name without its part, under which it is listed."""
     return str(check["name"]).partition(".")[2]
 
 

@@ -1,4 +1,4 @@
-"""What happened to optimizations, in the order of time: the transitions, and what people asked for between them."""
+"""The history of optimizations in the order of time: transitions, and the intents between them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ MOST_CHARACTERS = 400
 Event = Mapping[str, Any]  # a row of the table `transition`, or of `intent`
 
 
-class News:
-    """What has happened in the store since it was made, or since the last look; in order."""
+class EventFeed:
+    """Reads the events since it was made, or since the last read, in order."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._change = store.read(queries.last_change)
         self._transition = store.read(queries.last_transition)
 
-    def look(self) -> list[Event]:
+    def read(self) -> list[Event]:
         intents: Counter[str] = Counter()
         moves = 0
         while changes := self._store.read(queries.changes, self._change):
             self._change = changes[-1]["id"]
             intents.update(row["optimization_id"] for row in changes if row["kind"] == "intent")
             moves += sum(row["kind"] in ("transition", "ended") for row in changes)
-        # As many as the changes name: before a later one there may be an intent that is only read by the next look.
+        # Only those that the changes name: a later one may follow an intent that only the next call reads.
         transitions = self._store.read(queries.transitions_since, self._transition, limit=moves) if moves else []
         if transitions:
             self._transition = transitions[-1]["id"]
@@ -41,7 +41,7 @@ class News:
 
 
 def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
-    """Both in the order of time. An intent that moved it at once is shown by its transition, which names who had it."""
+    """Merge them by time. An intent that was carried out at once is left out: its transition names who asked for it."""
     moves = list(transitions)
     moved = {(row["optimization_id"], row["at"]) for row in moves if row["cause"] == Cause.PERSON.value}
     intents = [row for row in asked if (row["optimization_id"], row["at"]) not in moved]
@@ -49,14 +49,14 @@ def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
 
 
 def event_line(event: Event, *, of_many: bool = False) -> str:
-    """`2026-01-31 12:00:00  running (hook): why`, or `… asked to pause by o9, ann@desk`."""
+    """`2026-01-31 12:00:00 UTC running (hook): why`, or `… asked to pause by o9, ann@desk`."""
     at = local_moment(event["at"])
     whose = f"{shown(event['optimization_id'])}  " if of_many else ""
     return f"{at}  {whose}{event_text(event, came=of_many)}"
 
 
 def event_text(event: Event, *, came: bool) -> str:
-    """The same without when and to whom; `came`: from which status."""
+    """The same without the time and the id. came: with the previous status."""
     if "intent" in event:
         return intent_text(event)
     before = f"{event['from_status']} → " if came and event["from_status"] else ""

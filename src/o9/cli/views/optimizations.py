@@ -1,4 +1,4 @@
-"""What `list`, `show`, `trials` and the end of a run look like. Pure: from records to renderables."""
+"""The pages of `list`, `show` and `trials`, and the results at the end of a run. Pure: from records to renderables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from o9.cli.console import Cells, facts_table, indented, plain_table, table_of
-from o9.cli.session.follow import HALTED, Crew, going_on, is_watched
+from o9.cli.session.follow import HALTED, Nodes, is_watched, way_to_continue
 from o9.cli.views import words
 from o9.cli.views.history import Event, first_line, intent_text, merged
 from o9.health.grades import Verdict
@@ -26,16 +26,16 @@ from o9.model.trial import Trial
 from o9.store.optimizations.queries import Holding
 from o9.store.optimizations.transitions import was_refused
 from o9.text.escape import shown
-from o9.text.format import NOTHING, duration, local_moment, number, percent, ratio, sentence, value_text
+from o9.text.format import NOTHING, duration, local_moment, local_time, number, percent, ratio, sentence, value_text
 
-WIDE = 118  # from here on, all columns fit
-NARROWEST_REST = 40  # columns of a list without its ids
-MOST_RESULTS = 10  # of which each has its reason; more have their grades in the table
+WIDE = 118  # columns of a terminal in which the whole table fits
+NARROWEST_REST = 40  # columns beside the ids
+MOST_RESULTS = 10  # that are printed with their reasons; of more, the table has the grades
 
 
 @dataclass(frozen=True)
 class Details:
-    """All that is shown of one optimization."""
+    """Everything that is shown of one optimization."""
 
     state: OptimizationState
     holding: Holding | None = None
@@ -43,17 +43,16 @@ class Details:
     trial_counts: Mapping[str, int] = field(default_factory=dict)
     best: Trial | None = None
     intents: Sequence[Event] = ()
-    crew: Crew = field(default_factory=Crew)
+    nodes: Nodes = field(default_factory=Nodes)
     store: str = ""
     option: str = ""
     verdict: Verdict | None = None
 
 
 def list_view(runs: Sequence[SeriesRun], width: int, lost: Collection[str] = (), *, series: bool = False) -> Table:
-    """As given. On a narrow terminal the type and the time give way, then the name; never an id.
+    """The runs in the given order. A narrow terminal hides type and time, then shortens the name, but never an id.
 
-    lost: ids of those that nobody works on, whatever their status says. series: they are the runs of one recurring
-    optimization, each with its change.
+    lost: ids of those whose node is gone. series: they are the runs of one recurring optimization, with their changes.
     """
     hidden = {"name", "type", "steps", "created"} if series else {"due", "change", "hold-out"}
     hidden |= set() if width >= WIDE else {"type", "created"}
@@ -63,7 +62,7 @@ def list_view(runs: Sequence[SeriesRun], width: int, lost: Collection[str] = (),
         {
             "id": run.state.optimization_id,
             "name": Text(shown(_name(run.state)), no_wrap=True, overflow="ellipsis"),
-            "due": local_moment(run.at),
+            "due": local_time(run.at),
             "type": run.state.optimization_type.value,
             "status": words.status(run.state.status, doubtful=run.state.optimization_id in lost),
             "steps": words.steps(run.state),
@@ -71,14 +70,14 @@ def list_view(runs: Sequence[SeriesRun], width: int, lost: Collection[str] = (),
             "change": number(run.change, sign=True),
             "hold-out": ratio(run.hold_out),
             "result": words.grade(run.verdict),
-            "created": local_moment(run.state.created_at),
+            "created": local_time(run.state.created_at),
         }
         for run in runs
     ]
     longest = max(cell_len(shown(run.state.optimization_id)) for run in runs)
     folded = {"name"} if longest <= width - NARROWEST_REST else {"id", "name"}
     numbers = ("steps", "best", "change", "hold-out")
-    return table_of(rows, hidden, right=numbers, fixed=rows[0].keys() - folded)
+    return table_of(rows, hidden, right=numbers, fixed=rows[0].keys() - folded, times=("due", "created"))
 
 
 def _name(state: OptimizationState) -> str:
@@ -86,7 +85,7 @@ def _name(state: OptimizationState) -> str:
 
 
 def trials_view(best: Trial | None, trials: Sequence[Trial]) -> Table:
-    """The trials as given, the best marked with a star and put first where it is not among them."""
+    """The trials in the given order, the best marked with a star, and put first if it is not among them."""
     numbers = ("trial", "step", "value", "time")
     outside = best is not None and all(trial.number != best.number for trial in trials)
     listed = [best, *trials] if best is not None and outside else trials
@@ -107,7 +106,7 @@ _STYLES = {TrialState.COMPLETED: "", TrialState.INFEASIBLE: "dim"}
 
 
 def summary_view(records: Sequence[Details], width: int) -> Table:
-    """How each of a run came out. On a narrow terminal the baseline and the improvement give way, never an id."""
+    """The outcome of each optimization. A narrow terminal hides baseline and improvement, but never an id."""
     from o9.report.headline import gain_text
 
     hidden = [] if any(record.verdict for record in records) else ["result"]
@@ -129,7 +128,7 @@ def summary_view(records: Sequence[Details], width: int) -> Table:
 
 
 def results_view(records: Sequence[Details]) -> list[RenderableType]:
-    """What may be believed of each: its grade and the reason first; of a single one also what that rests on."""
+    """How far each can be trusted: its grade and the reason; for a single one, also what that is based on."""
     judged = [record for record in records if record.verdict is not None]
     if not judged or len(judged) > MOST_RESULTS:
         return []
@@ -169,25 +168,25 @@ def record_view(record: Details) -> list[RenderableType]:
 
 
 def next_commands(record: Details) -> list[tuple[str, str]]:
-    """What a reader of this record would type next."""
+    """Return the commands that a reader of this page would type next, and what they do."""
     state, refused = record.state, any(map(was_refused, record.transitions))
-    going = going_on(state, record.holding, record.crew, refused=refused)
-    commands = [] if refused else [("trials", "what was tried")]
+    going = way_to_continue(state, record.holding, record.nodes, refused=refused)
+    commands = [] if refused else [("trials", "lists its trials")]
     if state.status in ENDED:
         commands += [going] if going else []
     else:
-        commands.insert(0, going or ("watch", "follows it"))
+        commands.insert(0, going or ("watch", "follows its progress"))
     return [(words.command(verb, [state.optimization_id], record.option), meaning) for verb, meaning in commands]
 
 
 def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
-    from o9.report.headline import performance_figures  # which a list does not need
+    from o9.report.headline import performance_figures  # a list does not need it
 
     state, holding = record.state, record.holding
     yield "id", shown(state.optimization_id)
     yield "type", f"{state.optimization_type.value}, priority {state.priority.name.lower()}"
     yield "objective", _objective(state)
-    yield "status", _status(state, holding, record.crew)
+    yield "status", _status(state, holding, record.nodes)
     yield "progress", percent(state.progress)
     yield "created", local_moment(state.created_at)
     if state.started_at:
@@ -216,7 +215,7 @@ def _objective(state: OptimizationState) -> str:
     strategy = strategy_of(state.metadata)
     parts = [str(state.metadata.get("objective", "refused, see the issues"))]
     if strategy == DEMONSTRATION:
-        parts[0] += " (a demonstration: nothing to optimize was named)"
+        parts[0] += " (a demonstration: no objective was given)"
     elif strategy == PLACEBO:
         parts[0] += f" (a placebo run of {state.metadata['placebo_of']})"
     elif strategy not in ("default", "optuna"):
@@ -227,21 +226,21 @@ def _objective(state: OptimizationState) -> str:
     return ", ".join(parts)
 
 
-def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Text:
-    lost = crew.lost(holding)
+def _status(state: OptimizationState, holding: Holding | None, nodes: Nodes) -> Text:
+    lost = nodes.lost(holding)
     text = words.status(state.status, doubtful=bool(lost))
     if holding is None or state.status in ENDED:
         return text
     remarks = []
     if lost:
-        then = "records how it ended" if is_watched(state) else "lets it go on"
-        remarks.append(f"{lost}; an aggregator, once one runs, {then}")
+        then = "records how it ended" if is_watched(state) else "continues it"
+        remarks.append(f"{lost}; the next aggregator that runs {then}")
     elif holding.lease_node:
         remarks.append(f"held by {holding.lease_node}")
     if holding.unmet:
         remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete first")
     if holding.intent == Intent.HOLD.value:
-        remarks.append("held back until somebody starts it")
+        remarks.append("held back until `o9 start`")
     elif holding.intent != Intent.RUN.value and state.status not in HALTED:
         by = f" by {holding.intent_by}" if holding.intent_by else ""
         remarks.append(f"asked to {Intent(holding.intent).verb}{by}")
@@ -249,12 +248,12 @@ def _status(state: OptimizationState, holding: Holding | None, crew: Crew) -> Te
 
 
 def _history(events: Sequence[Event]) -> Table:
-    """One line for each event, what was said of it beneath. Fits 80 columns with whole Prefect run ids."""
-    table = plain_table("time", "status", "cause", "Prefect run")
+    """One line for each event, with its message below. Fits 80 columns with whole Prefect run ids."""
+    table = plain_table("time", "status", "cause", "Prefect run", times=("time",))
     moments = [datetime.fromisoformat(row["at"]).astimezone() for row in events]
     one_day = len({at.date() for at in moments}) == 1
     for row, at in zip(events, moments, strict=True):
-        when = local_moment(at, milliseconds=True)
+        when = local_time(at, milliseconds=True)
         when = when[11:] if one_day else when
         if "intent" in row:
             table.add_row(when, "", "", Text(intent_text(row), style="dim"))

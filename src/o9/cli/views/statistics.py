@@ -1,6 +1,6 @@
-"""What `stats`, `trends` and `rankings` look like. Pure: from what `OptimizationStatistics` says to renderables.
+"""The pages of `stats`, `trends` and `rankings`. Pure: from what `OptimizationStatistics` returns to renderables.
 
-Contract. Fits 60 columns and more. What is unknown is a dash or a dot, with its reason beneath.
+Contract. Fits 60 columns or more. An unknown value is a dash or a dot, with its reason below.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from o9.text.format import count as count_text
 
 Figures = Mapping[str, Any]
 GROUPS_SHOWN = 10
-WIDEST_COURSE = 60
+WIDEST_SPARKLINE = 60
 ROOM_FOR_NAMES = 100  # in rankings
-WIDE = 80  # from here on, waits and improvements have their columns
+WIDE = 80  # columns of a terminal in which waits and improvements fit
 _SPREADS = {
-    "duration_seconds": "time of running",
+    "duration_seconds": "run time",
     "performance_improvement": "improvement",
-    "waiting_seconds": "time in the queue",
+    "waiting_seconds": "wait in the queue",
 }
 
 
@@ -44,7 +44,7 @@ def statistics_view(data: Figures, today: date, width: int) -> list[RenderableTy
     running, waiting = data["active_optimizations"], by_status.get("created", 0)
     placebos = f"; and {count_text(data['placebo_runs'], 'placebo run')}" if data["placebo_runs"] else ""
     return [
-        Text(f"{count_text(total, 'optimization')}: {running:,} at work, {waiting:,} waiting{placebos}", style="bold"),
+        Text(f"{count_text(total, 'optimization')}: {running:,} active, {waiting:,} waiting{placebos}", style="bold"),
         Text(),
         Text(", ".join(f"{by_status[each]:,} {each.value}" for each in OptimizationStatus if by_status.get(each))),
         Text(),
@@ -61,7 +61,7 @@ def statistics_view(data: Figures, today: date, width: int) -> list[RenderableTy
 def _ended(data: Figures) -> list[RenderableType]:
     ended = sum(each["count"] for each in data["ended"]["status"].values())
     if data["success_rate"] is None:
-        return [Text("Nothing has ended yet, so there are no rates, durations and improvements.", style="dim")]
+        return [Text("Nothing has ended yet, so there are no rates, durations or improvements.", style="dim")]
     rates = f"{percent(data['success_rate'])} completed, {percent(data['failure_rate'])} failed or timed out, "
     numbers = ("mean", "10%", "median", "90%", "count")
     table = plain_table("", *numbers, right=numbers)
@@ -78,7 +78,7 @@ def _ended(data: Figures) -> list[RenderableType]:
         Text(),
         *([table] if table.rows else []),
         *unknown,
-        Text(f"10%: a tenth is no more than that. Means are exact, the rest within {error}.", style="dim"),
+        Text(f"10%: a tenth of the values is at most this. Means are exact, quantiles within {error}.", style="dim"),
     ]
 
 
@@ -98,7 +98,7 @@ def _groups(data: Figures, width: int) -> Table:
             cells = [percent(ended["success_rate"]), *(shape(ended) for _, shape in columns)] if ended["count"] else []
             table.add_row(f"  {shown(name)}", f"{counts[name]:,}", f"{ended['count']:,}", *cells)
         if hidden := len(ordered) - GROUPS_SHOWN:
-            table.add_row(f"  … and {hidden} more, with --json", style="dim") if hidden > 0 else None
+            table.add_row(f"  … and {hidden} more (see --json)", style="dim") if hidden > 0 else None
     return table
 
 
@@ -128,7 +128,7 @@ def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
 
 
 def _now(data: Figures) -> list[RenderableType]:
-    """How long what is not over has been as it is."""
+    """How long those that have not ended have had their status."""
     rows = [(name, each) for name, each in data["now"].items() if each["count"]]
     if not rows:
         return []
@@ -137,7 +137,7 @@ def _now(data: Figures) -> list[RenderableType]:
         table.add_row(f"  {name}", f"{each['count']:,}", duration(each["longest_seconds"]))
     page: list[RenderableType] = [Text(), Text("Now", style="bold"), table]
     if any(each["looked_at"] < each["count"] for _, each in rows):
-        page.append(Text("Of many only those created first are looked at.", style="dim"))
+        page.append(Text("Only those created first are considered, where there are many.", style="dim"))
     return page
 
 
@@ -148,12 +148,12 @@ def _signed_percent(share: float | None) -> str:
     return percent(share, sign=True)
 
 
-# How each is called, how it reads, and how a change of it reads, with its unit.
+# By figure: its label, and how a value, a change and the unit of a change read.
 _TRENDS: dict[str, tuple[str, Callable[[float], str], Callable[[float], str], str]] = {
     "count": ("ended", brief, "{:+.3g}".format, ""),
     "success_rate": ("completed", percent, lambda slope: f"{100 * slope:+.2f}", " points"),
     "mean_duration_seconds": (
-        "time of running", duration, lambda slope: f"{'-' if slope < 0 else '+'}{duration(abs(slope))}", "",
+        "run time", duration, lambda slope: f"{'-' if slope < 0 else '+'}{duration(abs(slope))}", "",
     ),
     "mean_improvement": ("improvement", _signed_percent, lambda slope: f"{100 * slope:+.2f}", " points"),
 }  # fmt: skip
@@ -161,9 +161,9 @@ _LABEL = max(len(each[0]) for each in _TRENDS.values()) + 2
 
 
 def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
-    """The page of `o9 trends`: for each figure its values, its bounds, and where it is going."""
+    """The page of `o9 trends`: the values, bounds and slope of each figure."""
     windows, window, found = data["windows"], data["window"], data["trends"]
-    room = max(8, min(WIDEST_COURSE, width - _LABEL - 24))
+    room = max(8, min(WIDEST_SPARKLINE, width - _LABEL - 24))
     each = _group_size(len(windows), room)
     reasons = {trend.get("reason") for trend in found.values()}
     none = reasons.pop() if len(reasons) == 1 else None
@@ -177,8 +177,8 @@ def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
         if none is None:
             page.append(indented(_direction(found[name], change, unit, window), _LABEL))
     notes = [f"No slopes: {none}." if none else f"Slopes: {data['method']} at {percent(data['confidence'])}."]
-    notes += [f"The last {window} is not over, and counts for no slope." if not windows[-1]["is_over"] else ""]
-    notes += [f"A mark is the mean of {each} {window}s." if each > 1 else ""]
+    notes += [f"The last {window} is not over, and is left out of the slopes." if not windows[-1]["is_over"] else ""]
+    notes += [f"Each mark is the mean of {each} {window}s." if each > 1 else ""]
     notes += ["A point is a percentage point." if none is None else ""]
     page += [Text(), Text(" ".join(filter(None, notes)), style="dim")]
     return page
@@ -210,7 +210,7 @@ def _direction(trend: Figures, change: Callable[[float], str], unit: str, window
 
 # Rankings
 
-# What is not measured by an objective: how it reads, and what it is.
+# The figures that O9 itself records: how a value reads, and what it is.
 _OWN: dict[str, tuple[Callable[[float], str], str]] = {
     "current_performance": (number, "the best value of the objective"),
     "performance_improvement": (_signed_percent, "over the baseline"),
@@ -223,7 +223,7 @@ _OWN: dict[str, tuple[Callable[[float], str], str]] = {
 
 
 def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[RenderableType]:
-    """The best first; `=` marks a rank that several share. Where it is narrow, name and status give way, no id does."""
+    """The best first; `=` marks a shared rank. A narrow terminal hides name and status, but never an id."""
     shape = _OWN.get(metric, (number, ""))[0]
     listed: list[Cells] = [
         {
@@ -240,13 +240,13 @@ def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[Rend
     ways = {row["direction"] for row in rows}
     better = "More is better." if MAXIMIZE in ways else "Less is better."
     if len(ways) > 1:
-        better = "Some are maximized, some minimized: each by its own direction."
+        better = "Some are maximized and some minimized: each is ranked by its own direction."
     title = f"The best {len(rows):,} by {metric}. {better}" if len(rows) > 1 else f"By {metric}. {better}"
     return [Text(shown(title), style="bold"), "", table]
 
 
 def best_view(best: Mapping[str, Sequence[Figures]], measured: Sequence[str]) -> list[RenderableType]:
-    """The best few by each of O9's own figures, and what objectives measured, which can be asked for."""
+    """The best few by each of O9's own figures, and the names of the metrics of objectives."""
     page: list[RenderableType] = []
     for metric, rows in best.items():
         shape, meaning = _OWN[metric]
@@ -258,21 +258,21 @@ def best_view(best: Mapping[str, Sequence[Figures]], measured: Sequence[str]) ->
         page += [Text.assemble((metric, "bold"), (f"  {meaning}", "dim")), table, ""]
     if names := ", ".join(dict.fromkeys(map(metric_of, measured))):
         page += [Text.assemble(("Measured by objectives: ", "bold"), shown(names)), ""]
-    return [*page, words.Next([("o9 rankings METRIC", "ranks by one of them")])]
+    return [*page, words.Next([("o9 rankings METRIC", "ranks by any of them")])]
 
 
-# Sparklines: what is more than nothing is never drawn as nothing; what is unknown is a dot, never a zero.
+# Sparklines: a value above the lowest is never drawn as the lowest; an unknown value is a dot, never a zero.
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
-    """One mark a value, from `low` at the bottom to `high` at the top; the middle where these are the same."""
+    """One mark for each value, from `low` at the bottom to `high` at the top; the middle if these are equal."""
     return "".join("·" if value is None else _LEVELS[_level(value, low, high)] for value in values)
 
 
 def fitted(values: Sequence[float | None], width: int) -> list[float | None]:
-    """At most `width` values: means of as many neighbours as that takes, of those that are known."""
+    """At most `width` values, each the mean of the known ones among equally many neighbours."""
     each = _group_size(len(values), width)
     groups = [[value for value in values[n : n + each] if value is not None] for n in range(0, len(values), each)]
     return [sum(value / len(group) for value in group) if group else None for group in groups]
@@ -284,7 +284,7 @@ def _group_size(count: int, width: int) -> int:
 
 
 def _level(value: float, low: float, high: float) -> int:
-    half = high / 2 - low / 2  # which a number can hold, even where the whole is too large
+    half = high / 2 - low / 2  # halved first, since the difference may overflow
     if not half > 0:
         return 0 if value == 0 else 3
     level = round(min(1.0, max(0.0, (value / 2 - low / 2) / half)) * (len(_LEVELS) - 1))

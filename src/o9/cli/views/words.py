@@ -1,4 +1,4 @@
-"""How an optimization's values read in a terminal: statuses, verdicts, errors, commands. Pure functions."""
+"""How the values of an optimization read in a terminal: statuses, verdicts, errors, commands. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from o9.model.states import OptimizationStatus
 from o9.text.escape import one_line, shown
 from o9.text.format import NOTHING, value_text
 
-IDS_SHOWN = 10  # in a command that is suggested
+IDS_SHOWN = 10  # in a suggested command
 _RAISED = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 _STYLES = {
     OptimizationStatus.CREATED: "dim",
@@ -49,7 +49,7 @@ def parameters(values: Mapping[str, Any]) -> str:
 
 
 def status(value: OptimizationStatus, *, doubtful: bool = False) -> Text:
-    """`running?` if it is recorded as running and its node is gone."""
+    """`running`; `running?` if its node is gone."""
     return Text(f"{value.value}?" if doubtful else value.value, style="yellow" if doubtful else _STYLES[value])
 
 
@@ -80,17 +80,15 @@ def failure(error: str) -> str:
 
 
 def command(verb: str, ids: Sequence[str], option: str = "") -> str:
-    """A command to type: `o9 show 'an id' --store x.db`; `o9 show ID…` where the ids would fill the screen."""
+    """A command to type: `o9 show 'an id' --store x.db`; `o9 show ID…` if there are many ids."""
     if len(ids) > IDS_SHOWN:
         return shown(f"o9 {verb} ID…{option}")
     names = " ".join(shlex.quote(name) for name in ids)
-    if any(name.startswith("-") for name in ids):
-        return shown(f"o9 {verb}{option} -- {names}")
     return shown(f"o9 {verb} {names}{option}")
 
 
 def best_value(state: OptimizationState) -> float | None:
-    """The best so far; None while nothing has succeeded, which the state itself cannot tell from 0.0."""
+    """The best so far; None while no trial has succeeded, which 0.0 alone does not tell."""
     reached = state.current_performance != 0 or state.optimized_parameters
     return state.current_performance if reached else None
 
@@ -115,7 +113,7 @@ def has_gain(state: OptimizationState) -> bool:
 
 @dataclass(frozen=True)
 class Next:
-    """`Next: command   what it does`, one below the other; the commands alone where both do not fit."""
+    """`Next: command what it does`, one below the other; without the descriptions if they do not fit."""
 
     commands: Sequence[tuple[str, str]]
 

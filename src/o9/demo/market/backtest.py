@@ -23,11 +23,11 @@ from o9.model.errors import OptimizationStrategyError
 
 Mask = NDArray[np.bool_]
 
-COST_BASIS_POINTS = 10.0  # of what is traded: half the spread, commission and impact in large US stocks, a high guess
+COST_BASIS_POINTS = 10.0  # of the amount traded: half spread, commission and impact in large US stocks; a high estimate
 BORROWING_RATE = 0.05  # a year, on what is invested beyond the capital; flat, since the data has no cash rate
 SHORT_FEE = 0.005  # a year, on what is sold short; easy-to-borrow large stocks
-TRADING_DAYS = 252.0  # a year has
-# Some quotes of the early 1990s stand still for weeks: without a floor a position in such a stock has no bound.
+TRADING_DAYS = 252.0  # per year
+# Some quotes of the early 1990s do not change for weeks: without a floor, a position in such a stock is unbounded.
 VOLATILITY_FLOOR = 0.05
 
 
@@ -51,11 +51,11 @@ class Backtest:
 def backtest(
     closes: Floats, targets: Floats, rebalance: Mask, *, cost_basis_points: float = COST_BASIS_POINTS
 ) -> Backtest:
-    """Trade to `targets` at each close where `rebalance`, and hold in between; all cash before the first.
+    """Trade to `targets` at each close where `rebalance` is true, and hold in between; all cash before the first.
 
     closes, targets: shape (days, stocks); targets are fractions of the capital and are read on rebalance days only.
-    cost_basis_points: of the amount traded, each way.
-    Raises OptimizationStrategyError where a day would lose the whole capital.
+    cost_basis_points: of the amount traded, each way. Raises OptimizationStrategyError if a day loses the whole
+    capital.
     """
     held = _drifting(closes, targets, rebalance)
     growth = closes[1:] / closes[:-1]
@@ -74,7 +74,7 @@ def backtest(
 
 
 def every(days: int, period: int, first: int) -> Mask:
-    """True on day `first` and on each `period`-th day after it. Counted from the front, so more data moves nothing."""
+    """True on day `first` and on each `period`-th day after it. More data changes no earlier day."""
     mask = np.zeros(days, dtype=np.bool_)
     mask[first::period] = True
     return mask
@@ -104,11 +104,11 @@ def _financing(held: Floats) -> Floats:
     return financing
 
 
-# Rolling windows. Sums run from the front in order, so that later days change no earlier value, not by the last bit.
+# Rolling windows. Sums run forward, so that later days change no earlier value, not even in its last bit.
 
 
 def rolling_mean(values: Floats, days: int) -> Floats:
-    """Mean of the last `days` rows, this one included; of as many as there are at the beginning."""
+    """Mean of the last `days` rows, this one included; at the beginning, of as many as there are."""
     total = np.cumsum(values, axis=0)
     mean: Floats = total.copy()
     mean[days:] -= total[:-days]
@@ -119,13 +119,13 @@ def rolling_mean(values: Floats, days: int) -> Floats:
 
 def rolling_volatility(returns: Floats, days: int) -> Floats:
     """Annualised root mean square of the last `days` daily returns, at least VOLATILITY_FLOOR."""
-    # The difference of two long sums can come out a hair below zero.
+    # Rounding can make the difference of two long sums slightly negative.
     variance = np.maximum(rolling_mean(returns * returns, days), 0.0)
     volatility: Floats = np.maximum(np.sqrt(variance * TRADING_DAYS), VOLATILITY_FLOOR)
     return volatility
 
 
-# Figures of a series of daily returns. One that is undefined is NaN, never a guess.
+# Figures of a series of daily returns. An undefined one is NaN.
 
 
 def sharpe_ratio(returns: Floats) -> float:
@@ -135,7 +135,7 @@ def sharpe_ratio(returns: Floats) -> float:
 
 
 def annual_return(returns: Floats) -> float:
-    """The constant compound return a year that ends at the same wealth."""
+    """The constant compound annual return that ends at the same wealth."""
     return float(np.exp(np.log1p(returns).mean() * TRADING_DAYS) - 1.0) if len(returns) else math.nan
 
 
@@ -145,19 +145,19 @@ def annual_volatility(returns: Floats) -> float:
 
 
 def maximum_drawdown(returns: Floats) -> float:
-    """The largest loss from a high of wealth, the beginning counted as one; 0.25 is a loss of a quarter."""
+    """The largest loss from a high of wealth, the start included; 0.25 is a loss of a quarter."""
     wealth = np.concatenate(([1.0], np.cumprod(1.0 + returns)))
     return float((1.0 - wealth / np.maximum.accumulate(wealth)).max())
 
 
 def calmar_ratio(returns: Floats) -> float:
-    """Annual return over the largest drawdown; NaN where nothing was ever lost. Source: Young 1991."""
+    """Annual return over the largest drawdown; NaN if there was none. Source: Young 1991."""
     drawdown = maximum_drawdown(returns)
     return annual_return(returns) / drawdown if drawdown > 0 else math.nan
 
 
 def figures(returns: Floats, prefix: str = "") -> dict[str, float]:
-    """All of them by name, each name with `prefix` before it."""
+    """All figures by name, each name with `prefix` before it."""
     named = (sharpe_ratio, annual_return, annual_volatility, maximum_drawdown, calmar_ratio)
     return {
         f"{prefix}{figure.__name__.removesuffix('_ratio').replace('maximum', 'max')}": figure(returns)

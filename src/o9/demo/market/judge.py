@@ -1,8 +1,8 @@
-"""What every market objective begins and ends with: its parameters checked, and an Evaluation of its backtest.
+"""What the market objectives share: the check of their parameters, and the Evaluation of their backtest.
 
-The catalogue's search space says what each parameter may be. The value, and the returns that go with it, are those of
-the in-sample days; the hold-out runs on with the same parameters and positions. Two baselines traded the same stocks on
-the same days at the same costs: equal weight restores equal shares every 21 days, buy and hold never trades again.
+Parameters are checked against the catalogue's search space. The value and its returns are those of the in-sample days;
+the hold-out continues with the same parameters and positions. Two baselines trade the same stocks on the same days at
+the same costs: equal weight restores equal shares every 21 days, buy and hold never trades again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def evaluate(
     *,
     value: str = "sharpe",
 ) -> Evaluation:
-    """The Evaluation of what `backtest_of` makes of the prices and of `parameters`, to which a cost may belong.
+    """Check `parameters`, to which `cost_basis_points` may belong, and evaluate what `backtest_of` makes of them.
 
-    periods: with a number, the prices are those known when that many in-sample returns were there. Raises
-    OptimizationValidationError, which names the parameter, for an unknown one or a value outside the search space.
+    periods: use only the prices that were known after that many in-sample returns. Raises OptimizationValidationError,
+    which names the parameter, for an unknown one or a value outside the search space.
     """
     space = {**BUILTIN[objective].search_space, "cost_basis_points": {"type": "float", "low": 0.0, "high": 1000.0}}
     for name in parameters:
@@ -51,13 +51,12 @@ def evaluate(
 def judge(
     prices: Prices, run: Backtest, *, cost_basis_points: float, value: str = "sharpe", periods: int | None = None
 ) -> Evaluation:
-    """`value` names the in-sample figure to optimize: `sharpe` or `calmar`.
+    """The Evaluation of a backtest. `value` names the in-sample figure to optimize: `sharpe` or `calmar`.
 
     metrics, all of net returns: the in-sample figures by their names, those of the hold-out with `out_of_sample_`
-    before them, `turnover` a year (1.0: the capital traded once), and Sharpe ratio, Calmar ratio
-    and maximum drawdown of each baseline. A metric that is undefined is left out. The baseline whose returns go with it
-    is equal weight; the hold-out's returns have no part in the value. With `periods` the prices end in sample, and the
-    Evaluation has no baseline and no hold-out.
+    before them, `turnover` a year (1.0: the capital traded once), and Sharpe ratio, Calmar ratio and maximum drawdown
+    of each baseline. Undefined ones are left out. The baseline's returns are those of equal weight; the hold-out does
+    not affect the value. With `periods` the prices end in sample, and there is no baseline and no hold-out.
     """
     if periods is not None:
         inside = run.net[WARM_UP_DAYS:]
@@ -105,8 +104,8 @@ def _checked(name: str, value: Any, axis: Mapping[str, Any]) -> Any:
 def baseline_figures(prices: Prices, cost_basis_points: float = COST_BASIS_POINTS) -> dict[str, dict[str, float]]:
     """Sharpe ratio, annual return and volatility, maximum drawdown and Calmar ratio of each baseline.
 
-    Keys: `equal_weight`, `buy_and_hold`, and the same with `out_of_sample_` before them. Computed once a process for
-    each prices and costs; not to be changed by the caller.
+    Keys: `equal_weight`, `buy_and_hold`, and the same with `out_of_sample_` before them. Cached; the caller must not
+    change it.
     """
     found: dict[str, dict[str, float]] = {}
     for name in BASELINES:
@@ -118,7 +117,7 @@ def baseline_figures(prices: Prices, cost_basis_points: float = COST_BASIS_POINT
 
 @lru_cache(maxsize=16)
 def baseline_returns(prices: Prices, name: str, cost_basis_points: float = COST_BASIS_POINTS) -> tuple[Floats, Floats]:
-    """Daily net returns of the baseline `name`, in sample and out of sample; not to be changed."""
+    """Daily net returns of the baseline `name`, in sample and out of sample. Cached; callers must not change them."""
     split, never = split_days(len(prices.closes)), len(prices.closes)
     if name == "equal_weight":
         inside = outside = _run(prices, split.start - 1, REBALANCE_DAYS, cost_basis_points).net

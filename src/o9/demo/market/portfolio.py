@@ -1,12 +1,12 @@
-"""Portfolios by skfolio's estimators, fitted on a rolling window and refitted as time goes on.
+"""Portfolios by skfolio's estimators, fitted on a rolling window and refitted regularly.
 
-`sp500_portfolio` searches the estimator, its risk measure and its regularisation. Each fit sees the `lookback` daily
-returns before it and nothing else; its weights are traded at that close and restored every `rebalance_days`. Sources:
-Markowitz 1952 (`minimum_risk`, `maximum_ratio`), Rockafellar and Uryasev 2000 (`cvar`, at 95%), Maillard, Roncalli and
-Teïletche 2010 (`risk_budgeting`, equal budgets), López de Prado 2016 (`hierarchical_risk_parity`), Choueifaty and
-Coignard 2008 (`maximum_diversification`).
+`sp500_portfolio` searches the estimator, its risk measure and its regularisation. Each fit sees only the `lookback`
+daily returns before it; its weights are traded at that close and restored every `rebalance_days`. Sources: Markowitz
+1952 (`minimum_risk`, `maximum_ratio`), Rockafellar and Uryasev 2000 (`cvar`, at 95%), Maillard, Roncalli and Teïletche
+2010 (`risk_budgeting`, equal budgets), López de Prado 2016 (`hierarchical_risk_parity`), Choueifaty and Coignard 2008
+(`maximum_diversification`).
 
-One trial makes 29 or 15 fits of 15 to 60 ms. The first in a process also pays skfolio's import, some seconds.
+A trial makes 29 or 15 fits of 15 to 60 ms. The first one in a process also imports skfolio, which takes some seconds.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def portfolio(parameters: Mapping[str, Any], *, periods: int | None = None) -> E
     estimator, risk_measure, covariance: see `fitted_weights`. shrink_means: James and Stein's shrinkage of the mean
     returns. l2_coef: penalty on the sum of squared weights, in units of the daily risk measure. max_weight: of one
     stock. lookback, refit_days, rebalance_days: in trading days. The metric `failed_refits` counts the fits whose
-    solver reported an inaccurate solution; the weights before them were kept.
+    solver reported an inaccurate solution; the previous weights were kept.
     """
     return evaluate("sp500_portfolio", DEFAULTS | dict(parameters), portfolio_backtest, periods)
 
 
 def portfolio_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:
-    """Refit and trade. Raises OptimizationStrategyError where the first fit fails."""
+    """Refit and trade. Raises OptimizationStrategyError if the first fit fails."""
     days = len(prices.closes)
     refit = every(days, chosen["refit_days"], WARM_UP_DAYS - 1)
     rebalance = every(days, chosen["rebalance_days"], WARM_UP_DAYS - 1) | refit
@@ -73,8 +73,8 @@ def portfolio_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:
 def fitted_weights(chosen: Mapping[str, Any]) -> Callable[[Floats], Floats | None]:
     """A function from a window of daily returns, shape (lookback, stocks), to weights that sum to one.
 
-    It answers None where the solver says that its solution is inaccurate. `l2_coef` acts on the convex estimators
-    other than risk budgeting, `covariance` wherever the risk measure is the variance.
+    It returns None if the solver reports an inaccurate solution. `l2_coef` affects the convex estimators other than
+    risk budgeting, `covariance` every one whose risk measure is the variance.
     """
     estimator = _estimator(chosen)
 

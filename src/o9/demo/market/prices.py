@@ -1,16 +1,16 @@
 """Real prices: 20 large US stocks of the S&P 500, daily adjusted closes from 1990-01-02 to 2022-12-28.
 
 Contract. `sp500()` reads the file that skfolio ships (no download) once per process and returns read-only arrays; safe
-from any thread. Without skfolio it raises OptimizationStrategyError that names the extra to install. The days are cut
-once, for every objective alike, so that all are read against the same baselines:
+from any thread. Without skfolio it raises OptimizationStrategyError, which names the extra to install. All objectives
+split the days in the same way, so that they compare with the same baselines:
 
     | warm-up, 1,009 closes | in sample                             | hold-out, the last 30 % of all days |
       nothing is earned yet   the value to optimize comes from here   reported beside it, never optimized
 
-The 20 were chosen by skfolio's authors from companies that are large today, so the data has survivorship bias: every
-long strategy on it looks better than it could have in 1990, when nobody knew which would survive.
-Baselines on the same stocks carry the same bias, which is why results are to be read against them and not alone.
-There is no cash rate in it: Sharpe ratios are of returns over zero, cash earns nothing and borrowing costs nothing.
+skfolio's authors chose the 20 from companies that are large today, so the data has survivorship bias: a long strategy
+looks better than it could have been in 1990, when nobody knew which would survive. Baselines on the same stocks have
+the same bias, so results mean something only in comparison with them. The data has no cash rate: Sharpe ratios are of
+returns over zero, and cash earns nothing.
 """
 
 from __future__ import annotations
@@ -36,12 +36,10 @@ LEAST_DAYS = 5 * 252  # in sample
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Adjusted daily closes. The arrays are read-only once they are here.
+    """Adjusted daily closes in read-only arrays.
 
-    closes: shape (days, stocks), US dollars, positive, without gaps.
-    dates: shape (days,), datetime64[D], ascending.
-    tickers: one for each column.
-    name: what the data set is; with a hash of its content it makes `fingerprint`.
+    closes: shape (days, stocks), US dollars, positive, without gaps. dates: shape (days,), datetime64[D], ascending.
+    tickers: one for each column. name: of the data set; with a hash of its content it is the `fingerprint`.
     """
 
     closes: Floats
@@ -55,7 +53,7 @@ class Prices:
 
     @cached_property
     def returns(self) -> Floats:
-        """Shape (days, stocks): what each stock earned from the close before to this close; 0 on the first day."""
+        """Shape (days, stocks): the return of each stock since the previous close; 0 on the first day."""
         returns = np.zeros_like(self.closes)
         returns[1:] = self.closes[1:] / self.closes[:-1] - 1.0
         returns.setflags(write=False)
@@ -63,13 +61,13 @@ class Prices:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The name and a hash of dates, tickers and closes: other prices, another fingerprint."""
+        """The name, and a hash of dates, tickers and closes."""
         dates = self.dates.astype("datetime64[D]").astype("<i8").tobytes()
         content = b"\x1f".join((",".join(self.tickers).encode(), dates, self.closes.astype("<f8").tobytes()))
         return f"{self.name}-{fingerprint(content)[:12]}"
 
     def until(self, days: int) -> Prices:
-        """The first `days` days alone, as they were known then."""
+        """The first `days` days, as they were known then."""
         return Prices(self.closes[:days].copy(), self.dates[:days].copy(), self.tickers, self.name)
 
 
@@ -110,7 +108,7 @@ class Split:
 
 
 def split_days(days: int) -> Split:
-    """The split of `days` daily closes. Raises ValueError where they are too few for the warm-up and LEAST_DAYS."""
+    """The split of `days` daily closes. Raises ValueError if they are too few for the warm-up and LEAST_DAYS."""
     holdout = days - int(days * HOLDOUT_SHARE)
     if holdout - WARM_UP_DAYS < LEAST_DAYS:
         raise ValueError(

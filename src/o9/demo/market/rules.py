@@ -66,11 +66,11 @@ def trend_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:
 
 
 def trend_weights(prices: Prices, chosen: Mapping[str, Any]) -> Floats:
-    """Weights at each close, shape (days, stocks); never more than the capital in all.
+    """Weights at each close, shape (days, stocks); in total never more than the capital.
 
     fast, slow: days of the two moving averages. band: how far apart they must be (0.01: one per cent) to take a side.
-    side: `long` stays in cash in a down-trend, `both` sells short. volatility_target: of one stock's position, a year,
-    were it alone; volatility_days: over how many days its volatility is measured.
+    side: `long` stays in cash in a down-trend, `both` sells short. volatility_target: of one stock's position alone,
+    a year; volatility_days: over how many days its volatility is measured.
     """
     distance = rolling_mean(prices.closes, chosen["fast"]) / rolling_mean(prices.closes, chosen["slow"]) - 1.0
     weights: Floats = (distance > chosen["band"]).astype(np.float64)
@@ -100,8 +100,8 @@ def cross_section_weights(prices: Prices, chosen: Mapping[str, Any], days: NDArr
     """Weights at the closes of `days`, shape (len(days), stocks).
 
     signal: `momentum` holds the best of the last `lookback` days, `reversal` the worst, leaving out the newest `skip`.
-    holdings: how many. side: `long` invests the capital in them, `long_short` half of it, and sells as much of the
-    other end of the ranking. weighting: `equal`, or `inverse_volatility` of the last 63 days.
+    holdings: how many. side: `long` invests the capital in them, `long_short` half of it, and sells as much of those
+    at the other end of the ranking. weighting: `equal`, or `inverse_volatility` of the last 63 days.
     """
     recent = days - chosen["skip"]
     score = prices.closes[recent] / prices.closes[recent - chosen["lookback"]]
@@ -128,13 +128,13 @@ def risk_limits(parameters: Mapping[str, Any], *, periods: int | None = None) ->
 
     volatility_target: a year, of the whole portfolio. maximum_leverage: sum of the positions over the capital; beyond
     1.0 interest is charged. position_cap: of one stock, as a fraction of the capital. drawdown_stop: the loss from the
-    last high at which everything is sold; cooldown_days: how long it then stays in cash before it begins anew.
+    last high at which everything is sold; cooldown_days: how long it then stays in cash before it starts again.
     """
     return evaluate("sp500_risk_limits", RISK_LIMITS | dict(parameters), risk_backtest, periods, value="calmar")
 
 
 def risk_backtest(prices: Prices, chosen: Mapping[str, Any]) -> Backtest:
-    """The limited portfolio, traded every five days and on the days when the stop sells or buys back."""
+    """The limited portfolio, traded every five days and when the stop sells or buys back."""
     cost = chosen["cost_basis_points"]
     weekly = every(len(prices.closes), RISK_REBALANCE_DAYS, WARM_UP_DAYS - 1)
     unstopped = backtest(prices.closes, limited_weights(prices, chosen), weekly, cost_basis_points=cost)
@@ -165,7 +165,7 @@ def _unlimited(prices: Prices) -> tuple[Floats, Floats]:
 
 
 def _invested(run: Backtest, stop: float, cooldown_days: int, cost_basis_points: float) -> Mask:
-    """For each close, whether the portfolio is held after it: the stop watches its own wealth, day by day."""
+    """For each close, whether the portfolio is held after it. The stop follows its own wealth, day by day."""
     invested = np.zeros(len(run.net), dtype=np.bool_)
     switch = (1.0 - cost_basis_points * 1e-4 * np.abs(run.held).sum(axis=1)).tolist()
     net = run.net.tolist()

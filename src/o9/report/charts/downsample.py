@@ -1,6 +1,6 @@
-"""What is left of many points so that a page stays light: pure functions, the same answer every time.
+"""Select points so that a page stays small. Pure and deterministic.
 
-Contract. Answers are positions in the order given. The caller says in the page how much was left out.
+Contract. The functions return positions in the given order. The caller says on the page how much was left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def all_significant(values: Iterable[float]) -> list[float]:
 def extremes_kept(values: ArrayLike, limit: int) -> list[int]:
     """At most about `limit` positions: the lowest and the highest of each of `limit / 2` equal stretches, and the ends.
 
-    So no peak and no fall is lost, however few points are left. All of them where there are no more than `limit`.
+    No peak and no trough is lost, however few points are kept. All positions, if there are no more than `limit`.
     """
     series = np.asarray(values, dtype=np.float64)
     if len(series) <= limit:
@@ -40,7 +40,7 @@ def extremes_kept(values: ArrayLike, limit: int) -> list[int]:
 
 
 def evenly(count: int, limit: int) -> list[int]:
-    """At most `limit` of `count` positions, evenly spread, the first and the last among them."""
+    """At most `limit` of `count` positions, evenly spread, including the first and the last."""
     if count <= limit:
         return list(range(count))
     return sorted({round(position) for position in np.linspace(0, count - 1, limit).tolist()})

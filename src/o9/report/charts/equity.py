@@ -1,7 +1,7 @@
-"""What one unit of capital became with the best trial's returns, above its falls from the last high. Pure.
+"""The equity curve of the best trial's returns, and its drawdown. Pure.
 
-Contract. Returns are simple returns a period; they are compounded, or summed where one of them leaves nothing to
-compound, and the page says which. `Unknown` where nothing can be drawn, with the reason.
+Contract. Returns are simple returns per period. They are compounded, or summed if one of them leaves nothing to
+compound; the page says which. `Unknown`, with the reason, if nothing can be drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from o9.report.charts.figure import BLUE, GREY, LEGEND_ABOVE, Plot, axis, layout
 from o9.text.format import brief, count, percent, ratio, sentence
 
 MOST_POINTS = 2_000
-LOGARITHMIC_FROM = 5.0  # times the smallest value: below it, a straight scale shows the same
+LOGARITHMIC_FROM = 5.0  # largest over smallest value; below it, a linear scale shows the same
 
 
 def equity(
@@ -35,10 +35,10 @@ def equity(
     dates: Sequence[float] | None = None,
     hold_out_dates: Sequence[float] | None = None,
 ) -> Plot | Unknown:
-    """The equity curve and the drawdown of the best, beside the baseline where that has returns of the same periods.
+    """The equity curve and the drawdown of the best, and of the baseline if it has returns of the same periods.
 
-    The hold-out returns, on data that had no part in the choice, go on behind a line where the others end. With dates
-    (seconds since 1970) of all that is drawn, it is drawn over those.
+    The hold-out's returns, on data that the search did not use, follow behind a line. If all returns have dates
+    (seconds since 1970), they are drawn over these.
     """
     inside = _usable(best, "the best trial has no returns")
     if isinstance(inside, Unknown):
@@ -51,33 +51,33 @@ def equity(
     summed = any(_level(line.whole, summed=False) is None for line in lines)
     curves = [curve for line in lines if (curve := _curve(line, summed=summed)) is not None]
     if len(curves) < len(lines):
-        return Unknown("its returns are so large that even their sum is no number")
+        return Unknown("its returns are so large that even their sum overflows")
     levels = np.concatenate([curve.level for curve in curves])
     logarithmic = not summed and bool(levels.max() > LOGARITHMIC_FROM * levels.min())
     calendar = _calendar(lines[0], dates, hold_out_dates)
     over = "dates" if calendar else "years" if periods_per_year else "periods"
     notes = [*_how(summed=summed, logarithmic=logarithmic, over=over)]
     if lines[0].outside is not None:
-        notes.append(f"behind the line, {len(lines[0].outside):,} returns on data that had no part in the choice")
+        notes.append(f"behind the line: {len(lines[0].outside):,} returns on data that the search did not use")
     elif hold_out is not None and isinstance(outside, Unknown):
         notes.append(f"the hold-out returns are left out: {outside.reason}")
     if isinstance(beside, Unknown):
         notes.append(f"the baseline is not drawn: {beside.reason}")
     drawn, there = max(len(curve.shown) for curve in curves), len(curves[0].level)
     if drawn < there:
-        notes.append(f"{drawn:,} of {there:,} points are drawn, the highest and the lowest of each stretch among them")
+        notes.append(f"{drawn:,} of {there:,} points are drawn, including the highest and the lowest of each stretch")
     per_year = periods_per_year or 1.0
     places = calendar or all_significant(place / per_year for place in range(there))
     shares = "" if summed else ".0%"
     scale: dict[str, Any] = {"type": "log", "dtick": "D2"} if logarithmic else {}
     return Plot(
         _in_words(lines, periods_per_year, summed=summed),
-        # Backwards, so that the best lies above the baseline.
+        # Reversed, so that the best is drawn over the baseline.
         [trace for curve in reversed(curves) for trace in curve.traces(places)],
         layout(
             axis("", anchor="y2", type="date") if calendar else axis(over, anchor="y2"),
             axis("sum of returns" if summed else "growth of 1", domain=[0.38, 1], **scale),
-            yaxis2=axis("below high", domain=[0, 0.3], tickformat=shares, rangemode="tozero", nticks=4),
+            yaxis2=axis("drawdown", domain=[0, 0.3], tickformat=shares, rangemode="tozero", nticks=4),
             hovermode="x unified",
             showlegend=len(curves) > 1,
             legend=LEGEND_ABOVE | {"traceorder": "reversed"},
@@ -90,7 +90,7 @@ def equity(
 
 @dataclass(frozen=True)
 class _Line:
-    """Whose returns, in sample and in the hold-out."""
+    """A line's returns, in sample and in the hold-out."""
 
     name: str
     colour: str
@@ -104,7 +104,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Curve:
-    """`level` from the first moment on, one longer than the returns; `fall` from the last high; what is `shown`."""
+    """`level`: one value more than returns, from the start on. `fall`: from the last high. `shown`: drawn positions."""
 
     line: _Line
     summed: bool
@@ -122,7 +122,7 @@ class _Curve:
             "line": {"color": colour, "width": 2},
         }  # fmt: skip
         fall = {
-            "name": f"{name}, below its high", "y": all_significant(self.fall[self.shown].tolist()), "yaxis": "y2",
+            "name": f"{name}, drawdown", "y": all_significant(self.fall[self.shown].tolist()), "yaxis": "y2",
             "line": {"color": colour, "width": 1}, "hovertemplate": "%{y:.3f}" if self.summed else "%{y:.1%}",
             "showlegend": False,
         }  # fmt: skip
@@ -145,7 +145,7 @@ def _usable(returns: ArrayLike | None, why_none: str) -> Floats | Unknown:
 def _beside(
     baseline: ArrayLike | None, later: ArrayLike | None, inside: Floats, outside: Floats | Unknown
 ) -> _Line | Unknown:
-    """The baseline over the same periods, or why there is none to draw."""
+    """The baseline over the same periods, or why it is not drawn."""
     own = _usable(baseline, "no returns of it are recorded")
     if isinstance(own, Unknown):
         return own
@@ -162,7 +162,7 @@ def _beside(
 
 
 def _level(series: Floats, *, summed: bool) -> Floats | None:
-    """Of one unit (summed: of nothing) after each period; None where that is no positive finite number."""
+    """One unit (summed: zero) after each period; None if that is not positive and finite."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         level: Floats = np.cumsum(np.append(0.0, series)) if summed else np.cumprod(np.append(1.0, 1.0 + series))
     return level if np.isfinite(level).all() and (summed or level.min() > 0) else None
@@ -199,7 +199,7 @@ def _phase(when: str, of: Sequence[tuple[str, Floats]], per_year: float | None, 
 
 def _became(series: Floats, per_year: float | None, *, summed: bool) -> str:
     level = _level(series, summed=summed)
-    assert level is not None  # the whole, of which it is a part, has one
+    assert level is not None  # the whole series has one
     end, fall = float(level[-1]), _falls(level, summed=summed)
     if summed:
         text = f"added up to {brief(end)}"
@@ -209,11 +209,11 @@ def _became(series: Floats, per_year: float | None, *, summed: bool) -> str:
             text += f" ({percent(end ** (per_year / len(series)) - 1, sign=True)} a year)"
     deepest = brief(-float(fall.min())) if summed else percent(-float(fall.min()))
     below = _long(_longest_below(fall), per_year)
-    return f"{text}, its deepest fall was {deepest}, its longest time below a high {below}"
+    return f"{text}, its deepest drawdown was {deepest}, its longest time below a high {below}"
 
 
 def _longest_below(fall: Floats) -> int:
-    """Periods of the longest stretch below a high; the first moment is one."""
+    """Periods of the longest stretch below a high; the start counts as one."""
     return int(np.diff(np.append(np.flatnonzero(fall >= 0), len(fall))).max()) - 1
 
 
@@ -222,15 +222,16 @@ def _long(periods: int, per_year: float | None) -> str:
 
 
 def _how(*, summed: bool, logarithmic: bool, over: str) -> list[str]:
-    text = "added up, since one of them leaves nothing to compound" if summed else "compounded"
-    where = "" if over == "dates" else f"; drawn over {over} from the start, since the record holds no dates"
+    text = "summed, since one of them leaves nothing to compound" if summed else "compounded"
+    where = "" if over == "dates" else f"; the axis counts {over} from the start, since the record has no dates"
     notes = [f"the returns are {text}{where}"]
     return [*notes, "the scale is logarithmic: equal steps are equal gains"] if logarithmic else notes
 
 
 def _calendar(line: _Line, dates: Sequence[float] | None, later: Sequence[float] | None) -> list[str]:
-    """The moment of each point, the first of them a usual period before the first return; empty where one is not known,
-    or where the hold-out does not lie behind the rest."""
+    """The date of each point, the first one a usual period before the first return; empty if a date is unknown, or if
+    the hold-out does not follow the rest.
+    """
     days = [*(dates or ()), *((later or ()) if line.outside is not None else ())]
     if len(days) != len(line.whole) or len(days) < 2 or any(after <= before for before, after in pairwise(days)):
         return []
@@ -239,7 +240,7 @@ def _calendar(line: _Line, dates: Sequence[float] | None, later: Sequence[float]
 
 
 def _boundary(at: float | str | None) -> dict[str, Any]:
-    """Where the hold-out begins."""
+    """A line where the hold-out begins."""
     if at is None:
         return {}
     x, line = at if isinstance(at, str) else significant(at), {"color": GREY, "width": 1, "dash": "dot"}

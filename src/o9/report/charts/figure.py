@@ -1,11 +1,11 @@
-"""A plot as plain data for Plotly, and what all plots of a report share: colours, axes, fonts, text made harmless.
+"""A plot as plain data for Plotly, and what all plots of a report share: colours, axes, fonts, escaped text.
 
-Contract. A builder answers with a `Plot`, or with an `Unknown` whose reason takes the plot's place in the page. A
-`Plot` holds nothing but what JSON can: numbers are finite and rounded. Only traces that are drawn as SVG are used:
-those on WebGL build code from text at run time, which the page's Content-Security-Policy forbids.
+Contract. A builder returns a `Plot`, or an `Unknown` whose reason replaces the plot on the page. A `Plot` holds only
+JSON values, and numbers are finite and rounded. Only traces that are drawn as SVG are used: those on WebGL compile code
+from text at run time, which the page's Content-Security-Policy forbids.
 
-Colours are from Okabe and Ito's palette, fit for colour-blind readers, and strong enough on white and on near-black.
-Text and lines of the axes get theirs from the page's style sheet, so that they follow the reader's light or dark.
+Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart, with enough contrast on white and
+on near-black. The page's style sheet colours the text and lines of the axes, to follow the reader's light or dark mode.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LABEL_LIMIT = 28
 class Plot:
     """`finding` says in a sentence what there is to see; `note` how to read it, and what was left out.
 
-    size: `plain`, `small` (one of many beside each other), `tall`, or `own`, which the layout's height gives.
+    size: `plain`, `small` (one of many beside each other), `tall`, or `own` (the height of the layout).
     """
 
     finding: str
@@ -63,7 +63,7 @@ def axis(title: str = "", **more: Any) -> dict[str, Any]:
 
 
 def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What every plot has, and `more`, which wins."""
+    """What all plots have, updated with `more`."""
     return {
         "autosize": True,
         "font": {"family": FONT, "size": FONT_SIZE},
@@ -79,16 +79,16 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str,
     } | more
 
 
-# Above the plot, at full width: a phone has no room at the side.
+# Above the plot: a phone has no room beside it.
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
 
 
 def label(text: str, limit: int = LABEL_LIMIT) -> str:
-    """Text of a user, where Plotly would read HTML."""
+    """Escape a user's text where Plotly reads HTML."""
     return escape(shortened(plain(text), limit), quote=False)
 
 
 def range_around(low: float, high: float, *, room: float = 0.06) -> list[float]:
-    """From a little below to a little above; of one value, some room on both sides."""
+    """From a little below to a little above; if both are the same, some room on both sides."""
     width = (high - low) or abs(high) or 1.0
     return [low - room * width, high + room * width]

@@ -1,4 +1,4 @@
-"""A timeline of one optimization's statuses; counts and trends of all of them. Pure."""
+"""The timeline of one optimization's statuses, and trends over all optimizations. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from o9.text.format import count, duration, moment, percent, sentence
 MOST_SPANS = 300
 MOST_LANES = 30
 _SHOWN_MESSAGE = 120
-# What is shown of each window, and how its values read.
+# By figure: its title, and how a value reads.
 TREND_TITLES = {
     "count": "Ended",
-    "success_rate": "Completed, of what ended",
-    "mean_duration_seconds": "Mean time of running",
+    "success_rate": "Share completed",
+    "mean_duration_seconds": "Mean run time",
     "mean_improvement": "Mean improvement",
 }
 _SHARES = ("success_rate", "mean_improvement")
@@ -32,7 +32,7 @@ _IN_WORDS: dict[str, Callable[[Any], str]] = {
 
 
 def timeline(transitions: Sequence[Mapping[str, Any]], now: datetime) -> Plot | Unknown:
-    """Bars of one status each, from its transition to the next one or to `now`; a lane for each attempt."""
+    """A bar for each status, from its transition to the next one or to `now`, in a lane for each attempt."""
     if not transitions:
         return Unknown("no transition is recorded")
     rows = transitions[-MOST_SPANS:]
@@ -69,10 +69,10 @@ def timeline(transitions: Sequence[Mapping[str, Any]], now: datetime) -> Plot | 
 
 
 def trend(name: str, trends: Mapping[str, Any]) -> Plot | Unknown:
-    """One figure of `OptimizationStatistics.get_performance_trends()` over its windows, with its slope in words."""
+    """One figure of `OptimizationStatistics.get_performance_trends()` over its windows, and its slope in words."""
     windows = [row for row in trends["windows"] if row[name] is not None]
     if not windows:
-        return Unknown("nothing that tells it has ended in this time")
+        return Unknown("nothing that ended in this time has this figure")
     starts = [start_of(row["starts"]) for row in windows]
     values = [significant(row[name]) for row in windows]
     shape: dict[str, Any] = (
@@ -95,7 +95,7 @@ def trend(name: str, trends: Mapping[str, Any]) -> Plot | Unknown:
 
 
 def start_of(starts: str) -> str:
-    """Of a window, as a date axis reads it, and a person: `2026-01-31 09:00`, `2026-01-31`, `2026-01-01`."""
+    """The start of a window, for a date axis and for people: `2026-01-31 09:00`, `2026-01-31`, `2026-01-01`."""
     if "T" in starts:
         return f"{starts.replace('T', ' ')}:00"
     return f"{starts}-01" if len(starts) == len("YYYY-MM") else starts
@@ -111,7 +111,7 @@ def _spans(
     moments: Sequence[datetime],
     ends: Sequence[datetime],
 ) -> dict[str, Any]:
-    """The bars of one status; of one that is final, whose time has no end, a mark."""
+    """The bars of one status; marks for a final one, which has no end."""
     colour = STATUS_COLOURS[status]
     hovers = [_hover(rows[i], moments[i], ends[i], final=status in ENDED) for i in mine]
     common = {
@@ -152,7 +152,7 @@ def _millisecond(at: datetime) -> str:
 
 def _last(name: str, row: Mapping[str, Any], window: str) -> str:
     shown = _IN_WORDS[name](row[name])
-    which = "the last with any" if row["is_over"] else f"a {window} that is not over"
+    which = "the last one with data" if row["is_over"] else f"a {window} that is not over"
     return f"{start_of(row['starts'])}, {which}: {shown}."
 
 

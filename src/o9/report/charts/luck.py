@@ -23,7 +23,7 @@ MOST_BINS = 40
 
 
 def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
-    """The Sharpe ratios of all trials of the family, and beside them the best and what luck gives it."""
+    """The Sharpe ratios of all trials of the family, with the best, and with what luck gives the best."""
     sharpes, best = evidence.sharpes, evidence.best
     if isinstance(sharpes, Unknown):
         return sharpes
@@ -54,7 +54,7 @@ def sharpe_distribution(evidence: Evidence) -> Plot | Unknown:
 
 
 def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
-    """Where the best of one half of the time ranked in the other half, over all splits."""
+    """How the best of one half of the time ranked in the other half, over all splits."""
     if isinstance(found, Unknown):
         return found
     counts, edges = np.histogram(found.logits, bins=_bins(len(found.logits), zero_is_an_edge=found.logits))
@@ -63,7 +63,7 @@ def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
     dropped = f" The oldest {count(found.dropped_periods, 'period')} fill no block." if found.dropped_periods else ""
     loss = percent(found.probability_of_loss)
     alike = found.pbo >= OVERFITTING_LEVEL > found.probability_of_loss
-    flat = " Often below the median and seldom at a loss is also what equally good trials show." * alike
+    flat = " Equally good trials, too, are often below the median and seldom at a loss." * alike
     return Plot(
         f"In {percent(found.pbo)} of {len(found.logits):,} splits the best of one half ranked below the median of "
         f"the other half (the probability of backtest overfitting), and in {loss} it lost money there.",
@@ -76,7 +76,7 @@ def rank_logits(found: BacktestOverfitting | Unknown) -> Plot | Unknown:
 
 
 def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[str, Any]:
-    """A line across the bars; its value is in the legend, where two that are close do not overlap."""
+    """A line across the bars. Its value is in the legend, where close ones do not overlap."""
     text = f"{name}: {sharpe(at)}"
     return {
         "type": "scatter", "mode": "lines", "name": text, "x": [significant(at)] * 2, "y": [0, significant(top * 1.06)],
@@ -97,7 +97,7 @@ def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
 
 
 def _bins(count: int, zero_is_an_edge: Floats | None = None) -> Any:
-    """Enough bins to see the shape; for logits such that none holds both sides of zero."""
+    """Enough bins to see the shape; for logits, zero is an edge of them."""
     number = max(5, min(MOST_BINS, round(2 * count ** (1 / 3)) * 2))
     if zero_is_an_edge is None:
         return number

@@ -21,17 +21,17 @@ from o9.text.format import brief, count, number, percent, sentence, value_text
 MOST_POINTS = 4_000
 MOST_SLICE_POINTS = 1_200
 MOST_FAILED = 200
-MARKED_AT = 0.03  # of the axis: just above its lower end
+MARKED_AT = 0.03  # of the axis, just above its lower end
 MOST_PARAMETERS = 20
 MOST_SLICES = 12
 MOST_CHOICES = 16
 SMALL_HEIGHT = 224  # as the style sheet has it
-# An axis goes beyond the middle 98 % of the values only where that does not squeeze them into a third of it.
+# An axis is cut to the middle 98% of the values if all values would make it over three times as long.
 LEFT_OUT_FROM = 3.0
 
 
 def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float] = ()) -> Plot | Unknown:
-    """Every trial's value in the order of trials, and the best so far as steps, none of which is ever left out.
+    """Every trial's value in the order of trials, and the best so far as steps, all of which are kept.
 
     bests: the best so far after each step, for a strategy that reports no trials.
     """
@@ -93,7 +93,7 @@ def importance_bars(found: Mapping[str, Any]) -> Plot | Unknown:
     known = [(name, each) for name, each in found["parameters"].items() if each["importance"] is not None]
     mute = [f"{plain(name)} ({each['reason']})" for name, each in found["parameters"].items() if "reason" in each]
     if not known:
-        return Unknown(f"it is not known of any parameter: {', '.join(mute[:MOST_PARAMETERS]) or 'there are none'}")
+        return Unknown(f"it is unknown for all parameters: {', '.join(mute[:MOST_PARAMETERS]) or 'there are none'}")
     shown = known[:MOST_PARAMETERS][::-1]
     first, most = known[0]
     finding = (
@@ -114,7 +114,7 @@ def importance_bars(found: Mapping[str, Any]) -> Plot | Unknown:
     if mute:
         notes.append(f"unknown for {', '.join(mute[:MOST_PARAMETERS])}")
     data = {
-        "type": "bar", "orientation": "h", "y": _unlike([name for name, _ in shown]),
+        "type": "bar", "orientation": "h", "y": _distinct([name for name, _ in shown]),
         "x": all_significant(each["importance"] for _, each in shown), "marker": {"color": BLUE},
         "text": [percent(each["importance"]) for _, each in shown], "textposition": "outside", "cliponaxis": False,
         "customdata": all_significant(each["p_value"] for _, each in shown),
@@ -192,14 +192,14 @@ def _slice(
 def _choices(
     having: Sequence[Trial], name: str, best: int | None, direction: Direction, axis_range: Sequence[float]
 ) -> Plot | Unknown:
-    """Lying boxes over the values of each choice: quartiles, and the lowest and the highest of all."""
+    """Horizontal boxes of the values of each choice: quartiles, minimum and maximum."""
     groups: dict[str, list[float]] = {}
     for trial in having:
         groups.setdefault(_spelled(trial.parameters[name]), []).append(trial.value or 0.0)
     if len(groups) > max(MOST_CHOICES, len(having) // 2):
-        return Unknown("almost every trial has a value of its own that has no order")
+        return Unknown("almost every trial has another value, and they have no order")
     chosen = sorted(sorted(groups, key=lambda choice: -len(groups[choice]))[:MOST_CHOICES])
-    ticks = _unlike([json.loads(choice) if choice.startswith('"') else choice for choice in chosen], limit=18)
+    ticks = _distinct([json.loads(choice) if choice.startswith('"') else choice for choice in chosen], limit=18)
     quartiles = [np.percentile(groups[choice], [0, 25, 50, 75, 100]).tolist() for choice in chosen]
     columns = {
         key: all_significant(each[place] for each in quartiles)
@@ -232,7 +232,7 @@ def _star(x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
 
 
 def _without_value(lost: Sequence[int], at: float) -> list[dict[str, Any]]:
-    """Marks, in a row, for the trials that failed or were cancelled; their numbers."""
+    """A row of marks for the trials that failed or were cancelled."""
     if not lost:
         return []
     kept = [lost[place] for place in evenly(len(lost), MOST_FAILED)]
@@ -270,7 +270,7 @@ def _why_none(trials: Sequence[Trial]) -> str:
 
 
 def _improvements(values: Sequence[float], direction: Direction) -> list[int]:
-    """Where the best so far gets better, the first value among them."""
+    """The positions where the best so far improves, including the first."""
     places = [0]
     for place, value in enumerate(values):
         if is_better(value, values[places[-1]], direction):
@@ -279,7 +279,7 @@ def _improvements(values: Sequence[float], direction: Direction) -> list[int]:
 
 
 def _range(values: Sequence[float], keep: Sequence[float]) -> tuple[list[float], int]:
-    """The range of an axis that a few wild values do not squeeze, and how many lie outside it."""
+    """The range of an axis that outliers do not stretch, and the number of values outside it."""
     series = np.asarray(values, dtype=np.float64)
     low, high = float(series.min()), float(series.max())
     inner_low, inner_high = (float(q) for q in np.quantile(series, [0.01, 0.99]))
@@ -290,8 +290,8 @@ def _range(values: Sequence[float], keep: Sequence[float]) -> tuple[list[float],
     return around, int(((series < around[0]) | (series > around[1])).sum())
 
 
-def _unlike(names: Sequence[str], limit: int = 28) -> list[str]:
-    """Labels of which no two are alike: names that are cut to the same text get their number."""
+def _distinct(names: Sequence[str], limit: int = 28) -> list[str]:
+    """Labels without duplicates: names that are cut to the same text get a number."""
     labels: list[str] = []
     for name in names:
         text = label(str(name), limit)

@@ -1,4 +1,4 @@
-"""How the best of a recurring optimization went from run to run, and what it was worth on data not seen. Pure."""
+"""The best of a recurring optimization from run to run, and the Sharpe ratios of the hold-outs. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOURS = {
 
 
 def trend(runs: Sequence[SeriesRun]) -> Plot | Unknown:
-    """The best values over time, each in its grade's colour; the hold-outs' Sharpe ratios below."""
+    """The best values over time, coloured by their grades, with the Sharpe ratios of the hold-outs below."""
     valued = [(run, run.best) for run in reversed(runs) if run.best is not None]
     if len(valued) < 2:
         return Unknown("fewer than two of its runs have a best value")
@@ -39,7 +39,7 @@ def trend(runs: Sequence[SeriesRun]) -> Plot | Unknown:
         data,
         layout(x, axis("best", domain=[0.46 if held_out else 0, 1]), **more),
         "Each mark has the colour of its verdict; the table below names it."
-        + (" Below: the Sharpe ratio a year of what the search never saw." if held_out else ""),
+        + (" Below: the annual Sharpe ratio of the hold-out." if held_out else ""),
     )
 
 

@@ -1,8 +1,8 @@
 """`alerts config check` and `simulate`: what a configuration means, and what it would do. Nothing is sent.
 
-Contract. A file with faults is answered by all of them, each with its line, and the exit code 1; what is only likely to
-be a mistake is a warning beside what the file means. Apprise is imported where the file has addresses: only Apprise
-knows whether it takes one. What is printed of an address is its host.
+Contract. A file with faults is answered with all of them, each with its line, and the exit code 1; likely mistakes are
+warnings beside what the file means. Apprise is imported only if the file has addresses, which nothing else can check.
+Of an address only the host is printed.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="The alerts' configuration.  [env: O9_ALERTS_FILE; default: the built-in one]",
+        help="Configuration of alerts.  [env: O9_ALERTS_FILE; default: built in]",
     ),
 ]
 
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The alerts' configuration.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration of alerts.")],
     json: Json = False,
 ) -> int:
-    """Each fault (of the first hundred) has its line, its field and the remedy; exits 1 if there is any. Warns of
-    likely mistakes: unknown labels, rules and channels, routes that no alert reaches, conditions that never hold.
+    """Prints each fault, up to a hundred, with its line, its field and the remedy, and exits 1 if there is any. Warns
+    of likely mistakes: unknown labels, rules and channels, routes that no alert reaches, conditions that never hold.
     """
     found, faults = _read(read_file(file), file)
     warnings = _harmless(() if found is None else found.warnings)
@@ -75,19 +75,18 @@ def check(
 
 
 def faults_of(path: Path) -> int:
-    """How many faults it has. Raises OptimizationError where it cannot be read."""
+    """Return the number of faults. Raises OptimizationError if the file cannot be read."""
     return len(_read(read_file(path), path)[1])
 
 
 def simulate(
-    script: Annotated[Path, typer.Argument(metavar="FILE", help="What happens when: `happens`, a list.")],
+    script: Annotated[Path, typer.Argument(metavar="FILE", help="Script: a list of events under `happens`.")],
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Prints a timeline of who would be notified of what, and why others would not; sends nothing. An entry of FILE is
-    such as {at: 90s, fires: {title: Drawdown, level: critical}}; besides fires there are resolved, acknowledged,
-    silence and suppress. What cannot happen is refused: an end of an alert that never fired, a time outside the
-    script's.
+    """Prints a timeline of who would be notified of what, and why others would not. An entry of FILE looks like {at:
+    90s, fires: {title: Drawdown, level: critical}}; besides fires there are resolved, acknowledged, silence and
+    suppress. Impossible entries are refused: the end of an alert that never fired, a time outside the script's.
     """
     try:
         configuration = configuration_in(config)
@@ -101,17 +100,19 @@ def simulate(
     source = config or settings().alerts_file
     found = list(entries)
     if not found:
-        say("nothing happens in it; write what does in `happens`")
+        say("the script has no events; list them under `happens`")
         return
     show(_timeline(played, found))
     notices = sum(isinstance(entry.what, Notice) for entry in found)
     held = sum(isinstance(entry.what, Suppression) for entry in found)
-    by = f"by {source}" if source else "by O9's own configuration; --config FILE takes another"
+    by = f"by {source}" if source else "by the built-in configuration (--config FILE uses another)"
     say(f"{by}: {count(notices, 'message')}; {count(held, 'time')} suppressed")
 
 
 def configuration_in(path: Path | None) -> Configuration:
-    """What is in `path`, else in O9_ALERTS_FILE, else O9's own. Raises DocumentError for one with faults."""
+    """Return the configuration in `path`, else in O9_ALERTS_FILE, else the built-in one. Raises DocumentError if it has
+    faults.
+    """
     if path is not None:
         return load(read_file(path.expanduser()), str(path))
     named = settings().alerts_file
@@ -119,7 +120,7 @@ def configuration_in(path: Path | None) -> Configuration:
 
 
 def _read(text: bytes, path: Path) -> tuple[Read | None, list[Fault]]:
-    """What it means; its faults, without what may be secret."""
+    """Return what the file means, and its faults without secrets."""
     try:
         return read(text, str(path), _address_problem), []
     except DocumentError as error:
@@ -137,7 +138,7 @@ def _address_problem(address: str) -> str:
 
 
 def _harmless(faults: Iterable[Fault]) -> list[Fault]:
-    """Without what may be secret: an address may stand anywhere."""
+    """Redact the faults: an address with secrets may be anywhere."""
     return [replace(each, problem=redacted(each.problem) if "://" in each.problem else each.problem) for each in faults]
 
 

@@ -1,7 +1,7 @@
-"""`alerts list`, `show` and `history`: read the record of alerts, print a page or JSON.
+"""`alerts list`, `show` and `history`: read the record of alerts, and print a page or JSON.
 
-Contract. All is read from the store, and so is the same for everybody who shares it. Listing
-costs what fires, showing one what was sent since it began. Nothing here imports Prefect, or the channels.
+Contract. Everything is read from the store, so all who share it see the same. Listing costs as much as there are firing
+alerts; showing one, as much as was sent since it began. Nothing here imports Prefect or the channels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from o9.cli.failures import help_only
-from o9.cli.options import Json, Limit, StoreUrl
+from o9.cli.options import Json, Limit, PageLimit, StoreUrl
 from o9.model.states import AlertLevel
 
 if not help_only:
@@ -48,8 +48,8 @@ if not help_only:
     from o9.store.store import Store
 
 
-LAST_NOTICES = 4  # of a group, that are searched for receivers: escalations go to others
-NOBODY_DECIDES = "no node delivers alerts now: new ones wait for `o9 serve`, an aggregator or the flow deliver_alerts"
+LAST_NOTICES = 4  # of a group, searched for receivers, since escalations go to others
+NOT_DELIVERED = "no node delivers alerts now: new ones wait for `o9 serve`, an aggregator or the flow deliver_alerts"
 _LEVELS = ", ".join(level.value for level in AlertLevel)
 
 
@@ -64,9 +64,9 @@ def list_(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Shows who was notified of each, or why not. The newest 50, unless --limit or --json."""
+    """Shows who was notified of each, or why not. Prints the newest 50, unless --limit or --json is given."""
     if everything and resolved:
-        raise typer.BadParameter("--all includes what --resolved lists: give one of them")
+        raise typer.BadParameter("--all includes what --resolved lists: give only one of them")
     now, room = utc_now(), limit or (None if json else LIST_LIMIT)
     with existing_store(store) as opened:
         firing = [] if resolved else fires(opened, now, level, optimization)
@@ -79,23 +79,23 @@ def list_(
         past = list(ended)
         tables = [alerts_view(part, results().width, now) for part in (listed, past) if part]
         found = len(firing) + len(past) + sum(1 for _ in islice(over, 1))
-        waits = any(map(_waits, listed)) and not _somebody_decides(opened)
+        waits = any(map(_waits, listed)) and not _has_leader(opened)
     console.show(*[each for table in tables for each in ("", table)][1:])
     if not tables:
-        what = "no such alert" if level or optimization else "nothing"
-        state = "is over" if resolved else "fires or is over" if everything else "fires; --all shows what is over"
+        what = "no matching alert" if level or optimization else "no alert"
+        state = "is over" if resolved else "fires or is over" if everything else "fires; --all includes those over"
         say(f"{what} {state}")
     if waits:
-        say(NOBODY_DECIDES)
+        say(NOT_DELIVERED)
     say_more(found, room)
 
 
 def show(
-    alert_id: Annotated[str, typer.Argument(metavar="ID", help="An id, as in `o9 alerts list`, or its beginning.")],
+    alert_id: Annotated[str, typer.Argument(metavar="ID", help="Id of an alert, or a unique prefix of it.")],
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Everything that is known of it; nothing is cut."""
+    """Prints everything that is known about it, uncut."""
     now = utc_now()
     with existing_store(store) as opened:
         row = existing_alert(opened, alert_id)
@@ -110,7 +110,7 @@ def show(
             metadata=metadata,
             notices=opened.read(queries.notices_about, episode.alert_id, labels, since),
             suppressed=opened.read(queries.suppressed, alert_id=episode.alert_id, limit=PAGE_LIMIT),
-            waits=not _somebody_decides(opened),
+            waits=not _has_leader(opened),
             known=bool(episode.optimization_id) and opened.read(queries.get, episode.optimization_id) is not None,
             store=place_of(opened),
             option=option_for(store),
@@ -122,13 +122,9 @@ def show(
         console.show(*alert_view(page, now), width=page_width())
 
 
-def history(
-    limit: Limit = None,
-    store: StoreUrl = None,
-    json: Json = False,
-) -> None:
-    """Newest first: the newest 50, or 1000 with --json, unless --limit; never more than 1000."""
-    wanted = min(limit or (PAGE_LIMIT if json else LIST_LIMIT), PAGE_LIMIT)
+def history(limit: PageLimit = None, store: StoreUrl = None, json: Json = False) -> None:
+    """Prints the newest 50, or the newest 1000 with --json, unless --limit is given. The newest comes first."""
+    wanted = limit or (PAGE_LIMIT if json else LIST_LIMIT)
     with existing_store(store) as opened:
         entries = repository.history(opened, min(PAGE_LIMIT, wanted + 1))
         ids = {name for entry in entries for name in _named_in(entry)}
@@ -143,7 +139,7 @@ def history(
 
 
 def existing_alert(store: Store, typed: str) -> Row:
-    """The alert with this id, or the only one of the newest whose id begins so. Raises OptimizationError."""
+    """Return the alert with this id, or the only recent one whose id begins with it. Raises OptimizationError."""
     row = store.read(queries.alert, typed)
     if row is None:
         newest = store.read(queries.alerts, limit=NEAR_AMONG)
@@ -156,7 +152,7 @@ def existing_alert(store: Store, typed: str) -> Row:
 def fires(
     store: Store, now: datetime, level: AlertLevel | None = None, optimization_id: str | None = None
 ) -> list[Episode]:
-    """What fires now, the newest first."""
+    """Return what fires now, newest first."""
     found = [
         each
         for each in repository.all_open(store)
@@ -168,7 +164,7 @@ def fires(
 
 
 def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
-    """Each with the receivers that were notified, and why others are not, as the groups are now."""
+    """Return each with the receivers that were notified, and why others are not, as the groups are now."""
     if not episodes:
         return []
     out: dict[str, list[tuple[str, int]]] = {}
@@ -191,7 +187,7 @@ def with_notifications(store: Store, episodes: list[Episode]) -> list[Listed]:
     listed = []
     for episode in episodes:
         mine = [row for key, _ in out.get(episode.fingerprint, ()) for row in notices.get(key, ())]
-        about = [row for row in mine if _tells_of(row, episode.alert_id)] or mine
+        about = [row for row in mine if _is_about(row, episode.alert_id)] or mine
         by_receiver: dict[str, Notified] = {}
         for row in about:  # the newest first
             by_receiver.setdefault(row["receiver"], Notified(row["receiver"], row["at"], _outcome(row), _channels(row)))
@@ -214,24 +210,24 @@ def _over(store: Store, now: datetime, level: AlertLevel | None, optimization_id
         yield from (found[name][0] for name in firsts if name in found and over_at(found[name][0], now) is not None)
 
 
-def _somebody_decides(store: Store) -> bool:
+def _has_leader(store: Store) -> bool:
     held = store.read(queries.leader, LEASE)
     return held is not None and held["node"] is not None and store.read(queries.seconds_left, held["expires_at"]) > 0
 
 
 def _waits(listed: Listed) -> bool:
-    """Whether a notification of it is still to be sent."""
+    """Return whether a notification of it is still to be sent."""
     if not listed.notified:
         return not listed.held
     return any(channel["status"] == "pending" for each in listed.notified for channel in each.channels)
 
 
-def _tells_of(row: Row, alert_id: str) -> bool:
+def _is_about(row: Row, alert_id: str) -> bool:
     return alert_id in row["firing"] or alert_id in row["resolved"] or row["firing_count"] > len(row["firing"])
 
 
 def _outcome(row: Row) -> str:
-    """Of a notice over its channels: one that was sent is enough."""
+    """The status of a notice over all its channels: one that was sent is enough."""
     statuses = [send["status"] for send in row["sends"]]
     return next((status for status in ("sent", "pending", "failed") if status in statuses), "no channel")
 
@@ -245,7 +241,7 @@ def _named_in(entry: Row) -> Iterable[str]:
 
 
 def _document(listed: Listed, now: datetime) -> dict[str, Any]:
-    """`notified` and `suppressed` are null where it is over: `alerts show` has them."""
+    """`notified` and `suppressed` are null if it is over: `alerts show` has them."""
     episode = listed.episode
     over = over_at(episode, now)
     return {name: getattr(episode, name) for name in _KEYS} | {

@@ -1,7 +1,7 @@
-"""`alerts ack`, `alerts resolve` and `alerts silence`: record what a person says; the leader reads it.
+"""`alerts ack`, `alerts resolve` and `alerts silence`: record a response, which the leading node reads.
 
-A mistyped matcher fits nothing: what no alert can match is refused, and what is likely a mistake is warned of. Nothing
-here imports Prefect, or the channels.
+A matcher that no alert can match is refused, and one that is likely a mistake gets a warning. Nothing here imports
+Prefect or the channels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if not help_only:
     from o9.alerts.pipeline.matchers import Matchers, literal_values, parse_all
     from o9.alerts.pipeline.stages import Silence, new_silence
     from o9.alerts.service.repository import add_silence, alert_in, silence_in
-    from o9.cli.answers import Answer, Outcome, conclude, tell, who
+    from o9.cli.answers import Answer, Outcome, conclude, print_answer, who
     from o9.cli.commands.alerts.list import existing_alert, fires
     from o9.cli.console import complain, say, show, write_json
     from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick
@@ -39,9 +39,7 @@ if not help_only:
     from o9.text.suggest import suggestion
 
 
-AlertIds = Annotated[
-    list[str], typer.Argument(metavar="ID", help="Ids, as `o9 alerts list` shows them, or their beginnings.")
-]
+AlertIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of alerts, or unique prefixes of them.")]
 
 
 def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False) -> int:
@@ -50,7 +48,7 @@ def ack(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False
 
 
 def resolve(ids: AlertIds, by: By = None, store: StoreUrl = None, json: Json = False) -> int:
-    """Its receivers are notified."""
+    """The receivers of a resolved alert are notified."""
     return _respond(_resolved, ids, by, store, json)
 
 
@@ -66,7 +64,7 @@ def _respond(
                 answers.append(Answer(typed, Outcome.UNKNOWN, str(error)))
             else:
                 answers.append(what(store, name, by or who()))
-            tell(answers[-1], as_json=as_json)
+            print_answer(answers[-1], as_json=as_json)
     return conclude(answers, as_json=as_json)
 
 
@@ -83,13 +81,13 @@ def _acknowledged(store: Store, name: str, by: str) -> Answer:
     if row is None or row["resolved_at"]:
         return _over(store, name)
     at = local_moment(row["acknowledged_at"])
-    return Answer(name, Outcome.ALREADY, f"{name}: acknowledged already, by {row['acknowledged_by']}, {at}")
+    return Answer(name, Outcome.ALREADY, f"{name}: already acknowledged by {row['acknowledged_by']}, {at}")
 
 
 def _over(store: Store, name: str) -> Answer:
     row = store.read(queries.alert, name)
     at = f", since {local_moment(row['resolved_at'])}" if row and row["resolved_at"] else ""
-    return Answer(name, Outcome.ALREADY, f"{name}: over already{at}")
+    return Answer(name, Outcome.ALREADY, f"{name}: already over{at}")
 
 
 _OPTIONS = {"starts_at": "'--from'", "ends_at": "'--from' and '--for'", "author": "'--by'", "comment": "'--comment'"}
@@ -100,21 +98,21 @@ def add(
     matchers: Annotated[
         list[str], typer.Argument(metavar="MATCHER", help="""Such as 'title="Drawdown"' or 'level=~"info|warning"'.""")
     ],
-    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h.")],
+    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="Duration: 90s, 30m, 2h, 1d12h.")],
     begins: Annotated[
         datetime | None,
         typer.Option(
             "--from", parser=moment_of, metavar="TIME", help="Start, in local time: '2026-01-31 18:00'.  [default: now]"
         ),
     ] = None,
-    comment: Annotated[str, typer.Option(metavar="TEXT", help="Reason.")] = "",
+    comment: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")] = "",
     by: By = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Matchers are Alertmanager's: = != =~ !~ on labels; the case of a level does not matter. Prints the silence's id,
-    and the firing alerts that it matches. Refuses matchers that no alert can match, and warns of unknown labels and
-    rules.
+    """Matchers use Alertmanager's syntax: = != =~ !~ on labels; the case of a level does not matter. Prints the
+    silence's id, and the firing alerts that it matches. Refuses matchers that no alert can match, and warns of unknown
+    labels and rules.
     """
     now = utc_now()
     silence = made_silence(matchers, begins or now, lasts, now, comment=comment, author=by or who())
@@ -133,12 +131,12 @@ def add(
     print(silence.silence_id)
     begin = "" if silence.starts_at <= now else f"from {local_moment(silence.starts_at)} "
     span = f"{begin}until {local_moment(silence.ends_at)}"
-    say(f"{silence} is silent {span}; {matches(matching)}")
+    say(f"{silence} is silenced {span}; {matches(matching)}")
     say(f"`{command('alerts silence expire', [silence.silence_id], option_for(store))}` ends it early")
 
 
 def list_(store: StoreUrl = None, json: Json = False) -> None:
-    """The one that ends first comes first, each with how many firing alerts it matches."""
+    """The silence that ends first comes first, each with the number of firing alerts that it matches."""
     with existing_store(store) as opened:
         rows = opened.read(queries.silences)
         firing = [] if json or not rows else [alert_in(each) for each in fires(opened, utc_now())]
@@ -147,32 +145,36 @@ def list_(store: StoreUrl = None, json: Json = False) -> None:
     elif rows:
         show(silences_view([silence_in(row) for row in rows], firing, utc_now()))
     else:
-        say("nothing is silenced, and will not be; `o9 alerts silence add 'title=\"…\"' --for 2h` does it")
+        say("no active or future silences; `o9 alerts silence add 'title=\"…\"' --for 2h` adds one")
 
 
 def expire(
     ids: Annotated[
         list[str],
-        typer.Argument(metavar="ID", help="Ids, as `o9 alerts silence list` shows them, or their beginnings."),
+        typer.Argument(
+            metavar="ID", help="Ids of silences, as in `o9 alerts silence list`, or unique prefixes of them."
+        ),
     ],
     by: By = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> int:
-    """Firing alerts that it held back are sent from then on."""
+    """Firing alerts that the silence suppressed are sent from then on."""
     answers = []
     with existing_store(store) as opened:
         known = {row["silence_id"]: row["comment"] for row in opened.read(queries.silences)}
         for typed in dict.fromkeys(ids):
             answers.append(_expired(opened, typed, known, by or who()))
-            tell(answers[-1], as_json=json)
+            print_answer(answers[-1], as_json=json)
     return conclude(answers, as_json=json)
 
 
 def made_silence(
     matchers: Sequence[str], starts_at: datetime, lasts: str, now: datetime, *, comment: str = "", author: str = ""
 ) -> Silence:
-    """Raises a usage error for a duration or matchers that mean nothing, or that mean everything."""
+    """Return the silence. Raises a usage error for an invalid duration, and for matchers that are invalid or match
+    everything.
+    """
     try:
         span = span_of(lasts)
     except ValueError as error:
@@ -180,7 +182,7 @@ def made_silence(
     try:
         found = parse_all(matchers)
         if not found:
-            raise typer.BadParameter("it is empty; say what shall be silent", param_hint="MATCHER")
+            raise typer.BadParameter("it is empty; say what to silence", param_hint="MATCHER")
         return new_silence(now, span, found, starts_at=starts_at, author=author, comment=comment)
     except OptimizationValidationError as error:
         wrong = next((text for n, text in enumerate(matchers) if error.field == f"matchers[{n}]"), None)
@@ -190,7 +192,7 @@ def made_silence(
 
 
 def warnings_of(matchers: Matchers, seen: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """What is likely a mistake: labels, and rules, that neither O9 has nor any alert in `seen`: values by label."""
+    """Yield likely mistakes: labels and rules that neither O9 nor any alert in `seen` has (values by label)."""
     labels = {*OF_O9, *seen}
     rules = {*(rule.name for rule in BUILT_IN), *seen.get("rule", ())}
     for matcher in matchers:
@@ -215,7 +217,7 @@ def matches(alerts: Sequence[Alert]) -> str:
 
 
 def _labels_seen(store: Store, firing: Iterable[Alert]) -> dict[str, set[str]]:
-    """The values of all labels, of what fires and of the newest alerts."""
+    """The values of all labels of firing and of the newest alerts."""
     newest = store.read(queries.episodes, [row["episode"] for row in store.read(queries.alerts, limit=NEAR_AMONG)])
     seen: dict[str, set[str]] = {}
     for alert in (*firing, *(alert_in(episode) for episode, _ in newest.values())):
@@ -228,14 +230,14 @@ def _expired(store: Store, typed: str, known: Mapping[str, str], by: str) -> Ans
     name, problem = typed, ""
     try:
         name = pick(typed, known, "silence", "o9 alerts silence list", store)
-    except OptimizationError as error:  # or it is over already, and is not listed any more
+    except OptimizationError as error:  # or it is already over, and no longer listed
         problem = str(error)
     try:
-        stood = store.write(EndSilence(name, by))
+        was_active = store.write(EndSilence(name, by))
     except OptimizationStoreError:
         raise
     except OptimizationError:
         return Answer(typed, Outcome.UNKNOWN, problem)
-    if not stood:
-        return Answer(name, Outcome.ALREADY, f"{name}: over already")
-    return Answer(name, Outcome.DONE, f"{name}: ended; firing alerts that it held back are sent from now on")
+    if not was_active:
+        return Answer(name, Outcome.ALREADY, f"{name}: already over")
+    return Answer(name, Outcome.DONE, f"{name}: ended; firing alerts that it suppressed are sent from now on")

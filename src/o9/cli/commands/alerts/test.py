@@ -1,8 +1,7 @@
-"""`alerts config test`: a test message through a channel, and whether it was sent.
+"""`alerts config test`: send a test message through a channel, and say whether it was sent.
 
-Contract. Of a receiver all channels are tried; one that cannot be tried here is named, with the reason, and the others
-are sent to all the same. Nothing that is printed holds more of an address than its scheme and host. Prefect is imported
-for a block alone.
+Contract. All channels of a receiver are tried; one that cannot be tried here is reported with the reason. Of an address
+only the scheme and the host are printed. Prefect is imported only for a block.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ def send_test(
     config: ConfigFile = None,
     json: Json = False,
 ) -> int:
-    """Shows whether it was sent; exits 1 if not. Only the host of an address is shown. Of a receiver all channels are
-    tried; one that a program registers is skipped, since it can only be tried there.
+    """Says whether the message was sent, and exits 1 if not. Prints only the host of an address. All channels of a
+    receiver are tried, except those that a program registers: they can only be tried there.
     """
     configuration = Configuration() if "://" in channel and config is None else configuration_in(config)
     configure_logging("DEBUG" if failures.verbose else "INFO")
@@ -79,9 +78,9 @@ def send_test(
 
 
 def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, Sequence[str]]:
-    """Whose messages the channels get that `name` means, and how each of these is written.
+    """Return the receiver whose messages are sent, and the channels that `name` means.
 
-    A channel of several receivers gets the default templates. Raises OptimizationError where there is none.
+    A channel of several receivers gets the default templates. Raises OptimizationError if there is none.
     """
     receivers = configuration.receivers
     named = [(each, own) for each in receivers.values() for own in each.channels if own != EVERY_CHANNEL]
@@ -93,7 +92,7 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, Seq
     if name not in receivers:
         known = dict.fromkeys([*BUILT_IN_CHANNELS, *(own for _, own in named if "://" not in own), *receivers])
         hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(known)}."
-        scheme, colon, _ = name.partition(":")  # a mistyped address holds secrets, too
+        scheme, colon, _ = name.partition(":")  # a mistyped address may hold secrets
         raise OptimizationError(
             f"no channel or receiver is called {scheme + colon + '…' * bool(colon)!r:.100}; {hint} Or give an Apprise "
             "URL; a channel that a program registers can only be tried there"
@@ -106,11 +105,11 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, Seq
 
 
 def remedy(failed: Failed) -> str:
-    """What to do about it."""
+    """Say what to do about a failure."""
     if failed.permanent:
-        return "the service refuses it for good: correct the address, its credentials or who it is for"
+        return "the service rejects it permanently: correct the address, its credentials or the recipient"
     if failed.retry_after is not None:
-        return f"the service asks to wait {duration(failed.retry_after)}; try it again then"
+        return f"the service asks to wait {duration(failed.retry_after)}; try again then"
     return "check the address, its credentials, and that its host can be reached from here; then try again"
 
 
@@ -119,7 +118,7 @@ def _receiver_of(reference: str) -> Receiver:
 
 
 async def _channel(reference: str) -> Channel:
-    """Raises OptimizationError where it is none."""
+    """Return the channel that is meant. Raises OptimizationError if it is none."""
     if reference in BUILT_IN_CHANNELS:
         return built_in_channels()[reference]
     if reference.startswith(BLOCK):
@@ -130,7 +129,7 @@ async def _channel(reference: str) -> Channel:
 
 
 async def _block(name: str) -> Any:
-    """Where the nodes would find it: with the Prefect server that is configured, else with the local one."""
+    """Load the block as nodes would: from the configured Prefect server, or else from the local one."""
     from o9.aggregator.prefect_server import ensure_prefect_server, prefect_client_settings
     from o9.blocks.alert_channel import load_block
 
@@ -140,7 +139,7 @@ async def _block(name: str) -> Any:
 
 
 async def _send(references: Sequence[str], receiver: Receiver, configuration: Configuration) -> list[dict[str, Any]]:
-    """To all at once; a document for each."""
+    """Send to all of them at once, and return a document for each."""
     now = utc_now()
     alert = Alert(
         labels={"title": TITLE, "level": AlertLevel.INFO.value},
@@ -149,7 +148,7 @@ async def _send(references: Sequence[str], receiver: Receiver, configuration: Co
         optimization_id="",
         level=AlertLevel.INFO,
         title=TITLE,
-        message=f"{who()} tried this channel. It works; nothing has happened, and there is nothing to do.",
+        message=f"{who()} tested this channel. It works; there is nothing to do.",
     )
     reason = "a test of the channel"
     notice = Notice(receiver.name, "test", 1, dict(alert.labels), NoticeKind.FIRING, now, (alert,), (), reason)
