@@ -63,8 +63,8 @@ def resume(name: Name, json: Json = False) -> None:
 
 
 def delete(name: Name, json: Json = False) -> None:
-    """Runs that have not started are deleted or cancelled; running ones continue. `prefect deployment delete` deletes the
-    deployment itself.
+    """Runs that have not started are deleted or cancelled; running ones continue. `prefect deployment delete` deletes
+    the deployment itself.
     """
     need_server()
     removed = asyncio.run(remove_schedules(name))
