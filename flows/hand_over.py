@@ -40,8 +40,8 @@ async def hand_over(
 ) -> None:
     """Make a Prefect run the attempt, or release the claim where a node must run the next attempt itself.
 
-    default: the id of the deployment for optimizations without one, or whose own is gone. Raises NoDeploymentError
-    where the own one is gone and there is no default.
+    default: the id of the deployment for optimizations without one, or whose own was deleted. Raises NoDeploymentError
+    where the deployment was deleted and there is no default.
     """
     name, deployment_id = claimed.optimization_id, claimed.deployment_id
     if deployment_id is not None and not await _exists(client, deployment_id):

@@ -20,7 +20,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 from prefect import Flow, get_client
@@ -50,28 +50,22 @@ _MARK = "o9_mirrors"
 atexit.register(close_writers)
 
 
-@overload
-def mirror_states(
-    flow: F,
-    *,
-    optimization_type: OptimizationType | str = ...,
-    priority: OptimizationPriority | int | str = ...,
-    name: str | None = ...,
-    description: str = ...,
-    metadata: Mapping[str, Any] | None = ...,
-) -> F: ...
+class MirrorOptions(TypedDict, total=False):
+    """The keyword arguments of `mirror_states`."""
+
+    optimization_type: OptimizationType | str
+    priority: OptimizationPriority | int | str
+    name: str | None
+    description: str
+    metadata: Mapping[str, Any] | None
 
 
 @overload
-def mirror_states(
-    flow: None = None,
-    *,
-    optimization_type: OptimizationType | str = ...,
-    priority: OptimizationPriority | int | str = ...,
-    name: str | None = ...,
-    description: str = ...,
-    metadata: Mapping[str, Any] | None = ...,
-) -> Callable[[F], F]: ...
+def mirror_states(flow: F, **options: Unpack[MirrorOptions]) -> F: ...
+
+
+@overload
+def mirror_states(flow: None = None, **options: Unpack[MirrorOptions]) -> Callable[[F], F]: ...
 
 
 def mirror_states(

@@ -16,11 +16,7 @@ from datetime import datetime
 from enum import Enum
 
 from prefect import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterExpectedStartTime,
-)
+from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled
@@ -89,9 +85,11 @@ async def skipped_state(flow_run: FlowRun) -> State[None] | None:
 
 
 async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
-    later = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=[flow_run.deployment_id] if flow_run.deployment_id else []),
-        expected_start_time=FlowRunFilterExpectedStartTime(after_=expected),
+    later = filters.FlowRunFilter(
+        deployment_id=filters.FlowRunFilterDeploymentId(
+            any_=[flow_run.deployment_id] if flow_run.deployment_id else []
+        ),
+        expected_start_time=filters.FlowRunFilterExpectedStartTime(after_=expected),
     )
     async with get_client() as client:
         runs = await client.read_flow_runs(

@@ -16,8 +16,8 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas import filters
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_UI_URL
 
@@ -135,7 +135,7 @@ async def show_result(store: Store, optimization_id: str, flow_run_id: UUID) -> 
 
 async def _artifacts_of(client: PrefectClient, flow_run_id: UUID) -> dict[str, UUID]:
     """The ids of the flow run's artifacts, by type: it has one of each."""
-    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    mine = filters.ArtifactFilter(flow_run_id=filters.ArtifactFilterFlowRunId(any_=[flow_run_id]))
     return {str(found.type): found.id for found in await client.read_artifacts(artifact_filter=mine)}
 
 

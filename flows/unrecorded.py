@@ -14,15 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterEndTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
@@ -57,7 +49,7 @@ async def record_unrecorded(
         if heard_at is not None and now - max(heard_at, flow_run.state.timestamp) >= silence:
             message = f"O9: its last heartbeat was {duration(now - heard_at)} ago, and it has recorded nothing"
             await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
-    ended = FlowRunFilterEndTime(after_=now - LOOK_BACK)
+    ended = filters.FlowRunFilterEndTime(after_=now - LOOK_BACK)
     found = await _unrecorded(store, client, pool, [StateType.CRASHED, StateType.FAILED], end_time=ended)
     lost = [flow_run for flow_run in found if not await _names_recorded(store, flow_run)]
     for flow_run in lost:
@@ -69,10 +61,10 @@ async def _unrecorded(
     store: Store, client: PrefectClient, pool: str | None, states: list[StateType], **when: Any
 ) -> list[FlowRun]:
     found = await client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[LIFECYCLE])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
-            deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[LIFECYCLE])),
+        flow_run_filter=filters.FlowRunFilter(
+            state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=states)),
+            deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
             **when,
         ),
         sort=FlowRunSort.END_TIME_DESC,

@@ -295,7 +295,7 @@ async def _fill_baseline(attempt: Attempt, state: OptimizationState, trials: Seq
 
 
 async def _keep(attempt: Attempt, state: OptimizationState, trials: Sequence[Trial]) -> None:
-    """Write the trials of a step that was cut off for good."""
+    """Record the trials of a step that was cut off and will not be repeated."""
     best = best_of(trials, direction_of(state), attempt.best)
     new = best if best is not attempt.best else None
     await attempt.write(RecordCutOff(state.optimization_id, attempt.claimed.fence, trials, **_effect(new, state)))

@@ -304,10 +304,11 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     assert [record.levelname for record in caplog.records if "directory" in record.getMessage()] == ["ERROR"] * 2
 
 
-def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, store: Store) -> None:
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, store: Store, set_o9: Callable[..., None]) -> None:
     (tmp_path / "file").write_text("")
+    set_o9(spool_folder=tmp_path / "file")
     with pytest.raises(OSError, match="file"):
-        Spool(store.url, tmp_path / "file").append(adoption())
+        Spool(store.url).append(adoption())
 
 
 @pytest.mark.slow

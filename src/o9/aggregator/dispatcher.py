@@ -102,7 +102,7 @@ class Dispatcher:
         await self._connect()
 
     async def reconnect(self) -> None:
-        """Switch to the server that Prefect's settings name now. Running flows notice that theirs is gone."""
+        """Switch to the server that Prefect's settings name now. Running flows reconnect by themselves."""
         await self._disconnect()
         await self._connect()
 

@@ -15,15 +15,8 @@ from uuid import UUID
 
 from prefect import get_client, schedules
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas import filters
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule, RRuleSchedule
@@ -179,7 +172,7 @@ async def _read_scheduled(client: PrefectClient, name: str) -> DeploymentRespons
 
 async def _deployments(client: PrefectClient) -> list[DeploymentResponse]:
     """Those of `optimization-lifecycle`."""
-    ours = FlowFilter(name=FlowFilterName(any_=[LIFECYCLE.flow_name]))
+    ours = filters.FlowFilter(name=filters.FlowFilterName(any_=[LIFECYCLE.flow_name]))
     return await all_pages(client.read_deployments, flow_filter=ours)
 
 
@@ -209,10 +202,10 @@ async def _first_run(
     return found[0] if found else None
 
 
-def _runs_of(deployment_id: UUID, states: list[StateType]) -> FlowRunFilter:
-    return FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+def _runs_of(deployment_id: UUID, states: list[StateType]) -> filters.FlowRunFilter:
+    return filters.FlowRunFilter(
+        deployment_id=filters.FlowRunFilterDeploymentId(any_=[deployment_id]),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=states)),
     )
 
 

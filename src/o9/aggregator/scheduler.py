@@ -107,7 +107,7 @@ class Scheduler:
         except (asyncio.CancelledError, SystemExit, PrefectSignal) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                # Cancelled by `stop`: another node runs it anew.
+                # Cancelled by `stop`: another node runs it again.
                 await self._store.write_async(ReleaseLeadership(claim.name, fence))
                 raise
             # The flow exited, or something it awaited was cancelled; Prefect has recorded that, and raises it.

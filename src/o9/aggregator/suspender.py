@@ -124,7 +124,7 @@ class Suspender:
                     continue
             why = f"suspended for {reason.value}, which is over" if reason else f"asked to {one.intent.verb}"
             if await self._store.write_async(EndSuspension(name, reason, why, self._node)):
-                logger.info("%s goes on: %s", name, why)
+                logger.info("%s resumes: %s", name, why)
                 if reason in OF_THE_MACHINE:
                     self._resumed_at = time.monotonic()
 

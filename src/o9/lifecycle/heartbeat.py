@@ -100,7 +100,7 @@ class NodeHeartbeat:
 
     def _replace_predecessor(self) -> None:
         """Free what an earlier process of this node's name held; else this one would renew its leases."""
-        before = self._named()
+        before = self._own_row()
         if before is None:
             return
         alive = lives(before)
@@ -124,12 +124,12 @@ class NodeHeartbeat:
             self._node, before["pid"], before["host"], until - time.monotonic(),
         )  # fmt: skip
         while time.monotonic() < until and not self._stop.wait(self._look_seconds):
-            now = self._named()
+            now = self._own_row()
             if now is None or now["heartbeat_at"] != before["heartbeat_at"]:
                 return now is not None
         return False
 
-    def _named(self) -> Row | None:
+    def _own_row(self) -> Row | None:
         return next((node for node in self._store.read(queries.nodes) if node["node_id"] == self._node), None)
 
     def _run(self) -> None:
@@ -148,7 +148,7 @@ class NodeHeartbeat:
             )  # fmt: skip
             self._due_at = before
         if self._renew_if_due(before):
-            self._free_the_dead(leases, before)
+            self._free_dead_nodes(leases, before)
 
     def _renew_if_due(self, now: float) -> bool:
         """Returns False where a renewal is due, but the event loop is blocked."""
@@ -165,7 +165,7 @@ class NodeHeartbeat:
         self._renewed_at, self._due_at = began, began + self._lease_seconds / 3
         return True
 
-    def _free_the_dead(self, leases: Leases, now: float) -> None:
+    def _free_dead_nodes(self, leases: Leases, now: float) -> None:
         nodes = self._store.read(queries.nodes)
         dead = _dead(nodes)
         lasting = {node["node_id"]: _lease_seconds(node) for node in nodes}

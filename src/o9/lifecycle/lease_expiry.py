@@ -18,7 +18,7 @@ JUMP_SECONDS = 1.0
 
 
 class LeaseExpiry:
-    """Is given every reading of the leases. After a gap of more than a third of `lease_seconds`, it starts anew."""
+    """Is given every reading of the leases. After a gap of more than a third of `lease_seconds`, it starts over."""
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds

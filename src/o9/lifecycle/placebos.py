@@ -24,7 +24,7 @@ from o9.store.store import Store
 
 RUNS = 19  # the fewest with which p can be 0.05
 MOST_RUNS = 9_999
-_OF_THE_FIRST_ALONE = ("after", "retry_of", "retry_from_step", "family", "seed")
+_NOT_INHERITED = ("after", "retry_of", "retry_from_step", "family", "seed")
 
 
 async def submit_placebos(
@@ -57,7 +57,7 @@ async def submit_placebos(
 def placebo(origin: OptimizationState, number: int, asked_at: datetime) -> OptimizationState:
     """Placebo run `number` of `origin`, to be submitted at `asked_at`."""
     seed = hashlib.blake2b(f"{origin.metadata.get('seed')}/{number}".encode(), digest_size=4).digest()
-    kept = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
+    kept = {key: value for key, value in origin.metadata.items() if key not in _NOT_INHERITED}
     name, ending = origin.optimization_id, f"-placebo-{number}"
     if len(name) + len(ending) > ID_LIMIT:
         name = f"{name[: ID_LIMIT - len(ending) - 9]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"

@@ -144,7 +144,7 @@ async def submit(
     if state.metadata.get("warm_start") is True and not (_WITH_FIRST_TRIAL & state.metadata.keys()):
         state = await _warm_started(store, state)
     if "retry_of" in state.metadata:
-        state, steps = await asyncio.to_thread(_again, store, state)
+        state, steps = await asyncio.to_thread(_with_inherited, store, state)
         older = frozenset(state.metadata.keys() - asked.metadata.keys())
     strategy, kind = str(state.metadata.get("strategy", "default")), str(getattr(state.optimization_type, "value", ""))
     new = copy.copy(state)
@@ -239,7 +239,7 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
     for state in states:
         by_id.setdefault(state.optimization_id, []).append(state)
     sorter = TopologicalSorter(
-        {name: [other for other in _awaited(same) if other in by_id] for name, same in by_id.items()}
+        {name: [other for other in _predecessors(same) if other in by_id] for name, same in by_id.items()}
     )
     try:
         return [state for name in sorter.static_order() for state in by_id[name]]
@@ -250,13 +250,13 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
         ) from error
 
 
-def _awaited(states: Sequence[OptimizationState]) -> list[str]:
+def _predecessors(states: Sequence[OptimizationState]) -> list[str]:
     """The ids that any of them names in `metadata.after`; wrong values are left to the validation."""
     afters = [state.metadata.get("after") for state in states]
     return [name for after in afters if isinstance(after, list | tuple) for name in after if isinstance(name, str)]
 
 
-def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, int]:
+def _with_inherited(store: Store, state: OptimizationState) -> tuple[OptimizationState, int]:
     """`state` with what it inherits from its origin, and the number of the origin's steps that it keeps. Blocks."""
     name = state.metadata["retry_of"]
     origin = store.read(queries.get, name)
@@ -269,7 +269,7 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
         )
     steps = state.metadata.get("retry_from_step")
     if steps is None:
-        steps = 0 if origin.status is OptimizationStatus.COMPLETED else _worth_keeping(store, origin)
+        steps = 0 if origin.status is OptimizationStatus.COMPLETED else _steps_to_keep(store, origin)
     total = state.total_steps or origin.total_steps
     if 0 < total < steps:
         raise OptimizationValidationError(
@@ -280,25 +280,25 @@ def _again(store: Store, state: OptimizationState) -> tuple[OptimizationState, i
             raise OptimizationValidationError(
                 f"metadata.{key}", f"a retry from step {steps} keeps that of {name!r}; leave it out, or begin at step 0"
             )
-    inherited = {key: value for key, value in origin.metadata.items() if key not in _OF_THE_FIRST_ALONE}
+    inherited = {key: value for key, value in origin.metadata.items() if key not in _NOT_INHERITED}
     return dataclasses.replace(
         state,
         description=state.description or origin.description,
         total_steps=total,
         parameters=state.parameters or origin.parameters,
-        baseline_performance=_own_or(origin, state, "baseline_performance"),
-        target_performance=_own_or(origin, state, "target_performance"),
+        baseline_performance=_own_or_inherited(origin, state, "baseline_performance"),
+        target_performance=_own_or_inherited(origin, state, "target_performance"),
         metadata=inherited | state.metadata | {"retry_from_step": steps},
     ), steps
 
 
-def _own_or(origin: OptimizationState, state: OptimizationState, name: str) -> float:
+def _own_or_inherited(origin: OptimizationState, state: OptimizationState, name: str) -> float:
     value: float = getattr(state, name)
     inherited: float = getattr(origin, name)
     return value if value or name in state.metadata.get(GIVEN, ()) else inherited
 
 
-def _worth_keeping(store: Store, origin: OptimizationState) -> int:
+def _steps_to_keep(store: Store, origin: OptimizationState) -> int:
     """How many of its first steps a retry keeps: not the last ones that only failed, or it would fail the same way.
 
     0 without a checkpoint: a coroutine strategy counts its own steps.
@@ -312,4 +312,4 @@ def _worth_keeping(store: Store, origin: OptimizationState) -> int:
 
 
 _KEPT = sorted(keys_of(Role.SEARCH))
-_OF_THE_FIRST_ALONE = keys_of(Role.SUBMISSION) - keys_of(Role.RECORDED)
+_NOT_INHERITED = keys_of(Role.SUBMISSION) - keys_of(Role.RECORDED)

@@ -15,6 +15,7 @@ import numpy as np
 
 # The median absolute deviation of normal values times this is their standard deviation.
 NORMAL_MAD = 1.4826
+OUTLIER_DEVIATIONS = 5.0
 
 
 def spread(values: Sequence[float]) -> float:
@@ -31,9 +32,9 @@ def deviation(values: Sequence[float]) -> float:
     return NORMAL_MAD * median(abs(value - centre) for value in values)
 
 
-def without_outliers(values: Sequence[float], deviations: float = 5.0) -> list[float]:
-    """The values winsorized: limited to `deviations` robust deviations around the median."""
-    centre, reach = median(values), deviations * deviation(values)
+def without_outliers(values: Sequence[float]) -> list[float]:
+    """The values winsorized: limited to OUTLIER_DEVIATIONS robust deviations around the median."""
+    centre, reach = median(values), OUTLIER_DEVIATIONS * deviation(values)
     return [min(max(value, centre - reach), centre + reach) for value in values]
 
 

@@ -88,7 +88,7 @@ class EventListener:
                     self._connected.set()
                     async for event in events:
                         await self._receive(event)
-            except Exception as error:  # noqa: BLE001 - the server may be gone, or send anything; listening must go on
+            except Exception as error:  # noqa: BLE001 - the server may be gone, or send anything; the loop must continue
                 level = logging.DEBUG if failures else logging.WARNING
                 logger.log(level, "lost Prefect's events, connecting again: %s", error or type(error).__name__)
             self._connected.clear()
@@ -128,9 +128,9 @@ class EventListener:
                 async with asyncio.timeout(GATHER_SECONDS):
                     await waiting.at_once.wait()
             waiting.at_once.clear()
-            heard = list(waiting.states)
+            states = list(waiting.states)
             try:
-                done = await self._ingest_batch(flow_run_id, heard)
+                done = await self._ingest_batch(flow_run_id, states)
             except OptimizationStoreError as error:
                 logger.warning("could not record states of flow run %s, trying again: %s", flow_run_id, error)
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -142,18 +142,18 @@ class EventListener:
                 logger.exception("could not ingest states of flow run %s", flow_run_id)
                 done = True
             if done:
-                del waiting.states[: len(heard)]
-                self._count -= len(heard)
+                del waiting.states[: len(states)]
+                self._count -= len(states)
         del self._waiting[flow_run_id]
 
-    async def _ingest_batch(self, flow_run_id: str, heard: list[ObservedState]) -> bool:
+    async def _ingest_batch(self, flow_run_id: str, states: list[ObservedState]) -> bool:
         """Whether the states are settled; not while the run may still be registered."""
         # Read for each batch: after a resume, the same run is another attempt.
         row = await self._store.read_async(queries.prefect_run, flow_run_id)
         if row is None:
             return not time.monotonic() < self._foreign_from.get(flow_run_id, inf) < inf
         self._foreign_from[flow_run_id] = inf
-        await ingest(self._store, self._node, Run.of_row(row), heard, Cause.EVENT, request=self._request)
+        await ingest(self._store, self._node, Run.of_row(row), states, Cause.EVENT, request=self._request)
         return True
 
 

@@ -40,16 +40,16 @@ Request = Callable[[str, Intent, str], Awaitable[Any]]
 
 
 async def ingest(
-    store: Store, node: str, run: Run, heard: Sequence[ObservedState], source: Cause, *, request: Request
+    store: Store, node: str, run: Run, states: Sequence[ObservedState], source: Cause, *, request: Request
 ) -> Ingested:
     """Record the missing states of a flow run, its task runs and subflows, oldest first. Raises OptimizationError."""
-    unknown = [observed.state_id for observed in heard if not RUNS.is_recorded(observed.state_id)]
+    unknown = [observed.state_id for observed in states if not RUNS.is_recorded(observed.state_id)]
     if not unknown:
         return Ingested()
     for state_id in await store.read_async(queries.known_states, run.optimization_id, unknown):
         RUNS.remember(state_id)
-    new = sorted((each for each in heard if not RUNS.is_recorded(each.state_id)), key=lambda each: each.at)
-    work = _Ingestion(store, node, run, heard, source, request)
+    new = sorted((each for each in states if not RUNS.is_recorded(each.state_id)), key=lambda each: each.at)
+    work = _Ingestion(store, node, run, states, source, request)
     intents: list[Intent] = []
     facts: list[ObservedState] = []
     for observed in new:
@@ -75,7 +75,7 @@ class _Ingestion:
     store: Store
     node: str
     run: Run
-    heard: Sequence[ObservedState]
+    states: Sequence[ObservedState]
     source: Cause
     request: Request
 
@@ -143,7 +143,7 @@ class _Ingestion:
 
     async def _is_newest(self, observed: ObservedState) -> bool:
         """Whether neither the store nor this report has a later state of this run."""
-        others = (other for other in self.heard if other.run_kind == FLOW and other.run_id == observed.run_id)
+        others = (other for other in self.states if other.run_kind == FLOW and other.run_id == observed.run_id)
         if any(other.at > observed.at for other in others):
             return False
         last = await self.store.read_async(queries.last_state_at, self.run.optimization_id, observed.run_id)

@@ -12,7 +12,7 @@ from o9.store.optimizations.prefect_runs import ATTEMPT
 from o9.store.optimizations.transitions import Cause, RecordPrefectState
 
 FLOW, TASK, SUBFLOW = "flow", "task", "subflow"
-# The last states of a run, unless it is run once more.
+# The types of final states; a run that is retried has further states.
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 _KINDS = {"prefect.flow-run.": FLOW, "prefect.task-run.": TASK}
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -19,7 +19,7 @@ from uuid import UUID
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
@@ -109,9 +109,9 @@ class _Work:
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def page(self, rows: Sequence[dict[str, Any]]) -> None:
-        ids = FlowRunFilterId(any_=[UUID(row["run_id"]) for row in rows])
+        ids = filters.FlowRunFilterId(any_=[UUID(row["run_id"]) for row in rows])
         try:
-            found = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids), limit=PAGE)
+            found = await self.client.read_flow_runs(flow_run_filter=filters.FlowRunFilter(id=ids), limit=PAGE)
         except (httpx.HTTPError, PrefectException) as error:
             raise PrefectAwayError(f"Prefect's server stopped answering: {public_text(str(error))}") from error
         flow_runs = {str(flow_run.id): flow_run for flow_run in found}
@@ -177,7 +177,7 @@ class _Work:
         swept = not mirrored and bool(moves) and moves[-1]["cause"] == Cause.SWEEPER.value
         quiet = swept or utc_now() - optimization.updated_at >= timedelta(seconds=self.quiet_seconds)
         lives = mirrored and status in ENDED and await self._holder_lives(moves)
-        return RunFacts(**vars(view) | {"quiet": quiet, "holder_lives": lives})
+        return replace(view, quiet=quiet, holder_lives=lives)
 
     async def _holder_lives(self, moves: Sequence[dict[str, Any]]) -> bool:
         """Whether the node whose hook recorded this flow's last move still has a heartbeat."""
@@ -190,31 +190,31 @@ class _Work:
 
     async def _take_missing(self, run: Run, flow_run: FlowRun) -> Ingested:
         over = flow_run.state is not None and flow_run.state.type.value in TERMINAL
-        heard = await self._history(FLOW, flow_run)
+        states = await self._history(FLOW, flow_run)
         if run.owner == MIRRORED:
             known = await self.store.read_async(queries.known_states, run.optimization_id)
-            heard += await self._of_tasks(flow_run.id, known, over)
+            states += await self._of_tasks(flow_run.id, known, over)
             if over:  # a subflow that is mirrored itself is registered by then, and its states are its own
-                heard += await self._of_subflows(flow_run.id, known)
-        return await ingest(self.store, self.node, run, heard, Cause.RECONCILER, request=self.request)
+                states += await self._of_subflows(flow_run.id, known)
+        return await ingest(self.store, self.node, run, states, Cause.RECONCILER, request=self.request)
 
     async def _of_tasks(self, flow_run_id: UUID, known: set[str], over: bool) -> list[ObservedState]:
         """The states of its task runs. While the flow runs, only of those whose present state is unknown."""
-        mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        mine = filters.FlowRunFilter(id=filters.FlowRunFilterId(any_=[flow_run_id]))
         tasks = await all_pages(self.client.read_task_runs, flow_run_filter=mine)
         unknown = (task_run for task_run in tasks if over or str(task_run.state_id) not in known)
         histories = await asyncio.gather(*(self._history(TASK, task_run) for task_run in unknown))
         return [observed for history in histories for observed in history]
 
     async def _of_subflows(self, flow_run_id: UUID, known: set[str]) -> list[ObservedState]:
-        heard: list[ObservedState] = []
-        mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+        states: list[ObservedState] = []
+        mine = filters.FlowRunFilter(parent_flow_run_id=filters.FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
         for subflow in await all_pages(self.client.read_flow_runs, flow_run_filter=mine):
             if await self.store.read_async(queries.prefect_run, str(subflow.id)) is None:
-                heard += await self._history(SUBFLOW, subflow)
-                heard += await self._of_tasks(subflow.id, known, True)
-                heard += await self._of_subflows(subflow.id, known)
-        return heard
+                states += await self._history(SUBFLOW, subflow)
+                states += await self._of_tasks(subflow.id, known, True)
+                states += await self._of_subflows(subflow.id, known)
+        return states
 
     async def _history(self, kind: str, run: Any) -> list[ObservedState]:
         read = self.client.read_task_run_states if kind == TASK else self.client.read_flow_run_states
@@ -233,8 +233,8 @@ class _Work:
         logger.warning("flow run %s is %s in Prefect now: %s", flow_run.name, decision.set_to, decision.because.value)
         self.report.crashed += decision.set_to == "CRASHED"
         self.report.cancelled += decision.set_to != "CRASHED"
-        heard = await self._history(FLOW, flow_run)
-        ingested = await ingest(self.store, self.node, run, heard, Cause.RECONCILER, request=self.request)
+        states = await self._history(FLOW, flow_run)
+        ingested = await ingest(self.store, self.node, run, states, Cause.RECONCILER, request=self.request)
         self.report.states += ingested.states
 
 

@@ -17,16 +17,7 @@ from uuid import UUID
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterEndTime,
-    FlowRunFilterId,
-    FlowRunFilterStartTime,
-    FlowRunFilterTags,
-)
+from prefect.client.schemas import filters
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from o9.store import queries
@@ -50,8 +41,8 @@ async def remove_flow_runs(store: Store) -> int:
     try:
         async with get_client() as client:
             while run_ids := await store.read_async(queries.pruned_runs, limit=PAGE):
-                pruned = FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids])
-                removed += await _delete(client, FlowRunFilter(id=pruned, **_filters(TAG)))
+                pruned = filters.FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids])
+                removed += await _delete(client, filters.FlowRunFilter(id=pruned, **_without_deployment(TAG)))
                 await store.write_async(DeletePrunedRuns(tuple(run_ids)))
     except (httpx.HTTPError, PrefectException) as error:
         logger.warning("flow runs of pruned optimizations stay in Prefect until the next pruning: %s", error)
@@ -63,9 +54,11 @@ async def remove_scheduled_runs(now: datetime) -> int:
 
     Returns how many. If Prefect is away, that is logged.
     """
-    scheduled = _filters(TAG, SCHEDULED_TAG)
-    ended = FlowRunFilter(end_time=FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT), **scheduled)
-    left_behind = FlowRunFilter(start_time=FlowRunFilterStartTime(before_=now - UNENDED_KEPT), **scheduled)
+    scheduled = _without_deployment(TAG, SCHEDULED_TAG)
+    ended = filters.FlowRunFilter(end_time=filters.FlowRunFilterEndTime(before_=now - SCHEDULED_KEPT), **scheduled)
+    left_behind = filters.FlowRunFilter(
+        start_time=filters.FlowRunFilterStartTime(before_=now - UNENDED_KEPT), **scheduled
+    )
     removed = 0
     try:
         async with get_client() as client:
@@ -77,16 +70,19 @@ async def remove_scheduled_runs(now: datetime) -> int:
     return removed
 
 
-def _filters(*tags: str) -> dict[str, Any]:
+def _without_deployment(*tags: str) -> dict[str, Any]:
     """Filters for runs with these tags and without a deployment."""
-    return {"tags": FlowRunFilterTags(all_=list(tags)), "deployment_id": FlowRunFilterDeploymentId(is_null_=True)}
+    return {
+        "tags": filters.FlowRunFilterTags(all_=list(tags)),
+        "deployment_id": filters.FlowRunFilterDeploymentId(is_null_=True),
+    }
 
 
-async def _delete(client: PrefectClient, which: FlowRunFilter, *, artifacts: bool = False) -> int:
+async def _delete(client: PrefectClient, which: filters.FlowRunFilter, *, artifacts: bool = False) -> int:
     """Delete the first PAGE of them; returns how many."""
     found = await client.read_flow_runs(flow_run_filter=which, limit=PAGE)
     if found and artifacts:  # before the runs, by which they are found
-        theirs = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id for run in found]))
+        theirs = filters.ArtifactFilter(flow_run_id=filters.ArtifactFilterFlowRunId(any_=[run.id for run in found]))
         while left := await client.read_artifacts(artifact_filter=theirs, limit=PAGE):
             for artifact in left:
                 with suppress(ObjectNotFound):

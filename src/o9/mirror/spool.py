@@ -83,9 +83,9 @@ def spool_folder() -> Path:
 class Spool:
     """This process's file for the store at `url`; it exists while it has lines to deliver."""
 
-    def __init__(self, url: str, folder: Path | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self._key = store_key(url)
-        self._folder = folder or spool_folder()
+        self._folder = spool_folder()
         self._lock = threading.Lock()
         self._delivering = threading.Lock()
         self._file: int | None = None
@@ -128,7 +128,7 @@ class Spool:
                 return None
             if len(self) == 0:
                 self._path.unlink(missing_ok=True)
-                self._let_go()
+                self.disown()
                 return None
             lines = os.pread(self._file, len(self), self._delivered).splitlines(keepends=True)
             return self._path, lines[:TOGETHER]
@@ -136,13 +136,10 @@ class Spool:
     def close(self) -> None:
         """Leave the lines to other processes of this machine."""
         with self._lock:
-            self._let_go()
+            self.disown()
 
     def disown(self) -> None:
-        """Forget the file, which is the parent's, in a forked child. Takes no lock: a lost thread may hold it."""
-        self._let_go()
-
-    def _let_go(self) -> None:
+        """Close the file without taking the lock, which a lost thread may hold in a forked child."""
         if self._file is not None:
             os.close(self._file)
         self._file, self._path, self._size, self._delivered = None, None, 0, 0
