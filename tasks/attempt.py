@@ -32,6 +32,7 @@ from o9.store.queue.claims import Claimed
 from o9.store.store import Store
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import StepAttempt
+from o9.strategies.optuna_strategy import OptunaStrategy
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
@@ -114,7 +115,7 @@ class Attempt:
     @property
     def holds_out(self) -> bool:
         """Whether the best is evaluated on held-out periods after the last step."""
-        return self.strategy is not None and self.strategy.kind == "steps" and self.strategy.holds_out
+        return isinstance(self.strategy, OptunaStrategy) and self.strategy.holds_out
 
     def live_run(self, flow_run_id: Any, *, by_prefect: bool = False) -> LiveRun:
         """The entry for the run registry; hooks record the states of the flow runs in it."""

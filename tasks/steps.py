@@ -51,6 +51,7 @@ from o9.store.statistics.rankings import BEST_METRICS
 from o9.strategies.baseline import baseline_value
 from o9.strategies.coroutine import CoroutineAttempt
 from o9.strategies.factory import create_strategy, provenance_of
+from o9.strategies.optuna_strategy import OptunaStrategy
 from o9.tasks.attempt import INTENDED, Attempt, Continuation, StepInterrupted, attempt_of, continuation, deadline_of
 from o9.tasks.reported import ReportedSteps
 from o9.tasks.trials import TrialsOnRunner
@@ -145,8 +146,7 @@ async def hold_out(optimization_id: str) -> str:
     attempt = _attempt()
     state, strategy, best = attempt.state, attempt.strategy, attempt.best
     assert state is not None
-    assert strategy is not None
-    assert strategy.kind == "steps"
+    assert isinstance(strategy, OptunaStrategy)
     if best is None or best.number is None:
         return Continuation.DONE.value
     trial = await attempt.read(queries.trial, optimization_id, best.number)

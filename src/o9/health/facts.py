@@ -169,10 +169,10 @@ def _family(store: Store, state: OptimizationState, trials: Sequence[Trial], bes
         looks=look.count if look else 1,
         placebo=_placebo(store, state, trials, best, family),
     )
-    return family if look is None else _as_judged_before(family, kept_verdict(store, state))
+    return family if look is None else _capped_by(family, kept_verdict(store, state))
 
 
-def _as_judged_before(family: Family, earlier: Verdict | None) -> Family:
+def _capped_by(family: Family, earlier: Verdict | None) -> Family:
     """Cap `seen` and `adaptive` by an earlier verdict: pruned trials, whose dates are lost, may be newer than it."""
     if not family.pruned.count or earlier is None or earlier.figures["hold_out_seen"] is None:
         return family
@@ -213,7 +213,7 @@ def family_of(
     in `seen`, and does not make the search adaptive.
     """
     earlier = {key for key in found.returns if looked_at is None or (found.started.get(key) or "") <= looked_at}
-    taken, seen = _as_long(best, found, is_cut, earlier)
+    taken, seen = _over_same_periods(best, found, is_cut, earlier)
     series = list(taken.values())
     keys = list(taken)
     judged: int | None = None
@@ -230,7 +230,7 @@ def family_of(
     return replace(family, seen=seen)
 
 
-def _as_long(
+def _over_same_periods(
     best: Trial, found: FamilyTrials, is_cut: bool, earlier: set[tuple[str, int]]
 ) -> tuple[dict[tuple[str, int], bytes], int]:
     """Return the series over the best's periods, and how many `earlier` trials have seen its hold-out."""

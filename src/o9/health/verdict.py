@@ -44,7 +44,7 @@ from o9.health.wording import ERRORS, headline_of, remedy_of, words_of
 FAMILY_LEVEL = 0.035
 WITH_HOLD_OUT = 0.2  # of the family test, if a hold-out decides
 HOLD_OUT_LEVEL = 0.05  # of the hold-out, shared by all looks at those of the family
-SEARCHED_LEVEL = 0.03  # the same after an adaptive search, whose family test is too lenient
+ADAPTIVE_LEVEL = 0.03  # the same after an adaptive search, whose family test is too lenient
 PLACEBO_LEVEL = 0.05
 LEAST_PLACEBO_RUNS = 19  # fewer cannot reach PLACEBO_LEVEL
 BELOW_FORECAST = 0.05
@@ -142,7 +142,7 @@ class Findings:
         return known(self.evidence.out_of_sample)
 
     @property
-    def searched(self) -> bool:
+    def adaptive(self) -> bool:
         """Whether trials were chosen by the results of others. A single trial was not."""
         return self.evidence.adaptive and self.evidence.counted > 1
 
@@ -154,13 +154,13 @@ class Findings:
     @property
     def level(self) -> float:
         """The probability of being above zero that a hold-out needs for a confirmation."""
-        level = SEARCHED_LEVEL if self.searched else HOLD_OUT_LEVEL
+        level = ADAPTIVE_LEVEL if self.adaptive else HOLD_OUT_LEVEL
         return 1 - level / (max(self.evidence.looks, 1) + self.evidence.seen)
 
     @property
     def hold_out_was_searched(self) -> bool:
         """Whether an adaptive search has seen the held-out data, which may have led it to the chosen trial."""
-        return self.hold_out is not None and self.evidence.seen > 0 and self.searched
+        return self.hold_out is not None and self.evidence.seen > 0 and self.adaptive
 
     @cached_property
     def above_zero(self) -> float | None:
@@ -247,7 +247,7 @@ class Findings:
             ratio=self.evidence.variance_ratio,
             held_out=self.measured,
             hidden_crash=self.evidence.hidden_crash,
-            adaptive=self.searched,
+            adaptive=self.adaptive,
         )
 
 
@@ -274,7 +274,7 @@ RULES: tuple[tuple[Grade, GradeReason, Rule], ...] = (
         lambda found: (
             found.hold_out_is_too_short
             and found.has_baseline
-            and not found.searched
+            and not found.adaptive
             and _at_most(found.p, FAMILY_LEVEL)
         ),
     ),
@@ -290,7 +290,7 @@ RULES: tuple[tuple[Grade, GradeReason, Rule], ...] = (
         GradeReason.HOLD_OUT_UNCERTAIN,
         lambda found: found.hold_out is not None and not found.hold_out_confirms,
     ),
-    (Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH, lambda found: found.searched and not found.fails_placebo),
+    (Grade.UNPROVEN, GradeReason.ADAPTIVE_SEARCH, lambda found: found.adaptive and not found.fails_placebo),
     (Grade.UNPROVEN, GradeReason.LIKELY_LUCK, lambda _: True),
 )
 
@@ -323,7 +323,7 @@ def figures_of(found: Findings) -> dict[str, Any]:
     placebo = {f"placebo_{each.name}": getattr(evidence.placebo, each.name, None) for each in fields(Placebo)}
     figures = {
         "counted": evidence.counted, "kept": evidence.kept, "effective": known(evidence.effective),
-        "adaptive": found.searched, "over_baseline": evidence.over_market,
+        "adaptive": found.adaptive, "over_baseline": evidence.over_market,
         "beta": evidence.beta if evidence.over_market else None,
         "market_neutral": evidence.market_neutral, "periods_per_year": year,
         "sharpe": best.sharpe if best else None, "observations": best.observations if best else None,

@@ -69,16 +69,16 @@ def prepared(
     caller runs its own code anyway. older: keys of its metadata that were recorded before. Raises
     OptimizationValidationError with all faults, each naming the field and the remedy.
     """
-    faults, settled, asked = Faults(), state, None
+    faults, settled, metadata = Faults(), state, None
     with faults:
-        asked = validate_new(state)
+        metadata = validate_new(state)
     if isinstance(state, OptimizationState) and isinstance(state.metadata, dict):
         sound = _sound(state, faults.fields) if faults.fields else state
         try:
             strategy = strategy_of(sound, allowed_imports)
             for fault in unknown_keys(state.metadata, (*strategy.metadata, *older)):
                 faults.add(fault)
-            settled = settle(sound, allowed_imports=allowed_imports, strategy=strategy, asked=asked)
+            settled = settle(sound, allowed_imports=allowed_imports, strategy=strategy, metadata=metadata)
         except OptimizationValidationError as error:
             _add_others(faults, error)
     faults.refuse()

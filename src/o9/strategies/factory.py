@@ -67,56 +67,56 @@ def settle(
     *,
     allowed_imports: tuple[str, ...] | None = None,
     strategy: ResolvedStrategy | None = None,
-    asked: Metadata | None = None,
+    metadata: Metadata | None = None,
 ) -> OptimizationState:
     """Check a submission, and return a copy with the values that it fixes. Raises OptimizationValidationError.
 
     For the built-in strategy, a missing seed is drawn, so that every ledger can be reproduced, and the objective's
     direction is recorded. Without an objective and a search space, the demonstration objective of its type is used, and
     marked by `metadata.demonstration`. `warnings` gets a note of that, and of warm-start parameters outside the search
-    space. Optuna is not imported, and no process is started. `strategy`, `asked`: its strategy and metadata, if known.
+    space. Optuna is not imported, and no process is started. `strategy`, `metadata`: the resolved ones, if known.
     """
     settled, faults = copy.copy(state), Faults()
-    metadata = settled.metadata = dict(state.metadata)
+    fixed = settled.metadata = dict(state.metadata)
     warnings = settled.warnings = list(state.warnings)
     strategy = strategy or strategy_of(state, allowed_imports)
     for name in ("hold_out", "score", "warm_start"):
-        if metadata.get(name) and strategy.kind is not StrategyKind.OPTUNA:
+        if fixed.get(name) and strategy.kind is not StrategyKind.OPTUNA:
             problem = f"strategy {strategy.name!r} makes its own evaluations (with hold_out_returns); leave this out"
             faults.add(OptimizationValidationError(f"metadata.{name}", problem))
     if strategy.kind is StrategyKind.STEPS:
         with faults:
             step_count(strategy, state)
     if strategy.kind is StrategyKind.OPTUNA:
-        if metadata.get("objective") is None and metadata.get("search_space") is None:
-            metadata |= {"objective": DEMONSTRATIONS[state.optimization_type], DEMONSTRATION: True}
-            warnings.append(demonstration_warning(metadata["objective"]))
-        if metadata.get("seed") is None:
-            metadata["seed"] = secrets.randbits(SEED_BITS)
-        asked = asked or read_metadata(state.metadata)
-        plan = _plan(settled, asked, allowed_imports, faults)
-        metadata["direction"] = plan.direction if plan else None
-        if plan and asked.warm_start_from and (warning := warm_start_warning(asked.warm_start_from, plan)):
+        if fixed.get("objective") is None and fixed.get("search_space") is None:
+            fixed |= {"objective": DEMONSTRATIONS[state.optimization_type], DEMONSTRATION: True}
+            warnings.append(demonstration_warning(fixed["objective"]))
+        if fixed.get("seed") is None:
+            fixed["seed"] = secrets.randbits(SEED_BITS)
+        metadata = metadata or read_metadata(state.metadata)
+        plan = _plan(settled, metadata, allowed_imports, faults)
+        fixed["direction"] = plan.direction if plan else None
+        if plan and metadata.warm_start_from and (warning := warm_start_warning(metadata.warm_start_from, plan)):
             warnings.append(warning)
     faults.refuse()
     return settled
 
 
 def _plan(
-    state: OptimizationState, asked: Metadata, allowed_imports: tuple[str, ...] | None, faults: Faults
+    state: OptimizationState, metadata: Metadata, allowed_imports: tuple[str, ...] | None, faults: Faults
 ) -> Plan | None:
     """Make the plan, or add all that is wrong to `faults`."""
     objective = None
     with faults:
         objective = _objective(state, allowed_imports)
     with faults:
-        _score_function(asked.score or "", allowed_imports)
+        _score_function(metadata.score or "", allowed_imports)
     if objective is not None:
         with faults:
-            return make_plan(state, objective, asked)
-    elif asked.search_space is not None:
+            return make_plan(state, objective, metadata)
+    elif metadata.search_space is not None:
         with faults:
-            check_sampler(asked.sampler, SearchSpace.of(asked.search_space))
+            check_sampler(metadata.sampler, SearchSpace.of(metadata.search_space))
     return None
 
 
@@ -208,17 +208,17 @@ def _evaluator(
 ) -> Evaluator:
     # An async objective mostly waits; a sync one needs a processor to itself. The number of threads affects a library's
     # rounding, so it follows from the plan and not from the machine.
-    placebo = objective.placebo if plan.is_placebo else None
+    metadata, placebo = plan.metadata, objective.placebo if plan.is_placebo else None
     token = token or secrets.token_hex(8)
-    given = ObjectiveData(objective.data, token, placebo, plan.asked.seed or 0) if objective.takes_data else None
-    score = plan.asked.score or ""
+    data = ObjectiveData(objective.data, token, placebo, metadata.seed or 0) if objective.takes_data else None
+    score = metadata.score or ""
     function = _score_function(score, allowed_imports)
-    measured = MeasuredObjective(objective.function, objective.truncatable, given, score, function, plan.asked.hold_out)
+    measured = MeasuredObjective(objective.function, objective.truncatable, data, score, function, metadata.hold_out)
     return Evaluator(
         objective,
         workers=plan.trials_per_step if objective.is_async or remote else min(plan.trials_per_step, processors()),
         single_threaded=plan.trials_per_step > 1,
         measured=measured,
-        timeout_seconds=plan.asked.trial_timeout_seconds,
+        timeout_seconds=metadata.trial_timeout_seconds,
         remote=remote,
     )

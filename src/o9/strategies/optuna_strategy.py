@@ -80,7 +80,7 @@ class OptunaStrategy:
         if self._asker is None:
             self._asker = await asyncio.to_thread(self._resume, checkpoint)
         asker, count = self._asker, self._plan.trials_per_step
-        quick = self._plan.asked.sampler in QUICK_SAMPLERS  # the others would block the event loop
+        quick = self._plan.metadata.sampler in QUICK_SAMPLERS  # the others would block the event loop
         asked = asker.ask(count) if quick else await asyncio.to_thread(asker.ask, count)
         numbers = range(self._trials, self._trials + len(asked))
         began = datetime.now(UTC)
@@ -105,7 +105,7 @@ class OptunaStrategy:
     @property
     def holds_out(self) -> bool:
         """Whether data are held out, for `held_out` to evaluate the best on."""
-        return self._plan.asked.hold_out is not None and not self._plan.is_placebo
+        return self._plan.metadata.hold_out is not None and not self._plan.is_placebo
 
     async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
         """Evaluate the best on the held-out periods, after the last step.
@@ -133,7 +133,7 @@ class OptunaStrategy:
     def _interrupted(self, planned: Trial) -> Trial:
         if (outcome := self._evaluator.finished.get(planned.number)) is not None:
             with suppress(OptimizationStrategyError):  # it would end the run, which has ended
-                return self._trial(planned, self._agreeing(outcome))
+                return self._trial(planned, self._with_same_periods(outcome))
         began = planned.started_at
         return dataclasses.replace(
             planned,
@@ -151,7 +151,7 @@ class OptunaStrategy:
         checkpoint = checkpoint or {}
         if self._ledger and not checkpoint:
             raise OptimizationStrategyError("the ledger has trials but no checkpoint: the record is incomplete")
-        seed = checkpoint.get("seed") if self._plan.asked.seed is None else self._plan.asked.seed
+        seed = checkpoint.get("seed") if self._plan.metadata.seed is None else self._plan.metadata.seed
         self._seed = secrets.randbits(SEED_BITS) if seed is None else int(seed)
         self._compare(checkpoint)
         _ = self._objective.data_fingerprint  # may load the data, which takes long
@@ -166,7 +166,7 @@ class OptunaStrategy:
 
     async def _evaluate(self, parameters: list[dict[str, Any]], numbers: list[int]) -> list[TrialOutcome]:
         """Evaluate on the periods before the hold-out."""
-        hold_out = self._plan.asked.hold_out
+        hold_out = self._plan.metadata.hold_out
         failed: dict[int, TrialOutcome] = {}
         if hold_out is not None and self._objective.truncatable:
             if self._cut is None:
@@ -177,7 +177,7 @@ class OptunaStrategy:
         found = await self._evaluator.evaluate(list(left.values()), list(left))
         self._evaluator.printed |= printed
         outcomes = failed | {outcome.number: outcome for outcome in found}
-        return [self._agreeing(outcomes[number]) for number in numbers]
+        return [self._with_same_periods(outcomes[number]) for number in numbers]
 
     async def _find_cut(
         self, hold_out: HoldOut, parameters: list[dict[str, Any]], numbers: list[int]
@@ -202,12 +202,13 @@ class OptunaStrategy:
             break
         return failed
 
-    def _agreeing(self, outcome: TrialOutcome) -> TrialOutcome:
+    def _with_same_periods(self, outcome: TrialOutcome) -> TrialOutcome:
         """Return the outcome, or a failed one if its periods are not those of the earlier trials."""
-        if outcome.scored and self._plan.direction == "minimize" and (self._plan.asked.score or DEFAULT) in SCORES:
+        score = self._plan.metadata.score or DEFAULT
+        if outcome.scored and self._plan.direction == "minimize" and score in SCORES:
             raise OptimizationStrategyError(
                 f"metadata.direction is minimize, but objective {self._objective.name!r} returns no value, and the "
-                f"score {self._plan.asked.score or DEFAULT!r} used instead is maximized: leave metadata.direction out"
+                f"score {score!r} used instead is maximized: leave metadata.direction out"
             )
         if outcome.total is None or outcome.returns is None:
             return outcome
@@ -233,15 +234,15 @@ class OptunaStrategy:
 
     def _checkpoint(self) -> dict[str, Any]:
         return {
-            "sampler": self._plan.asked.sampler,
+            "sampler": self._plan.metadata.sampler,
             "seed": self._seed,
             "direction": self._plan.direction,
             "trials_per_step": self._plan.trials_per_step,
             "search_space": self._plan.space.digest(),
             "trials": self._trials,
             "versions": dict(_versions()),
-            "score": self._plan.asked.score or "",
-            "hold_out": self._plan.asked.hold_out.to_json() if self._plan.asked.hold_out else None,
+            "score": self._plan.metadata.score or "",
+            "hold_out": self._plan.metadata.hold_out.to_json() if self._plan.metadata.hold_out else None,
             "cut": list(self._cut) if self._cut else None,
         }
 
@@ -269,7 +270,7 @@ class OptunaStrategy:
         return None, None
 
     def _family(self, data_fingerprint: str | None) -> str:
-        return self._plan.asked.family or self._objective.family(data_fingerprint)
+        return self._plan.metadata.family or self._objective.family(data_fingerprint)
 
 
 _OF_THE_OUTCOME = tuple(TrialOutcome.__dataclass_fields__.keys() & Trial.__dataclass_fields__.keys())

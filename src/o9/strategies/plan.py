@@ -30,13 +30,13 @@ LARGEST_DEFAULT_GRID = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """`asked`: the metadata. The other fields have the objective's defaults where the metadata have no value.
+    """The other fields take the objective's defaults where `metadata` has no value.
 
     total_trials: the number of all parameter sets, if the sampler has a limited number. first_trial: the parameters
     fixed in the first trial; the sampler draws the others.
     """
 
-    asked: Metadata
+    metadata: Metadata
     space: SearchSpace
     direction: Direction
     trials_per_step: int
@@ -47,42 +47,42 @@ class Plan:
     @property
     def is_placebo(self) -> bool:
         """Whether it searches data whose edge was destroyed."""
-        return self.asked.placebo_of is not None
+        return self.metadata.placebo_of is not None
 
 
-def make_plan(state: OptimizationState, objective: Objective, asked: Metadata | None = None) -> Plan:
-    """Make the plan of the state's metadata and the objective's defaults. `asked`: the metadata, if already read."""
-    asked = asked or read_metadata(state.metadata)
-    given = asked.model_fields_set
-    trials_per_step = asked.trials_per_step if "trials_per_step" in given else objective.trials_per_step
-    direction = asked.direction
+def make_plan(state: OptimizationState, objective: Objective, metadata: Metadata | None = None) -> Plan:
+    """Make the plan of the state's metadata and the objective's defaults. `metadata`: if already read."""
+    metadata = metadata or read_metadata(state.metadata)
+    given = metadata.model_fields_set
+    trials_per_step = metadata.trials_per_step if "trials_per_step" in given else objective.trials_per_step
+    direction = metadata.direction
     if "direction" not in given and objective.direction == "minimize":
         direction = "minimize"
     faults = Faults()
     with faults:
-        space = _search_space(asked, objective)
-        check_sampler(asked.sampler, space)
-        total_trials = space.grid_size() if asked.sampler == "grid" else None
+        space = _search_space(metadata, objective)
+        check_sampler(metadata.sampler, space)
+        total_trials = space.grid_size() if metadata.sampler == "grid" else None
         total_steps = _total_steps(state.total_steps, objective, trials_per_step, total_trials)
     what = f"objective {objective.name!r}"
-    if asked.hold_out is not None and objective.gives_value and not objective.truncatable:
+    if metadata.hold_out is not None and objective.gives_value and not objective.truncatable:
         problem = f"{what} returns a value that may use the held-out periods, and is not truncatable; leave this out"
         faults.add(OptimizationValidationError(HOLD_OUT, problem))
-    if asked.score in SCORES and direction == "minimize":
-        problem = f"the score {asked.score!r} is maximized; leave metadata.direction out"
+    if metadata.score in SCORES and direction == "minimize":
+        problem = f"the score {metadata.score!r} is maximized; leave metadata.direction out"
         faults.add(OptimizationValidationError("metadata.direction", problem))
-    if asked.warm_start and asked.sampler == "grid":
+    if metadata.warm_start and metadata.sampler == "grid":
         problem = "the grid sampler tries all points in a fixed order; leave this out"
         faults.add(OptimizationValidationError("metadata.warm_start", problem))
-    if asked.placebo_of is not None and not objective.takes_data:
+    if metadata.placebo_of is not None and not objective.takes_data:
         problem = (
             f"{what} does not take its data, so they cannot be resampled: declare @objective(…, data=load) above "
             "def function(parameters, data), where load() gives prices or returns"
         )
         faults.add(OptimizationValidationError("metadata.placebo_of", problem))
     faults.refuse()
-    first_trial = space.within(asked.warm_start_from.parameters) if asked.warm_start_from else {}
-    return Plan(asked, space, direction, trials_per_step, total_steps, total_trials, first_trial)
+    first_trial = space.within(metadata.warm_start_from.parameters) if metadata.warm_start_from else {}
+    return Plan(metadata, space, direction, trials_per_step, total_steps, total_trials, first_trial)
 
 
 def warm_start_warning(begun: WarmStart, plan: Plan) -> str:
@@ -102,15 +102,15 @@ def is_adaptive(strategy: str, sampler: str) -> bool:
     return strategy not in ("", *BUILT_IN_STRATEGIES) or sampler not in BLIND_SAMPLERS
 
 
-def _search_space(asked: Metadata, objective: Objective) -> SearchSpace:
-    if asked.search_space is None and objective.search_space is None:
+def _search_space(metadata: Metadata, objective: Objective) -> SearchSpace:
+    if metadata.search_space is None and objective.search_space is None:
         raise OptimizationValidationError(
             "metadata.search_space",
             f"it is missing, and objective {objective.name!r} declares none; give the parameters to search",
         )
-    if asked.search_space is None:
+    if metadata.search_space is None:
         return SearchSpace.parse(objective.search_space, f"@objective({objective.name!r}).search_space")
-    space, faults = SearchSpace.of(asked.search_space), Faults()
+    space, faults = SearchSpace.of(metadata.search_space), Faults()
     for name in space.names:
         if objective.takes is not None and name not in objective.takes:
             problem = f"objective {objective.name!r} takes no such parameter{suggestion(name, objective.takes)}"
@@ -140,9 +140,9 @@ def check_sampler(sampler: str, space: SearchSpace) -> None:
         )
 
 
-def _total_steps(asked: int, objective: Objective, trials_per_step: int, total_trials: int | None) -> int:
-    if asked > 0:
-        return asked
+def _total_steps(requested: int, objective: Objective, trials_per_step: int, total_trials: int | None) -> int:
+    if requested > 0:
+        return requested
     if total_trials is None:
         return objective.total_steps or math.ceil(DEFAULT_TRIALS / trials_per_step)
     if total_trials > LARGEST_DEFAULT_GRID:

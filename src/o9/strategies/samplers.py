@@ -45,17 +45,17 @@ Reported = float | None
 
 def make_asker(plan: Plan, seed: int) -> Asker:
     """Make the asker of a plan's sampler. Imports Optuna unless the sampler is `grid`."""
-    if plan.asked.sampler != "grid":
-        _load(plan.asked.sampler)
-    match plan.asked.sampler:
+    if plan.metadata.sampler != "grid":
+        _load(plan.metadata.sampler)
+    match plan.metadata.sampler:
         case "grid":
             return NumberAsker(plan.direction, plan.space.grid_point, plan.space.grid_size())
         case "random":
             return NumberAsker(plan.direction, _random_sets(plan, seed))
         case "tpe":
-            return HistoryAsker(plan, lambda number: _sampler("tpe", mix(seed, number)))
+            return HistoryAsker(plan, lambda number: _sampler("tpe", derive_seed(seed, number)))
         case _:
-            return ReplayAsker(plan, _sampler(plan.asked.sampler, mix(seed)))
+            return ReplayAsker(plan, _sampler(plan.metadata.sampler, derive_seed(seed)))
 
 
 def _load(sampler: str) -> None:
@@ -66,7 +66,7 @@ def _load(sampler: str) -> None:
             importlib.import_module(name)
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """Hash the numbers to a seed of 32 bits."""
     from numpy.random import SeedSequence
 
@@ -102,7 +102,7 @@ def _random_sets(plan: Plan, seed: int) -> Callable[[int], dict[str, Any]]:
     space, distributions, sampler = plan.space, plan.space.distributions(), _reseedable_random_sampler()
 
     def draw(number: int) -> dict[str, Any]:
-        sampler.start_at(mix(seed, number))
+        sampler.start_at(derive_seed(seed, number))
         drawn = space.from_optuna(
             {name: sampler.sample_independent(None, None, name, each) for name, each in distributions.items()}
         )

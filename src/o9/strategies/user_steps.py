@@ -9,11 +9,10 @@ contract, is an OptimizationStrategyError that names the strategy.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from o9.model.errors import OptimizationError, OptimizationStrategyError, OptimizationValidationError
-from o9.model.hold_out import HeldOut
 from o9.model.optimization import OptimizationState
 from o9.model.strategy import StepResult
 from o9.model.trial import Trial
@@ -62,14 +61,6 @@ class UserSteps:
     def team(self) -> Team | None:
         """Its child processes; None if it runs in the event loop."""
         return self._host.team
-
-    @property
-    def holds_out(self) -> bool:
-        """Always False: the strategy makes its own evaluations."""
-        return False
-
-    async def held_out(self, state: OptimizationState, best: Trial, checkpoint: Mapping[str, Any]) -> HeldOut:
-        raise OptimizationStrategyError(f"{self._what} makes its own evaluations, and nothing is held out")
 
     async def close(self) -> None:
         """Call the strategy's own `close`, if it was started and has one, and end its child."""

@@ -108,13 +108,13 @@ def storable(text: str, length: int = ERROR_LENGTH) -> str:
 
 def _result(value: Any) -> float:
     number = _number(value, "returned")
-    if not math.isfinite(number):
-        raise BadAnswer(f"{_mark(number)}the objective returned {number}; {EXPECTED}")
+    _require_finite(number, f"the objective returned {number}; {EXPECTED}")
     return number
 
 
-def _mark(number: float) -> str:
-    return NAN if math.isnan(number) else ""
+def _require_finite(number: float, error: str) -> None:
+    if not math.isfinite(number):
+        raise BadAnswer(f"{NAN if math.isnan(number) else ''}{error}")
 
 
 def _number(value: Any, returned: str) -> float:
@@ -166,10 +166,7 @@ def _returns(name: str, values: Any) -> array[float] | None:
         raise BadAnswer(f"the objective returned empty {name}; {expected}, or None")
     if not math.isfinite(sum(numbers)):  # one sum is faster than a check of each
         for index, number in enumerate(numbers):
-            if not math.isfinite(number):
-                raise BadAnswer(
-                    f"{_mark(number)}the objective returned {name} of which number {index} is {number}; {expected}"
-                )
+            _require_finite(number, f"the objective returned {name} of which number {index} is {number}; {expected}")
     return numbers
 
 
@@ -206,11 +203,8 @@ def _metrics(metrics: Any) -> dict[str, float]:
         if not isinstance(name, str) or not name or storable(name, 200) != name:
             raise BadAnswer(f"the objective returned a metric named {_show(name)}; a name has 1 to 200 characters")
         plain[name] = _number(value, f"returned as metric {name!r}")
-        if not math.isfinite(plain[name]):
-            raise BadAnswer(
-                f"{_mark(plain[name])}the objective returned as metric {name!r} {plain[name]}; leave out a metric that "
-                "is not finite"
-            )
+        error = f"the objective returned as metric {name!r} {plain[name]}; leave out a metric that is not finite"
+        _require_finite(plain[name], error)
     return plain
 
 

@@ -149,7 +149,7 @@ class Child:
             _kill_group(self.process.pid)
         self._close_pipes()
         if self.process.poll() is None:
-            threading.Thread(target=self._see_it_end, name="o9-reaper", daemon=True).start()
+            threading.Thread(target=self._wait_for_end, name="o9-reaper", daemon=True).start()
         else:
             _kill_group(self.process.pid)  # its guardian may have been killed
 
@@ -161,7 +161,7 @@ class Child:
         """Whether it seems to be alive."""
         return not self.killed and not self._ended and self.process.poll() is None
 
-    def _see_it_end(self) -> None:
+    def _wait_for_end(self) -> None:
         try:
             self.process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:

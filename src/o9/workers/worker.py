@@ -47,7 +47,7 @@ def main(requests: int, replies: int, lifeline: int) -> NoReturn:
     for descriptor in (requests, replies, lifeline):
         os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
-        _get_a_guardian(requests, replies, lifeline)
+        _fork_guardian(requests, replies, lifeline)
     else:
         threading.Thread(target=_die_with_the_parent, args=(lifeline,), name="o9-lifeline", daemon=True).start()
     own_pid = os.getpid()
@@ -177,7 +177,7 @@ def _die_with_the_parent(lifeline: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
+def _fork_guardian(requests: int, replies: int, lifeline: int) -> None:
     """Fork: the guardian stays in here until its end, and the guarded process returns."""
     import ctypes
 
@@ -200,7 +200,7 @@ def _get_a_guardian(requests: int, replies: int, lifeline: int) -> None:
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
     os.chdir("/")
-    _leave_as(_guard(guarded, lifeline))
+    _exit_as(_guard(guarded, lifeline))
 
 
 def _guard(guarded: int, lifeline: int) -> int:
@@ -278,7 +278,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _leave_as(status: int) -> NoReturn:
+def _exit_as(status: int) -> NoReturn:
     """End as the guarded process did, for the parent to see."""
     import resource
 

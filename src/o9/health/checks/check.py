@@ -52,7 +52,7 @@ class Check:
         return asdict(self) | {"score": None if unknown else self.score, "unknown": unknown}
 
 
-def some(named: Sequence[object]) -> str:
+def examples(named: Sequence[object]) -> str:
     """Return the first few as text: `3, 4, 5, …`."""
     shown = ", ".join(map(str, named[:SHOWN]))
     return f"{shown}, …" if len(named) > SHOWN else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from o9.health.checks.check import SHOWN, Check, some, unknown
+from o9.health.checks.check import SHOWN, Check, examples, unknown
 from o9.health.facts import MOST_TRIALS, HealthFacts
 from o9.model.states import ENDED, TRANSITIONS, OptimizationStatus, TrialState
 from o9.store.queue.claims import MIRRORED
@@ -26,7 +26,7 @@ def steps(facts: HealthFacts) -> Check:
         return unknown(name, f"only the first {MOST_TRIALS:,} trials were checked")
     missing = [step for step in range(done) if step not in facts.steps]
     if missing:
-        words = f"{len(missing)} of {done} steps have neither trials nor figures: {some(missing)}"
+        words = f"{len(missing)} of {done} steps have neither trials nor figures: {examples(missing)}"
         return Check(name, 1 - len(missing) / done, words, _BUG, evidence={"missing": missing[:SHOWN], "steps": done})
     return Check(name, 1.0, f"all {done} steps are recorded", evidence={"steps": done})
 
@@ -40,7 +40,7 @@ def trial_numbers(facts: HealthFacts) -> Check:
     missing = sorted(set(range(last + 1)) - set(numbers))
     beyond = "" if facts.all_trials else f" (the first {MOST_TRIALS:,} were checked)"
     if missing:
-        words = f"{len(missing)} of {last + 1} trials are not in the ledger: {some(missing)}{beyond}"
+        words = f"{len(missing)} of {last + 1} trials are not in the ledger: {examples(missing)}{beyond}"
         return Check(name, 1 - len(missing) / (last + 1), words, _BUG, evidence={"missing": missing[:SHOWN]})
     return Check(name, 1.0, f"trials 0 to {last} are all recorded{beyond}", evidence={"trials": len(numbers)})
 
@@ -71,7 +71,7 @@ def results(facts: HealthFacts) -> Check:
     completed = [trial for trial in facts.trials if trial.state is TrialState.COMPLETED]
     hollow = [trial.number for trial in completed if trial.value is None]
     if hollow:
-        words = f"{len(hollow)} completed trials have no value: {some(hollow)}"
+        words = f"{len(hollow)} completed trials have no value: {examples(hollow)}"
         return Check(name, 1 - len(hollow) / len(completed), words, _BUG)
     if facts.state.status is not OptimizationStatus.COMPLETED:
         return Check(name, 1.0, f"all {len(completed)} completed trials have their values")

@@ -1,7 +1,7 @@
 """Does the best trial have the same result when it is evaluated again, and does its objective look ahead? Pure.
 
-Contract. `repeatable` and `look_ahead` judge the outcomes that `o9.health.reevaluation` collects. `kept` returns the
-stored checks of the last re-evaluation, or the reason why there are none.
+Contract. `repeatable` and `look_ahead` judge the outcomes that `o9.health.reevaluation` collects. `stored_checks`
+returns those of the last re-evaluation, or the reason why there are none.
 
 A look-ahead shows where two runs overlap: an objective's return of a day must not change when later days are added. So
 the objective is run on data that end earlier, at several days, and its returns must equal those of the full run. A
@@ -137,7 +137,7 @@ def look_ahead(whole: TrialOutcome, truncated: Sequence[tuple[int, TrialOutcome]
     return Check(LOOK_AHEAD, 1.0, words, evidence={"cuts": [periods for periods, _ in truncated], "compared": compared})
 
 
-def kept(facts: HealthFacts) -> list[Check]:
+def stored_checks(facts: HealthFacts) -> list[Check]:
     """Return the checks of the last re-evaluation, if it was of the present best trial."""
     found = facts.repetition
     if facts.best is None:
@@ -173,7 +173,7 @@ def _leak(whole: TrialOutcome, leaks: Sequence[Leak], compared: int) -> Check:
     return Check(LOOK_AHEAD, 0.0, words, remedy, evidence=known)
 
 
-def void_of(checks: Sequence[Check]) -> GradeReason | None:
+def void_reason(checks: Sequence[Check]) -> GradeReason | None:
     """Return why the re-evaluation makes the result void, or None."""
     found = {check.name: check for check in checks if isinstance(check.score, float) and check.score < 1.0}
     if LOOK_AHEAD in found:

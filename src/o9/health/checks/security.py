@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from o9.health.checks.check import SHOWN, Check, some, unknown
+from o9.health.checks.check import SHOWN, Check, examples, unknown
 from o9.health.checks.provenance import provenance
 from o9.health.facts import HealthFacts
 from o9.model.search_space import is_number
@@ -56,7 +56,7 @@ def within_space(facts: HealthFacts) -> list[Check]:
         sets["optimized_parameters"] = facts.state.optimized_parameters
     outside = [where for where, parameters in sets.items() if not space.contains(_searched(space.names, parameters))]
     if outside:
-        words = f"{len(outside)} of {len(sets)} parameter sets lie outside the search space: {some(outside)}"
+        words = f"{len(outside)} of {len(sets)} parameter sets lie outside the search space: {examples(outside)}"
         remedy = "use none of them; correct the strategy"
         return [Check(SPACE, 0.0, words, remedy, True, {"outside": outside[:SHOWN]})]
     return [Check(SPACE, 1.0, f"all {len(sets)} parameter sets lie inside the search space", "", True)]
@@ -98,7 +98,7 @@ def secrets(facts: HealthFacts) -> Check:
     """No password, key or token, by name or by form, in parameters, results, errors, issues and messages."""
     found = [where for place, value in _places(facts) for where in _secret_places(place, value, 0)]
     if found:
-        words = f"{len(found)} values look like secrets: {some(found)}"
+        words = f"{len(found)} values look like secrets: {examples(found)}"
         remedy = "revoke these secrets, which stay in the record; read new ones from the environment or a Prefect block"
         return Check(SECRETS, 0.0, words, remedy, evidence={"places": found[:SHOWN]})
     return Check(SECRETS, 1.0, "no value of the record looks like a secret")

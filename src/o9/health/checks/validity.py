@@ -14,7 +14,7 @@ import numpy as np
 
 from o9.health.checks.check import Check, unknown
 from o9.health.checks.neighbours import neighbourhood
-from o9.health.checks.repeatability import kept, void_of
+from o9.health.checks.repeatability import stored_checks, void_reason
 from o9.health.facts import Family, HealthFacts
 from o9.health.grades import VERDICT, Grade, Verdict
 from o9.health.statistics.evidence import examine
@@ -33,7 +33,7 @@ def validity(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> 
     verdict = verdict_on(facts, evidence)
     if not facts.trials:
         return [verdict_check(verdict)]
-    return [verdict_check(verdict), neighbours(facts), *kept(facts)]
+    return [verdict_check(verdict), neighbours(facts), *stored_checks(facts)]
 
 
 def verdict_on(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -> Verdict:
@@ -44,8 +44,8 @@ def verdict_on(facts: HealthFacts, evidence: Evidence | Unknown | None = None) -
     if isinstance(known, Unknown):
         counted = _counted(facts.family) if facts.best is not None and facts.family is not None else 0
         known = Evidence.nothing(counted, known)
-    repeated = kept(facts)
-    verdict = judge(replace(known, void=void_of(repeated) or known.void))
+    repeated = stored_checks(facts)
+    verdict = judge(replace(known, void=void_reason(repeated) or known.void))
     against = [check for check in repeated if isinstance(check.score, float) and check.score < 1.0]
     notes = [check.words for check in against] if verdict.grade is Grade.VOID else []
     if facts.best is not None and facts.family is not None:

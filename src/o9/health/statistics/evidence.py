@@ -72,13 +72,13 @@ def examine(
     if tried < len(returns):
         raise ValueError(f"{len(returns)} series were given, but only {tried} trials are counted")
     with np.errstate(all="ignore"):  # a result that is not finite becomes Unknown
-        usable = _over(aligned(returns, best), benchmark)
+        usable = _over_benchmark(aligned(returns, best), benchmark)
         if isinstance(usable, Unknown):
             return Evidence.nothing(tried, usable, **given)
         series, betas = usable
         matrix = series.matrix
         sharpes = sharpe_ratios(matrix)
-        column = _column(series, sharpes, best)
+        column = _judged_column(series, sharpes, best)
         if isinstance(column, Unknown):
             return Evidence.nothing(tried, column, **given)
         beta = None if betas is None else float(betas[column])
@@ -161,7 +161,7 @@ def _out_of_sample(returns: ArrayLike | None, benchmark: ArrayLike | None, beta:
     return moments(series)
 
 
-def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Aligned, Floats | None] | Unknown:
+def _over_benchmark(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Aligned, Floats | None] | Unknown:
     """Return the series over the benchmark, and their betas to it."""
     if isinstance(usable, Unknown):
         return usable
@@ -179,7 +179,7 @@ def _over(usable: Aligned | Unknown, benchmark: ArrayLike | None) -> tuple[Align
     return usable, betas
 
 
-def _column(usable: Aligned, sharpes: Floats, best: int | None) -> int | Unknown:
+def _judged_column(usable: Aligned, sharpes: Floats, best: int | None) -> int | Unknown:
     if best is None:
         return int(sharpes.argmax())
     if best in usable.left_out:

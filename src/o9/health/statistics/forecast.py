@@ -78,7 +78,7 @@ class Mixture:
         likely = [math.exp(each - top) for each in logs]
         return Mixture(tuple(each / math.fsum(likely) for each in likely), tuple(means), tuple(variances))
 
-    def mortal(self) -> Mixture:
+    def with_death(self) -> Mixture:
         """Add the chance that the edge dies, which leaves a Sharpe ratio near zero."""
         weights = (*(weight * (1 - DEATH) for weight in self.weights), DEATH)
         return Mixture(weights, (*self.means, 0.0), (*self.variances, DEAD_VARIANCE))
@@ -105,13 +105,13 @@ def edge_of(
     if trials == 1:  # the common part cannot be separated from its own
         weights = np.asarray(PRIOR_COUNTS) / sum(PRIOR_COUNTS)
         scales = np.asarray(SIGMAS) ** 2 + COMMON_VARIANCE
-        return _component(float(sharpes[0]), 0.0, 0.0, weights, scales, noise)
+        return _posterior(float(sharpes[0]), 0.0, 0.0, weights, scales, noise)
     centre = float(sharpes.mean())
     scales = np.asarray(SIGMAS) ** 2
-    weights = _shares(sharpes - centre, scales, own, min(effective, trials) / trials)
+    weights = _estimated_shares(sharpes - centre, scales, own, min(effective, trials) / trials)
     common = (noise - own) + (own + float(weights @ scales)) / trials
     kept = COMMON_VARIANCE / (COMMON_VARIANCE + common)
-    return _component(float(sharpes[chosen]) - centre, kept * centre, kept * common, weights, scales, own)
+    return _posterior(float(sharpes[chosen]) - centre, kept * centre, kept * common, weights, scales, own)
 
 
 def forecast_of(
@@ -128,7 +128,7 @@ def forecast_of(
     claim: the result of `edge_of`. claimed: the annual Sharpe ratio in sample. held_out: the hold-out's annual Sharpe
     ratio and its error variance, or None. adaptive: the search was; a hold-out is not affected by that.
     """
-    known = claim.mortal()
+    known = claim.with_death()
     if held_out is not None:
         known = known.updated(*held_out)
     noise, tail = ratio / LIVE_YEARS, (1 - COVERAGE) / 2
@@ -171,7 +171,7 @@ def concavity(returns: Floats, baseline: Floats) -> float | None:
     return float((inverse @ (terms.T @ returns))[2] / math.sqrt(spread[2, 2]))
 
 
-def _shares(deviations: Floats, scales: Floats, own: float, independent: float) -> Floats:
+def _estimated_shares(deviations: Floats, scales: Floats, own: float, independent: float) -> Floats:
     """Estimate by EM the share of trials whose own part has each variance in `scales`."""
     counts = np.asarray(PRIOR_COUNTS)
     total = scales + own
@@ -185,7 +185,7 @@ def _shares(deviations: Floats, scales: Floats, own: float, independent: float) 
     return shares
 
 
-def _component(
+def _posterior(
     deviation: float, centre: float, variance: float, weights: Floats, scales: Floats, own: float
 ) -> Mixture:
     """Return the posterior of centre + own part, after `deviation` was measured with the error variance `own`."""
