@@ -233,7 +233,7 @@ async def test_the_same_value_with_other_returns_does_not_fit_them(health: Optim
 @pytest.mark.parametrize(
     ("function", "best", "reason"),
     [
-        ("hangs", 1.0, "it did not end within 1 s"), ("swallows", 1.0, "it did not end within 1 s"),
+        ("hangs", 1.0, "longer than 1 s"), ("swallows", 1.0, "longer than 1 s"),
         ("breaks", 1.0, "KeyError: 'prices'"),
         ("nobody", 1.0, "there is no objective 'again-nobody'"),
     ],
@@ -241,7 +241,7 @@ async def test_the_same_value_with_other_returns_does_not_fit_them(health: Optim
 async def test_an_impossible_evaluation_is_unknown_with_a_reason(
     health: OptimizationHealthChecker, function: str, best: float, reason: str
 ) -> None:
-    health.evaluation_seconds = 1.0 if "within" in reason else 60.0
+    health.evaluation_seconds = 1.0 if function in ("hangs", "swallows") else 60.0
     ended(health.store, function, best)
     began = time.monotonic()
     found = await checks(health, function)
@@ -252,7 +252,7 @@ async def test_an_impossible_evaluation_is_unknown_with_a_reason(
 
 async def test_slow_short_and_own_evaluations_are_unknown(health: OptimizationHealthChecker) -> None:
     ended(health.store, "brief", brief({}))
-    assert "3 returns are too few to cut" in (await checks(health, "brief"))[LOOK_AHEAD]["words"]
+    assert "3 returns are too few" in (await checks(health, "brief"))[LOOK_AHEAD]["words"]
     ended(health.store, "slow", 0.75, function="plain")
     health.evaluation_seconds = 0.001
     assert "its trial took 0.01 s" in (await checks(health, "slow"))[REPEATABLE]["words"]
