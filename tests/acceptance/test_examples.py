@@ -100,7 +100,7 @@ PRINTS: dict[str, tuple[str, ...]] = {
         r"^OptimizationCoordinator: ",
         r"^    events: .*optimization_completed",
         r"^objective: Register the ",
-        r"^A part of the record as a pandas frame",
+        r"^Return a part of the record as a pandas frame",
     ),
 }
 

@@ -1,5 +1,4 @@
-"""YAML files that people write: parsed with their lines, and checked by Pydantic models, with all faults reported at
-once.
+"""YAML files that people write: parsed with their lines, checked by Pydantic models, with all faults at once.
 
 Contract. `Document.parse(text, source)` reads YAML 1.2: a date and `yes` are strings, `1e-3` is a number, `010` is ten.
 A file has one document. DocumentError is raised for invalid YAML and for a file that is too large; a duplicate key, or

@@ -70,8 +70,7 @@ class Round:
 async def check_round(
     checker: OptimizationHealthChecker, limit: int = LIMIT, progress: Progress | None = None
 ) -> Round:
-    """Check all that is due. Raises OptimizationStoreError if the store is unavailable, OptimizationHealthError if
-    every check failed."""
+    """Check what is due. Raises OptimizationHealthError if all checks fail, OptimizationStoreError without a store."""
     validate_whole("limit", limit, PAGE_LIMIT - 1)
     store, done = checker.store, Round()
     running = await store.read_async(queries.health_under_way, limit=limit)

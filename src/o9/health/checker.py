@@ -147,8 +147,7 @@ class OptimizationHealthChecker(StoreComponent):
         return await asyncio.to_thread(kept_verdict, self.store, state)
 
     async def get_health_report(self, optimization_id: str) -> OptimizationHealthReport | None:
-        """Return the last report made by any process, or None. Raises OptimizationError if there is no such
-        optimization."""
+        """Return the last report made by any process, or None. Raises OptimizationError for an unknown id."""
         await self.existing(optimization_id)
         kept = await self.store.read_async(queries.health_report, optimization_id)
         return OptimizationHealthReport.from_dict(kept["report"]) if kept else None

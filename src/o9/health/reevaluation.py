@@ -1,5 +1,4 @@
-"""Re-evaluates the best trial of an optimization, on all and on truncated data: the only module of this room that runs
-users' objectives.
+"""Re-evaluates the best trial of an optimization, on all and on truncated data, which runs the objective's code.
 
 Contract. The objective runs as in a trial: in a child process, which is killed at the time limit with everything it
 started, or in the event loop if it is async. The caller decides which import paths are allowed. Each best trial is

@@ -314,8 +314,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def figures_of(found: Findings) -> dict[str, Any]:
-    """Return all figures by name, as JSON values. Sharpe ratios are per period; `unknown` has the reasons of missing
-    ones."""
+    """Return all figures as JSON values, Sharpe ratios per period; `unknown` has the reasons of missing ones."""
     evidence = found.evidence
     best, split = known(evidence.best), known(evidence.overfitting)
     year = evidence.periods_per_year

@@ -230,8 +230,7 @@ class Evaluator:
         return _completed(number, answer, started, time.perf_counter() - clock)
 
     async def _in_time(self, calling: Coroutine[Any, Any, Any]) -> Any:
-        """Await it within the time limit, or raise _TimeLimitExceeded. A task that swallows its cancellation is
-        abandoned."""
+        """Await it, or raise _TimeLimitExceeded. A task that swallows its cancellation is abandoned."""
         if self._timeout_seconds is None:
             return await calling
         task = asyncio.create_task(calling)

@@ -87,8 +87,7 @@ class Objective:
             raise OptimizationStrategyError(f"objective {self.name!r}: {error}") from error
 
     def family(self, data_fingerprint: str | None = None) -> str:
-        """Return the family whose trials count together: the objective and its data, by the evaluation's own
-        fingerprint if it has one."""
+        """Return the family: the objective and its data, by the fingerprint of the evaluation if that has one."""
         data_name = data_fingerprint or self.data_fingerprint
         return f"{self.name}@{data_name}" if data_name else self.name
 
@@ -188,8 +187,7 @@ def register_strategy(name: str, thing: Any, *, metadata: Sequence[str] = ()) ->
 
 
 def register_score(name: str, function: Score) -> None:
-    """Register `function(returns, periods_per_year)`, which computes a value from an objective's returns, for
-    `metadata.score`.
+    """Register `function(returns, periods_per_year)` as a score that `metadata.score` can name.
 
     returns: simple returns per period before the hold-out, as a numpy array of float64. periods_per_year: None if the
     objective does not return it. The result is one finite number; if the function raises, the trial has failed. It runs
@@ -216,8 +214,7 @@ def resolve_score(name: str, *, allowed_imports: tuple[str, ...] | None = None) 
 
 
 def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> Objective:
-    """Return the objective of this name. Raises OptimizationStrategyError if it is unknown, not allowed, or not
-    importable."""
+    """Return the objective of this name. Raises OptimizationStrategyError if it is unknown, refused or broken."""
     found, locator = _find(name, "objective", allowed_imports)
     if isinstance(found, Objective):
         return found if locator is None else replace(found, name=name, locator=locator)
@@ -227,8 +224,7 @@ def resolve_objective(name: str, *, allowed_imports: tuple[str, ...] | None = No
 
 
 def resolve_strategy(name: str, *, allowed_imports: tuple[str, ...] | None = None) -> ResolvedStrategy:
-    """Return the strategy of this name. Raises OptimizationStrategyError as `resolve_objective`, and if it is not a
-    strategy."""
+    """Return the strategy of this name. Raises as `resolve_objective`, and if it is not a strategy."""
     found, locator = _find(name, "strategy", allowed_imports)
     if isinstance(found, ResolvedStrategy):
         return found if locator is None else replace(found, name=name)
@@ -241,8 +237,7 @@ def names_of(what: What) -> list[str]:
 
 
 def objectives_found_anywhere(allowed_imports: tuple[str, ...] | None) -> list[str]:
-    """Return the names that every process can resolve, and the import paths of objectives that allowed modules have
-    registered here."""
+    """Return the names that every process can resolve, and the import paths of what allowed modules registered."""
     functions = (each.function for each in _registered["objective"].values())
     paths = {
         f"{function.__module__}:{function.__qualname__}"
@@ -268,8 +263,10 @@ def is_async(function: Any) -> bool:
 
 
 def _find(name: str, what: What, allowed_imports: tuple[str, ...] | None) -> tuple[Any, str | None]:
-    """Return the registration of this name and None; or, for an import path or entry point, the registration of its
-    object, else the object, and the path."""
+    """Return the registration of this name and None; or, for an import path or an entry point, its object and the path.
+
+    If the object is registered, its registration is returned instead.
+    """
     if not isinstance(name, str) or not name:
         raise OptimizationStrategyError(f"{what}: expected a name, got {name!r}")
     if name in _registered[what]:

@@ -59,8 +59,7 @@ def make_asker(plan: Plan, seed: int) -> Asker:
 
 
 def _load(sampler: str) -> None:
-    """Import all that the sampler needs, one thread at a time: concurrent imports of scipy.stats can see each other's
-    half-loaded modules."""
+    """Import what the sampler needs, one thread at a time: concurrent imports of scipy.stats can fail."""
     with _imports:
         for name in ("optuna", *_IMPORTED_LATE.get(sampler, ())):
             importlib.import_module(name)

@@ -1,5 +1,4 @@
-"""Calls of code that may hang: with a time limit, and a limited number at once. A call that exceeds its time is
-abandoned.
+"""Calls of code that may hang: with a time limit, after which a call is abandoned, and a limited number at once.
 
 Contract. `Calls.run` never blocks the event loop. A plain function runs in its own daemon thread, so that the process
 can end while it hangs; a coroutine function runs in the event loop, which the watchdog covers. An abandoned call holds

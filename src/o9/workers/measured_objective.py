@@ -50,8 +50,7 @@ class MeasuredObjective:
         return self.data is None and not self.score and self.hold_out is None
 
     def call(self, parameters: Mapping[str, Any], periods: int | None = None) -> Any:
-        """Return the objective's own answer, or an awaitable if it is async. Raises Refused if its data cannot be
-        loaded."""
+        """Call the objective. Returns an awaitable if it is async. Raises Refused if its data cannot be loaded."""
         keywords: dict[str, Any] = {} if periods is None else {"periods": periods}
         if self.data is not None:
             try:

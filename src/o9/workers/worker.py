@@ -95,10 +95,10 @@ def load(key: str, locator: str | None, pickled: bytes | None) -> tuple[Any, ...
 
 
 def evaluate(key: str, parameters: dict[str, Any], periods: int | None = None, whole: bool = False) -> tuple[Any, ...]:
-    """Run a loaded objective: ("value", started, duration, answer), ("infeasible", started, duration, reason),
-    ("failed", started, duration, text, worn_out), or ("refused", text), which ends the run.
+    """Run a loaded objective. periods: as if its data ended with that many returns. whole: hold out and score nothing.
 
-    periods: as if its data ended with that many returns. whole: nothing is held out or scored.
+    Returns ("value", started, duration, answer), ("infeasible", started, duration, reason), ("failed", started,
+    duration, text, worn_out), or ("refused", text), which ends the run.
     """
     from o9.workers.answers import failure_text, infeasible_text
     from o9.workers.measured_objective import MeasuredObjective, Refused
@@ -204,8 +204,7 @@ def _fork_guardian(requests: int, replies: int, lifeline: int) -> None:
 
 
 def _guard(guarded: int, lifeline: int) -> int:
-    """Wait until the lifeline or the guarded process ends, and kill all descendants. Returns the latter's exit
-    status."""
+    """Wait for the lifeline or the guarded process to end, kill all descendants, return the latter's exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # a signal to the group is meant for the guarded process
     woken, wake = os.pipe()

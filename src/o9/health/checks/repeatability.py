@@ -55,8 +55,7 @@ class Leak:
 
 
 def cuts_of(periods: int) -> list[int]:
-    """Return the numbers of returns after which to truncate, ascending. They are fixed, and follow no rebalancing
-    rhythm."""
+    """Return the numbers of returns after which to truncate, ascending: fixed, and in no rhythm of rebalancing."""
     places = [EARLIEST_CUT + (1 - EARLIEST_CUT) * (number * _GOLDEN % 1) for number in range(1, CUTS + 1)]
     return sorted({min(max(1, int(place * periods)), periods - 1) for place in places})
 

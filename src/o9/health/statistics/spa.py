@@ -171,8 +171,7 @@ def prewhitened_deviation(returns: Floats, coefficients: Floats) -> Floats:
 
 
 def shrunk_autocorrelations(returns: Floats) -> Floats:
-    """Return the first autocorrelation of each column, (trials,), shrunk towards their mean; ±MOST_AUTOCORRELATION at
-    most.
+    """Return the first autocorrelation of each column, (trials,), shrunk towards their mean, and clipped.
 
     The shrinkage is the share of their variance that sampling explains, 1/periods (Efron and Morris 1975). Without it,
     the best of many would tend to be the one whose risk is underestimated most.
