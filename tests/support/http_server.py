@@ -1,4 +1,4 @@
-"""The API on a real socket, in a thread with an event loop of its own, as `o9 serve` has it."""
+"""The API on a real socket, in a thread with its own event loop, as in `o9 serve`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Served:
     loop: asyncio.AbstractEventLoop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """In the event loop that serves."""
+        """Run `work` in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def ask(self, path: str, method: str = "GET", *, source: str = "127.0.0.1", **request: Any) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What the API's routes need, on a store alone: no Prefect, nothing runs."""
+"""A backend for the API's routes with only a store: without Prefect, and nothing runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class StoreBackend:
-    """As the aggregator answers, with the same parts."""
+    """The attributes of an aggregator that the routes need."""
 
     is_running = True
     prefect_url = "http://127.0.0.1:4200/api"
