@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 import venv
 from pathlib import Path
@@ -32,9 +33,16 @@ def oldest(name: str) -> str:
 
 
 @pytest.mark.long
-def test_the_core_runs_on_the_oldest_that_is_declared(tmp_path: Path) -> None:
-    venv.create(tmp_path / "environment", with_pip=True)
-    python = str(tmp_path / "environment" / "bin" / "python")
+def test_the_core_runs_on_the_oldest_that_is_declared() -> None:
+    # Not below pytest's folder, which only root may enter: PostgreSQL's programs in it run as another user.
+    with tempfile.TemporaryDirectory(prefix="o9-oldest-") as environment:
+        Path(environment).chmod(0o755)
+        run_core(environment)
+
+
+def run_core(environment: str) -> None:
+    venv.create(environment, with_pip=True)
+    python = f"{environment}/bin/python"
     ours = ("PYTHON", "PREFECT_", "O9_", "PYTEST_", "TESTS_")  # the last holds a database of the newest Prefect
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     versions = [oldest("prefect"), oldest("sqlalchemy")]
