@@ -191,12 +191,12 @@ def main() -> None:
             results += [compare(Pair(name, many[name], few[name], target=1.5, at_least=False), 5) for name in few]
             for name, store in (("small", one), ("large", other)):
                 began = time.perf_counter()
-                upkeep = loop.run_until_complete(maintain_rollups(store, datetime.now(UTC)))
-                windows = store.read(queries.windows, "day", upkeep.days[0], "9999")
+                maintenance = loop.run_until_complete(maintain_rollups(store, datetime.now(UTC)))
+                windows = store.read(queries.windows, "day", maintenance.days[0], "9999")
                 ended = sum(row["count"] for row in windows)
                 note(f"compute_statistics, {name}", f"{time.perf_counter() - began:,.2f} s")
-                mended = len(upkeep.corrections)
-                print(f"{upkeep.windows} windows, {ended:,} ends in {len(upkeep.days)} days, {mended} mended")
+                mended = len(maintenance.corrections)
+                print(f"{maintenance.windows} windows, {ended:,} ends in {len(maintenance.days)} days, {mended} mended")
     loop.close()
     verdict(results)
 

@@ -30,29 +30,31 @@ async def compute_statistics(days: int = DAYS) -> dict[str, Any]:
     OptimizationValidationError for a number of days below 1.
     """
     store = await store_of_run()
-    upkeep = await maintain_rollups(store, utc_now(), days, await progress_shown("Rollups compared with the record"))
-    await _publish(OptimizationStatistics(store=store), upkeep)
+    maintenance = await maintain_rollups(
+        store, utc_now(), days, await progress_shown("Rollups compared with the record")
+    )
+    await _publish(OptimizationStatistics(store=store), maintenance)
     logger.info(
         "%d windows compared with the record, %d rollups corrected; %d running optimizations ranked again",
-        upkeep.windows, len(upkeep.corrections), upkeep.refreshed_rankings,
+        maintenance.windows, len(maintenance.corrections), maintenance.refreshed_rankings,
     )  # fmt: skip
-    for correction in upkeep.corrections:
+    for correction in maintenance.corrections:
         logger.warning("a rollup was wrong: %s", correction)
-    return asdict(upkeep)
+    return asdict(maintenance)
 
 
-async def _publish(statistics: OptimizationStatistics, upkeep: Maintenance) -> None:
+async def _publish(statistics: OptimizationStatistics, maintenance: Maintenance) -> None:
     summary = await statistics.get_global_statistics()
     trends = await statistics.get_performance_trends()
     await acreate_table_artifact(
         table(summary), key="o9-statistics", description="What has ended, by type, strategy, priority and status"
     )
     await acreate_markdown_artifact(
-        markdown(summary, trends, upkeep), key="o9-statistics-summary", description="O9: statistics"
+        markdown(summary, trends, maintenance), key="o9-statistics-summary", description="O9: statistics"
     )
-    if upkeep.corrections:
+    if maintenance.corrections:
         await acreate_table_artifact(
-            upkeep.corrections[:CORRECTIONS_SHOWN],
+            maintenance.corrections[:CORRECTIONS_SHOWN],
             key="o9-statistics-corrections",
             description="Rollups that were wrong, and are corrected",
         )

@@ -189,10 +189,10 @@ def test_table_and_markdown_agree(store: Store, clock: Clock) -> None:
     life(store, clock, "a", 100, 0.5, S.COMPLETED)
     statistics = OptimizationStatistics(store=store)
     trends = asyncio.run(statistics.get_performance_trends())
-    upkeep = asyncio.run(maintain_rollups(store, utc_now()))
+    maintenance = asyncio.run(maintain_rollups(store, utc_now()))
     rows = table(figures_of(store))
     assert [row["by"] for row in rows] == ["all", "type", "strategy", "priority", "status"]
     assert {row["count"] for row in rows} == {1}
-    said = markdown(figures_of(store), trends, upkeep)
+    said = markdown(figures_of(store), trends, maintenance)
     for words in ("**1**", "1 completed", "unknown:"):
         assert words in said

@@ -271,7 +271,7 @@ class BeginRun(OnOptimization[tuple[Admission, Claimed | None]]):
                 lease_expires_at=database_now(unit) + self.lease_seconds,
                 suspended_run_id=None,
             )
-            return self._known(unit, Admission.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
+            return self._register(unit, Admission.TAKEN, Claimed(self.optimization_id, row["attempt"], row["fence"]))
         if status in ACTIVE:
             return Admission.HELD, None
         if holder is not None:
@@ -287,15 +287,15 @@ class BeginRun(OnOptimization[tuple[Admission, Claimed | None]]):
         waiting = None if claimed else self.run_id
         unit.update(row, suspended_run_id=waiting, deployment_id=self.deployment_id)
         if claimed:
-            return self._known(unit, Admission.TAKEN, claimed)
-        return self._known(unit, Admission.WAITS if row["unmet"] else Admission.NO_ROOM, None)
+            return self._register(unit, Admission.TAKEN, claimed)
+        return self._register(unit, Admission.WAITS if row["unmet"] else Admission.NO_ROOM, None)
 
     def _is_registered(self, unit: UnitOfWork) -> bool:
         unit.flush()
         found = select(PREFECT_RUN.c.run_id).where(PREFECT_RUN.c.run_id == self.run_id)
         return unit.connection.execute(found).first() is not None
 
-    def _known(
+    def _register(
         self, unit: UnitOfWork, admission: Admission, claimed: Claimed | None
     ) -> tuple[Admission, Claimed | None]:
         attempt = unit.existing(self.optimization_id)["attempt"]

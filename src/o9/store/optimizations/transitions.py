@@ -97,7 +97,9 @@ class Create(Operation[tuple[OptimizationState, bool]]):
         """Return the state as recorded, and whether it is new."""
         state = self.state
         if state.status is not OptimizationStatus.CREATED:
-            raise OptimizationValidationError("status", f"a new optimization is created, not {state.status.value}")
+            raise OptimizationValidationError(
+                "status", f"a new optimization has the status created, not {state.status.value}"
+            )
         known = unit.row(state.optimization_id)
         digest = self.content or content_hash(state)
         if known is not None:
@@ -121,7 +123,7 @@ class Create(Operation[tuple[OptimizationState, bool]]):
         }  # fmt: skip
         unit.create(row)
         count_new(unit, row)
-        _record(unit, row, None, state.status.value, Cause.SUBMISSION, self.node)
+        _record(unit, row, None, Transition(state.optimization_id, state.status, Cause.SUBMISSION, node=self.node))
         for other in awaited:
             unit.insert(DEPENDENCY, {"after_id": other["optimization_id"], "optimization_id": state.optimization_id})
         for other in unmet:
@@ -309,7 +311,7 @@ def _move_one(unit: UnitOfWork, row: Row, wanted: Transition) -> None:
     unit.update(row, **changes)
     if wanted.issue is not None:
         append_issue(unit, wanted.optimization_id, wanted.issue)
-    _record(unit, row, from_status._value_, to._value_, wanted.cause, wanted.node, wanted, ended=ended)
+    _record(unit, row, from_status._value_, wanted, ended=ended)
     count_transition(unit, row, from_status._value_, to._value_, ended=ended)
 
 
@@ -341,23 +343,12 @@ def _dependency_failed(name: str, awaited: Row) -> Transition:
     return Transition(name, OptimizationStatus.CANCELLED, Cause.DEPENDENCY, message, issue=message)
 
 
-def _record(
-    unit: UnitOfWork,
-    row: Row,
-    from_status: str | None,
-    to_status: str,
-    cause: Cause,
-    node: str,
-    wanted: Transition | None = None,
-    *,
-    ended: bool = False,
-) -> None:
+def _record(unit: UnitOfWork, row: Row, from_status: str | None, wanted: Transition, *, ended: bool = False) -> None:
     written: Row = {
-        "optimization_id": row["optimization_id"], "from_status": from_status, "to_status": to_status,
-        "cause": cause._value_, "message": free_text(wanted.message) if wanted else "", "node": node,
-        "attempt": row.get("attempt", 0), "at": unit.now,
-        "prefect_run_id": wanted.prefect_run_id if wanted else None,
-        "prefect_state_id": wanted.prefect_state_id if wanted else None,
+        "optimization_id": row["optimization_id"], "from_status": from_status, "to_status": wanted.to._value_,
+        "cause": wanted.cause._value_, "message": free_text(wanted.message), "node": wanted.node,
+        "attempt": row["attempt"], "at": unit.now,
+        "prefect_run_id": wanted.prefect_run_id, "prefect_state_id": wanted.prefect_state_id,
     }  # fmt: skip
     unit.insert(TRANSITION, written)
     unit.change(row["optimization_id"], "ended" if ended else "transition")
