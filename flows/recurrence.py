@@ -31,7 +31,8 @@ from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
 
 logger = logging.getLogger(__name__)
-FOLLOWING = 50
+REPLACE = "overlap:replace"  # the tag
+FOLLOWING_LIMIT = 50
 LOOK_SECONDS = 0.1
 END_SECONDS = 60.0  # longer than a lease, so that the runs of a dead machine have been released
 REPLACEABLE = (OptimizationStatus.CREATED, OptimizationStatus.INITIALIZING, OptimizationStatus.RUNNING)
@@ -48,9 +49,6 @@ class Missed(str, Enum):
     @property
     def tag(self) -> str:
         return f"missed:{self.value}"
-
-
-REPLACE = "overlap:replace"
 
 
 class ScheduleReason(str, Enum):
@@ -93,7 +91,7 @@ async def _following(flow_run: FlowRun, expected: datetime) -> list[datetime]:
     )
     async with get_client() as client:
         runs = await client.read_flow_runs(
-            flow_run_filter=later, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=FOLLOWING
+            flow_run_filter=later, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=FOLLOWING_LIMIT
         )
     return [
         run.expected_start_time
@@ -123,12 +121,12 @@ async def replace_earlier_runs(store: Store, flow_run: FlowRun, state: Optimizat
     try:
         async with asyncio.timeout(END_SECONDS):
             for name in replaced:
-                await _end_of(store, name)
+                await _wait_for_end(store, name)
     except TimeoutError:
         logger.warning("%s begins, though what it replaces has not ended in %g s", state.optimization_id, END_SECONDS)
 
 
-async def _end_of(store: Store, optimization_id: str) -> None:
+async def _wait_for_end(store: Store, optimization_id: str) -> None:
     while True:
         holding = await store.read_async(queries.holding, optimization_id)
         if holding is None or OptimizationStatus(holding.status) not in REPLACEABLE:

@@ -105,7 +105,7 @@ def of_optimization(
     made from, for its tag. Raises OptimizationValidationError.
     """
     if when is not None:
-        may_recur(spec)
+        check_may_recur(spec)
     if overlap not in (*OVERLAP, "replace", "together"):
         raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip, replace or together")
     if missed not in (*Missed,):
@@ -137,7 +137,7 @@ def recurring_spec(spec: Mapping[str, Any], when: schedules.Schedule, series: st
     return made
 
 
-def may_recur(spec: Mapping[str, Any]) -> None:
+def check_may_recur(spec: Mapping[str, Any]) -> None:
     """Raises OptimizationValidationError for a fixed id, and for a series name with a date in it."""
     if spec.get("optimization_id") is not None:
         raise OptimizationValidationError(

@@ -25,7 +25,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
-from o9.aggregator.deployments import FROM_FILE, LIFECYCLE, may_recur, named_series, recurring_spec
+from o9.aggregator.deployments import FROM_FILE, LIFECYCLE, check_may_recur, named_series, recurring_spec
 from o9.mirror.reconciler import all_pages
 from o9.model.errors import OptimizationNotFoundError, OptimizationValidationError
 from o9.model.templates import series_name
@@ -113,7 +113,7 @@ async def add_schedule(name: str, when: schedules.Schedule) -> Recurring:
                 remedy = f"give another one, or remove its schedules first (`o9 schedule delete {name}`)"
                 raise OptimizationValidationError("schedule", f"{problem}: {remedy}")
         spec = _spec(deployment)
-        may_recur(spec)
+        check_may_recur(spec)
         if spec:
             made = recurring_spec(spec, when, series_name(spec))
             there = {each.name: _spec(each) for each in await _deployments(client) if each.id != deployment.id}

@@ -50,7 +50,7 @@ class Suspender:
         self._checker = checker
         self._interval = max(interval, MIN_INTERVAL_SECONDS)
         self._rules_interval = max(checker.check_interval, MIN_INTERVAL_SECONDS)
-        self._rules_say: dict[str, str] = {}
+        self._rule_reasons: dict[str, str] = {}
         self._boundaries: dict[str, ErrorBoundary] = {}
         self._short: Suspension | None = None
         self._short_since: datetime | None = None
@@ -97,10 +97,10 @@ class Suspender:
         names = [one.state.optimization_id for one in asked]
         for name in names:
             with self._boundaries.setdefault(name, ErrorBoundary(logger, f"applying the health rules to {name}")):
-                self._rules_say[name] = (await self._checker.recent_report(name)).suspend
+                self._rule_reasons[name] = (await self._checker.recent_report(name)).suspend
         for name in self._boundaries.keys() - set(names):
             del self._boundaries[name]
-            self._rules_say.pop(name, None)
+            self._rule_reasons.pop(name, None)
 
     async def _suspend(self, mine: list[StateWithIntent], memory: Room, disk: Room) -> None:
         makes_room = any(one.intent is Intent.SUSPEND for one in mine)
@@ -133,7 +133,7 @@ class Suspender:
         if "risk_limits" in one.state.metadata:
             broken = await asyncio.to_thread(self._broken_limits, one.state)
         name, reason = one.state.optimization_id, _suspended_for(one)
-        seen = Circumstances(memory, disk, broken, self._rules_say.get(name))
+        seen = Circumstances(memory, disk, broken, self._rule_reasons.get(name))
         if decide_suspension(seen, reason, one.state.memory_usage) is None:
             return None
         despite = await asyncio.to_thread(self._resumed_despite, name)
