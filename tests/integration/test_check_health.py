@@ -41,7 +41,7 @@ def flows_go_to_the_session_s_server() -> Iterator[None]:
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
-    """In use by the flows, with two that have ended, one that runs, and one that waits."""
+    """The flows' store, with two ended optimizations, a running one and a queued one."""
     from o9.blocks.store import release_store, use_store
 
     with Store(store_url) as opened:

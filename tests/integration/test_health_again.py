@@ -118,7 +118,7 @@ async def health(store_url: str) -> AsyncIterator[OptimizationHealthChecker]:
 
 
 def ended(store: Store, name: str, best: Evaluation | float, **metadata: Any) -> None:
-    """One that completed with a single trial, which answered `best`."""
+    """A completed optimization with a single trial, which returned `best`."""
     function = metadata.pop("function", name)
     metadata = {"objective": f"again-{function}", "search_space": LINE} | metadata
     claimed = at_work(store, name, total_steps=1, metadata=metadata, parameters={"fixed": 0.25})

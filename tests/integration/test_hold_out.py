@@ -142,7 +142,7 @@ def returns_of(trial: Trial) -> Any:
 
 
 def check_ledger(name: str, before: int) -> None:
-    """Each trial ends at the cut, and the best alone has what comes behind it."""
+    """Each trial ends at the cut, and only the best has the part after it."""
     trials = ledger(name)
     best = max(trials, key=lambda trial: trial.value or -np.inf)
     for trial in trials:

@@ -134,7 +134,7 @@ async def test_without_a_seed_one_is_drawn_and_kept() -> None:
 
 
 async def test_no_pickle_is_read_from_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CMA-ES keeps pickles in its study; the study is never stored, so that none can come from there."""
+    """CMA-ES keeps pickles in its study, which is never stored."""
     state = make_state(sampler="cmaes")
     _, checkpoints = await run(state, range(12))
     assert "attrs" not in json.dumps(checkpoints)

@@ -248,7 +248,7 @@ def test_a_frozen_process_does_not_block_its_loop(tmp_path: Path) -> None:
 
 
 class Observer(threading.Thread):
-    """Looks at the watchdog from another thread, as a node's presence does, until it says that the loop is blocked."""
+    """Polls the watchdog from another thread, as a node's heartbeat does, until it reports a blocked loop."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         super().__init__(daemon=True)
@@ -274,5 +274,5 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def settled(watchdog: Watchdog) -> None:
-    """Afterwards nothing is blocked any more."""
+    """Wait until nothing is blocked."""
     await until(lambda: not watchdog.is_blocked)

@@ -22,7 +22,7 @@ MakeEvaluator = Callable[..., Evaluator]
 
 @asynccontextmanager
 async def evaluators() -> AsyncIterator[MakeEvaluator]:
-    """A maker of evaluators; at the end all are closed, the pool is empty, and no child is left."""
+    """Makes evaluators. At the end all are closed, the pool is empty, and no child is left."""
     made: list[Evaluator] = []
 
     def make(
@@ -48,13 +48,13 @@ async def evaluate(one: Evaluator, *parameters: dict[str, Any]) -> list[TrialOut
 async def run_coroutine(
     function: Callable[[OptimizationState], Any], state: OptimizationState, observe: Observe, interval: float
 ) -> bool:
-    """Run a coroutine strategy called `coroutine`; did it ask for a pause?"""
+    """Run a coroutine strategy called `coroutine`. Returns whether it asked for a pause."""
     strategy = ResolvedStrategy("coroutine", StrategyKind.COROUTINE, function)
     return await CoroutineAttempt(strategy, 1).run(state, observe, interval)
 
 
 def children() -> list[int]:
-    """The evaluation processes of this one that are alive."""
+    """Return the evaluation processes that are alive."""
     found: list[int] = []
     for process in psutil.Process().children():
         try:
@@ -66,7 +66,7 @@ def children() -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Does it run? A zombie does not."""
+    """Whether it runs; a zombie does not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -74,7 +74,7 @@ def alive(pid: int) -> bool:
 
 
 async def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Look until it is true; fail where it does not come true in time."""
+    """Poll until it is true, and fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"

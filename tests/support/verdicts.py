@@ -46,7 +46,7 @@ def check_of(made: Verdict) -> Check:
 
 
 def keep_verdict(store: Store, optimization_id: str, made: Verdict, *others: Check) -> None:
-    """A report of how it is now that holds `made`."""
+    """A valid report with the verdict `made`."""
     state = store.read(queries.get, optimization_id)
     assert state is not None
     checks = [check_of(made), *others]

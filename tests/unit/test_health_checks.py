@@ -39,7 +39,7 @@ def trial(number: int, value: float | None = 1.0, **fields: Any) -> Trial:
 
 
 def facts(*, state: dict[str, Any] | None = None, **fields: Any) -> HealthFacts:
-    """One that completed with three good trials in one step, with a whole record."""
+    """A completed optimization with three good trials in one step, and a complete record."""
     path = [None, "created", "initializing", "running", "completed"]
     rows = [{"from_status": one, "to_status": other, "message": ""} for one, other in pairwise(path)]
     completed: dict[str, Any] = {

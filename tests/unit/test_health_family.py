@@ -104,7 +104,7 @@ def test_returns_that_underflow_when_squared_are_unusable() -> None:
 
 @pytest.mark.parametrize(("periods", "trials"), [(2_520, 200), (250, 1_000)])
 def test_uncorrelated_trials_count_fully(periods: int, trials: int) -> None:
-    """Also where there are more trials than periods, whose sample correlations have few eigenvalues."""
+    """Even with more trials than periods, where the sample correlations have few eigenvalues."""
     assert effective_number_of_trials(noise(periods, trials)) == pytest.approx(trials, rel=0.02)
 
 
@@ -152,7 +152,7 @@ def test_the_long_run_deviation_agrees_with_arch() -> None:
 
 
 def test_over_many_independent_returns_the_p_value_agrees_with_arch() -> None:
-    """arch 8.0.0 does not studentise, whatever it is told: the columns are divided beforehand."""
+    """arch 8.0.0 never studentizes, so the columns are divided beforehand."""
     from arch.bootstrap import SPA
 
     returns = noise(2_500, 12) + np.linspace(-0.004, 0.0001, 12)
@@ -164,7 +164,7 @@ def test_over_many_independent_returns_the_p_value_agrees_with_arch() -> None:
 
 
 def test_the_prewhitened_deviation_has_no_bias_of_short_blocks() -> None:
-    """Returns that keep 0.5 of the day before: the long-run deviation of their mean is twice that of the shocks."""
+    """Returns with an autocorrelation of 0.5: the long-run deviation of their mean is twice that of the shocks."""
     shocks = np.random.default_rng(0).standard_normal((20_050, 40))
     returns = lfilter([1.0], [1.0, -0.5], shocks, axis=0)[50:]
     assert prewhitened_deviation(returns, shrunk_autocorrelations(returns)).mean() == pytest.approx(2.0, rel=0.01)
@@ -187,7 +187,7 @@ def test_autocorrelations_of_similar_trials_are_shrunk() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [0.0, 0.2])
 def test_a_family_without_edge_passes_at_the_level(kept: float) -> None:
-    """Sixty periods: where the deviation is least known."""
+    """Sixty periods, where the deviation is least certain."""
     outcomes = []
     for seed in range(100):
         shocks = np.random.default_rng(seed).standard_normal((80, 30))

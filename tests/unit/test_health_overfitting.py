@@ -151,7 +151,7 @@ def test_an_unknown_probability_has_a_reason() -> None:
 
 
 def by_hand(returns: Any, blocks: int) -> tuple[list[float], list[float]]:
-    """CSCV as the paper tells it, one split and one trial at a time."""
+    """CSCV as in the paper, one split and one trial at a time."""
     length = len(returns) // blocks
     returns = returns[len(returns) - length * blocks :]
     cut = [returns[i * length : (i + 1) * length] for i in range(blocks)]

@@ -39,7 +39,7 @@ def known(evidence: Evidence) -> tuple[float, float]:
 
 @cache
 def unpruned(over: bool) -> tuple[Any, Any, Evidence]:
-    """A family, what it is judged over, and what that says while all of it is there."""
+    """A family, its baseline, and its evidence before anything is pruned."""
     matrix = noise(40)
     matrix[:, 7] = 0.0  # it never traded, and was tried
     baseline = np.random.default_rng(9).normal(0.0, 0.01, DAYS) if over else None

@@ -39,7 +39,7 @@ class Family:
 
     name: "" for a family of this optimization alone.
     counts: all trials ever run, by state, pruned ones included.
-    judged: the position of the best trial in `series`.
+    judged: the position of the best trial in `series`. complete: the store did not limit `series`.
     baseline: the baseline returns of the best trial's optimization.
     pruned: a summary of the trials whose optimizations were pruned.
     adaptive: a search of the family chose trials by their results, or was pruned and may have.
