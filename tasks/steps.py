@@ -125,7 +125,7 @@ async def run_step(optimization_id: str, step: int) -> str:
             logger.info("step %d was cut off: %s", step, interrupted.following.value)
             # Trials that will be evaluated again are not recorded as cut off.
             again = interrupted.following in (Continuation.SUSPEND, Continuation.REQUEUE, Continuation.REPLACED)
-            if not again and attempt.strategy.kind == "steps":
+            if not again and isinstance(attempt.strategy, OptunaStrategy):
                 await _keep(attempt, state, attempt.strategy.interrupted())
             return interrupted.following.value
     if result.trials and all(trial.state is TrialState.FAILED for trial in result.trials):

@@ -89,7 +89,9 @@ class RemoteEvaluator(Protocol):
         """
 
 
-_Queue = Iterator[tuple[int, Mapping[str, Any]]]
+_Parameters = Mapping[str, Any]
+_Queue = Iterator[tuple[int, _Parameters]]
+_Outcomes = dict[int, TrialOutcome]
 
 
 class _TimeLimitExceeded(Exception):
@@ -133,9 +135,9 @@ class Evaluator:
         self._team = Team(single_threaded=single_threaded)
         self.printed: dict[int, Output] = {}  # by number, of the last `evaluate`, also of trials that were cut off
 
-    async def evaluate(self, parameters: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[TrialOutcome]:
+    async def evaluate(self, parameters: Sequence[_Parameters], numbers: Sequence[int]) -> list[TrialOutcome]:
         """Evaluate all, and return the outcomes in their order."""
-        self.finished = outcomes = dict[int, TrialOutcome]()
+        self.finished = outcomes = _Outcomes()
         self.printed = {}
         queue = iter(list(zip(numbers, parameters, strict=True)))
         options = EvaluationOptions(self.periods)
@@ -144,7 +146,7 @@ class Evaluator:
         return [outcomes[number] for number in numbers]
 
     async def evaluate_again(
-        self, number: int, parameters: Mapping[str, Any], periods: int | None = None, *, whole: bool = False
+        self, number: int, parameters: _Parameters, periods: int | None = None, *, whole: bool = False
     ) -> TrialOutcome:
         """Evaluate trial `number` again, without logging its output.
 
@@ -154,9 +156,9 @@ class Evaluator:
         options = EvaluationOptions(None if whole else periods or self.periods, whole, quiet=True)
         return (await self.evaluate_one(number, parameters, options))[0]
 
-    async def evaluate_one(self, number: int, parameters: Mapping[str, Any], options: EvaluationOptions) -> Evaluated:
+    async def evaluate_one(self, number: int, parameters: _Parameters, options: EvaluationOptions) -> Evaluated:
         """Evaluate one trial."""
-        outcomes: dict[int, TrialOutcome] = {}
+        outcomes: _Outcomes = {}
         await self._work(iter([(number, parameters)]), outcomes, options)
         return outcomes[number], self.printed.get(number)
 
@@ -177,28 +179,24 @@ class Evaluator:
         """Return the children to the pool; busy ones are killed."""
         await self._team.close()
 
-    async def _work(self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions) -> None:
+    async def _work(self, queue: _Queue, outcomes: _Outcomes, options: EvaluationOptions) -> None:
         here = self._work_here if self._objective.is_async else self._work_in_a_child
         await (here if self._remote is None else self._work_remotely)(queue, outcomes, options)
 
-    async def _work_remotely(
-        self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions
-    ) -> None:
+    async def _work_remotely(self, queue: _Queue, outcomes: _Outcomes, options: EvaluationOptions) -> None:
         assert self._remote is not None
         for number, parameters in queue:
             outcomes[number], output = await self._remote.evaluate(number, parameters, options)
             self._keep(number, output)
 
-    async def _work_here(self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions) -> None:
+    async def _work_here(self, queue: _Queue, outcomes: _Outcomes, options: EvaluationOptions) -> None:
         if self._measured.data is not None:
             with contextlib.suppress(Exception):  # the evaluation raises it again, and reports it
                 await asyncio.to_thread(self._measured.data.load)  # may take long
         for number, parameters in queue:
             outcomes[number] = await self._await_objective(number, parameters, options)
 
-    async def _await_objective(
-        self, number: int, parameters: Mapping[str, Any], options: EvaluationOptions
-    ) -> TrialOutcome:
+    async def _await_objective(self, number: int, parameters: _Parameters, options: EvaluationOptions) -> TrialOutcome:
         started, clock = time.time(), time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
@@ -245,9 +243,7 @@ class Evaluator:
     def _time_limit_error(self) -> str:
         return f"cut off after {self._timeout_seconds:g} s (metadata.trial_timeout_seconds)"
 
-    async def _work_in_a_child(
-        self, queue: _Queue, outcomes: dict[int, TrialOutcome], options: EvaluationOptions
-    ) -> None:
+    async def _work_in_a_child(self, queue: _Queue, outcomes: _Outcomes, options: EvaluationOptions) -> None:
         shipment = self._shipment
         child: Child | None = None
 
@@ -271,7 +267,7 @@ class Evaluator:
             self._team.release(child)
 
     async def _ask(
-        self, child: Child, key: str, number: int, parameters: Mapping[str, Any], options: EvaluationOptions
+        self, child: Child, key: str, number: int, parameters: _Parameters, options: EvaluationOptions
     ) -> tuple[TrialOutcome, _Child]:
         started, clock = time.time(), time.perf_counter()
         request = ("evaluate", key, dict(parameters), options.periods, options.whole)

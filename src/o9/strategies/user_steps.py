@@ -53,10 +53,6 @@ class UserSteps:
         self._next_number += len(checked.trials)
         return checked
 
-    def interrupted(self) -> tuple[Trial, ...]:
-        """Return nothing: only the strategy knows what its step was evaluating."""
-        return ()
-
     @property
     def team(self) -> Team | None:
         """Its child processes; None if it runs in the event loop."""
