@@ -177,6 +177,12 @@ def test_slices_have_the_axes_of_their_parameters() -> None:
     assert side.data[1]["y"] == ["true"]  # of trial 6, the best
 
 
+def test_a_slice_shows_the_best_also_where_it_is_an_outlier_of_value_zero() -> None:
+    found = [trial(0, 0.0, fast=0), *(trial(number, -10.0 - number / 200, fast=number) for number in range(1, 200))]
+    _, high = drawn(dict(slices(found, None, [], 0, "maximize"))["fast"]).layout["yaxis"]["range"]
+    assert high > 0
+
+
 def test_a_slice_that_shows_nothing_says_why() -> None:
     found = [trial(number, float(number), one=3, name=f"n{number}", late=number) for number in range(40)]
     found[0] = trial(0, 0.0, one=3, name="n0")  # without `late`, which another parameter may have switched off

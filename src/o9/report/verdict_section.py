@@ -36,7 +36,7 @@ def grounds(verdict: Verdict) -> list[Ground]:
     """
     if not verdict.figures:
         return []
-    rows = [*_deciding(verdict.figures), *_beside(verdict.figures)]
+    rows = [*_deciding(verdict.figures), *_customary(verdict.figures)]
     return rows if verdict.grade is not Grade.VOID else [replace(row, decides=False) for row in rows]
 
 
@@ -140,7 +140,7 @@ def _deciding(found: Figures) -> Iterator[Ground]:
         yield Ground("Placebo runs", f"p = {found['placebo_p_value']:.3f}", reading, True)
 
 
-def _beside(found: Figures) -> Iterator[Ground]:
+def _customary(found: Figures) -> Iterator[Ground]:
     if found["counted"] == 1:  # nothing was chosen
         return
     independent, there = found["deflated_effective"], f"there are {_length(found, 'observations')}"

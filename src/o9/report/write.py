@@ -63,16 +63,16 @@ def write(page: str, path: Path) -> Path:
     problem = _why_not(target)
     if problem:
         raise OptimizationValidationError("--output", f"{path}: {problem}; name another file")
-    beside = target.with_name(f".{target.name[:LONGEST_NAME]}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name[:LONGEST_NAME]}.{os.getpid()}.tmp")
     try:
         try:
-            with open(beside, "x", opener=private, encoding="utf-8", errors="backslashreplace") as file:
+            with open(temporary, "x", opener=private, encoding="utf-8", errors="backslashreplace") as file:
                 if target.exists():
                     os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
                 file.write(page)
-            beside.replace(target)
+            temporary.replace(target)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OptimizationError(f"{path}: {error.strerror or error}; choose another place with --output") from error
     return target

@@ -76,27 +76,19 @@ def duration(span: timedelta | float | None) -> str:
 
 def moment(at: datetime | str | None) -> str:
     """`2026-01-31 09:30:00 UTC`, for an aware datetime or its ISO form."""
-    if at is None:
-        return NOTHING
-    known = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return known.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return NOTHING if at is None else f"{_parsed(at).astimezone(UTC):%Y-%m-%d %H:%M:%S UTC}"
 
 
 def local_moment(at: datetime | str | None) -> str:
     """`2026-01-31 10:30:00 CET`"""
-    if at is None:
-        return NOTHING
-    known = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return known.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return NOTHING if at is None else f"{_parsed(at).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def local_time(at: datetime | str | None, *, milliseconds: bool = False) -> str:
     """`2026-01-31 10:30:00`"""
     if at is None:
         return NOTHING
-    known = datetime.fromisoformat(at) if isinstance(at, str) else at
-    text = known.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
-    return text[:-3] if milliseconds else text[:-7]
+    return f"{_parsed(at).astimezone():%Y-%m-%d %H:%M:%S.%f}"[: -3 if milliseconds else -7]
 
 
 def local_zone() -> str:
@@ -135,6 +127,10 @@ def sentence(text: str) -> str:
     """`text` with a capital first letter and a full stop."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text[-1:] in '.!?…' else '.'}" if text else ""
+
+
+def _parsed(at: datetime | str) -> datetime:
+    return datetime.fromisoformat(at) if isinstance(at, str) else at
 
 
 def _unsigned_zero(text: str) -> str:

@@ -147,7 +147,7 @@ def _plan(outlook: PrunePreview, alerts: PrunedAlerts, before: str) -> Iterator[
         yield f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}"
         yield "all their data is deleted with them, permanently; `o9 db backup PATH` makes a copy first"
     else:
-        yield f"no optimization to delete {when}"
+        yield f"there is nothing to delete that {when}"
     if counts := _counts_of(alerts):
         yield f"of alerts that were over by then: {counts}"
     for why, number in outlook.kept.items():

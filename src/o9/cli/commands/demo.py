@@ -94,11 +94,9 @@ def _conclude(url: str | None, ids: Sequence[str], interrupted: bool) -> int:
     option = option_for(url)
     with existing_store(url) as store:
         records = [read_record(store, name, option) for name in ids]
-        where = place_of(store)
-    show("", *demo_view(records, _periods()), "")
-    show(f"The record:       {where}", f"Prefect's record: {where_prefect_records()}")
-    if not interrupted:
-        with existing_store(url) as store:
+        show("", *demo_view(records, _periods()), "")
+        show(f"The record:       {place_of(store)}", f"Prefect's record: {where_prefect_records()}")
+        if not interrupted:
             show(f"The report:       {write(report_of(store, ids), Path(REPORT))}")
     show("")
     everything = [(f"o9 list{option}", "everything in the record"), *what_next(records, option)]

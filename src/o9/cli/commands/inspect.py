@@ -20,7 +20,7 @@ from o9.model.states import ACTIVE, OptimizationStatus
 if not help_only:
     from rich.text import Text
 
-    from o9.cli.console import page_width, results, say, say_more, write_json, write_json_list
+    from o9.cli.console import NONE_YET, page_width, results, say, say_more, write_json, write_json_list
     from o9.cli.console import show as show_
     from o9.cli.open_store import existing_optimization, existing_store, option_for, place_of
     from o9.cli.session.follow import nodes_of
@@ -132,11 +132,7 @@ def list_(
         runs = list(found)
         if not runs:
             filtered = wanted != Filter(placebos=everything) or objective is not None or statuses
-            say(
-                "no optimization matches"
-                if filtered
-                else "no optimizations yet; `o9 demo` or `o9 run FILE.yaml` runs some"
-            )
+            say("no optimization matches" if filtered else NONE_YET)
             return
         lost = _lost(opened, [run.state for run in runs[:room]])
         show_(list_view(runs[:room], results().width, lost, series=series is not None))

@@ -21,7 +21,7 @@ from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.statistics import frames
 
 if not help_only:
-    from o9.cli.console import answer, page_width, say, show, write_json
+    from o9.cli.console import NONE_YET, answer, page_width, say, show, write_json
     from o9.cli.open_store import existing_optimization, existing_store
     from o9.cli.views.statistics import best_view, rankings_view, statistics_view, trends_view
     from o9.model.optimization import utc_now
@@ -45,7 +45,7 @@ def stats(store: StoreUrl = None, json: Json = False) -> None:
     if json:
         write_json(figures)
     elif not figures["total_optimizations"]:
-        say("no optimizations yet; `o9 demo` or `o9 run FILE.yaml` runs some")
+        say(NONE_YET)
     else:
         width = page_width()
         show(*statistics_view(figures, utc_now().date(), width), width=width)

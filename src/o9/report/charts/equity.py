@@ -44,10 +44,10 @@ def equity(
     if isinstance(inside, Unknown):
         return inside
     outside = _usable(hold_out, "there are none")
-    beside = _beside(baseline, baseline_hold_out, inside, outside)
+    compared = _baseline(baseline, baseline_hold_out, inside, outside)
     lines = [_Line("best", BLUE, inside, None if isinstance(outside, Unknown) else outside)]
-    if not isinstance(beside, Unknown):
-        lines.append(beside)
+    if not isinstance(compared, Unknown):
+        lines.append(compared)
     summed = any(_level(line.whole, summed=False) is None for line in lines)
     curves = [curve for line in lines if (curve := _curve(line, summed=summed)) is not None]
     if len(curves) < len(lines):
@@ -58,11 +58,11 @@ def equity(
     over = "dates" if calendar else "years" if periods_per_year else "periods"
     notes = [*_how(summed=summed, logarithmic=logarithmic, over=over)]
     if lines[0].outside is not None:
-        notes.append(f"behind the line: {len(lines[0].outside):,} returns on data that the search did not use")
+        notes.append(f"after the line: {len(lines[0].outside):,} returns on data that the search did not use")
     elif hold_out is not None and isinstance(outside, Unknown):
         notes.append(f"the hold-out returns are left out: {outside.reason}")
-    if isinstance(beside, Unknown):
-        notes.append(f"the baseline is not drawn: {beside.reason}")
+    if isinstance(compared, Unknown):
+        notes.append(f"the baseline is not drawn: {compared.reason}")
     drawn, there = max(len(curve.shown) for curve in curves), len(curves[0].level)
     if drawn < there:
         notes.append(f"{drawn:,} of {there:,} points are drawn, including the highest and the lowest of each stretch")
@@ -142,7 +142,7 @@ def _usable(returns: ArrayLike | None, why_none: str) -> Floats | Unknown:
     return series
 
 
-def _beside(
+def _baseline(
     baseline: ArrayLike | None, later: ArrayLike | None, inside: Floats, outside: Floats | Unknown
 ) -> _Line | Unknown:
     """The baseline over the same periods, or why it is not drawn."""

@@ -145,7 +145,8 @@ def slices(
         return []
     logarithmic = {each.name for each in space.parameters if getattr(each, "log", False)} if space else set()
     values = [trial.value for trial in valued if trial.value is not None]
-    axis_range, _ = _range(values, keep=[trial.value for trial in valued if trial.number == best and trial.value])
+    kept = [trial.value for trial in valued if trial.number == best and trial.value is not None]
+    axis_range, _ = _range(values, kept)
     found = []
     for name in names[:MOST_SLICES]:
         having = [trial for trial in valued if name in trial.parameters]

@@ -30,15 +30,7 @@ if not help_only:
     from o9.cli.commands.inspect import LIST_LIMIT
     from o9.cli.console import page_width, results, say, say_more, write_json, write_json_list
     from o9.cli.open_store import NEAR_AMONG, existing_store, option_for, pick, place_of
-    from o9.cli.views.alerts import (
-        Listed,
-        Notified,
-        Shown,
-        alert_view,
-        alerts_view,
-        history_view,
-        over_at,
-    )
+    from o9.cli.views.alerts import Listed, Notified, Shown, alert_view, alerts_view, history_view, over_at
     from o9.model.optimization import utc_now
     from o9.store import queries
     from o9.store.alerts.queries import Episode
