@@ -115,7 +115,7 @@ def test_the_command_says_what_of_alerts_goes(
     planned = o9(*option, "--dry-run")
     assert "there is nothing to delete that ended before" in planned.out
     assert (
-        "of alerts that were over before then: 3 alerts, 3 messages, 1 suppressed notification, 1 silence"
+        "of alerts that were over by then: 3 alerts, 3 messages, 1 suppressed notification, 1 silence"
         in planned.out
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO())
