@@ -1,4 +1,4 @@
-"""`o9 alerts …` on a store in which alerts were delivered: what it prints, writes, refuses, and never imports."""
+"""`o9 alerts …` on a store with delivered alerts: what it prints, writes and refuses, and what it never imports."""
 
 from __future__ import annotations
 

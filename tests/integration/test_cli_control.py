@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `cancel`, `start`, `retry`: what they write, say and answer, and what they refuse."""
+"""`pause`, `resume`, `cancel`, `start`, `retry`: what they write and print, and what they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`o9 db prune`: what it says before, the question, what it does, and what it refuses."""
+"""`o9 db prune`: what it announces, the question, what it deletes, and what it refuses."""
 
 from __future__ import annotations
 

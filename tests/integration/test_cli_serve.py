@@ -1,4 +1,4 @@
-"""`o9 serve` as a process: it works the queue and keeps the schedules, and what it leaves the next one goes on with."""
+"""`o9 serve` as a process: it runs the queue and the schedules, and the next start continues its work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`watch`: one optimization to its end, and all of them; what happened, who asked, and when."""
+"""`watch`: one optimization until it ends, and all of them; the events, their authors and times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`o9 doctor` on Prefect: how to reach the local server, and a configured one that lets nobody in."""
+"""`o9 doctor` on Prefect: how to reach the local server, and a configured one that rejects us."""
 
 from __future__ import annotations
 

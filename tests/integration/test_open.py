@@ -1,4 +1,4 @@
-"""Prefect's pages of the local server: open to everybody, what they show to the owner alone; `o9 open` lets him in."""
+"""Prefect's pages of the local server: what is public, what only the owner sees, and how `o9 open` logs in."""
 
 from __future__ import annotations
 

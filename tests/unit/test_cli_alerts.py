@@ -1,4 +1,4 @@
-"""What `o9 alerts` draws and understands: pure functions, at any width, of whatever somebody wrote."""
+"""What `o9 alerts` draws and parses: pure functions, at any width, for any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `run` and `submit` take from YAML, and how they refuse the rest: by file, line, entry and field."""
+"""Run files: what `run` and `submit` accept, and how they refuse the rest, by file, line, entry and field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What control commands say: pure decisions, from what was known and asked to what is true then."""
+"""What the control commands print: pure decisions from what was known and what was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The accounting: against a slow loop in dollars, with its costs, and figures that can be checked by hand."""
+"""The accounting, compared with a slow loop in dollars and its costs, and figures that can be checked by hand."""
 
 from __future__ import annotations
 

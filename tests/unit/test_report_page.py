@@ -1,4 +1,4 @@
-"""The page as HTML: it asks for nothing, lets no text become a script, and says everything in words."""
+"""The page as HTML: it makes no requests, no text in it becomes a script, and it says everything in words."""
 
 from __future__ import annotations
 

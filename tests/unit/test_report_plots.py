@@ -1,4 +1,4 @@
-"""Plots from data: what they say, what is never left out, and the reason where nothing can be drawn."""
+"""Plots from data: what they show, what they never leave out, and why a plot is missing."""
 
 from __future__ import annotations
 

@@ -212,6 +212,7 @@ def test_a_spec_is_a_model_with_a_schema() -> None:
         ({"name": "Carry 22:00", "metadata": {"objective": "branin"}}, "carry-22-00-2"),
         ({"name": "动量", "metadata": {"objective": "desk.momentum:Sharpe"}}, "sharpe-2"),
         ({"metadata": {"strategy": "desk:Search"}}, "optimization-2"),
+        ({"name": "-rf", "metadata": {"objective": "branin"}}, "rf-2"),
     ],
 )
 def test_an_id_begins_with_the_name(given: dict[str, Any], begins: str) -> None:

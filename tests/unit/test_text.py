@@ -1,4 +1,4 @@
-"""How values and other people's text read, on every surface the same."""
+"""Formatting of values and escaping of text."""
 
 from __future__ import annotations
 
