@@ -364,7 +364,7 @@ def _tree(root: _Route) -> Route:
     """Build the routes; each inherits what it does not set. Equal siblings are numbered in their keys."""
     keys: Counter[str] = Counter()
 
-    def made(given: _Route, above: Route) -> Route:
+    def build(given: _Route, above: Route) -> Route:
         matchers: Matchers = sum(given.matchers, ())
         group_by = above.group_by
         if given.group_by is not None:
@@ -381,9 +381,9 @@ def _tree(root: _Route) -> Route:
             mute_time_intervals=given.mute_time_intervals,
             active_time_intervals=given.active_time_intervals,
         )
-        return replace(route, routes=tuple([made(each, route) for each in given.routes]))
+        return replace(route, routes=tuple([build(each, route) for each in given.routes]))
 
-    return made(root, Route(DEFAULT_RECEIVER, key=""))
+    return build(root, Route(DEFAULT_RECEIVER, key=""))
 
 
 def needs_no_registration(channel: str) -> bool:
