@@ -111,7 +111,7 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
         (5, "labels.rule", "the rule's own field `name`"), (5, "labels.title", "the rule's own field `title`"),
         (6, "labels.desk", "expected text, got a list"),
         (7, "labels.optimization", "O9 sets this label"), (7, "labels.strategy", "O9 sets this label"),
-        (8, "name", "use '-' instead of '/'"), (9, "name", "no surrounding blanks"),
+        (8, "name", "use '-' instead of '/'"), (9, "name", "blank"),
         (10, "name", "printable text of 1 to 200"),
         (11, "clear", "`when: queued > 5`; compare in the other direction"),
         (12, "clear", "`when: queued < 3`: between the two limits"),
@@ -135,6 +135,7 @@ def test_levels_are_read_in_any_case() -> None:
 @example("x" * 150, "", "{detail}")
 @example("慢 🚀", "", "{detail}")
 @example("a/b", "", "")
+@example("-", "", "")
 def test_a_rule_that_is_taken_makes_alerts_that_are_taken(name: str, detail: str, title: str) -> None:
     """Whatever its facts say: an alert that is refused when it fires would be lost."""
     rule = {"name": name, "when": "failed == 1", "scope": "each end"} | ({"title": title} if title else {})

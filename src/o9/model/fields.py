@@ -59,8 +59,8 @@ def not_blank(text: str) -> str:
     return text
 
 
-def _addressable(text: str) -> str:
-    """`text`, if a command line and the path of a URL can hold it; else raise ValueError."""
+def addressable(text: str) -> str:
+    """Return `text`; raise ValueError if a command line or the path of a URL cannot hold it."""
     if text != text.strip():
         raise ValueError(f"{text!r} begins or ends with a blank; remove it")
     if text.startswith("-"):
@@ -108,7 +108,7 @@ Id = Annotated[
     Field(max_length=ID_LIMIT),
     AfterValidator(not_blank),
     _OneLine,
-    AfterValidator(_addressable),
+    AfterValidator(addressable),
     _schema(_PATH_PART),
 ]
 Description = Annotated[Text, Field(max_length=DESCRIPTION_LIMIT), _Lines, _schema(_LINES)]

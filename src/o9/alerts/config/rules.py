@@ -29,7 +29,7 @@ from o9.alerts.rules.rules import TITLE_LIMIT, Rule
 from o9.config.document import Document
 from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.faults import Flag, Typed, validated
-from o9.model.fields import not_blank
+from o9.model.fields import addressable, not_blank
 from o9.model.states import AlertLevel
 from o9.text.suggest import suggestion
 
@@ -38,13 +38,6 @@ NAME_LIMIT = 150
 _OWN_FIELDS = {"level": "level", "title": "title", "rule": "name"}
 _SCOPES = {scope.value: scope for scope in Scope if scope is not Scope.FINDING}
 _BUILT_IN: dict[str, Rule] = {}  # filled below; while the built-in rules are read, none is known
-
-
-def _begins_an_id(name: str) -> str:
-    """The ids of a rule's alerts begin with its name."""
-    if "/" in name or name != name.strip():
-        raise ValueError(f"{name!r} cannot begin an alert's id; use '-' instead of '/', and no surrounding blanks")
-    return name
 
 
 def _label(name: str) -> str:
@@ -113,9 +106,12 @@ ScopedCondition = Annotated[Condition, PlainValidator(as_text), _of_scope(condit
 
 
 class RuleEntry(Typed):
-    """A change of a built-in rule, or a rule. Other fields are checked after `name` and `scope`, which they need."""
+    """A change of a built-in rule, or a rule. The ids of its alerts begin with its name.
 
-    name: Annotated[Name, Field(max_length=NAME_LIMIT), AfterValidator(_begins_an_id)]
+    Other fields are checked after `name` and `scope`, on which they depend.
+    """
+
+    name: Annotated[Name, Field(max_length=NAME_LIMIT), AfterValidator(addressable)]
     scope: ScopeName | None = None
     when: ScopedCondition | None = None
     clear: ScopedCondition | None = None
