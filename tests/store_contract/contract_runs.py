@@ -220,7 +220,7 @@ class PrefectRunContract:
             None,
         ]
 
-    def test_an_end_seen_by_the_run_s_node_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
+    def test_an_end_seen_by_its_own_node_counts_whatever_the_clock_said(self, open_store: OpenStore) -> None:
         """The clock of Prefect's server was set back an hour during the run."""
         store = open_store()
         put(store, "a")

@@ -36,8 +36,10 @@ def latest_health_reports(store: Store) -> Iterator[Row]:
 
 
 class StoreComponent(Component):
-    """A component with a store. Without `store`, `initialize` opens the one at `storage_path`, or that of the settings,
-    and `cleanup` closes it."""
+    """A component with a store: a given one, or one that it opens itself.
+
+    Without `store`, `initialize` opens the one at `storage_path`, or that of the settings, and `cleanup` closes it.
+    """
 
     def __init__(self, store: Store | None = None, storage_path: str | None = None) -> None:
         super().__init__()
