@@ -16,15 +16,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, mode
 
 from o9.alerts.config.fields import Level, Name, SpanOrZero, Words, as_text, one_of
 from o9.alerts.pipeline.alert import VALUE_LIMIT
-from o9.alerts.rules.metrics import (
-    INSTANTS,
-    LABELS,
-    Condition,
-    Scope,
-    checked_text,
-    condition_of,
-    contradiction,
-)
+from o9.alerts.rules.metrics import INSTANTS, LABELS, Condition, Scope, checked_text, condition_of, contradiction
 from o9.alerts.rules.rules import TITLE_LIMIT, Rule
 from o9.config.document import Document
 from o9.model.errors import Faults, OptimizationValidationError
@@ -54,7 +46,7 @@ def _as_built_in(scope: Scope, info: ValidationInfo) -> Scope:
 
 
 def _scope_in(info: ValidationInfo) -> Scope | None:
-    """The scope of the rule that is being validated; None if its name or its scope has a fault."""
+    """Return the scope of the rule that is being validated; None if its name or scope has a fault."""
     if not {"name", "scope"} <= info.data.keys():
         return None
     base = _BUILT_IN.get(info.data["name"])

@@ -293,11 +293,11 @@ PathProblem = tuple[str, str]
 """The path of a field, and what is wrong with it."""
 
 
-# Before validation: what relates fields to each other. It reads unchecked data, so that one fault hides no other.
+# Checks across fields. They read data before validation, so that one fault hides no other.
 
 
 def _mappings(data: Any, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The mappings in the list `field`, each with its path."""
+    """Yield the mappings in the list `field`, each with its path."""
     items = data.get(field) if isinstance(data, dict) else None
     for index, each in enumerate(items if isinstance(items, list) else ()):
         if isinstance(each, dict):
@@ -305,14 +305,14 @@ def _mappings(data: Any, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _names(data: Any, field: str) -> Iterator[tuple[str, str]]:
-    """The names in the list `field`, each with its path."""
+    """Yield the names in the list `field`, each with its path."""
     for path, each in _mappings(data, field):
         if isinstance(name := each.get("name"), (str, int, float)):
             yield f"{path}.name", str(name)
 
 
 def _names_in(data: Any) -> dict[str, Any]:
-    """The names that fields may refer to."""
+    """Return the names that fields may refer to."""
     receivers = {name for _, name in _names(data, "receivers")}
     with_channels = {str(each.get("name")) for _, each in _mappings(data, "receivers") if each.get("channels")}
     return {

@@ -211,10 +211,7 @@ class RuleEvaluator:
     def _evaluate_transitions(
         self, engine: RuleEngine, now: datetime
     ) -> tuple[list[AlertChange], list[SubjectFacts], bool]:
-        """Evaluate starts, deaths and ends.
-
-        Returns the changes, the last facts of what has ended, and whether there is more to read.
-        """
+        """Evaluate starts, deaths and ends. Also returns the last facts of what has ended, and if there is more."""
         store = self._store
         rows = store.read(queries.transitions_since, self._positions[TRANSITIONS], limit=PAGE)
         used = engine.figures(Scope.END)
@@ -279,10 +276,7 @@ class RuleEvaluator:
         return replace(alert, metadata=alert.metadata | {name: page for name, page in pages.items() if page})
 
     async def send(self, alert: OptimizationAlert, resolve_timeout: timedelta) -> bool:
-        """Send an alert. Returns False if it was resolved, so that it is not sent again.
-
-        Raises OptimizationStoreError.
-        """
+        """Send an alert. Returns False if it was resolved meanwhile. Raises OptimizationStoreError."""
         try:
             await self._alerts.send_alert(alert, resolve_timeout=resolve_timeout)
         except OptimizationStoreError:
@@ -348,10 +342,7 @@ class RuleService:
         await self._evaluator.use(store, lease_seconds)
 
     async def node_joined(self, node: str) -> None:
-        """Resolve alerts about the death of this node, which is back under its name.
-
-        Called before the alert system starts. Raises OptimizationStoreError.
-        """
+        """Resolve alerts about this node's death, before the alert system starts. Raises OptimizationStoreError."""
         rules = {rule.name for rule in self._alerts.configuration.rules if rule.scope is Scope.NODE_DEATH}
         for name, rule in await asyncio.to_thread(rule_facts.firing_about, self._store, node, rules):
             await self._evaluator.end(AlertChange(rule, node, RuleReason.FIXED, ended=name))

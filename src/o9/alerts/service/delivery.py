@@ -69,9 +69,7 @@ class Delivery:
         await self.store.write_async(AnnounceChannels(self.node, self._announced, self.lease_seconds, sending))
 
     async def send_due(self) -> None:
-        """Start workers for the channels with due notifications. Raises OptimizationStoreError if the store is
-        unavailable.
-        """
+        """Start workers for the channels that have due notifications. Raises OptimizationStoreError."""
         now = time.monotonic()
         idle = [name for name in self._channels if name not in self._workers and self._not_before.get(name, 0.0) <= now]
         if idle and not self._stopping:

@@ -68,11 +68,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class TickResult:
-    """The result of a tick.
-
-    next_at: when something may be due, by `Leader.now`; None if nothing is. ended: the episodes that expired. behind:
-    whether there is more to read now.
-    """
+    """`next_at`: when something may be due, by `Leader.now`. `ended`: expired episodes. `behind`: more to read."""
 
     leads: bool
     next_at: datetime | None = None

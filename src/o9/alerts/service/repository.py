@@ -148,9 +148,7 @@ def notice_in(
 
     counted: the levels and titles of alerts that are not shown.
     """
-    alike = {
-        each: Alert({}, _EPOCH, "", "", _LEVELS[each[0]], each[1], fingerprint="-") for each in {*counted.values()}
-    }
+    alike = {of: Alert({}, _EPOCH, "", "", _LEVELS[of[0]], of[1], fingerprint="-") for of in {*counted.values()}}
 
     def alerts(names: Sequence[str], *, fires: bool) -> tuple[Alert, ...]:
         found = [
