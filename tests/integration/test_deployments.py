@@ -418,7 +418,7 @@ async def test_a_series_is_shared_only_where_both_name_it(o9: O9Command, client:
     told = await deploy(carry % "", "--name", "carry-asia")
     assert (told.code, told.err.startswith("o9: metadata.series: "), "carry" in told.err) == (1, True, True), told.err
     told = await deploy(carry % ", series: Carry", "--name", "carry-asia")
-    assert (told.code, "'Carry' with carry:" in told.err) == (0, True), told.err
+    assert (told.code, "series 'Carry' is shared with carry" in told.err) == (0, True), told.err
     told = await asyncio.to_thread(o9, "schedule", "list", "--json")
     assert [each["name"] for each in json.loads(told.out)] == ["carry", "carry-asia"]
 
