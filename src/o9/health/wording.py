@@ -189,9 +189,9 @@ def _family(figures: Figures) -> str:
     p = figures["p_value"]
     if p is None:
         return ""
-    text = f"Without any edge, the best of such a family looks as good with probability {p:.3f}"
+    text = f"If no trial had an edge, the best of such a family would look as good with probability {p:.3f}"
     if figures["adaptive"]:
-        text += ", which is too low here: the sampler chose trials by the results of others"
+        text += ", or higher, because the sampler chose trials by earlier results"
     missing = figures["counted"] - figures["kept"]
     if missing == 1:
         text += "; the one trial without comparable returns counts as an independent trial without edge "
