@@ -93,13 +93,14 @@ def test_three_stand_from_the_start() -> None:
         ("desk", Notifies, "channels.desk", "Notifies is a class; pass an instance"),
         ("desk", lambda: None, "channels.desk", "takes (); it must accept exactly one argument"),
         ("desk", lambda a, b: None, "channels.desk", "takes (a, b); it must accept exactly one argument"),
-        ("desk", "", "channels.desk", "SERVICE://…"),
-        ("desk", "desk", "channels.desk", "SERVICE://…"),
-        ("desk", "nowhere://a/b/c", "channels.desk", "SERVICE://…"),
+        ("desk", "", "channels.desk", "slack://"),
+        ("desk", "desk", "channels.desk", "slack://"),
+        ("desk", "nowhere://a/b/c", "channels.desk", "slack://"),
+        ("desk", "slak://a", "channels.desk", "slack?"),
         ("desk", "json://", "channels.desk", "Unparseable JSON URL"),
         ("desk", "json://a/\nb", "channels.desk", "none of them a control character"),
         ("desk", "json://a/" + "b" * 9_000, "channels.desk", "at most 8,000 characters"),
-        ("desk", "https://hooks.example.com/T0PSECRET", "channels.desk", "write json://HOST/PATH"),
+        ("desk", "https://hooks.example.com/T0PSECRET", "channels.desk", "jsons://"),
         ("desk", "mqtt://host/topic", "channels.desk", "needs a library for mqtt://"),
         ("", plain, "channels", "cannot be a channel's name"),
         ("a\nb", plain, "channels", "cannot be a channel's name"),
@@ -114,6 +115,7 @@ def test_what_is_no_channel_is_refused_with_the_field_and_the_remedy(
     assert refused.value.field == field
     assert told in refused.value.problem
     assert "T0PSECRET" not in str(refused.value)
+    assert redacted(refused.value.problem) == refused.value.problem, "what it says to write stays readable"
     assert not caplog.records
 
 

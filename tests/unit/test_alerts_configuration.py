@@ -177,11 +177,6 @@ route:
         ("receivers: [{channels: [log]}]", "line 1: receivers[0].name: it is missing"),
         ("receivers:\n- name: a\n- name: b\n- name: a", "line 4: receivers[2].name: there is another 'a'"),
         ("receivers: [{name: ' '}]", "line 1: receivers[0].name: a name must be printable text of 1 to 200 characters"),
-        (
-            "receivers: [{name: a, channels: [{x: y}]}]",
-            "line 1: receivers[0].channels[0]: expected text, got a mapping; put text that begins with { or [ in "
-            "quotes",
-        ),
         ("receivers: [{name: a, channels: [~]}]", "line 1: receivers[0].channels[0]: expected text, got nothing"),
         (
             "receivers: [{name: a, throttle: {messages: 0, every: 1m}}]",
@@ -235,6 +230,14 @@ route:
 )
 def test_a_fault_has_its_line_its_field_and_the_remedy(text: str, told: str) -> None:
     assert [str(fault) for fault in faults_of(text)] == [told]
+
+
+def test_a_channel_is_text() -> None:
+    found = faults_of("receivers:\n- name: a\n  channels: [log, 5, {x: y}, ~, 5.0]\n- {name: b, channels: 5}")
+    assert [(fault.line, fault.field) for fault in found] == [
+        (3, "receivers[0].channels[1]"), (3, "receivers[0].channels[2]"), (3, "receivers[0].channels[3]"),
+        (3, "receivers[0].channels[4]"), (4, "receivers[1].channels"),
+    ]  # fmt: skip
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:

@@ -197,7 +197,7 @@ def test_a_slip_is_one_fault_that_names_its_place_and_the_remedy(text: str, told
         ("route: {routes: [{matchers: ['rule=~\"failed|fialed\"']}]}", "no rule is called 'fialed'"),
         ("inhibit_rules: [{source_matchers: [title=A], target_matchers: [level=info], equal: [book]}]",
          "inhibit_rules[0].equal: neither O9 nor a rule of this file sets the label 'book'"),
-        ("receivers: [{name: default, channels: [consol]}]", "receivers[0].channels[0]: did you mean console?"),
+        ("receivers: [{name: default, channels: [consol]}]", "console?"),
         ("receivers: [{name: default, channels: 'log, console'}]", "this names a single channel"),
         ("receivers: [{name: default, channels: ['slack:/secret12']}]", "receivers[0].channels[0]: an address"),
         ("route:\n  routes:\n  - {matchers: [level=info]}\n  - {matchers: [level=info, title=A]}",
@@ -220,7 +220,7 @@ def test_what_is_likely_a_mistake_is_a_doubt_with_its_place(text: str, told: str
         "route: {routes: [{matchers: [rule=mine]}]}\nrules: [{name: mine, when: queued > 1}]",
         "route: {routes: [{matchers: ['rule=~\"fail.*\"', 'rule!=\"\"']}]}",
         "route: {routes: [{matchers: [rule=target_missed]}]}\nrules: [{name: target_missed, enabled: false}]",
-        "receivers: [{name: default, channels: [log, desk, 'json://localhost/x', block:desk, block:slack/desk]}]",
+        "receivers: [{name: default, channels: ['*', log, 'json://localhost/x', block:desk, block:slack/desk]}]",
         "route: {routes: [{matchers: [level=info], continue: true}, {matchers: [level=info]}]}",
         "route: {routes: [{matchers: [level=info, title=A]}, {matchers: [level=info]}]}",
     ],
@@ -233,6 +233,11 @@ def test_a_label_is_doubted_where_it_stands_and_not_where_there_are_faults() -> 
     routes = "routes: [{matchers: [desk=a]}, {matchers: [desk=b]}, {matchers: [book=b]}]"
     assert len(read(f"route: {{{routes}}}").warnings) == 3
     assert len(faults_of(f"route: {{group_wait: soon, {routes}}}")) == 1
+
+
+def test_a_channel_that_only_a_program_can_have_gets_a_warning() -> None:
+    found = read("receivers: [{name: default, channels: [log, desk, '*', 'json://a', block:b, lgo]}]").warnings
+    assert [warning.field for warning in found] == ["receivers[0].channels[1]", "receivers[0].channels[5]"]
 
 
 def test_an_address_with_a_problem_is_a_fault_of_its_place() -> None:

@@ -107,4 +107,6 @@ def test_what_was_probably_meant() -> None:
     assert (hint_of("optunna", known), hint_of("zzz", known)) == ("; did you mean optuna?", "")
     assert suggestion("zzz", ["b", "a"]) == "; there are a, b"
     assert suggestion("zzz", []) == "; there are none"
+    assert "1,005 more" in suggestion("zzz", [f"a{number}" for number in range(1025)])
+    assert "more" not in suggestion("zzz", [f"a{number}" for number in range(20)])
     assert did_you_mean(["a", "b", "a", "c", "d"]) == "did you mean a or b or c?"

@@ -37,4 +37,5 @@ def suggestion(name: object, known: Collection[str], n: int = 1, cutoff: float =
     """`; did you mean a?`, or else what there is: the end of an error."""
     if hint := hint_of(name, known, n, cutoff):
         return hint
-    return f"; there are {', '.join(sorted(known)[:KNOWN_SHOWN])}" if known else "; there are none"
+    more = f" … and {len(known) - KNOWN_SHOWN:,} more" if len(known) > KNOWN_SHOWN else ""
+    return f"; there are {', '.join(sorted(known)[:KNOWN_SHOWN])}{more}" if known else "; there are none"

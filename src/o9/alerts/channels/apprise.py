@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType
+from apprise.manager_plugins import NotificationManager
 from markupsafe import escape
 from pydantic import SecretStr
 
@@ -31,6 +32,7 @@ from o9.model.optimization import utc_now
 from o9.model.states import AlertLevel
 from o9.text.cut import size
 from o9.text.escape import chat_line
+from o9.text.suggest import hint_of
 
 SECONDS = 30.0
 READ_SECONDS = 15.0  # for an answer, unless the URL has `rto`; Apprise's 4 s cause duplicates at slow services
@@ -127,16 +129,22 @@ def _plugin(name: str, url: str) -> NotifyBase:
 
 
 def _refusal(url: str, reason: str) -> str:
-    scheme = url.partition("://")[0].lower()
+    """Say why, and what to write. Placeholders are in angle brackets, which `redacted` takes for no part of a URL."""
+    scheme, is_url, _ = url.partition("://")
+    scheme, known = scheme.lower(), NotificationManager().schemas()  # type: ignore[no-untyped-call]
     if scheme in ("http", "https"):
         return (
-            "Apprise knows no service at this address; for your own webhook write json://HOST/PATH, "
-            "or jsons://HOST/PATH with TLS"
+            "Apprise knows no service at this address; for your own webhook write json://<host>/<path>, "
+            "or jsons://<host>/<path> with TLS"
         )
     if "disabled" in reason:
         return f"Apprise needs a library for {scheme}://; its documentation names the one to install"
-    hint = "a URL is SERVICE://…, for example mailtos://user:password@host, slack://…, jsons://host/path"
-    return f"Apprise does not accept its URL{f' ({reason})' if reason else ''}; {hint}"
+    example = "; write it as slack://<tokens>, mailtos://<user>:<password>@<host>, jsons://<host>/<path>"
+    if not is_url:
+        return f"it is not a URL{example}"
+    if scheme not in known:
+        return f"Apprise has no service {scheme!r:.80}{hint_of(scheme, known) or example}"
+    return f"Apprise does not accept its URL{f' ({reason})' if reason else ''}{example}"
 
 
 def _written(plugin: NotifyBase, message: Message) -> tuple[str, str]:

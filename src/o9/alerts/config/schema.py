@@ -31,8 +31,8 @@ from o9.alerts.rules.rules import Rule
 from o9.config.document import Document, DocumentError, Fault
 from o9.config.document import read as read_model
 from o9.model.errors import Faults, OptimizationAlertError, OptimizationError
-from o9.model.faults import Flag, Typed
-from o9.text.suggest import did_you_mean, near, suggestion
+from o9.model.faults import Flag, Text, Typed
+from o9.text.suggest import hint_of, near, suggestion
 
 logger = logging.getLogger(__name__)
 EVERY_CHANNEL = "*"
@@ -125,7 +125,7 @@ class Receiver(Typed):
     """A name for channels: registered names, Apprise URLs, ``block:NAME``, or ``*`` for all."""
 
     name: Name
-    channels: Several[Annotated[Words, AfterValidator(_channel)]] = ()
+    channels: Several[Annotated[Text, AfterValidator(_channel)]] = ()
     send_resolved: Flag = True
     templates: Templates = Field(default_factory=dict)
     throttle: Throttle | None = None
@@ -402,8 +402,8 @@ def similar_label(name: str, known: Collection[str]) -> str | None:
 def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterator[PathProblem]:
     for index, receiver in enumerate(file.receivers):
         for number, channel in enumerate(receiver.channels):
-            if not needs_no_registration(channel) and (problem := _doubtful_channel(channel)):
-                yield f"receivers[{index}].channels[{number}]", problem
+            if channel != EVERY_CHANNEL and not needs_no_registration(channel):
+                yield f"receivers[{index}].channels[{number}]", _doubtful_channel(channel)
     routes = dict(_walk(file.route, "route"))
     matchers = [each for path, route in routes.items() for each in _placed(f"{path}.matchers", route.matchers)]
     labels = [(f"{path}.group_by", name) for path, route in routes.items() for name in route.group_by or ()]
@@ -435,11 +435,10 @@ def _warnings(file: _File, rules: Iterable[Rule], document: Document) -> Iterato
 
 def _doubtful_channel(channel: str) -> str:
     if ":" in channel:
-        return "an address contains `://`; this is the name of a channel that a program has to register"
+        return "an address contains '://'; this is the name of a channel that a program must register"
     if any(each in channel for each in ", "):
         return "this names a single channel; write several as a list, such as [log, desk]"
-    hint = did_you_mean(near(channel, BUILT_IN_CHANNELS))
-    return f"{hint} Otherwise a program has to register {channel!r:.80}" if hint else ""
+    return f"{channel!r:.80} is not a built-in channel; a program must register it{hint_of(channel, BUILT_IN_CHANNELS)}"
 
 
 def _walk(route: _Route, path: str) -> Iterator[tuple[str, _Route]]:
