@@ -118,6 +118,8 @@ def test_every_route_on_each_database(served: Served) -> None:
         assert (answer.status_code, answer.json()["success"]) == (200, True), answer.text
     for path in ("/healthz", "/readyz", "/api"):
         assert served.ask(path).json()["success"] is True
+        assert served.ask(path, "HEAD").status_code == 200
+    assert served.ask("/api/v1/optimizations/done/pause", "HEAD").status_code == 405
     paths, page = served.ask("/openapi.json").json()["paths"], served.ask("/docs").text
     assert len(paths) >= 19
     assert [path for path in paths if path not in page] == []
@@ -140,6 +142,9 @@ def test_link_to_report(store: Store, set_o9: Callable[..., None]) -> None:
             assert served.ask(path).status_code == answer.status_code
             assert ("<!doctype html>" in answer.text.lower()) is titled
             assert answer.headers["content-type"].startswith("text/html") is titled
+            head = served.ask(path, "HEAD")
+            assert (head.status_code, head.content) == (answer.status_code, b"")
+            assert head.headers["content-type"] == answer.headers["content-type"]
             in_process = served.run(api.handle_api_request(f"/optimizations/{name}/report", "GET"))
             assert in_process["success"] is titled
             assert not titled or name in in_process["data"]

@@ -32,7 +32,16 @@ def test_what_is_written_becomes(written: str, becomes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["yesterday", "", "scheduled_date Mars/Olympus", "scheduled_date -", "scheduled_date * 2d"]
+    "wrong",
+    [
+        "yesterday",
+        "",
+        "scheduled_date Mars/Olympus",
+        "scheduled_date -",
+        "scheduled_date * 2d",
+        "scheduled_date - 999999d",
+        "scheduled_at + 999999999999999999w",
+    ],
 )
 def test_anything_else_in_braces_is_refused_with_its_field(wrong: str) -> None:
     with pytest.raises(OptimizationValidationError) as refused:

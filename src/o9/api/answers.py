@@ -146,7 +146,7 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
     ):
         details: Any = [each | {"loc": each["loc"][1:]} for each in error.errors() if each["loc"][0] == where]
         if where == "body" and details and details[0]["type"] == "json_invalid":
-            return refusal(f"body: it is not JSON: {details[0]['ctx']['error']}", 400)
+            return refusal(f"body: not valid JSON: {details[0]['ctx']['error']}; correct it", 400)
         if where == "body" and details and "json" not in request.headers.get("content-type", "") and data is not None:
             return refusal("body: send it as JSON, with the header Content-Type: application/json", 422)
         if details:
@@ -159,6 +159,9 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
     """The response to Starlette's own errors: an unknown path or method, or a body that cannot be read."""
     assert isinstance(error, HTTPException)
     path = request.url.path
+    for cause, problem in _UNREADABLE:
+        if isinstance(error.__cause__, cause):
+            return refusal(f"body: {problem}", 400)
     if error.status_code not in (404, 405):
         return refusal(str(error.detail), error.status_code)
     version = path.removeprefix(f"{ROOT}/").partition("/")[0]
@@ -168,6 +171,14 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
     message = f"{request.method} {path}: there is no such endpoint or method; /docs lists them"
     allowed = ", ".join(sorted(_methods_of(request)))
     return refusal(message, error.status_code, {"Allow": allowed} if allowed else None)
+
+
+# The body's errors that FastAPI passes on as the cause of an HTTPException.
+_UNREADABLE: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeDecodeError, "not valid UTF-8; encode it as UTF-8"),
+    (RecursionError, "it is nested too deeply; flatten it, or keep the data in a file"),
+    (ValueError, "it contains an integer with too many digits; give a smaller number"),
+)
 
 
 def _methods_of(request: Request) -> set[str]:

@@ -1,6 +1,7 @@
 """The application that serves both HTTP and `handle_api_request`.
 
-Every request passes the gate, which checks that the aggregator runs, the rate limit, and the size of the body.
+Every request passes the gate, which checks that the aggregator runs, the rate limit, and the size of the body. HEAD is
+answered like GET; the server omits the body.
 """
 
 from __future__ import annotations
@@ -136,7 +137,9 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, code, size = time.monotonic(), 0, 0
+        began, code, size, method = time.monotonic(), 0, 0, scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
 
         async def sending(message: Message) -> None:
             nonlocal code
@@ -157,13 +160,13 @@ class Gate:
         except ClientDisconnect:
             return
         except Exception as error:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", method, scope["path"])
             if code:
                 raise
             message = f"an error inside O9, which is in the log: {type(error).__name__}"
             await refusal(message, 500)(scope, receive, sending)
         endpoint, seconds = getattr(scope.get("route"), "path", None), time.monotonic() - began
-        entry = {"method": scope["method"], "path": scope["path"], "endpoint": endpoint, "client": _client(scope)}
+        entry = {"method": method, "path": scope["path"], "endpoint": endpoint, "client": _client(scope)}
         await self.on_answer(entry | {"code": code, "seconds": seconds})
 
     def _refused(self, scope: Scope) -> Response | None:

@@ -168,7 +168,8 @@ def _faults_of(
     elif kind == "extra_forbidden":
         remedies = (each.remedy_of_unknown(str(path[-1])) for each in models if issubclass(each, Typed))
         names = dict.fromkeys(name for each in models for name in _fields(each))
-        remedy = next((f"; {each}" for each in remedies if each), None) or suggestion(path[-1], names)
+        remedy = next((f"; {each}" for each in remedies if each), None)
+        remedy = remedy or (suggestion(path[-1], names) if names else "; remove it")
         problem = f"there is no such field{remedy}"
     elif kind in _EXPECTED:
         remedy = f"; {remedy_for(detail['input'])}" if hasattr(detail["input"], "ndim") else ""

@@ -28,7 +28,8 @@ NESTING_LIMIT = 64
 COUNT_LIMIT = 2**31 - 1  # PostgreSQL's integer
 INTEGER_LIMITS = (-(2**63), 2**63 - 1)
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# The last two ranges change the direction of reading.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _CONTROL_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_JSON = re.compile("[\x00\ud800-\udfff]")
 
@@ -90,9 +91,10 @@ def _whole_bits(value: Any) -> Any:
     return value
 
 
-_LINE = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"  # not blank
+_EXCLUDED = "\\x00-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069"
+_LINE = f"^[^{_EXCLUDED}]*[^\\s{_EXCLUDED}][^{_EXCLUDED}]*$"  # not blank
 _LINES = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
-_PATH_PART = "^[^\\s/\\-\\x00-\\x1f\\x7f-\\x9f]([^/\\x00-\\x1f\\x7f-\\x9f]*[^\\s/\\x00-\\x1f\\x7f-\\x9f])?$"
+_PATH_PART = f"^[^\\s/\\-{_EXCLUDED}]([^/{_EXCLUDED}]*[^\\s/{_EXCLUDED}])?$"
 
 
 def _schema(pattern: str) -> Any:

@@ -23,7 +23,7 @@ _BRACES = re.compile(r"\{\{(.*?)\}\}")
 _CUT_OUT = re.compile(r"([\s\-_·:,.]*\{\{.*?\}\})+[\s\-_·:,.]*")  # with the separators around it
 _WRITTEN = re.compile(
     r"\s*(?P<what>scheduled_date|scheduled_at)(\s+(?P<zone>[A-Za-z][\w/+-]*))?"
-    r"(\s*(?P<sign>[+-])\s*(?P<number>\d{1,5})(?P<unit>[hdw]))?\s*"
+    r"(\s*(?P<sign>[+-])\s*(?P<number>\d{1,18})(?P<unit>[hdw]))?\s*"
 )
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -69,7 +69,10 @@ def _replaced(given: Any, by: Callable[[re.Match[str]], str], field: str = "") -
         return given
     if "{{" in (rest := _BRACES.sub("", given)):
         raise _refusal(field, rest[rest.index("{{") :])
-    return _BRACES.sub(lambda braces: by(_read(braces[1], field)), given)
+    try:
+        return _BRACES.sub(lambda braces: by(_read(braces[1], field)), given)
+    except OverflowError:
+        raise OptimizationValidationError(field, f"{given:.80}: the date is not in the years 1 to 9999") from None
 
 
 def _read(text: str, field: str) -> re.Match[str]:
