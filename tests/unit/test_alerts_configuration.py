@@ -270,6 +270,8 @@ rules:
   - {name: y, when: queued > 3, clear: queued > 4}
   - {name: y, wen: queued > 3}
   - {name: node_lost, scope: global, when: nonsense, message: "{nonsense}"}
+  - {name: z, level: panic}
+  - {name: v, level: panic, when: queued > 3, clear: queued > 4}
 flaping: false
 """
 
@@ -283,8 +285,9 @@ def test_one_fault_hides_no_other() -> None:
         (14, "time_intervals[0].time_intervals[0].location"), (14, "time_intervals[1].name"),
         (14, "time_intervals[1].time_intervals"),
         (16, "rules[0].for"), (16, "rules[0].labels.type"), (16, "rules[0].level"), (16, "rules[0].title"),
-        (16, "rules[0].when"), (17, "rules[1].clear"), (18, "rules[2].name"), (18, "rules[2].wen"),
-        (19, "rules[3].scope"), (20, "flaping"),
+        (16, "rules[0].when"), (17, "rules[1].clear"), (18, "rules[2].name"), (18, "rules[2].wen"), (18, "rules[2].when"),
+        (19, "rules[3].scope"), (20, "rules[4].level"), (20, "rules[4].when"), (21, "rules[5].clear"),
+        (21, "rules[5].level"), (22, "flaping"),
     ]  # fmt: skip
 
 

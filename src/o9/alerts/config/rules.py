@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from importlib.resources import files
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from o9.alerts.config.fields import Level, Name, SpanOrZero, Words, as_text, one_of
 from o9.alerts.pipeline.alert import VALUE_LIMIT
@@ -87,6 +87,24 @@ def _own_labels(labels: dict[str, str], scope: Scope) -> dict[str, str]:
     return labels
 
 
+def _needed(when: Condition | None, info: ValidationInfo) -> Condition | None:
+    name = info.data.get("name")
+    if when is None and name is not None and name not in _BUILT_IN:
+        why = f"it is missing, and there is no built-in rule {name!r:.80}{suggestion(name, _BUILT_IN)}"
+        raise OptimizationValidationError("when", why)
+    return when
+
+
+def _not_contradicting(clear: Condition | None, info: ValidationInfo) -> Condition | None:
+    if clear is None or _scope_in(info) is None or "when" not in info.data:
+        return clear
+    base = _BUILT_IN.get(info.data["name"])
+    when = info.data["when"] or (base.when if base else None)
+    if when is not None and (wrong := contradiction(when, clear)) is not None:
+        raise ValueError(wrong)
+    return clear
+
+
 Label = Annotated[Name, AfterValidator(_label)]
 ScopeName = Annotated[
     Scope, PlainValidator(lambda value: _SCOPES[one_of(as_text(value), _SCOPES, "scope")]), AfterValidator(_as_built_in)
@@ -105,8 +123,8 @@ class RuleEntry(Typed):
 
     name: Annotated[Name, Field(max_length=NAME_LIMIT), AfterValidator(addressable)]
     scope: ScopeName | None = None
-    when: ScopedCondition | None = None
-    clear: ScopedCondition | None = None
+    when: Annotated[ScopedCondition | None, AfterValidator(_needed)] = Field(None, validate_default=True)
+    clear: Annotated[ScopedCondition | None, AfterValidator(_not_contradicting)] = None
     lasts: ScopedSpan | None = Field(None, alias="for")
     keep_firing_for: ScopedSpan | None = None
     level: Level | None = None
@@ -118,28 +136,16 @@ class RuleEntry(Typed):
     )
     enabled: Flag = True
 
-    @model_validator(mode="after")
-    def _makes_a_rule(self) -> Self:
-        _ = self.rule
-        return self
-
     @cached_property
     def rule(self) -> Rule:
-        """Raises OptimizationValidationError."""
         base, when, clear = _BUILT_IN.get(self.name), self.when, self.clear
         if base is None:
-            if when is None:
-                near = suggestion(self.name, _BUILT_IN)
-                why = f"it is missing, and there is no built-in rule {self.name!r:.80}{near}"
-                raise OptimizationValidationError("when", why)
             title, scope = self.name.replace("_", " ").capitalize(), self.scope or Scope.GLOBAL
             base = Rule(self.name, title, scope, AlertLevel.WARNING, when, clear)
         elif when:  # the built-in `clear` and `message` need not suit another condition
             base = replace(base, when=when, clear=clear, message="")
         elif clear:
             base = replace(base, clear=clear)
-        if base.when is not None and clear is not None and (wrong := contradiction(base.when, clear)) is not None:
-            raise OptimizationValidationError("clear", wrong)
         changed: dict[str, Any] = {
             "level": self.level, "title": self.title, "message": self.message, "remedy": self.remedy,
             "labels": self.labels or None, "lasts": self.lasts, "keep_firing": self.keep_firing_for,
