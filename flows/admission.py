@@ -42,7 +42,7 @@ from o9.model.optimization import utc_now
 from o9.model.settings import settings
 from o9.model.specification import OptimizationSpec
 from o9.model.states import OptimizationStatus
-from o9.model.templates import fill_dates, series_name
+from o9.model.templates import series_name
 from o9.store import queries
 from o9.store.optimizations.prefect_runs import MAX_REJECTIONS, Admission, BeginRun, RejectRun, SetSuspendedRun
 from o9.store.optimizations.transitions import Cause, Transition
@@ -106,7 +106,7 @@ async def begin(
 async def _submit(store: Store, flow_run: FlowRun, given: Mapping[str, Any]) -> str | State[Any]:
     """Record a new optimization; returns its id, or an end state where a schedule's policy skips the run."""
     allowed, scheduled_for = settings().allowed_imports, flow_run.expected_start_time or utc_now()
-    state = requested(fill_dates(given, scheduled_for), allowed)
+    state = requested(given, allowed, scheduled_for=scheduled_for)
     recurs = {"series": series_name(given), "scheduled_at": scheduled_for.isoformat()}
     if flow_run.auto_scheduled:  # schedules made in Prefect's UI name no series
         state.metadata = recurs | state.metadata

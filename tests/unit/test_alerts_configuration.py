@@ -285,7 +285,8 @@ def test_one_fault_hides_no_other() -> None:
         (14, "time_intervals[0].time_intervals[0].location"), (14, "time_intervals[1].name"),
         (14, "time_intervals[1].time_intervals"),
         (16, "rules[0].for"), (16, "rules[0].labels.type"), (16, "rules[0].level"), (16, "rules[0].title"),
-        (16, "rules[0].when"), (17, "rules[1].clear"), (18, "rules[2].name"), (18, "rules[2].wen"), (18, "rules[2].when"),
+        (16, "rules[0].when"), (17, "rules[1].clear"), (18, "rules[2].name"), (18, "rules[2].wen"),
+        (18, "rules[2].when"),
         (19, "rules[3].scope"), (20, "rules[4].level"), (20, "rules[4].when"), (21, "rules[5].clear"),
         (21, "rules[5].level"), (22, "flaping"),
     ]  # fmt: skip

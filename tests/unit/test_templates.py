@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from o9.model.errors import OptimizationValidationError
+from o9.lifecycle.submission import requested
+from o9.model.errors import Faults, OptimizationValidationError
 from o9.model.templates import fill_dates, series_name, with_time_zone
 
 LATE = datetime(2026, 2, 1, 3, tzinfo=UTC)  # 22:00 of the day before in New York
@@ -54,6 +55,29 @@ def test_braces_that_nothing_closes_are_refused() -> None:
         with pytest.raises(OptimizationValidationError) as refused:
             fill_dates({"name": wrong}, LATE)
         assert refused.value.field == "name"
+
+
+def test_all_wrong_templates_are_named_and_filling_the_others_goes_on() -> None:
+    given = {"name": "{{ x }}", "metadata": {"tags": ["{{ y }}", "{{ scheduled_date }}"]}}
+    with pytest.raises(OptimizationValidationError) as refused:
+        fill_dates(given, LATE)
+    assert [fault.field for fault in refused.value.faults] == ["name", "metadata.tags[0]"]
+    faults = Faults()
+    made = fill_dates(given, LATE, faults)
+    assert made == {"name": "{{ x }}", "metadata": {"tags": ["{{ y }}", "2026-02-01"]}}
+    assert faults.fields == ("name", "metadata.tags[0]")
+
+
+def test_a_wrong_template_hides_no_other_fault() -> None:
+    given = {"name": "{{ x }}", "total_steps": -1, "metadata": {"objective": "branin", "tags": ["{{ y }}"], "sead": 1}}
+    with pytest.raises(OptimizationValidationError) as refused:
+        requested(given, scheduled_for=LATE)
+    assert {fault.field for fault in refused.value.faults} == {
+        "name", "total_steps", "metadata.tags[0]", "metadata.sead",
+    }  # fmt: skip
+    with pytest.raises(OptimizationValidationError) as refused:
+        requested({"name": "{{ x }}", "metadata": {"objective": "nosuch"}}, scheduled_for=LATE)
+    assert [fault.field for fault in refused.value.faults] == ["name", "metadata.objective"]
 
 
 def test_the_schedule_s_zone_is_that_of_templates_that_name_none() -> None:

@@ -16,7 +16,6 @@ from o9.config.document import Document
 from o9.lifecycle.submission import in_order, prepared, requested
 from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.optimization import OptimizationState, utc_now
-from o9.model.templates import fill_dates
 from o9.text.escape import one_line
 
 LIMIT_BYTES = 5 * 2**20
@@ -75,7 +74,7 @@ def read_template(path: str) -> Mapping[str, Any]:
         raise OptimizationError(f"{path} holds a list: deploy one optimization at a time, from a file of its own")
     content = _named(entry)
     try:
-        prepared(requested(fill_dates(content, utc_now())))
+        prepared(requested(content, scheduled_for=utc_now()))
     except OptimizationValidationError as error:
         faults += entry.faults(error)
     if faults:

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ from o9.model.optimization import GIVEN, OptimizationState
 from o9.model.settings import settings
 from o9.model.specification import Role, keys_of, new_optimization, unknown_keys
 from o9.model.states import OptimizationStatus, OptimizationType
+from o9.model.templates import fill_dates
 from o9.model.validation import validate_new
 from o9.store import queries
 from o9.store.core.column_types import content_hash
@@ -37,15 +39,20 @@ _OF_PLACEBOS = frozenset({"placebo_of", "placebo_number"})
 _WITH_FIRST_TRIAL = _OF_PLACEBOS | {"retry_of", "warm_start_from"}  # their first trial is given already
 
 
-def requested(given: Any, allowed_imports: tuple[str, ...] | None = None) -> OptimizationState:
+def requested(
+    given: Any, allowed_imports: tuple[str, ...] | None = None, *, scheduled_for: datetime | None = None
+) -> OptimizationState:
     """The optimization that a run file or a request describes, ready to submit.
 
-    Raises OptimizationValidationError with all faults, including those that a submission of the valid part would find.
+    scheduled_for: the time that templates of dates mean; None: there are no templates. Raises
+    OptimizationValidationError with all faults, including those that a submission of the valid part would find.
     """
     faults, state = Faults(), None
+    if scheduled_for is not None:
+        given = fill_dates(given, scheduled_for, faults)
     with faults:
         state = new_optimization(given)
-    if state is None and isinstance(given, Mapping):
+    if faults.fields and isinstance(given, Mapping):
         rest = _without(given, [field for field in faults.fields if not field.startswith("metadata.")])
         metadata = rest.get("metadata")
         sound = _without(metadata, faults.fields, "metadata.") if isinstance(metadata, Mapping) else {}

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from o9.model.errors import OptimizationValidationError
+from o9.model.errors import Faults, OptimizationValidationError
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}")
 _CUT_OUT = re.compile(r"([\s\-_·:,.]*\{\{.*?\}\})+[\s\-_·:,.]*")  # with the separators around it
@@ -28,10 +28,11 @@ _WRITTEN = re.compile(
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-def fill_dates(given: Any, at: datetime) -> Any:
+def fill_dates(given: Any, at: datetime, faults: Faults | None = None) -> Any:
     """Fill in the templates for the run that is scheduled for `at`, an aware datetime.
 
-    Raises OptimizationValidationError that names the field of an invalid template.
+    Raises OptimizationValidationError with the field of each invalid template. With `faults`, these are added to them
+    instead, and such texts are left as they are.
     """
 
     def fill(written: re.Match[str]) -> str:
@@ -41,7 +42,11 @@ def fill_dates(given: Any, at: datetime) -> Any:
             moment = moment + span if written["sign"] == "+" else moment - span
         return moment.date().isoformat() if written["what"] == "scheduled_date" else moment.isoformat()
 
-    return _replaced(given, fill)
+    found = Faults() if faults is None else faults
+    made = _replaced(given, fill, found)
+    if faults is None:
+        found.refuse()
+    return made
 
 
 def with_time_zone(given: Any, zone: str) -> Any:
@@ -50,7 +55,10 @@ def with_time_zone(given: Any, zone: str) -> Any:
     def name_it(written: re.Match[str]) -> str:
         return written[0] if written["zone"] else written[0].replace(written["what"], f"{written['what']} {zone}", 1)
 
-    return _replaced(given, lambda written: f"{{{{{name_it(written)}}}}}")
+    faults = Faults()
+    made = _replaced(given, lambda written: f"{{{{{name_it(written)}}}}}", faults)
+    faults.refuse()
+    return made
 
 
 def series_name(spec: Mapping[str, Any]) -> str:
@@ -60,19 +68,27 @@ def series_name(spec: Mapping[str, Any]) -> str:
     return str(named or metadata.get("objective") or metadata.get("strategy") or "optimization")
 
 
-def _replaced(given: Any, by: Callable[[re.Match[str]], str], field: str = "") -> Any:
+def _replaced(given: Any, by: Callable[[re.Match[str]], str], faults: Faults, field: str = "") -> Any:
+    """Replace what is between braces. Texts with an invalid template are left as they are."""
     if isinstance(given, dict):
-        return {key: _replaced(value, by, f"{field}.{key}" if field else str(key)) for key, value in given.items()}
+        return {
+            key: _replaced(value, by, faults, f"{field}.{key}" if field else str(key)) for key, value in given.items()
+        }
     if isinstance(given, list):
-        return [_replaced(value, by, f"{field}[{n}]") for n, value in enumerate(given)]
-    if not isinstance(given, str) or "{{" not in given:
-        return given
-    if "{{" in (rest := _BRACES.sub("", given)):
+        return [_replaced(value, by, faults, f"{field}[{n}]") for n, value in enumerate(given)]
+    if isinstance(given, str) and "{{" in given:
+        with faults:
+            return _filled(given, by, field)
+    return given
+
+
+def _filled(text: str, by: Callable[[re.Match[str]], str], field: str) -> str:
+    if "{{" in (rest := _BRACES.sub("", text)):
         raise _refusal(field, rest[rest.index("{{") :])
     try:
-        return _BRACES.sub(lambda braces: by(_read(braces[1], field)), given)
+        return _BRACES.sub(lambda braces: by(_read(braces[1], field)), text)
     except OverflowError:
-        raise OptimizationValidationError(field, f"{given:.80}: the date is not in the years 1 to 9999") from None
+        raise OptimizationValidationError(field, f"{text:.80}: the date is not in the years 1 to 9999") from None
 
 
 def _read(text: str, field: str) -> re.Match[str]:
