@@ -392,7 +392,7 @@ async def test_hanging_sends_do_not_hold_the_event_loop(
     channels = [FunctionChannel(f"desk-{n}", lambda alert: gate.wait(30), seconds=0.4) for n in range(20)]
     sends = [asyncio.create_task(send(channel)) for channel in channels for _ in range(4)]
     await async_wait_until(lambda: sum(each.name.startswith("o9-channel desk") for each in threading.enumerate()) == 80)
-    assert await longest_gap(0.3) < 0.1
+    assert await longest_gap(0.3) < 0.3  # one call of the 80 would hold it for longer
     assert all(isinstance(outcome, Failed) for outcome in await asyncio.gather(*sends))
 
 
