@@ -69,7 +69,7 @@ def test_it_says_what_goes_and_deletes_it(o9: O9Command, filled: Path) -> None:
     assert "there is no optimization 'done-1'" in o9("show", "done-1").err
     again = o9("db", "prune", "--older-than", DAY, "--yes", "--json").json()
     assert (again["optimizations"], again["deleted"]["optimizations"], again["kept"]) == (0, 0, {})
-    assert "there is nothing to delete" in o9("db", "prune", "--older-than", DAY, "--yes").err
+    assert "nothing to delete" in o9("db", "prune", "--older-than", DAY, "--yes").err
     statistics = o9("stats", "--json").json()
     assert (statistics["pruned_optimizations"], statistics["success_rate"]) == (2, 0.5)
 
@@ -121,16 +121,16 @@ def test_vacuum_gives_the_space_back(o9: O9Command, filled: Path) -> None:
     assert done["bytes"] < done["bytes_before"] - 50_000
     assert done["bytes"] == filled.stat().st_size
     assert o9("db", "check").code == 0
-    assert "the file had" in o9("db", "prune", "--older-than", DAY, "--yes", "--vacuum").err
+    assert "bytes" in o9("db", "prune", "--older-than", DAY, "--yes", "--vacuum").err
 
 
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
         ([], 1, "use --older-than DAYS, or set O9_RETENTION_DAYS"),
-        (["--older-than", "0"], 2, "0 is not a number of days above 0"),
-        (["--older-than", "-1"], 2, "-1 is not a number of days above 0"),
-        (["--older-than", "nan"], 2, "nan is not a number of days above 0"),
+        (["--older-than", "0"], 2, "0 days: must be greater than 0"),
+        (["--older-than", "-1"], 2, "-1 days: must be greater than 0"),
+        (["--older-than", "nan"], 2, "nan days: must be greater than 0"),
         (["--older-than", "0.000001"], 2, "use --yes to delete"),
         (["--older-than", "1", "--dry-run", "--vacuum"], 2, "--dry-run deletes nothing"),
         (["--older-than", "1", "--vacuum", "--store", "postgresql://nobody@localhost/x"], 2, "--vacuum is for SQLite"),

@@ -74,7 +74,7 @@ def test_show_tells_the_whole_story(o9: O9Command, filled: Path) -> None:
     for told in (
         "completed",
         "(3 of 3 steps)",
-        "2.0000 (more is better)",
+        "2.0000 (higher is better)",
         "best trial 4",
         "x = 2",
         "6 (3 failed)",
@@ -127,7 +127,8 @@ def test_list_is_filtered_and_sorted(o9: O9Command) -> None:
     assert ids("--sort", "ended", "--limit", "1") == ["a-1"]
     assert ids("--family", "nobody's") == []
     assert ids("--series", "nightly") == ["c-1"]
-    assert o9("list", "--since", "soon").code == 2
+    soon = o9("list", "--since", "soon")
+    assert (soon.code, "7d" in soon.err) == (2, True)
     assert o9("list", "--sort", "luck").code == 2
     assert "no optimization matches" in o9("list", "--status", "paused").err
 
@@ -179,7 +180,7 @@ def test_the_beginning_of_an_id_will_do(o9: O9Command, filled: Path) -> None:
     assert o9("show", "done-1", "--json").json()["optimization_id"] == "done-1"  # whole, though others begin so
     ambiguous = o9("show", "done-")
     assert ambiguous.code == 1
-    assert "is the beginning of several ids: done-10, done-11, done-1; type more of it" in ambiguous.err
+    assert "several ids: done-10, done-11, done-1;" in ambiguous.err
     assert o9("pause", "wait", "--json").json()[0]["id"] == "waiting-1"
 
 

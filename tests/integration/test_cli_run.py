@@ -327,7 +327,7 @@ def test_ctrl_c_before_the_start_is_said_and_nothing_is_submitted() -> None:
     os.killpg(starting.pid, signal.SIGINT)
     _, err = starting.communicate(timeout=60)
     assert starting.returncode == 130
-    assert err.splitlines()[-1] == "o9: interrupted before anything was started"
+    assert err.splitlines()[-1] == "o9: interrupted before anything started"
     assert statuses() == {}
 
 

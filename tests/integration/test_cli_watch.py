@@ -98,9 +98,9 @@ def test_watching_all_shows_each_change_and_who_asked(filled: Path, watcher: zyg
         store.write(Transition("busy-1", OptimizationStatus.FAILED, Cause.HOOK, "it\nbroke", issue="it broke"))
     lines = [watcher.stdout.readline().partition("  ")[2].rstrip() for _ in range(5)]
     assert lines == [
-        "busy-1  asked to pause by ann",
-        "busy-1  asked to run by ben",
-        "paused-1  paused → created (person): asked to resume by \\u202ecy",
+        "busy-1  pause requested by ann",
+        "busy-1  run requested by ben",
+        "paused-1  paused → created (person): resume requested by \\u202ecy",
         "new one  created (submission)",
         "busy-1  running → failed (hook): it",
     ]

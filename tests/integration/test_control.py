@@ -220,7 +220,7 @@ async def test_running_it_again_from_a_checkpoint(aggregator: Any) -> None:
     await aggregator.submit_optimization(new("a", objective="control easy", total_steps=8, seed=5))
     await ended(aggregator, "a")
     whole = ledger(aggregator.store, "a")
-    for step in (0, 3, 8):
+    for step in (0, 3, 7):
         name = await aggregator.coordinator.retry_optimization("a", from_step=step, new_id=f"again-{step}")
         again = await ended(aggregator, name)
         assert again.status is S.COMPLETED
@@ -232,7 +232,7 @@ async def test_running_it_again_from_a_checkpoint(aggregator: Any) -> None:
             0
         }  # none of them is a new try
     with pytest.raises(OptimizationValidationError, match="retry_from_step"):
-        await aggregator.retry_optimization("a", from_step=9)
+        await aggregator.retry_optimization("a", from_step=8)
 
 
 async def test_a_retry_tries_anew_what_an_absent_source_cost(aggregator: Any) -> None:

@@ -75,7 +75,7 @@ async def test_state_and_history_follow_a_life_to_its_end(manager: OptimizationL
     assert [entry["cause"] for entry in history] == ["submission", "person", "person", "person"]
     assert {entry["node"] for entry in history[:3]} == {settings().node_id}
     assert history[3]["message"] == {
-        S.CANCELLED: "asked to cancel by python", S.TIMEOUT: "asked to time out by python",
+        S.CANCELLED: "cancel requested by python", S.TIMEOUT: "timeout requested by python",
     }.get(end, "by hand")  # fmt: skip
     assert [(entry["attempt"], entry["prefect_run_id"]) for entry in history] == [(0, None)] * 4
 

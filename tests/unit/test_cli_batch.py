@@ -97,10 +97,10 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "holds no optimization"),
-        ("# nothing\n", "holds no optimization"),
-        ("[]", "holds no optimization"),
-        ("hello", "holds no optimization"),
+        ("", "contains no optimization"),
+        ("# nothing\n", "contains no optimization"),
+        ("[]", "contains no optimization"),
+        ("hello", "contains no optimization"),
         ("- hello", "entry 1, line 1: expected a mapping"),
         ("- {total_steps: 1}\n- {}", "entry 2, line 2: metadata.objective: it is missing"),
         ("a: 1\n---\nb: 2", "2 documents"),

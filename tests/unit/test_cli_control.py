@@ -47,7 +47,7 @@ def holding(status: str = "running", intent: str = "run", **fields: Any) -> Hold
         ("pause", holding("created", lease_node="node"), "created", NODE, "asked", "created; it will pause"),
         ("pause", holding("paused", "pause"), "paused", NODE, "already", "already paused"),
         ("pause", holding("suspended"), "suspended", NODE, "already", "already suspended"),
-        ("cancel", holding(), "running", NODE, "asked", "its step is being cut off; the best so far is kept"),
+        ("cancel", holding(), "running", NODE, "asked", "the best so far is kept"),
         ("cancel", holding(), "running", DEAD, "asked", "the next aggregator that runs will cancel it"),
         ("cancel", holding("paused", "pause"), "cancelled", NODE, "done", "cancelled"),
         ("cancel", holding("created", attempt=0), "cancelled", NODE, "done", "cancelled"),
@@ -112,7 +112,7 @@ def test_nobody_works_on_what_waits_without_a_node_or_was_held_by_a_dead_one() -
 
 def test_the_outlook_suggests_what_can_be_typed() -> None:
     told = queue_outlook("my id's", holding("created"), NOBODY, " --store 'a b'")
-    assert told.endswith("""`o9 resume --here 'my id'"'"'s' --store 'a b'` does""")
+    assert told.endswith("""`o9 resume --here 'my id'"'"'s' --store 'a b'` runs it""")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_submitting_again_says_what_is_true(status: str, intent: str, nodes: Nod
     state = new_optimization({"optimization_id": "x", "metadata": {"objective": "branin"}})
     state.status = S(status)
     line = submitted_line(state, holding(status, intent), nodes, "", known=True)
-    assert line == f"x  {status}  is already recorded, and stays as it is{told}"
+    assert line == f"x  {status}  already recorded, unchanged{told}"
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_commands_can_be_typed() -> None:
 
 def test_a_wish_that_moved_at_once_is_told_once() -> None:
     at = NOON.isoformat()
-    moved = {"id": 1, "optimization_id": "a", "at": at, "cause": "person", "message": "asked to pause by ann",
+    moved = {"id": 1, "optimization_id": "a", "at": at, "cause": "person", "message": "pause requested by ann",
              "from_status": "created", "to_status": "paused"}  # fmt: skip
     same = {"id": 1, "optimization_id": "a", "at": at, "intent": "pause", "by": "ann"}
     other = same | {"id": 2, "optimization_id": "b"}
     assert merged([moved], [same, other]) == [other, moved]
-    assert event_line(moved, of_many=True).endswith("a  created → paused (person): asked to pause by ann")
-    assert event_line(other).endswith("  asked to pause by ann")
+    assert event_line(moved, of_many=True).endswith("a  created → paused (person): pause requested by ann")
+    assert event_line(other).endswith("  pause requested by ann")

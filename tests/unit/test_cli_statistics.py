@@ -127,7 +127,7 @@ _DAYS = ("ended", "completed")
 
 
 def test_what_was_not_looked_at_is_said_to_be_so() -> None:
-    note = "Only those created first"
+    note = "only those created first"
     assert note in words_of(*statistics_view(summary(looked_at=1), TODAY, 80))
     assert note not in words_of(*statistics_view(summary(), TODAY, 80))
 
@@ -180,7 +180,7 @@ def test_a_trend_has_its_course_its_bounds_and_its_direction_in_words(width: int
     assert "ended ▂▃▅▆▇█▂ 1 to 6 rising: +1 a day (+1 to +1; 6 days)" in told
     assert "rising: +1.00 points a day (+1.00 to +1.00; 6 days)" in told
     assert "rising: +1 s a day" in told
-    assert "The last day is not over, and is left out of the slopes." in told
+    assert "left out of the slopes" in told
 
 
 def test_unknown_windows_are_dots_and_long_ranges_are_fitted() -> None:
@@ -216,7 +216,7 @@ def test_a_ranking_fits_and_keeps_ids_whole(width: int, name: str) -> None:
     lines = [line for line in told.splitlines() if "trend-following" in line]
     assert [line.split()[1] for line in lines] == [one["optimization_id"] for one in rows]
     assert len({cell_len(line.rstrip()) for line in lines}) == 1
-    assert "The best 3 by sharpe. More is better." in told
+    assert "The best 3 by sharpe. Higher is better." in told
 
 
 def test_a_rank_that_several_share_is_marked() -> None:
@@ -229,7 +229,7 @@ def test_values_read_as_what_they_are_and_negative_ones_say_so() -> None:
     assert "+10%" in improved
     assert "-5%" in improved
     less = words_of(*rankings_view("execution_time", [row(1, 75.0, direction="minimize")], 80))
-    assert "By execution_time. Less is better." in less
+    assert "By execution_time. Lower is better." in less
     assert "1 min 15 s" in less
     both = [row(1, 2.0), row(2, 1.0, direction="minimize")]
     assert "each is ranked by its own direction" in words_of(*rankings_view("current_performance", both, 80))
@@ -241,7 +241,7 @@ def test_the_best_of_each_figure_and_what_else_can_be_ranked() -> None:
     told = words_of(*best_view(best, ["alpha of f@1", "alpha of f@2", "beta"]))
     first, second = (f"trend-following-20260131-000{rank}" for rank in (1, 2))
     assert f"current_performance the best value of the objective 1 {first} 2.0000 2 {second} 1.0000" in told
-    assert f"execution_time seconds of running 1 {first} 1 min 15 s" in told
+    assert f"execution_time run time 1 {first} 1 min 15 s" in told
     assert "Measured by objectives: alpha, beta Next: o9 rankings METRIC" in told
 
 

@@ -108,7 +108,7 @@ def test_a_page_says_where_it_stands_against_baseline_and_target_and_what_to_typ
         Details(done, None, [transition | {"prefect_run_id": run}], {"completed": 7, "failed": 1}, trial(4, 1.25))
     )
     for told in (
-        "1.2500 (more is better)", "+25% (over the baseline, 1.0000)", "1.2000 (reached)", "fast = 5", "8 (1 failed)",
+        "1.2500 (higher is better)", "+25% (over the baseline, 1.0000)", "1.2000 (reached)", "fast = 5", "8 (1 failed)",
         "one", "two", run, "attempt 2: all done", "seed 3", "Next: o9 trials Tre-1",
     ):  # fmt: skip
         assert told in " ".join(text.split())
@@ -130,8 +130,8 @@ def test_a_suggested_command_names_no_more_ids_than_one_can_read() -> None:
 
 
 def test_nothing_is_claimed_before_anything_succeeded() -> None:
-    assert "nothing has succeeded yet" in page(Details(state()))
-    assert "nothing has succeeded" in page(Details(state(status="failed")))
+    assert "no result yet" in page(Details(state()))
+    assert "no result" in page(Details(state(status="failed")))
     summary = drawn(summary_view([Details(state(status="failed", baseline_performance=1.0))], 120), 120)
     assert summary.splitlines()[2].split()[:4] == ["Tre-1", "failed", NOTHING, "1.0000"]
 

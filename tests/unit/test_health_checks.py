@@ -211,7 +211,7 @@ def test_performance_history_and_failures() -> None:
     assert check(performance(facts(bests=[1.0, 3.0, 2.0])), "performance.history").score == 0.0
     lost = [trial(0), *(trial(n, None, state=TrialState.FAILED, error="no data") for n in (1, 2, 3))]
     found = check(performance(facts(trials=lost)), "performance.failures")
-    assert (found.score, found.words) == (0.25, "3 of 4 trials failed, the last one: no data")
+    assert (found.score, found.words) == (0.25, "3 of 4 trials failed; last error: no data")
     quiet = facts(state={"current_performance": 3.0, "baseline_performance": 2.0}, trials=[], best=None)
     assert check(performance(quiet), "performance.baseline").score == 1.0  # a strategy that keeps no trials
     assert isinstance(
@@ -271,7 +271,7 @@ def of_attempts(*attempts: int, family: str = "crossover@d") -> list[Trial]:
         (ran("c1"), 1.0, "crossover has the fingerprint c1 in its only attempt"),
         (ran("c1", "c1", "c1"), 1.0, "crossover has the fingerprint c1 in all 3 attempts"),
         (ran("c1", "c2"), 0.8, "between attempt 1 and 2; trials up to 1 "),
-        ([Ran(0, "crossover", "c0", "d"), *ran("c1")], 0.8, "between the trials taken over and 1"),
+        ([Ran(0, "crossover", "c0", "d"), *ran("c1")], 0.8, "between the inherited trials and 1"),
         (ran("", ""), None, "crossover"),
     ],
 )  # fmt: skip
@@ -349,7 +349,7 @@ def test_speed_is_compared_with_earlier_steps() -> None:
     assert (speed(steady).score, speed(steady).remedy) == (1.0, "")
     slower = speed([*steady, *[3.0] * 10])
     assert (slower.score, slower.evidence["seconds_now"]) == (0.6, 3.0)
-    assert "a trial took 3 s in the last 10 steps, and 1 s in those before: 3.0 times as long" in slower.words
+    assert all(each in slower.words for each in ("3 s in the last 10 steps", "1 s", "3.0 times as long"))
     assert speed([*steady, *[3.0] * 10], trials=[1.0] * 30 + [3.0] * 10).score == 1.0  # a step of three trials
     few = speed(steady[:19])
     assert isinstance(few.score, Unknown)
@@ -368,7 +368,7 @@ def test_growing_memory_is_a_warning() -> None:
     assert memory([100.0, 200.0, *[210.0] * 20]).score == 1.0  # it has levelled off
     few = memory([100.0] * 9)
     assert isinstance(few.score, Unknown)
-    assert "measured in 9 steps" in few.words
+    assert "9 steps" in few.words
     assert not any(one.name == "performance.memory" for one in performance(facts()))
 
 

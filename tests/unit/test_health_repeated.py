@@ -144,7 +144,7 @@ def test_runs_that_cannot_be_compared_are_unknown() -> None:
         ([(cut, outcome(honest())) for cut in cuts], f"periods={cuts[0]} it returned {DAYS:,} returns"),
         ([(cut, lost("KeyError: 3\nmore")) for cut in cuts], f"on the first {cuts[0]:,} periods: KeyError: 3"),
         ([(cut, outcome(None)) for cut in cuts], "no returns"),
-        ([], "ended in time"),
+        ([], "in time"),
     ):
         found = look_ahead(whole, truncated, len(cuts))
         assert isinstance(found.score, Unknown)
@@ -183,21 +183,21 @@ OTHER = tuple(map(float, honest() + 0.001))
 @pytest.mark.parametrize(
     ("best", "outcomes", "changed", "score", "words"),
     [
-        (BEST, [outcome(honest())], "", 1.0, "trial 7 has the same value and returns again"),
-        (BARE, [outcome(None)], "", 1.0, "trial 7 has the same value again"),
+        (BEST, [outcome(honest())], "", 1.0, "the same value and returns"),
+        (BARE, [outcome(None)], "", 1.0, "the same value"),
         (BEST, [outcome(honest())], "its code has changed", 1.0, "the same"),
         (
             BARE,
             [outcome(None, value=1.1), outcome(None, value=1.2)],
             "",
             0.5,
-            "had the value 1 and has 1.1 now; ",
+            "had the value 1, now 1.1; ",
         ),
         (BARE, [outcome(None, value=1.1)] * 2, "", 0.5, "the same each time"),
         (BARE, [outcome(None, value=1.1)] * 2, "its code has changed", None, "its code has changed since then"),
-        (BEST, [outcome(OTHER)] * 2, "", 0.5, "has its value again, but the return of 2020-01-01 was 0 and is 0.001"),
-        (BEST, [outcome(honest(400))] * 2, "", 0.5, "had 500 returns and has 400 now"),
-        (BEST, [outcome(None)] * 2, "", 0.5, "had 500 returns and has 0 now"),
+        (BEST, [outcome(OTHER)] * 2, "", 0.5, "the return of 2020-01-01 was 0, now 0.001"),
+        (BEST, [outcome(honest(400))] * 2, "", 0.5, "had 500 returns, now 400"),
+        (BEST, [outcome(None)] * 2, "", 0.5, "had 500 returns, now 0"),
         (
             BEST,
             [lost("OSError: no file\n  at x")],

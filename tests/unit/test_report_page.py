@@ -127,7 +127,7 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
              "History of the trials",
              "Which parameters mattered", "The value along each parameter", "Equity curve and drawdown of the best",
              "Sharpe ratios of all trials, and luck", "Is the best in sample also good out of sample?", "Timeline",
-             "The best parameters", "What went wrong", "How this was computed"]  # fmt: skip
+             "The best parameters", "Errors and warnings", "How this was computed"]  # fmt: skip
     places = [body.index(title) for title in order]
     assert places == sorted(places)
     has(
@@ -142,7 +142,7 @@ def test_the_verdict_stands_on_top_and_every_figure_is_told(store: Store) -> Non
 def test_what_is_not_known_is_said_in_its_place(store: Store) -> None:
     put(store, "waiting", name="Not begun")
     page = checked(report_of(store, ["waiting"]))
-    has(page, "UNPROVEN", "The ledger has no trials", "nothing has succeeded yet", "no baseline_performance is given")
+    has(page, "UNPROVEN", "The ledger has no trials", "no result yet", "baseline_performance is not set")
     assert page.text.count("Not drawn.") == 7
     assert len(page.plots) == 1  # of its life
 
@@ -173,7 +173,7 @@ def test_one_trial_is_a_report_too(store: Store) -> None:
         page,
         "1 trial has a value, and none beat the first",
         "30 are needed",
-        "overfitting by choice needs at least two",
+        "at least two are needed",
     )
 
 
@@ -245,7 +245,7 @@ async def test_the_page_of_all_counts_ranks_and_judges(store: Store) -> None:
 
 def test_the_page_of_nothing_says_so(store: Store) -> None:
     page = checked(report_of_all(store))
-    has(page, "There are no optimizations", "Nothing waits or runs", "Nothing has ended yet", "o9 demo")
+    has(page, "No optimizations", "No optimization is waiting or running", "Nothing has ended yet", "o9 demo")
     assert not page.plots
 
 

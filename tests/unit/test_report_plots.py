@@ -103,7 +103,7 @@ def test_no_step_of_the_best_so_far_is_ever_left_out() -> None:
 def test_a_search_that_improved_at_every_trial_shows_every_trial() -> None:
     plot = drawn(history([trial(number, -float(number)) for number in range(10_000)], "minimize"))
     assert len(named(plot, "best so far")["x"]) == 10_001
-    assert "less is better" in plot.layout["yaxis"]["title"]["text"]
+    assert "lower is better" in plot.layout["yaxis"]["title"]["text"]
 
 
 def test_the_history_marks_the_best_and_those_without_a_value() -> None:
@@ -233,7 +233,7 @@ def test_an_equity_curve_is_compounded_and_its_falls_are_measured_from_the_last_
         "time below a high 1.0 years."
     )
     assert "compounded" in plot.note
-    assert "no returns of it are recorded" in plot.note
+    assert "none of its returns are recorded" in plot.note
 
 
 def test_a_ruin_is_added_up_and_said_to_be() -> None:
@@ -260,17 +260,17 @@ def test_the_baseline_is_beside_it_where_it_has_the_same_periods() -> None:
     assert "In the hold-out, 1 period: the best turned 1 into 1.10" in plot.finding
     assert plot.layout["shapes"][0]["x0"] == 2
     for baseline, later, why in (
-        (None, None, "no returns of it are recorded"),
+        (None, None, "none of its returns are recorded"),
         ([0.1], None, "it has 1 returns, the best 2"),
         ([0.1, math.nan], None, "not finite"),
-        ([0.1, 0.1], None, "for the hold-out"),
+        ([0.1, 0.1], None, "in the hold-out"),
         ([0.1, 0.1], [0.1, 0.1], "2 returns in the hold-out, the best 1"),
     ):
         alone = drawn(equity([0.1, 0.1], baseline=baseline, hold_out=[0.1], baseline_hold_out=later))
         assert why in alone.note
         assert "baseline" not in alone.finding
     unusable = drawn(equity([0.1, 0.1], hold_out=[math.nan]))
-    assert "hold-out returns are left out: 1 of 1 returns are not finite" in unusable.note
+    assert "1 of 1 returns are not finite" in unusable.note
 
 
 def test_a_long_curve_keeps_its_peaks_and_falls() -> None:

@@ -14,6 +14,7 @@ from o9.flows.run_artifacts import result_markdown
 from o9.health.grades import Grade, GradeReason, Verdict
 from o9.health.series_runs import SeriesRun, read_series, with_changes
 from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus
 from o9.report.write import report_of
 from o9.store import queries
 from o9.store.store import Store
@@ -25,15 +26,19 @@ HELD_OUT = {"hold_out_sharpe": 0.05, "periods_per_year": 400}
 def run(number: int, best: float | None) -> OptimizationState:
     due = (MONDAY + timedelta(days=number)).isoformat()
     state: OptimizationState = new(f"run-{number}", name="Carry", series="carry", scheduled_at=due)
+    state.status = OptimizationStatus.COMPLETED
     state.current_performance, state.optimized_parameters = (0.0, {}) if best is None else (best, {"x": number})
     return state
 
 
 def test_runs_have_their_change_and_hold_out() -> None:
     verdict = Verdict(Grade.CONFIRMED, GradeReason.FAMILY, "", "", figures=HELD_OUT)
-    newest_first = [SeriesRun(run(3, 1.25), verdict), SeriesRun(run(2, None)), SeriesRun(run(1, 1.5))]
-    third, second, first = with_changes(newest_first)
-    assert [each.change for each in (first, second, third)] == [None, None, -0.25]
+    cancelled = run(2, 9.0)
+    cancelled.status = OptimizationStatus.CANCELLED
+    # The first one was caught up last.
+    created_last_first = [SeriesRun(run(1, 1.5)), SeriesRun(run(3, 1.25), verdict), SeriesRun(cancelled)]
+    first, third, second = with_changes(created_last_first)
+    assert [each.change for each in (first, second, third)] == [None, 7.5, -0.25]
     assert (third.hold_out, first.hold_out) == (1.0, None)
     assert third.at == MONDAY + timedelta(days=3)
 
@@ -86,5 +91,5 @@ def test_a_report_draws_the_series(store_url: str) -> None:
 def test_the_artifact_has_the_last_runs() -> None:
     runs = [SeriesRun(run(2, 1.5), change=0.5), SeriesRun(run(1, 1.0))]
     text = result_markdown(run(2, 1.5), counts={}, failed=[], verdict=None, series=runs)
-    assert "| run-2 | created | 1.5000 | +0.5000 |" in text
+    assert "| run-2 | completed | 1.5000 | +0.5000 |" in text
     assert "last runs" not in result_markdown(run(2, 1.5), counts={}, failed=[], verdict=None, series=runs[:1])

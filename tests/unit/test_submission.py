@@ -265,7 +265,7 @@ def test_a_warm_start_takes_the_best_of_the_last_completed_run(store: Store) -> 
 def test_a_retry_begins_within_its_steps(store: Store) -> None:
     create(store, "done", total_steps=3)
     work(store, "done", 3, "completed")
-    for total, field in ((2, "metadata.retry_from_step"), (3, None), (4, None)):
+    for total, field in ((2, "metadata.retry_from_step"), (3, "metadata.retry_from_step"), (4, None)):
         again = {"total_steps": total, "metadata": {"retry_of": "done", "retry_from_step": 3}}
         try:
             asyncio.run(submit(store, new_optimization(again)))

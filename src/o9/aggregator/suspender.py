@@ -122,7 +122,7 @@ class Suspender:
                 settles = reason in OF_THE_MACHINE and time.monotonic() - self._resumed_at < SETTLE_SECONDS
                 if settles or await self._decided(one, memory, disk) is not None:
                     continue
-            why = f"suspended for {reason.value}, which is over" if reason else f"asked to {one.intent.verb}"
+            why = f"suspended for {reason.value}, which is over" if reason else f"{one.intent.value} requested"
             if await self._store.write_async(EndSuspension(name, reason, why, self._node)):
                 logger.info("%s resumes: %s", name, why)
                 if reason in OF_THE_MACHINE:

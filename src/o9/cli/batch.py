@@ -50,7 +50,7 @@ def read_batch(paths: Sequence[str]) -> list[OptimizationState]:
             state = requested(_named(entry))
             name = state.optimization_id
             if name in places:
-                problem = f"{name!r} is already in {places[name]}; give each its own, or leave it out"
+                problem = f"{name!r} is already in {places[name]}; use a different id, or omit it"
                 raise OptimizationValidationError("optimization_id", problem)
             places[name] = entry.place
             prepared(state)
@@ -71,7 +71,7 @@ def read_template(path: str) -> Mapping[str, Any]:
     faults: list[str] = []
     entry, *_ = _entries(path, faults)
     if entry.number:
-        raise OptimizationError(f"{path} holds a list: deploy one optimization at a time, from a file of its own")
+        raise OptimizationError(f"{path} contains a list: deploy each optimization from its own file")
     content = _named(entry)
     try:
         prepared(requested(content, scheduled_for=utc_now()))
@@ -99,7 +99,7 @@ def _entries(path: str, faults: list[str]) -> Iterator[BatchEntry]:
         yield BatchEntry(document, 0, document.data)
     else:
         example = "give fields such as `metadata: {objective: module:function}`, or a list of such mappings"
-        raise OptimizationError(f"{path} holds no optimization; {example}")
+        raise OptimizationError(f"{path} contains no optimization; {example}")
 
 
 def _named(entry: BatchEntry) -> Any:

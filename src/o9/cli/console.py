@@ -26,7 +26,7 @@ from o9.text.format import local_zone
 
 UNLIMITED_WIDTH = 100_000
 PAGE_WIDTH = 120
-NONE_YET = "no optimizations yet; `o9 demo` or `o9 run FILE.yaml` runs some"
+NONE_YET = "no optimizations yet; try `o9 demo` or `o9 run FILE.yaml`"
 Cells = Mapping[str, str | Text]
 # Escaped, they mean the same to a JSON parser and nothing to a terminal.
 _STEERING = re.compile(f"[{STEERING}]")

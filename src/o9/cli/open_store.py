@@ -140,7 +140,7 @@ def pick(typed: str, known: Mapping[str, str], what: str, listing: str, store: S
     if beginning:
         some = ", ".join(map(shown, beginning[:NAMED]))
         more = f", and {len(beginning) - NAMED} more" if len(beginning) > NAMED else ""
-        raise OptimizationError(f"{shown(repr(typed))} is the beginning of several ids: {some}{more}; type more of it")
+        raise OptimizationError(f"{shown(repr(typed))} matches several ids: {some}{more}; type more of it")
     likely = [each for each in known if wanted and each.casefold().startswith(wanted)]
     likely += [each for each, name in known.items() if len(wanted) >= SHORTEST_NAME and wanted in name.casefold()]
     hint = did_you_mean(likely + near(typed, known, n=NAMED)) or f"`{listing}` lists them"

@@ -19,7 +19,7 @@ IDS_COMPLETED = 100
 def days_above_zero(value: float | None) -> float | None:
     """Check a number of days (the callback of an option)."""
     if value is not None and not 0 < value <= MOST_DAYS:  # nor NaN
-        raise typer.BadParameter(f"{value:g} is not a number of days above 0 and up to {MOST_DAYS}")
+        raise typer.BadParameter(f"{value:g} days: must be greater than 0 and at most {MOST_DAYS}")
     return value
 
 
@@ -27,14 +27,13 @@ def _bounded(limit: int | None) -> int | None:
     return limit and min(limit, MOST_ROWS)
 
 
-def moment_of(text: str) -> datetime:
+def moment_of(text: str, or_span: str = "") -> datetime:
     """Parse a time, which is local unless it has an offset (the parser of an option)."""
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r:.80} is not a time; write 2026-01-31T18:00:00+00:00, or '2026-01-31 18:00' in local time"
-        ) from None
+        forms = f"2026-01-31T18:00:00+00:00, or '2026-01-31 18:00' in local time{or_span}"
+        raise typer.BadParameter(f"{text!r:.80} is not a time; write {forms}") from None
 
 
 def _since(text: str) -> datetime:
@@ -44,7 +43,7 @@ def _since(text: str) -> datetime:
     try:
         return datetime.now().astimezone() - span_of(text)
     except (ValueError, OverflowError):
-        return moment_of(text)
+        return moment_of(text, ", or 12h or 7d for how long ago")
 
 
 def complete_ids(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -33,8 +33,8 @@ from o9.strategies.fingerprints import code_fingerprint
 from o9.strategies.registry import Objective
 
 _OPT_IN = (
-    "declare @objective(…, truncatable=True), and let the function take `periods`: with it, compute as if the data "
-    "ended with that many returns, and return exactly those"
+    "declare @objective(…, truncatable=True), and accept `periods` in the function: compute as if the data ended "
+    "there, and return exactly that many returns"
 )
 
 
@@ -107,7 +107,7 @@ async def _checks(
     if not found.whole:
         return _unknown(f"the re-evaluation took longer than {seconds:.3g} s")
     if not objective.truncatable:
-        ahead = unknown(LOOK_AHEAD, "its objective cannot be run on truncated data", _OPT_IN)
+        ahead = unknown(LOOK_AHEAD, "the objective cannot run on truncated data", _OPT_IN)
     elif found.cuts:
         ahead = look_ahead(found.whole[0], found.truncated, len(found.cuts))
     else:
@@ -132,13 +132,13 @@ async def _evaluate(
 
 def _why_not_cut(whole: list[TrialOutcome]) -> str:
     if any(outcome.state is not TrialState.COMPLETED for outcome in whole):
-        return "it failed when it was evaluated again"
+        return "it failed on re-evaluation"
     returns = whole[0].returns
     if returns is None:
-        return "its evaluations have no returns to compare"
+        return "there are no returns to compare"
     if len(returns) < LEAST_RETURNS:
         return f"{len(returns)} returns are too few to truncate: at least {LEAST_RETURNS} are needed"
-    return "its returns differ each time, so a look-ahead cannot be distinguished from chance"
+    return "the returns differ each time, so look-ahead cannot be distinguished from chance"
 
 
 def _changed(objective: Objective, code: str, best: Trial, ran: list[Ran]) -> str:

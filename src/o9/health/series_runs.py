@@ -13,6 +13,7 @@ from datetime import datetime
 
 from o9.health.grades import Verdict, kept_verdicts
 from o9.model.optimization import OptimizationState
+from o9.model.states import OptimizationStatus
 from o9.store import queries
 from o9.store.optimizations.queries import Filter
 from o9.store.store import Store
@@ -22,7 +23,7 @@ RUNS = 50
 
 @dataclass(frozen=True)
 class SeriesRun:
-    """One run. change: from the previous run's best to its own; None if one of the two is missing."""
+    """One run. change: from the best of the completed run due before it to its own; None if one of them is missing."""
 
     state: OptimizationState
     verdict: Verdict | None = None
@@ -46,14 +47,19 @@ class SeriesRun:
         return None if sharpe is None or year is None else sharpe * math.sqrt(year)
 
 
+def oldest_first(runs: Sequence[SeriesRun]) -> list[SeriesRun]:
+    return sorted(runs, key=lambda run: (run.at, run.state.created_at))
+
+
 def with_changes(found: Sequence[SeriesRun]) -> list[SeriesRun]:
-    """Return the runs with their changes, newest first, as given. A run without a best is skipped in the comparison."""
-    runs: list[SeriesRun] = []
+    """Return the runs with their changes, in the given order."""
+    changes: dict[str, float | None] = {}
     before: float | None = None
-    for run in reversed(found):
-        runs.append(replace(run, change=None if run.best is None or before is None else run.best - before))
-        before = before if run.best is None else run.best
-    return runs[::-1]
+    for run in oldest_first(found):
+        changes[run.state.optimization_id] = None if run.best is None or before is None else run.best - before
+        if run.best is not None and run.state.status is OptimizationStatus.COMPLETED:
+            before = run.best
+    return [replace(run, change=changes[run.state.optimization_id]) for run in found]
 
 
 def read_series(store: Store, state: OptimizationState, limit: int = RUNS) -> list[SeriesRun]:

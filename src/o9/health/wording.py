@@ -98,7 +98,7 @@ def markdown(verdict: Verdict) -> str:
 
 HEADLINES = {
     GradeReason.LOOK_AHEAD: "The objective looks ahead",
-    GradeReason.NOT_REPEATABLE: "Evaluated again, the best has another value",
+    GradeReason.NOT_REPEATABLE: "On re-evaluation, the best has a different value",
     GradeReason.VALUE_DOES_NOT_FIT: "The returns do not fit the value",
     GradeReason.HOLD_OUT_NEGATIVE: "The held-out data show no edge",
     GradeReason.HOLD_OUT_BELOW_FORECAST: "The held-out data fall short of the forecast",
@@ -115,7 +115,7 @@ HEADLINES = {
     GradeReason.HOLD_OUT_UNCERTAIN: "The held-out data do not confirm the edge",
     GradeReason.ADAPTIVE_SEARCH: "The search followed its results, and no other data confirm the edge",
 }
-_HOLD_OUT = "set metadata.hold_out, so that data that no trial has seen can confirm it"
+_HOLD_OUT = "set metadata.hold_out to confirm it on data that no trial has seen"
 _DROP = "do not trade on it: try fewer variants, on more data"
 REMEDIES = {
     GradeReason.LOOK_AHEAD: "do not trade on it: compute each day's position from data up to that day only",
@@ -128,16 +128,16 @@ REMEDIES = {
     GradeReason.FAMILY: _HOLD_OUT,
     GradeReason.PLACEBO: _HOLD_OUT,
     GradeReason.NO_TRIALS: "check the errors of the trials",
-    GradeReason.NO_RETURNS: "let the objective return Evaluation(returns=…, periods_per_year=…), all of one length",
+    GradeReason.NO_RETURNS: "return Evaluation(returns=…, periods_per_year=…) from the objective, all of one length",
     GradeReason.NO_FAMILY_TEST: "keep the returns of all trials, at least 60 of each, over the same periods",
     GradeReason.LIKELY_LUCK: f"{_DROP}, or hold data out",
-    GradeReason.NO_BASELINE: "give the market's returns as baseline_returns, or declare metadata.market_neutral",
-    GradeReason.HOLD_OUT_SEEN: "let metadata.hold_out begin after all data that a trial has seen, as with newer data",
+    GradeReason.NO_BASELINE: "return the market's returns as baseline_returns, or declare metadata.market_neutral",
+    GradeReason.HOLD_OUT_SEEN: "start metadata.hold_out after all data that a trial has seen, as with newer data",
     GradeReason.HOLD_OUT_UNCERTAIN: "hold out more data, or trade it on paper until its edge is clearly above zero",
     GradeReason.ADAPTIVE_SEARCH: "run the same search on data without an edge (`o9 placebo ID`), or set "
     "metadata.hold_out for the first search on new data",
 }
-_MORE = "hold out more data, so that they can confirm it"
+_MORE = "hold out more data to confirm it"
 WITH_HOLD_OUT = {GradeReason.LIKELY_LUCK: _DROP, GradeReason.FAMILY: _MORE, GradeReason.PLACEBO: _MORE}
 # Percent, as measured by `benchmarks/verdict.py`; edges are annual Sharpe ratios over ten years in sample.
 _CONFIRMED = (

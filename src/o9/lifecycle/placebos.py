@@ -91,9 +91,9 @@ def _check(origin: OptimizationState) -> None:
     name = origin.optimization_id
     if "placebo_of" in origin.metadata:
         raise OptimizationValidationError(
-            "placebo_of", f"{name!r} is a placebo run itself; name {origin.metadata['placebo_of']!r}"
+            "placebo_of", f"{name!r} is a placebo run itself; use {origin.metadata['placebo_of']!r}"
         )
     if origin.status is not OptimizationStatus.COMPLETED or not origin.optimized_parameters:
         raise OptimizationValidationError(
-            "placebo_of", f"{name!r} is {origin.status.value}: only what has completed with a best can be compared"
+            "placebo_of", f"{name!r} is {origin.status.value}: placebo runs need a completed run with a best trial"
         )

@@ -271,21 +271,22 @@ def _with_inherited(store: Store, state: OptimizationState) -> tuple[Optimizatio
         raise OptimizationValidationError("metadata.retry_of", f"there is no optimization {name!r}")
     if any(was_refused(each) for each in store.read(queries.transitions, name, 0, 2)):
         raise OptimizationStateError(
-            f"optimization {name!r} was refused when it was submitted, so there is nothing to run again: correct what "
-            f"`o9 show {name}` names, and run its deployment again"
+            f"optimization {name!r} was refused at submission, so there is nothing to run again: correct the issues "
+            f"that `o9 show {name}` lists, then run its deployment again"
         )
     steps = state.metadata.get("retry_from_step")
     if steps is None:
         steps = 0 if origin.status is OptimizationStatus.COMPLETED else _steps_to_keep(store, origin)
     total = state.total_steps or origin.total_steps
-    if 0 < total < steps:
+    if 0 < total < steps or (total == steps > 0 and origin.status is OptimizationStatus.COMPLETED):
         raise OptimizationValidationError(
-            "metadata.retry_from_step", f"{steps} exceeds total_steps, {total}: begin earlier, or raise total_steps"
+            "metadata.retry_from_step",
+            f"no step is left after step {steps}: total_steps is {total}; use an earlier step, or raise total_steps",
         )
     for key in _KEPT:
         if steps and key in state.metadata and state.metadata[key] != origin.metadata.get(key):
             raise OptimizationValidationError(
-                f"metadata.{key}", f"a retry from step {steps} keeps that of {name!r}; leave it out, or begin at step 0"
+                f"metadata.{key}", f"a retry from step {steps} keeps that of {name!r}; omit it, or use step 0"
             )
     inherited = {key: value for key, value in origin.metadata.items() if key not in _NOT_INHERITED}
     return dataclasses.replace(

@@ -176,9 +176,7 @@ def decide_transition(
     if target in TRANSITIONS[current]:
         return _ALLOWED
     if current in ENDED:
-        return Decision(
-            False, _R.ENDED, f"it has ended ({current.value}); submit it again under a new id to run it once more"
-        )
+        return Decision(False, _R.ENDED, f"it has ended ({current.value}); submit it under a new id to run it again")
     possible = ", ".join(sorted(status.value for status in TRANSITIONS[current]))
     return Decision(False, _R.NOT_IN_TABLE, f"it is {current.value}; from there it can become {possible}")
 
@@ -191,12 +189,12 @@ def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> 
         return Decision(
             False,
             _R.ENDED,
-            f"it has ended ({current.value}); there is nothing to {wanted.verb}; `o9 retry` runs it once more",
+            f"it has ended ({current.value}), so there is nothing to {wanted.verb}; `o9 retry` runs it again",
         )
     if held is wanted:
-        return Decision(False, _R.ALREADY_THERE, f"it was asked to {wanted.verb} already")
+        return Decision(False, _R.ALREADY_THERE, f"{wanted.value} is already requested")
     if held in FINAL_INTENTS:
-        return Decision(False, _R.ENDING, f"it was asked to {held.verb} before, which is final")
+        return Decision(False, _R.ENDING, f"{held.value} is already requested and cannot be undone")
     if wanted is Intent.HOLD:
         return Decision(False, _R.NOT_IN_TABLE, "only a new optimization can be held back; pause it instead")
     if wanted is Intent.SUSPEND:

@@ -48,7 +48,7 @@ def performance_figures(
     if baseline is not None and value is not None:
         figures.append(Figure("Improvement", gain_text(state), f"over the baseline, {number(baseline)}"))
     elif baseline is None:
-        figures.append(Figure("Improvement", "unknown", "no baseline_performance is given"))
+        figures.append(Figure("Improvement", "unknown", "baseline_performance is not set"))
     if target is not None:
         reached = value is not None and not is_better(target, value, direction_of(state))
         figures.append(Figure("Target", number(target), "reached" if reached else "not reached"))
@@ -71,5 +71,5 @@ def gain_text(state: OptimizationState) -> str:
 
 def _against(state: OptimizationState, value: float | None) -> str:
     if value is None:
-        return "nothing has succeeded" if state.status in ENDED else "nothing has succeeded yet"
-    return "less is better" if direction_of(state) == "minimize" else "more is better"
+        return "no result" if state.status in ENDED else "no result yet"
+    return "lower is better" if direction_of(state) == "minimize" else "higher is better"

@@ -33,7 +33,7 @@ def overview(found: AllFacts) -> dict[str, Any]:
 def _trends_note(trends: Mapping[str, Any]) -> str:
     window, windows = trends["window"], trends["windows"]
     if not windows:
-        return "Not drawn. Nothing has ended yet."
+        return "Not drawn. No optimization has ended yet."
     since = life_plots.start_of(windows[0]["starts"])
     if len(windows) < FEWEST_WINDOWS:
         return f"Not drawn. Everything ended within one {window}, from {since} UTC; a trend needs at least two."

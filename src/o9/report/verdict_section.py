@@ -105,7 +105,7 @@ def _deciding(found: Figures) -> Iterator[Ground]:
     if found["beta"] is not None:
         over = f"alpha over the baseline, beta {sharpe(found['beta'])}"
     elif found["market_neutral"]:
-        over = "over zero, as it is declared market-neutral"
+        over = "over zero, as declared by metadata.market_neutral"
     yield _ground(
         found, "Sharpe ratio in sample", "sharpe", lambda _: sharpe_of(found),
         f"from {_length(found, 'observations')} of returns", over,
@@ -113,9 +113,9 @@ def _deciding(found: Figures) -> Iterator[Ground]:
     effective, missing = round(found["effective"] or found["counted"]), found["counted"] - found["kept"]
     yield _ground(
         found, "Trials", "counted", "{:,}".format,
-        "chosen by the results of others" if found["adaptive"] else "not chosen by results",
-        "all trials ever run on this objective and data count",
-        f"being correlated, they count as {count(effective, 'independent trial')}"
+        "the sampler followed earlier results" if found["adaptive"] else "the sampler ignored results",
+        "all trials on this objective and data count",
+        f"correlated, they count as {count(effective, 'independent trial')}"
         if effective < found["counted"] else "",
         f"{missing:,} of them have no returns over the same periods, and count as trials without edge"
         if missing else "",

@@ -35,7 +35,7 @@ if not help_only:
 
 
 WAIT_SECONDS = 60.0
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is carried out; exit 1 after --timeout.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it takes effect; exit 1 after --timeout.")]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, metavar="SECONDS", help=f"How long to wait.  [default: {WAIT_SECONDS:g}]"),
@@ -61,7 +61,7 @@ def resume(
     if not here:
         return _control(Verb.RESUME, ids, wait, timeout, store, json)
     if wait:
-        raise typer.BadParameter("--here already waits for the end: leave out --wait")
+        raise typer.BadParameter("--here already waits for the end: omit --wait")
     from o9.cli.commands.run import resume_here
 
     return resume_here(ids, store, max_concurrent, as_json=json)
@@ -78,7 +78,7 @@ def start(ids: Ids, wait: Wait = False, timeout: Timeout = None, store: StoreUrl
 def _control(verb: Verb, ids: Sequence[str], wait: bool, timeout: float | None, url: str | None, as_json: bool) -> int:
     """Record the intent for each id, print what will happen, and wait for it if asked to."""
     if timeout is not None and not wait:
-        raise typer.BadParameter("--timeout is for --wait: give both, or neither")
+        raise typer.BadParameter("--timeout requires --wait")
     seconds = WAIT_SECONDS if timeout is None else timeout
     with existing_store(url) as store:
         answers = []
@@ -115,8 +115,8 @@ def answer_to(
         outlook = queue_outlook(name, before, nodes, option)
         return _asked(already), f"{'already ' if already else ''}queued; {outlook}"
     if watched:
-        none = "" if any("limit" in info for info in nodes.alive.values()) else ", and none runs now"
-        return _asked(known), f"{after.value}; O9 only watches it: an aggregator asks Prefect to cancel it{none}"
+        none = "" if any("limit" in info for info in nodes.alive.values()) else ", but none is running"
+        return _asked(known), f"{after.value}; O9 only watches it; an aggregator cancels it through Prefect{none}"
     if lost := nodes.lost(before):
         then = f"the next aggregator that runs will {verb.value} it"
         return _asked(known and not runs), f"{after.value}, but {lost}; {then}"
@@ -124,7 +124,7 @@ def answer_to(
         return (Outcome.ALREADY, f"already {after.value}") if known else (Outcome.DONE, f"{after.value}; it continues")
     if verb is Verb.PAUSE:
         return _asked(known), f"{after.value}; it will pause when its step is committed"
-    return _asked(known), f"{after.value}; its step is being cut off; the best so far is kept"
+    return _asked(known), f"{after.value}; its running step is being stopped; the best so far is kept"
 
 
 def _asked(already: bool) -> Outcome:
@@ -146,7 +146,7 @@ def queue_outlook(name: str, holding: Holding, nodes: Nodes, option: str) -> str
     when = f"it starts when {f'{others} completed' if holding.unmet else 'a slot is free'}"
     if nodes.takers(name):
         return when
-    return f"{when}; no node runs queued optimizations now; `{command('resume --here', [name], option)}` does"
+    return f"{when}; no node runs queued optimizations now; `{command('resume --here', [name], option)}` runs it"
 
 
 def _ask(store: Store, typed: str, verb: Verb, option: str) -> Answer:
@@ -176,7 +176,7 @@ def _waited(store: Store, asked: Answer, verb: Verb, deadline: float, seconds: f
                 break
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        raise Interrupted("stopped waiting; the request stands") from None
+        raise Interrupted("stopped waiting; the request remains pending") from None
     if done and asked.status == status.value:
         return asked
     outcome, text = Outcome.DONE, status.value
@@ -184,7 +184,7 @@ def _waited(store: Store, asked: Answer, verb: Verb, deadline: float, seconds: f
         outcome, text = Outcome.TOO_LATE, f"it ended as {status.value} before it could {verb.value}"
     elif not done:
         outcome = Outcome.NOT_IN_TIME
-        text = f"still {status.value} after {seconds:g} s; the request stands"
+        text = f"still {status.value} after {seconds:g} s; the request remains pending"
     return Answer(asked.id, outcome, f"{asked.id}: {text}", status.value)
 
 
@@ -211,14 +211,14 @@ def retry(
         if is_watched(origin):
             raise OptimizationError(f"{old}: O9 only watched this flow; run it again in Prefect")
         if new_id is not None and opened.read(queries.get, new_id) is not None:
-            raise OptimizationError(f"there already is an optimization {new_id!r}; give another --id, or leave it out")
+            raise OptimizationError(f"optimization {new_id!r} already exists; choose another --id, or omit it")
         state = asyncio.run(control_of(opened).retry(old, from_step, new_id))
         holding, nodes = holding_of(opened, state.optimization_id), nodes_of(opened)
     if json:
         write_json(state.to_dict())
         return
     new, steps, option = state.optimization_id, state.completed_steps, option_for(store)
-    begins = f"continues after step {steps} of {old}, with its trials" if steps else f"starts over, as {old} did"
+    begins = f"continues after step {steps} of {old}, with its trials" if steps else "starts from scratch"
     show(f"{new}: queued; it {begins}", queue_outlook(new, holding, nodes, option), "")
-    commands = (("watch", "follows its progress"), ("show", "the result, once there is one"))
+    commands = (("watch", "follows the progress"), ("show", "shows the result"))
     show(Next([(command(verb, [new], option), meaning) for verb, meaning in commands]))

@@ -85,15 +85,15 @@ def prune(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Deletes ended optimizations with all their data, and alerts that are over. Counts, statistics and the number of
+    """Deletes ended optimizations with all their data, and resolved alerts. Counts, statistics and the number of
     trials in a family are kept. Prints what will be deleted and asks for confirmation. Other programs may use the store
     meanwhile.
     """
     days = settings().retention_days if older_than is None else older_than
     if not days:
-        raise OptimizationError("no age is given: use --older-than DAYS, or set O9_RETENTION_DAYS")
+        raise OptimizationError("no age given: use --older-than DAYS, or set O9_RETENTION_DAYS")
     if dry_run and vacuum:
-        raise typer.BadParameter("--dry-run deletes nothing: leave out --vacuum")
+        raise typer.BadParameter("--dry-run deletes nothing: omit --vacuum")
     path = sqlite_path(store_url(store))
     if vacuum and path is None:
         raise typer.BadParameter("--vacuum is for SQLite; PostgreSQL frees space by itself (autovacuum)")
@@ -105,9 +105,7 @@ def prune(
             print("\n".join(_plan(outlook, alerts, before)), file=sys.stdout if dry_run else sys.stderr)
         if (outlook.optimizations or _counts_of(alerts)) and not (yes or dry_run):
             if not sys.stdin.isatty():
-                raise typer.BadParameter(
-                    "there is no terminal to ask on: use --yes to delete, or --dry-run for a preview"
-                )
+                raise typer.BadParameter("no terminal to confirm on: use --yes to delete, or --dry-run for a preview")
             if not typer.confirm("Delete them permanently?", err=True):
                 say("nothing was deleted")
                 return
@@ -127,10 +125,10 @@ def prune(
     elif removed is not None:
         print(
             f"deleted: {removed.optimizations:,} optimizations with {removed.rows:,} rows of data, "
-            f"{_counts_of(removed) or 'no alerts'}, and {removed.changes:,} old changes of the feed"
+            f"{_counts_of(removed) or 'no alerts'}, and {removed.changes:,} entries of the change feed"
         )
         if vacuum:
-            say(f"the file had {size:,} bytes, and now has {size_now:,}")
+            say(f"the file went from {size:,} to {size_now:,} bytes")
 
 
 _ALERTS = {
@@ -145,11 +143,11 @@ def _plan(outlook: PrunePreview, alerts: PrunedAlerts, before: str) -> Iterator[
         statuses = ", ".join(f"{count:,} {status}" for status, count in outlook.by_status.items())
         ends = f"from {local_moment(outlook.first_ended)} to {local_moment(outlook.last_ended)}"
         yield f"{outlook.optimizations:,} optimizations that {when}: {statuses}; they ended {ends}"
-        yield "all their data is deleted with them, permanently; `o9 db backup PATH` makes a copy first"
+        yield "all their data is deleted permanently; `o9 db backup PATH` makes a copy first"
     else:
-        yield f"there is nothing to delete that {when}"
+        yield f"nothing to delete: no optimization {when}"
     if counts := _counts_of(alerts):
-        yield f"of alerts that were over by then: {counts}"
+        yield f"of alerts resolved by then: {counts}"
     for why, number in outlook.kept.items():
         yield f"kept: {number:,}: {why.value}"
 

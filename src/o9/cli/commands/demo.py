@@ -49,7 +49,7 @@ def demo(
     small: Annotated[bool, typer.Option("--small", help="Run a few trials each: seconds instead of a minute.")] = False,
     store: StoreUrl = None,
 ) -> int:
-    """Runs them side by side, with progress, and says how far each result can be trusted. Needs the extra [quant]."""
+    """Runs them side by side, with progress, and prints the verdicts. Needs the extra [quant]."""
     if find_spec("skfolio") is None:
         raise OptimizationError(
             f"the demonstration needs skfolio, which contains the prices: {install_command('quant')}"

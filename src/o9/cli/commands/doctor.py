@@ -82,7 +82,7 @@ def doctor(store: StoreUrl = None, json: Json = False) -> int:
         if finding.remedy:
             detail.append(f"\n→ {finding.remedy}", style="dim" if finding.level is Level.OK else style)
         table.add_row(Text(finding.level.value, style=style), finding.name, detail)
-    show(table, "", count(problems, "problem") if problems else "no problem")
+    show(table, "", count(problems, "problem") if problems else "no problems")
     return failures.ERROR if problems else failures.DONE
 
 
@@ -130,8 +130,8 @@ def extras() -> Iterator[DoctorFinding]:
 def settings_in_force(given: str | None) -> Iterator[DoctorFinding]:
     known = sorted(f"O9_{name.upper()}" for name in Settings.model_fields)
     for variable in sorted(name for name in os.environ if name.startswith("O9_") and name not in known):
-        remedy = did_you_mean(near(variable, known)) or f"there are {', '.join(known)}"
-        yield DoctorFinding(variable, Level.WARNING, "is set, and is not a setting of this release", remedy)
+        remedy = did_you_mean(near(variable, known)) or f"the settings are {', '.join(known)}"
+        yield DoctorFinding(variable, Level.WARNING, "is not a setting of this release", remedy)
     in_force = settings()
     for name in [each for each in Settings.model_fields if each in in_force.model_fields_set | {"store_url"}]:
         value = getattr(in_force, name)
@@ -173,15 +173,17 @@ def alerts() -> Iterator[DoctorFinding]:
     if not file:
         return
     faults = faults_of(Path(file).expanduser())
-    detail = f"{file} has {count(faults, 'fault') if faults else 'no fault'}"
+    detail = f"{file} has {count(faults, 'fault') if faults else 'no faults'}"
     yield _found("alerts", not faults, detail, f"`o9 alerts config check {shlex.quote(file)}` lists them")
 
 
 def spool() -> Iterator[DoctorFinding]:
     """Whether the spool folder is writable, and what stores have refused."""
-    yield _writable("spool folder", spool_folder().absolute(), "set O9_SPOOL_FOLDER to a folder of yours")
+    yield _writable("spool folder", spool_folder().absolute(), "set O9_SPOOL_FOLDER to a folder that you may write to")
     for kept in refused():
-        detail = f"{kept.path} holds what a store refused ({kept.lines}); the last: {shortened(kept.reason, 400)}"
+        detail = (
+            f"{kept.path} contains records that a store refused ({kept.lines}); last: {shortened(kept.reason, 400)}"
+        )
         again = f"mv {shlex.quote(str(kept.path))} {shlex.quote(str(kept.path.with_suffix(SUFFIX)))}"
         yield DoctorFinding("spool", Level.WARNING, shown(detail), f"`{again}` retries it; or delete it")
 
@@ -197,7 +199,7 @@ def disk(given: str | None) -> Iterator[DoctorFinding]:
         return
     free = shutil.disk_usage(folder).free
     level = Level.PROBLEM if free < VERY_LOW_DISK_BYTES else Level.WARNING if free < LOW_DISK_BYTES else Level.OK
-    remedy = "" if level is Level.OK else "free some space; on a full disk O9 stops recording, but loses nothing"
+    remedy = "" if level is Level.OK else "free some space: on a full disk O9 stops recording, but no data is lost"
     yield DoctorFinding("disk", level, f"{free / 2**30:.1f} GiB free in {folder}", remedy)
     yield _writable("folder", folder, "make it writable, or give another store")
 
@@ -218,7 +220,7 @@ def prefect_server() -> Iterator[DoctorFinding]:
         yield DoctorFinding("prefect server", Level.OK, f"none is configured; the local one answers at {url}", remedy)
     else:
         yield DoctorFinding("prefect server", Level.OK, "none is configured; a local one starts when it is needed")
-    yield _writable("prefect home", home(), "make it writable, or name another in PREFECT_HOME")
+    yield _writable("prefect home", home(), "make it writable, or set PREFECT_HOME to another")
 
 
 def _writable(name: str, folder: Path, remedy: str) -> DoctorFinding:
@@ -244,9 +246,7 @@ def _contents(given: str | None, name: str, path: Path | None) -> Iterator[Docto
     with Store(store_url(given)) as opened:
         size = size_of(path)
         space = "" if size is None else f", {size / 2**20:.1f} MiB"
-        yield DoctorFinding(
-            "store", Level.OK, f"{name}: schema {HEAD}{space}; {status_counts(opened) or 'nothing in it'}"
-        )
+        yield DoctorFinding("store", Level.OK, f"{name}: schema {HEAD}{space}; {status_counts(opened) or 'empty'}")
         nodes = nodes_of(opened)
         for status in ACTIVE:
             for state in opened.read(queries.page, queries.Filter(status=status)).items:

@@ -37,4 +37,4 @@ def init(
     answer({"files": [str(file) for file in files]}, "\n".join(f"wrote {file}" for file in files), as_json=json)
     if not json:
         enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-        show("", Next([(f"{enter}o9 run {RUN_FILE}", "runs it, and says how far the result can be trusted")]))
+        show("", Next([(f"{enter}o9 run {RUN_FILE}", "runs it and prints the verdict")]))

@@ -28,7 +28,7 @@ if not help_only:
     from o9.cli.views.optimizations import Details, list_view, record_view, trials_view
     from o9.cli.views.words import command
     from o9.health.grades import kept_verdict, kept_verdicts
-    from o9.health.series_runs import SeriesRun, with_changes
+    from o9.health.series_runs import RUNS, SeriesRun, with_changes
     from o9.health.wording import document
     from o9.lifecycle.effect import direction_of
     from o9.model.optimization import OptimizationState
@@ -118,9 +118,8 @@ def list_(
             text = objective.casefold()
             found = (run for run in found if text in str(run.state.metadata.get("objective", "")).casefold())
         if sort is Sort.CREATED and room is not None:
-            found = islice(
-                found, room + 1
-            )  # one more: for the change of the last one, and to know whether there are more
+            # More than are shown: to know whether there are more, and for the changes.
+            found = islice(found, room + (1 if series is None else RUNS))
         if series is not None:
             found = with_changes(list(found))
         if sort is not Sort.CREATED:
@@ -139,7 +138,7 @@ def list_(
         if lost:
             again = command("resume --here", list(lost), option_for(store))
             why = "; ".join(dict.fromkeys(lost.values()))
-            say(f"?  {why}; `{again}`, or any aggregator, continues what it ran")
+            say(f"?  {why}; `{again}`, or any aggregator, continues its work")
         say_more(len(runs), room)
 
 
@@ -169,9 +168,9 @@ def trials(
 ) -> None:
     """Prints the last 20 trials and the best one, unless --limit, --top, --csv or --json is given."""
     if csv and json:
-        raise typer.BadParameter("--csv and --json are two formats: give only one of them")
+        raise typer.BadParameter("--csv and --json exclude each other")
     if top is not None and (limit is not None or sort not in (None, TrialSort.VALUE)):
-        raise typer.BadParameter("--top N means --sort value --limit N: leave those out")
+        raise typer.BadParameter("--top N means --sort value --limit N: omit those")
     sort, limit = (TrialSort.VALUE, top) if top is not None else (sort or TrialSort.NUMBER, limit)
     with existing_store(store) as opened:
         state = existing_optimization(opened, optimization_id)
@@ -186,7 +185,7 @@ def trials(
     if csv:
         frames.frame_of("trials", [rows.trial(name, trial) for trial in listed]).to_csv(sys.stdout, index=False)
     elif not listed:
-        say(f"{name} has no trials yet (it is {state.status.value})")
+        say(f"{name} ({state.status.value}): no trials yet")
     else:
         show_(trials_view(best, listed))
         if total > len(listed):
@@ -297,10 +296,10 @@ def logs(
             whose = "" if trial is not None else f"{_whose(row)}: "
             show_(*(Text(whose + shown(line.expandtabs())) for line in row["text"].splitlines()))
             if row["cut"]:
-                say(f"{_whose(row)} printed {row['cut']:,} more bytes, which were not kept")
+                say(f"{_whose(row)} printed {row['cut']:,} more bytes, which are not kept")
     if nothing:
-        whose = "it has" if trial is None else f"its trial {trial} has"
-        say(f"{name} is {state.status.value}; {whose} printed nothing")
+        whose = "" if trial is None else f" of trial {trial}"
+        say(f"{name} ({state.status.value}): no output{whose}")
 
 
 def _whose(row: Row) -> str:

@@ -51,13 +51,11 @@ def health(
     """
     if optimization_id is None:
         if exit_code or evaluate:
-            raise typer.BadParameter(
-                f"--{'exit-code' if exit_code else 'evaluate'} is about one optimization: give its ID"
-            )
+            raise typer.BadParameter(f"--{'exit-code' if exit_code else 'evaluate'} requires an ID")
         _list_reports(store, limit, as_json=json)
         return DONE
     if limit is not None:
-        raise typer.BadParameter("--limit is for the list of reports: leave out either it or the ID")
+        raise typer.BadParameter("--limit applies to the list of reports: omit it or the ID")
     if evaluate:
         import_from_here()
     with existing_store(store) as opened:
@@ -88,7 +86,7 @@ def _list_reports(url: str | None, limit: int | None, *, as_json: bool) -> None:
         show(reports_view(reports[:wanted], results().width, judged))
         say_more(len(reports), wanted)
     else:
-        say("no optimization was judged yet; `o9 health ID` judges one, the flow check_health all that are due")
+        say("no optimization has been judged yet; `o9 health ID` judges one, the flow check_health all that are due")
 
 
 async def _judged(
@@ -150,19 +148,19 @@ def placebo(
         commands = [(command("show", [name], option), "the result and its history")]
         if left:
             again = command("placebo", [name], f" --runs {number} --here{option}")
-            commands.insert(0, (again, f"runs the {len(left)} that wait here; so does any serving node"))
+            commands.insert(0, (again, f"runs the remaining {len(left)} here; a serving node does, too"))
         show("", _words(name, number, known), *([result(verdict)] if verdict else []), "", Next(commands))
     return INTERRUPTED if interrupted else NOT_COMPLETED if here and left else DONE
 
 
 def _words(name: str, queued: int, placebo: Placebo | None) -> str:
     if placebo is None:
-        return f"{name}: {queued} placebo runs, none of which has finished"
+        return f"{name}: {queued} placebo runs, none finished"
     without = queued - placebo.runs
     failed = f", and {without} without a result count as such" if without else ""
-    least = f"; it takes {LEAST_PLACEBO_RUNS} for p to be {PLACEBO_LEVEL}"
+    least = f"; at least {LEAST_PLACEBO_RUNS} are needed to reach {PLACEBO_LEVEL}"
     few = least if placebo.runs < LEAST_PLACEBO_RUNS else ""
-    as_good = f"of {placebo.runs} placebo runs {placebo.as_good} are at least as good"
+    as_good = f"{placebo.as_good} of {placebo.runs} placebo runs are at least as good"
     return f"{name}: {as_good}{failed}: p = {placebo.p_value:.3f}{few}"
 
 

@@ -44,7 +44,7 @@ def _check_resumable(state: OptimizationState) -> None:
     """Raise OptimizationError if it cannot continue here: the attempt itself would fail for good."""
     if state.status in ENDED:
         raise OptimizationError(
-            f"{state.optimization_id} has ended ({state.status.value}) and cannot be resumed; "
+            f"{state.optimization_id} has ended ({state.status.value}), so it cannot be resumed; "
             f"`{command('retry', [state.optimization_id])}` runs it again"
         )
     try:

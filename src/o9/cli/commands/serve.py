@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from o9.aggregator.schedules import Schedule
 
 logger = logging.getLogger(__name__)
-FAREWELL = "exited at once; the record is kept, and the next start continues what ran"
+FAREWELL = "stopped; the next start continues after the last committed steps"
 
 
 def serve(max_concurrent: MaxConcurrent = 10, store: StoreUrl = None) -> None:
@@ -70,7 +70,7 @@ async def _serve(path: str, max_concurrent: int, interrupts: Interrupts) -> None
             async with HttpServer(aggregator.api, listener):
                 _announce(aggregator, max_concurrent, IN_NODES, url_of(listener))
                 await _log_until_asked(aggregator, feed, interrupts)
-            logger.info("stopping: running steps get ten seconds to finish; what runs then waits for the next start")
+            logger.info("stopping: running steps get ten seconds to finish; unfinished runs wait for the next start")
             await aggregator.stop()
             await _log_events(aggregator, feed)
         finally:

@@ -66,7 +66,7 @@ def trends(
     if json:
         write_json(figures)
     elif not figures["windows"]:
-        say("nothing has ended yet, so there is no trend")
+        say("no trends yet: no optimization has ended")
     else:
         width = page_width()
         show(*trends_view(figures, days, width), width=width)
@@ -90,11 +90,11 @@ def rankings(
         try:
             rows = asyncio.run(OptimizationStatistics(store=opened).get_optimization_rankings(metric, limit or RANKED))
         except OptimizationValidationError as error:
-            raise OptimizationError(f"{error.problem} (`o9 rankings` lists what can be ranked)") from error
+            raise OptimizationError(f"{error.problem} (`o9 rankings` lists the metrics)") from error
     if json:
         write_json(rows)
     elif not rows:
-        say(f"nothing has a {metric} yet")
+        say(f"no optimization has {metric} yet")
     else:
         for number, (family, of_one) in enumerate(groupby(rows, lambda row: row.get("family"))):
             title = metric if family is None else family_metric(metric, family)
@@ -108,7 +108,7 @@ def _best_of_each(store: Store, *, as_json: bool) -> None:
     if as_json:
         write_json([*own, *(name for name in recorded if name not in STATE_FIGURES)])
     elif not recorded:
-        say("nothing can be ranked yet: an optimization is once it has ended or paused, or its figures were refreshed")
+        say("nothing to rank yet: optimizations are ranked once they have ended or paused")
     else:
         statistics = OptimizationStatistics(store=store)
         best = {name: asyncio.run(statistics.get_optimization_rankings(name, RANKED_OF_EACH)) for name in own}
@@ -161,9 +161,9 @@ def export(
     except OptimizationValidationError as error:
         raise typer.BadParameter(f"{_TYPED.get(error.field, error.field)}: {error.problem}") from error
     if kind == "rankings" and limit is not None and limit > PAGE_ROWS:
-        raise typer.BadParameter(f"--limit: {limit} is above {PAGE_ROWS}, the maximum for rankings")
+        raise typer.BadParameter(f"--limit: {limit} is too large; the maximum for rankings is {PAGE_ROWS}")
     if output == _STDOUT and json:
-        raise typer.BadParameter("-o - prints only CSV: leave out --json, or name a file")
+        raise typer.BadParameter("-o - prints only CSV: omit --json, or name a file")
     with existing_store(store) as opened:
         if optimization_id is not None and kind != "alerts":  # an alert may name an id that is no optimization
             wanted["optimization_id"] = existing_optimization(opened, optimization_id).optimization_id

@@ -52,9 +52,9 @@ def submit(
     alone = [name for name in queued if not nodes.takers(name)]
     if alone:
         commands += [(command("resume --here", alone, option), "runs them now, in this process")]
-        commands += [(f"o9 serve{option}", "runs everything that is queued")]
+        commands += [(f"o9 serve{option}", "runs all queued optimizations")]
     if waiting := [name for name, holding in holdings.items() if holding.intent == Intent.HOLD.value]:
-        commands += [(command("start", waiting, option), "queues what is held back")]
+        commands += [(command("start", waiting, option), "queues those held back")]
     commands += [(f"o9 list{option}", "lists them with their status")]
     show("", f"Recorded in {where}.{' No node runs queued optimizations now.' if alone else ''}", Next(commands))
 
@@ -66,7 +66,7 @@ def submitted_line(state: OptimizationState, holding: Holding, nodes: Nodes, opt
         return f"{name}  {status}{', held back' if holding.intent == Intent.HOLD.value else ''}  {state.name}"
     going = way_to_continue(state, holding, nodes)
     then = f"; `{command(going[0], [name], option)}` {going[1]}" if going else ""
-    return f"{name}  {status}  is already recorded, and stays as it is{then}"
+    return f"{name}  {status}  already recorded, unchanged{then}"
 
 
 async def _record(

@@ -108,7 +108,7 @@ def why_idle(status: OptimizationStatus, holding: Holding | None, nodes: Nodes, 
     claimed = holding is not None and holding.lease_node is not None
     held_back = holding is not None and holding.intent == Intent.HOLD.value
     if status is OptimizationStatus.CREATED and not (claimed or held_back or nodes.takers(name)):
-        return "it is queued, and no node runs queued optimizations"
+        return "it is queued, but no node runs queued optimizations"
     return None
 
 
@@ -123,7 +123,7 @@ def way_to_continue(
     if is_watched(state) or state.status is OptimizationStatus.COMPLETED:
         return None
     if refused:
-        return "open", "its run in Prefect: correct what the issues name, and run the deployment again"
+        return "open", "opens its run in Prefect: correct what the issues name, then run the deployment again"
     if state.status in ENDED:
         return "retry", "queues it again, as a new optimization"
     if intent is Intent.HOLD:

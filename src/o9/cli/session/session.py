@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVALUATION_SECONDS = 10.0  # to evaluate the best parameters of one again at the end of its run
-FAREWELL = "exited at once; the record is kept, and `o9 resume --here ID` continues what ran"
+FAREWELL = "stopped; `o9 resume --here ID` continues after the last committed step"
 
 
 def run_session(
@@ -100,7 +100,7 @@ async def unless_interrupted(work: Coroutine[Any, Any, object], asked: asyncio.E
 async def start(aggregator: OptimizationStateAggregator, report: Callable[[str], None], asked: asyncio.Event) -> None:
     """Start the aggregator. Raises Interrupted if Ctrl-C comes first."""
     if not await unless_interrupted(aggregator.start(report=report), asked):
-        raise Interrupted("interrupted before anything was started")
+        raise Interrupted("interrupted before anything started")
 
 
 def conclude(url: str | None, ids: Sequence[str], interrupted: bool, *, as_json: bool) -> int:
@@ -141,7 +141,7 @@ def what_next(records: Sequence[Details], option: str) -> list[tuple[str, str]]:
     return [
         *(again if halted else []),
         (words.command("show", first, option), "the result and its history"),
-        (words.command("trials", first, option), "what was tried"),
+        (words.command("trials", first, option), "the trials"),
         (words.command("report", first, option), "the result as an HTML page, with plots"),
     ]
 
@@ -191,7 +191,9 @@ async def _run_session(
         await session.follow()
         interrupted = interrupts.asked.is_set()
         if interrupts.terminated:
-            display.say("stopping: running steps get ten seconds to finish; what runs then waits for its next attempt")
+            display.say(
+                "stopping: running steps get ten seconds to finish; unfinished runs wait for their next attempt"
+            )
             await aggregator.stop()
             await asyncio.to_thread(session.follower.refresh)
         elif interrupted:
@@ -254,7 +256,7 @@ class _Session:
                 self.display.say(f"{name} could not be judged: {one_line(str(error))}")
 
     async def pause(self) -> None:
-        self.display.say("pausing once the running steps are committed; Ctrl-C again exits at once")
+        self.display.say("pausing after the running steps; Ctrl-C again exits at once")
         await asyncio.to_thread(self.follower.refresh)
         for state in self.follower.states.values():
             if state.status not in ENDED | HALTED:

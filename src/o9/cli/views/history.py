@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from o9.model.states import Intent
 from o9.store import queries
 from o9.store.optimizations.transitions import Cause
 from o9.store.store import Store
@@ -49,7 +48,7 @@ def merged(transitions: Iterable[Event], asked: Iterable[Event]) -> list[Event]:
 
 
 def event_line(event: Event, *, of_many: bool = False) -> str:
-    """`2026-01-31 12:00:00 UTC running (hook): why`, or `… asked to pause by o9, ann@desk`."""
+    """`2026-01-31 12:00:00 UTC running (hook): why`, or `… pause requested by o9, ann@desk`."""
     at = local_moment(event["at"])
     whose = f"{shown(event['optimization_id'])}  " if of_many else ""
     return f"{at}  {whose}{event_text(event, came=of_many)}"
@@ -69,5 +68,5 @@ def first_line(message: str) -> str:
 
 
 def intent_text(event: Event) -> str:
-    """`asked to pause by o9, ann@desk`"""
-    return f"asked to {Intent(event['intent']).verb} by {shown(event['by'])}"
+    """`pause requested by o9, ann@desk`"""
+    return f"{event['intent']} requested by {shown(event['by'])}"

@@ -171,11 +171,11 @@ def next_commands(record: Details) -> list[tuple[str, str]]:
     """Return the commands that a reader of this page would type next, and what they do."""
     state, refused = record.state, any(map(was_refused, record.transitions))
     going = way_to_continue(state, record.holding, record.nodes, refused=refused)
-    commands = [] if refused else [("trials", "lists its trials")]
+    commands = [] if refused else [("trials", "lists the trials")]
     if state.status in ENDED:
         commands += [going] if going else []
     else:
-        commands.insert(0, going or ("watch", "follows its progress"))
+        commands.insert(0, going or ("watch", "follows the progress"))
     return [(words.command(verb, [state.optimization_id], record.option), meaning) for verb, meaning in commands]
 
 
@@ -205,7 +205,7 @@ def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
         yield "result", f"{NOT_JUDGED}; `{judge}` judges it"
     if series := state.metadata.get("series"):
         begun = state.metadata.get("warm_start_from")
-        yield "series", shown(f"{series}, begun with the best of {begun['optimization_id']}" if begun else series)
+        yield "series", shown(f"{series}, warm start from {begun['optimization_id']}" if begun else series)
     if holding and holding.prefect_run_id:
         yield "Prefect run", f"{holding.prefect_run_id} (attempt {holding.attempt})"
     yield "store", record.store
@@ -213,7 +213,7 @@ def _facts(record: Details) -> Iterator[tuple[str, str | Text]]:
 
 def _objective(state: OptimizationState) -> str:
     strategy = strategy_of(state.metadata)
-    parts = [str(state.metadata.get("objective", "refused, see the issues"))]
+    parts = [str(state.metadata.get("objective", "refused; see the issues"))]
     if strategy == DEMONSTRATION:
         parts[0] += " (a demonstration: no objective was given)"
     elif strategy == PLACEBO:
@@ -238,12 +238,12 @@ def _status(state: OptimizationState, holding: Holding | None, nodes: Nodes) -> 
     elif holding.lease_node:
         remarks.append(f"held by {holding.lease_node}")
     if holding.unmet:
-        remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete first")
+        remarks.append(f"waits for {holding.unmet} other{'s' if holding.unmet > 1 else ''} to complete")
     if holding.intent == Intent.HOLD.value:
         remarks.append("held back until `o9 start`")
     elif holding.intent != Intent.RUN.value and state.status not in HALTED:
         by = f" by {holding.intent_by}" if holding.intent_by else ""
-        remarks.append(f"asked to {Intent(holding.intent).verb}{by}")
+        remarks.append(f"{holding.intent} requested{by}")
     return text.append(shown("".join(f", {remark}" for remark in remarks)), style="default")
 
 

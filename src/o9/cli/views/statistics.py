@@ -78,7 +78,7 @@ def _ended(data: Figures) -> list[RenderableType]:
         Text(),
         *([table] if table.rows else []),
         *unknown,
-        Text(f"10%: a tenth of the values is at most this. Means are exact, quantiles within {error}.", style="dim"),
+        Text(f"10% and 90% are percentiles. Means are exact, percentiles within {error}.", style="dim"),
     ]
 
 
@@ -137,7 +137,7 @@ def _now(data: Figures) -> list[RenderableType]:
         table.add_row(f"  {name}", f"{each['count']:,}", duration(each["longest_seconds"]))
     page: list[RenderableType] = [Text(), Text("Now", style="bold"), table]
     if any(each["looked_at"] < each["count"] for _, each in rows):
-        page.append(Text("Only those created first are considered, where there are many.", style="dim"))
+        page.append(Text("Of many, only those created first are considered.", style="dim"))
     return page
 
 
@@ -177,7 +177,7 @@ def trends_view(data: Figures, days: float, width: int) -> list[RenderableType]:
         if none is None:
             page.append(indented(_direction(found[name], change, unit, window), _LABEL))
     notes = [f"No slopes: {none}." if none else f"Slopes: {data['method']} at {percent(data['confidence'])}."]
-    notes += [f"The last {window} is not over, and is left out of the slopes." if not windows[-1]["is_over"] else ""]
+    notes += [f"The current {window} is left out of the slopes." if not windows[-1]["is_over"] else ""]
     notes += [f"Each mark is the mean of {each} {window}s." if each > 1 else ""]
     notes += ["A point is a percentage point." if none is None else ""]
     page += [Text(), Text(" ".join(filter(None, notes)), style="dim")]
@@ -214,8 +214,8 @@ def _direction(trend: Figures, change: Callable[[float], str], unit: str, window
 _OWN: dict[str, tuple[Callable[[float], str], str]] = {
     "current_performance": (number, "the best value of the objective"),
     "performance_improvement": (_signed_percent, "over the baseline"),
-    "execution_time": (duration, "seconds of running"),
-    "waited_seconds": (duration, "seconds in the queue"),
+    "execution_time": (duration, "run time"),
+    "waited_seconds": (duration, "wait in the queue"),
     "completed_steps": (brief, "steps"),
     "cpu_usage": (lambda value: f"{value:.0f}%", "percent of one core"),
     "memory_usage": (lambda value: f"{value:,.0f} MiB", "MiB"),
@@ -238,9 +238,9 @@ def rankings_view(metric: str, rows: Sequence[Figures], width: int) -> list[Rend
     hidden = [] if width >= ROOM_FOR_NAMES else ["name", "status"]
     table = table_of(listed, hidden, right=("rank", "value"), fixed=("rank", "status", "value"))
     ways = {row["direction"] for row in rows}
-    better = "More is better." if MAXIMIZE in ways else "Less is better."
+    better = "Higher is better." if MAXIMIZE in ways else "Lower is better."
     if len(ways) > 1:
-        better = "Some are maximized and some minimized: each is ranked by its own direction."
+        better = "Some are maximized and some minimized; each is ranked by its own direction."
     title = f"The best {len(rows):,} by {metric}. {better}" if len(rows) > 1 else f"By {metric}. {better}"
     return [Text(shown(title), style="bold"), "", table]
 

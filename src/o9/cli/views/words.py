@@ -94,7 +94,7 @@ def best_value(state: OptimizationState) -> float | None:
 
 
 def steps(state: OptimizationState) -> str:
-    """`12/40`; `12` where the number of steps is not known."""
+    """`12/40`; `12` if the number of steps is unknown."""
     if not state.total_steps:
         return str(state.completed_steps)
     return f"{state.completed_steps}/{state.total_steps}"

@@ -19,7 +19,7 @@ def steps(facts: HealthFacts) -> Check:
     """Every completed step has trials or figures in the record."""
     name, done = "completeness.steps", facts.state.completed_steps
     if not done:
-        return unknown(name, "its strategy has completed no step")
+        return unknown(name, "no step has completed")
     if not facts.steps:
         return unknown(name, f"{done} steps are completed, and its strategy recorded neither trials nor figures")
     if not facts.all_trials:
@@ -60,9 +60,9 @@ def transitions(facts: HealthFacts) -> Check:
     if afters[-1] != facts.state.status.value:
         broken.append(f"the last one leads to {afters[-1]}, but the status is {facts.state.status.value}")
     if broken:
-        words = f"the history has a break: {'; '.join(broken[:SHOWN])}"
+        words = f"the history is inconsistent: {'; '.join(broken[:SHOWN])}"
         return Check(name, 0.0, words, _BUG, True, {"broken": broken[:SHOWN]})
-    return Check(name, 1.0, f"{len(rows)} transitions without a break", "", True)
+    return Check(name, 1.0, f"{len(rows)} transitions, all consistent", "", True)
 
 
 def results(facts: HealthFacts) -> Check:
@@ -80,7 +80,7 @@ def results(facts: HealthFacts) -> Check:
     missing = [field for field in ("results", "optimized_parameters") if not getattr(facts.state, field)]
     if missing:
         words = f"it is completed, but {' and '.join(missing)} are empty"
-        return Check(name, 0.0, words, "let the strategy report its results", evidence={"missing": missing})
+        return Check(name, 0.0, words, "report results and parameters from the strategy", evidence={"missing": missing})
     if facts.best is not None and facts.all_trials and facts.best.value != facts.state.current_performance:
         words = f"the best trial has {facts.best.value}, current_performance is {facts.state.current_performance}"
         return Check(name, 0.0, words, _BUG)

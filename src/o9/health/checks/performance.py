@@ -25,13 +25,15 @@ def baseline(facts: HealthFacts) -> Check:
     """Is the best better than the baseline? With neither baseline nor target the part is unknown."""
     state, value = facts.state, facts.value
     if value is None:
-        return unknown(BASELINE, "there is no result yet", "check the trials' errors", essential=True)
+        return unknown(BASELINE, "no result yet", "check the trials' errors", essential=True)
     before = baseline_of(state)
     if before is None:
         if target_of(state) is None:
-            why = "neither baseline_performance nor target_performance is given"
-            return unknown(BASELINE, why, "give the performance that the best has to exceed", essential=True)
-        return unknown(BASELINE, "no baseline_performance is given")
+            why = "neither baseline_performance nor target_performance is set"
+            return unknown(
+                BASELINE, why, "set baseline_performance to the value that the best has to beat", essential=True
+            )
+        return unknown(BASELINE, "baseline_performance is not set")
     gain = improvement(value, before, facts.direction)
     gained = f"{gain:+.1%}" if before else f"{gain:+.4g}"
     words = f"the best is {value:.6g}, the baseline {before:.6g}: improvement {gained}"
@@ -48,7 +50,7 @@ def target(facts: HealthFacts) -> list[Check]:
     share = target_share(value, state.baseline_performance, state.target_performance, facts.direction)
     if share is None:
         why = f"the target {state.target_performance:.6g} is not better than {state.baseline_performance:.6g}"
-        return [unknown(TARGET, why, "give a target that is better than the baseline")]
+        return [unknown(TARGET, why, "set a target that is better than the baseline")]
     words = f"the best is {value:.6g} on the way from {state.baseline_performance:.6g} to the target "
     words += f"{state.target_performance:.6g}: {share:.0%}"
     remedy = "run more trials, widen the search space, or lower the target"
@@ -63,7 +65,7 @@ def failures(facts: HealthFacts) -> list[Check]:
     failed = [trial for trial in tried if trial.state is TrialState.FAILED]
     words = f"{len(failed)} of {len(tried)} trials failed"
     if failed:
-        words += f", the last one: {failed[-1].error or 'no reason recorded'}"[:300]
+        words += f"; last error: {failed[-1].error or 'no reason recorded'}"[:300]
     return [Check(FAILURES, 1 - len(failed) / len(tried), words, "check the trials' errors")]
 
 
@@ -75,5 +77,5 @@ def history(facts: HealthFacts) -> list[Check]:
     lost = [step for step in range(1, len(bests)) if is_better(bests[step - 1], bests[step], facts.direction)]
     if lost:
         words = f"the best so far went from {bests[lost[-1] - 1]:.6g} back to {bests[lost[-1]]:.6g}"
-        return [Check(HISTORY, 0.0, words, "correct the strategy: the best so far must never get worse")]
+        return [Check(HISTORY, 0.0, words, "correct the strategy: the best so far must not get worse")]
     return [Check(HISTORY, 1.0, f"the best so far went from {bests[0]:.6g} to {bests[-1]:.6g} in {len(bests)} steps")]

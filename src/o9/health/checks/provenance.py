@@ -19,7 +19,7 @@ CODE, DATA, IMPORTS = "security.code", "security.data", "security.imports"
 OTHER_CODE = 0.8  # a warning: the fingerprint covers the whole file, so that a new comment changes it
 OTHER_DATA = 0.3  # critical: values on different data cannot be compared
 NOT_ALLOWED = 0.8
-_SUBMIT_AGAIN = "submit it again, so that all trials use the same"
+_SUBMIT_AGAIN = "submit it again, so that all trials use the same version"
 
 
 def provenance(facts: HealthFacts) -> list[Check]:
@@ -69,7 +69,7 @@ def data(facts: HealthFacts) -> Check:
             return Check(DATA, OTHER_DATA, words, _SUBMIT_AGAIN, evidence=evidence)
     if not declared and not any("@" in family for family in families):
         remedy = "declare @objective(…, data=…), or return Evaluation(…, data_fingerprint=…)"
-        return unknown(DATA, "its data have no fingerprint", remedy)
+        return unknown(DATA, "no data fingerprint", remedy)
     named = declared[-1].data if declared else families[0].partition("@")[2]
     return Check(DATA, 1.0, f"all trials use the data {named}", evidence=evidence)
 
@@ -90,7 +90,7 @@ def imports(facts: HealthFacts) -> list[Check]:
 
 
 def _attempt(number: int) -> str:
-    return f"attempt {number}" if number else "the trials taken over"
+    return f"attempt {number}" if number else "the inherited trials"
 
 
 def _trials_before(facts: HealthFacts, attempt: int) -> str:

@@ -36,7 +36,7 @@ EARLIEST_CUT = 0.2
 LEAST_RETURNS = 20
 _GOLDEN = 0.6180339887498949
 _SEED_IT = "seed every random choice from the parameters, and read data that do not change"
-_EVALUATE = "evaluate it again where its objective is known (`o9 health ID --evaluate`, or `evaluate=True`)"
+_EVALUATE = "re-evaluate it where its objective is known (`o9 health ID --evaluate`, or `evaluate=True`)"
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ def repeatable(best: Trial, outcomes: Sequence[TrialOutcome], changed: str) -> C
     known: dict[str, Any] = {"trial": best.number, "value": best.value, "again": [one.value for one in outcomes]}
     failed = next((outcome for outcome in outcomes if outcome.state is not TrialState.COMPLETED), None)
     if failed is not None:
-        return unknown(REPEATABLE, f"trial {best.number} failed when it was evaluated again: {_line(failed)}", **known)
+        return unknown(REPEATABLE, f"trial {best.number} failed on re-evaluation: {_line(failed)}", **known)
     if same(best, first):
         returns = "value and returns" if best.returns is not None else "value"
-        return Check(REPEATABLE, 1.0, f"trial {best.number} has the same {returns} again", evidence=known)
+        return Check(REPEATABLE, 1.0, f"trial {best.number} has the same {returns} on re-evaluation", evidence=known)
     words = f"trial {best.number}, the best, {_apart(best, first)}"
     known["value_differs"] = _value_differs(best, first)
     if not same(first, last):
         return Check(REPEATABLE, NOT_REPEATABLE, f"{words}; each evaluation differs", _SEED_IT, evidence=known)
     if changed:
         return unknown(REPEATABLE, f"{words}; {changed} since then", "submit it again as it is now", **known)
-    remedy = "find out what has changed since then (libraries, the machine, external data), and submit it again"
+    remedy = "find what has changed since then (libraries, the machine, external data), and submit it again"
     return Check(REPEATABLE, NOT_REPEATABLE, f"{words}, the same each time", remedy, evidence=known)
 
 
@@ -127,12 +127,12 @@ def look_ahead(whole: TrialOutcome, truncated: Sequence[tuple[int, TrialOutcome]
     if leaks:
         return _leak(whole, leaks, compared)
     if not compared:
-        why = wrong[0] if wrong else "no truncated run ended in time"
+        why = wrong[0] if wrong else "no truncated run finished in time"
         return unknown(LOOK_AHEAD, why, "with `periods`, compute as if the data ended there, and return no more")
     words = f"past returns are the same on data that end earlier, at {compared} of {asked} days"
     if wrong:
         words += f" ({wrong[0]})"
-    words += "; a look at the same day, or on rare days only, can go unnoticed"
+    words += "; look-ahead within a day, or on rare days only, can go unnoticed"
     return Check(LOOK_AHEAD, 1.0, words, evidence={"cuts": [periods for periods, _ in truncated], "compared": compared})
 
 
@@ -143,7 +143,7 @@ def stored_checks(facts: HealthFacts) -> list[Check]:
         return []
     if found is None or found.number != facts.best.number:
         ended = facts.state.status in ENDED
-        why = "its best was not evaluated again yet" if ended else "its best is evaluated again when it has ended"
+        why = "the best trial is not re-evaluated yet" if ended else "the best trial is re-evaluated at the end"
         return [unknown(name, why, _EVALUATE if ended else "") for name in (REPEATABLE, LOOK_AHEAD)]
     return [from_dict(one) for one in json.loads(found.checks)]
 
@@ -194,15 +194,15 @@ def _differs(one: float, other: float) -> bool:
 
 def _apart(best: Trial, outcome: TrialOutcome) -> str:
     if _value_differs(best, outcome):
-        return f"had the value {best.value:.10g} and has {outcome.value:.10g} now"
+        return f"had the value {best.value:.10g}, now {outcome.value:.10g}"
     place = first_difference(best.returns or (), outcome.returns or ())
     if place is None:
-        return f"had {len(best.returns or ()):,} returns and has {len(outcome.returns or ()):,} now"
+        return f"had {len(best.returns or ()):,} returns, now {len(outcome.returns or ()):,}"
     assert best.returns is not None
     assert outcome.returns is not None
     return (
-        f"has its value again, but the return of {_day(outcome, place)} was {best.returns[place]:.6g} and is "
-        f"{outcome.returns[place]:.6g} now"
+        f"has the same value, but the return of {_day(outcome, place)} was {best.returns[place]:.6g}, now "
+        f"{outcome.returns[place]:.6g}"
     )
 
 

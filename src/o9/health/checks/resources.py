@@ -28,11 +28,11 @@ def speed(facts: HealthFacts) -> Check:
         if STEP_SECONDS in figures
     ]
     if len(times) < 2 * SLOWER_STEPS:
-        why = f"the time of {count(len(times), 'step')} is recorded, at least {2 * SLOWER_STEPS} are needed"
+        why = f"only {count(len(times), 'step')} with a recorded time; at least {2 * SLOWER_STEPS} are needed"
         return unknown(SPEED, why)
     before, now = median(times[:-SLOWER_STEPS]), median(times[-SLOWER_STEPS:])
     evidence = {"seconds_before": before, "seconds_now": now, "steps": len(times)}
-    words = f"a trial took {now:.3g} s in the last {SLOWER_STEPS} steps, and {before:.3g} s in those before"
+    words = f"a trial took {now:.3g} s in the last {SLOWER_STEPS} steps, {before:.3g} s in earlier ones"
     found = slowdown(times)
     if found is None:
         return Check(SPEED, 1.0, words, evidence=evidence)
@@ -44,7 +44,7 @@ def memory(facts: HealthFacts) -> Check:
     """Is the memory of its processes stable?"""
     readings = [figures[MEMORY] for figures in _newest(facts) if MEMORY in figures]
     if len(readings) < GROWING_READINGS:
-        why = f"it was measured in {count(len(readings), 'step')}, at least {GROWING_READINGS} are needed; "
+        why = f"only {count(len(readings), 'step')} with a measurement; at least {GROWING_READINGS} are needed; "
         why += "child processes are measured once a second, and an async objective has none"
         return unknown(MEMORY_USE, why)
     cpu = [figures[CPU] for figures in _newest(facts) if CPU in figures]
@@ -58,7 +58,7 @@ def memory(facts: HealthFacts) -> Check:
     if growth(readings) is None:
         return Check(MEMORY_USE, 1.0, words, evidence=evidence)
     remedy = "find what the objective keeps from trial to trial (caches, lists, open files)"
-    return Check(MEMORY_USE, WORSE, f"{words}: it keeps growing", remedy, evidence=evidence)
+    return Check(MEMORY_USE, WORSE, f"{words}, and keeps growing", remedy, evidence=evidence)
 
 
 def _newest(facts: HealthFacts) -> list[dict[str, float]]:

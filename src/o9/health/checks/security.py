@@ -50,14 +50,14 @@ def within_space(facts: HealthFacts) -> list[Check]:
     if not sets:
         return []
     if space is None:
-        remedy = "give metadata.search_space, or register the objective in the process that checks"
-        return [unknown(SPACE, "its search space is unknown here", remedy, essential=True)]
+        remedy = "set metadata.search_space, or register the objective in the process that checks"
+        return [unknown(SPACE, "the search space is unknown here", remedy, essential=True)]
     if facts.state.optimized_parameters:
         sets["optimized_parameters"] = facts.state.optimized_parameters
     outside = [where for where, parameters in sets.items() if not space.contains(_searched(space.names, parameters))]
     if outside:
         words = f"{len(outside)} of {len(sets)} parameter sets lie outside the search space: {examples(outside)}"
-        remedy = "use none of them; correct the strategy"
+        remedy = "do not use them; correct the strategy"
         return [Check(SPACE, 0.0, words, remedy, True, {"outside": outside[:SHOWN]})]
     return [Check(SPACE, 1.0, f"all {len(sets)} parameter sets lie inside the search space", "", True)]
 
@@ -84,7 +84,7 @@ def risk_limits(facts: HealthFacts) -> list[Check]:
             checks.append(unknown(name, f"the limit {most!r:.60} is not a number", "correct it", essential=True))
         elif value is None:
             why = f"trial {facts.best.number}, the best, has no metric {bare!r}"
-            remedy = f"let the objective return Evaluation(…, metrics={{{bare!r}: …}})"
+            remedy = f"return Evaluation(…, metrics={{{bare!r}: …}}) from the objective"
             checks.append(unknown(name, why, remedy, essential=True))
         else:
             kept = abs(value) <= abs(most)

@@ -105,7 +105,7 @@ def unpacked(returns: bytes) -> Floats:
 def neighbours(facts: HealthFacts) -> Check:
     """Does the result survive small changes of its parameters?"""
     if facts.space is None:
-        return unknown(NEIGHBOURS, "its search space is unknown here")
+        return unknown(NEIGHBOURS, "the search space is unknown here")
     found = neighbourhood(facts.trials, facts.space, maximize=facts.direction == "maximize")
     if isinstance(found, Unknown):
         return unknown(NEIGHBOURS, found)
@@ -124,7 +124,7 @@ def _counted(family: Family) -> int:
 def _notes(best: Trial, family: Family) -> list[str]:
     """Say what limits the verdict."""
     wrong = misfit(best, family)
-    notes = [f"It is judged over zero and not over its baseline: {wrong}"] if wrong else []
+    notes = [f"It is judged over zero instead of its baseline: {wrong}"] if wrong else []
     if not family.complete:
         notes.append(f"Only the first {len(family.series):,} trials of the family with returns were used")
     return notes

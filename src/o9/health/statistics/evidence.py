@@ -183,7 +183,7 @@ def _judged_column(usable: Aligned, sharpes: Floats, best: int | None) -> int | 
     if best is None:
         return int(sharpes.argmax())
     if best in usable.left_out:
-        return Unknown(f"the trial to judge is unusable: {usable.left_out[best]}")
+        return Unknown(f"the best trial is unusable: {usable.left_out[best]}")
     if best not in usable.positions:
         raise ValueError(f"there is no series {best}")
     return usable.positions.index(best)
@@ -230,7 +230,7 @@ def _claim(
 ) -> Mixture | Unknown:
     """`edge_of` the chosen trial among all that vary."""
     if periods_per_year is None:
-        return Unknown("periods_per_year is not given, so there is no forecast")
+        return Unknown("periods_per_year is not set, so there is no forecast")
     if not sharpes[column]:
         return Unknown("the returns never vary, so there is no risk to divide by")
     there = np.flatnonzero(sharpes != 0.0)

@@ -62,7 +62,7 @@ def expected_maximum_sharpe(trials: float, variance: float = 1.0) -> float | Unk
     (2.5306, 0.5642)
     """
     if not (math.isfinite(trials) and trials >= 1):
-        return Unknown(f"{trials:g} trials have no best one")
+        return Unknown(f"{trials:g} trials have no best")
     if not (math.isfinite(variance) and variance >= 0):
         return Unknown(f"a variance of {variance:g} between the trials' Sharpe ratios is impossible")
     if trials == 1:
@@ -143,7 +143,7 @@ def minimum_backtest_length(trials: float, target_sharpe: float) -> float | Unkn
     Source: Bailey, Borwein, López de Prado and Zhu 2014 (Pseudo-Mathematics and Financial Charlatanism), theorem 1.
     """
     if not (math.isfinite(target_sharpe) and target_sharpe > 0):
-        return Unknown(f"luck reaches a target of {target_sharpe:g} at any length; it must be above 0")
+        return Unknown(f"the target Sharpe ratio {target_sharpe:g} must be above 0")
     luck = expected_maximum_sharpe(trials)
     return luck if isinstance(luck, Unknown) else _finite(luck / target_sharpe)
 
@@ -171,7 +171,7 @@ def probability_of_backtest_overfitting(returns: ArrayLike, blocks: int = 16) ->
         return matrix
     periods, trials = matrix.shape
     if trials < 2:
-        return Unknown(f"{trials} trial has returns: overfitting by choice needs at least two")
+        return Unknown(f"only {trials} trial has returns; at least two are needed")
     if periods < 2 * blocks:
         return Unknown(f"{periods} returns are too few for {blocks} blocks: at least {2 * blocks} are needed")
     matrix = _standardised(matrix[periods % blocks :])

@@ -66,7 +66,7 @@ def family_p_value(
             beyond = _beyond_first_order(_residuals(excess[:, part[few]], coefficients[few]))
             weights = _weights(periods, block, replications, seed)
         except ImportError:
-            return Unknown('the package arch is not installed; `pip install "prefect-o9[quant]"` brings it')
+            return Unknown('the package arch is not installed; `pip install "prefect-o9[quant]"` installs it')
         far_worse = -math.sqrt(2 * math.log(math.log(periods)) / periods)
         seen, luckiest = np.empty(len(part)), np.full(replications, -math.inf)
         step = max(1, CELLS_AT_ONCE // max(periods, replications))

@@ -60,7 +60,7 @@ def equity(
     if lines[0].outside is not None:
         notes.append(f"after the line: {len(lines[0].outside):,} returns on data that the search did not use")
     elif hold_out is not None and isinstance(outside, Unknown):
-        notes.append(f"the hold-out returns are left out: {outside.reason}")
+        notes.append(f"the hold-out is not drawn: {outside.reason}")
     if isinstance(compared, Unknown):
         notes.append(f"the baseline is not drawn: {compared.reason}")
     drawn, there = max(len(curve.shown) for curve in curves), len(curves[0].level)
@@ -146,14 +146,14 @@ def _baseline(
     baseline: ArrayLike | None, later: ArrayLike | None, inside: Floats, outside: Floats | Unknown
 ) -> _Line | Unknown:
     """The baseline over the same periods, or why it is not drawn."""
-    own = _usable(baseline, "no returns of it are recorded")
+    own = _usable(baseline, "none of its returns are recorded")
     if isinstance(own, Unknown):
         return own
     if len(own) != len(inside):
         return Unknown(f"it has {len(own):,} returns, the best {len(inside):,}")
     if isinstance(outside, Unknown):
         return _Line("baseline", GREY, own, None)
-    fresh = _usable(later, "no returns of it are recorded for the hold-out")
+    fresh = _usable(later, "none of its returns in the hold-out are recorded")
     if isinstance(fresh, Unknown):
         return fresh
     if len(fresh) != len(outside):

@@ -86,7 +86,7 @@ def _upright(name: str, at: float, colour: str, dash: str, *, top: int) -> dict[
 
 def _what_is_counted(evidence: Evidence, kept: int, unit: str) -> str:
     text = f"The Sharpe ratios {unit} of {count(kept, 'trial')} of the whole family, measured over "
-    text += "what each holds of the baseline" if evidence.over_market else "zero or cash"
+    text += "what each has of the baseline" if evidence.over_market else "zero or cash"
     if not (evidence.over_market or evidence.market_neutral):
         text += ", so that the market's own rise counts as an edge"
     missing = evidence.counted - kept

@@ -76,7 +76,7 @@ def history(trials: Sequence[Trial], direction: Direction, bests: Sequence[float
         notes.append(
             f"{count(len(lost), 'trial')} without a value (failed, infeasible or cancelled){drawn} at the lower edge"
         )
-    y = axis(f"value ({'less' if direction == 'minimize' else 'more'} is better)", range=all_significant(axis_range))
+    y = axis(f"value ({'lower' if direction == 'minimize' else 'higher'} is better)", range=all_significant(axis_range))
     return Plot(
         f"The best value, {number(values[best])}, came with trial {numbers[best]:,}; "
         f"{count(len(values), 'trial')} {'has' if len(values) == 1 else 'have'} a value, and {gained}.",
@@ -198,7 +198,7 @@ def _choices(
     for trial in having:
         groups.setdefault(_spelled(trial.parameters[name]), []).append(trial.value or 0.0)
     if len(groups) > max(MOST_CHOICES, len(having) // 2):
-        return Unknown("almost every trial has another value, and they have no order")
+        return Unknown("almost every trial has a different value, and they have no order")
     chosen = sorted(sorted(groups, key=lambda choice: -len(groups[choice]))[:MOST_CHOICES])
     ticks = _distinct([json.loads(choice) if choice.startswith('"') else choice for choice in chosen], limit=18)
     quartiles = [np.percentile(groups[choice], [0, 25, 50, 75, 100]).tolist() for choice in chosen]
@@ -258,7 +258,7 @@ def _by_steps(bests: Sequence[float]) -> Plot:
         f"{finding}{count(len(bests), 'step')}.",
         [data],
         layout(axis("step", tickformat=",d"), axis("best so far")),
-        "Its strategy reports the best after each step, and no trials.",
+        "The strategy reports the best after each step, but no trials.",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from o9.health.grades import Grade
-from o9.health.series_runs import SeriesRun
+from o9.health.series_runs import SeriesRun, oldest_first
 from o9.health.unknown import Unknown
 from o9.report.charts.downsample import all_significant
 from o9.report.charts.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Plot, axis, label, layout
@@ -23,7 +23,7 @@ _COLOURS = {
 
 def trend(runs: Sequence[SeriesRun]) -> Plot | Unknown:
     """The best values over time, coloured by their grades, with the Sharpe ratios of the hold-outs below."""
-    valued = [(run, run.best) for run in reversed(runs) if run.best is not None]
+    valued = [(run, run.best) for run in oldest_first(runs) if run.best is not None]
     if len(valued) < 2:
         return Unknown("fewer than two of its runs have a best value")
     held_out = [(run, run.hold_out) for run, _ in valued if run.hold_out is not None]

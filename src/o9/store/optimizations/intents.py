@@ -61,8 +61,8 @@ class SetIntent(OnOptimization[OptimizationStatus]):
         claimed = row["lease_expires_at"] is not None and not not_begun
         to = at_rest(status, self.intent, claimed=claimed)
         if to is not None:
-            verb = "resume" if to is OptimizationStatus.CREATED else self.intent.verb
-            message = f"asked to {verb} by {self.by}"
+            verb = "resume" if to is OptimizationStatus.CREATED else self.intent.value
+            message = f"{verb} requested by {self.by}"
             move(unit, row, Transition(self.optimization_id, to, Cause.PERSON, message))
         return to or status
 
@@ -128,7 +128,7 @@ class Requeue(OnOptimization[None]):
         wanted = Intent(row["intent"])
         to = (INTENDED_END | RESTS).get(wanted, OptimizationStatus.CREATED)
         queued = to is OptimizationStatus.CREATED
-        then = "queued for the next attempt" if queued else f"it was asked to {wanted.verb}"
+        then = "queued for the next attempt" if queued else f"{wanted.value} was requested"
         Transition(
             self.optimization_id, to, Cause.NODE, f"{self.why}; {then}", self.node, self.fence,
             prefect_run_id=self.prefect_run_id,

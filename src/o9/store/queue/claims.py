@@ -327,13 +327,13 @@ def after_loss(row: Row, holder: str, swept_by: str, *, died: bool, evidence: st
         )  # fmt: skip
     if status not in ACTIVE:
         belated = at_rest(status, intent, claimed=False) if status is OptimizationStatus.CREATED else None
-        message = f"asked to {intent.verb} before it began; node {holder} is gone"
+        message = f"{intent.value} was requested before it began; node {holder} is gone"
         return Transition(row["optimization_id"], belated, cause, message, swept_by) if belated else None
     evidence = evidence or f"its process {'died' if died else 'ended'} with node {holder}"
     issue = None
     if (to_rest := (INTENDED_END | RESTS).get(intent)) is not None:
         to = to_rest
-        message = f"{evidence}; it was asked to {intent.verb}"
+        message = f"{evidence}; {intent.value} was requested"
     elif died and row["deaths"] >= row["max_attempts"]:
         to, message = OptimizationStatus.FAILED, f"{evidence}; it was the last of {row['max_attempts']} attempts"
         issue = message
