@@ -151,7 +151,7 @@ def test_a_store_that_is_not_there_is_not_created(o9: O9Command, command: str) -
 
 def test_the_outlook_depends_on_who_is_there(o9: O9Command, filled: Path) -> None:
     told = o9("resume", "paused-1").out
-    assert "no node runs queued optimizations now; `o9 resume --here paused-1` does" in told
+    assert "no node runs queued optimizations now; `o9 resume --here paused-1`" in told
     with Store(str(filled)) as store:
         store.write(Heartbeat("elsewhere", "another-host", 7, 0.0, 30.0, {"limit": 10}))
     assert o9("start", "paused-1").out == "paused-1: already queued; it starts when a slot is free\n"

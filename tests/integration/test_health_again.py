@@ -288,7 +288,7 @@ async def test_a_difference_explained_by_a_change_is_unknown(health: Optimizatio
     assert "its code has changed since then" in found[REPEATABLE]["words"]
     found = await checks(health, "same code")
     assert found[REPEATABLE]["score"] == 0.5
-    assert "had the value 1 and has 0.75 now, the same each time" in found[REPEATABLE]["words"]
+    assert "had the value 1, now 0.75, the same each time" in found[REPEATABLE]["words"]
 
 
 def test_a_truncatable_objective_takes_periods() -> None:
