@@ -105,7 +105,7 @@ def test_an_objective_in_the_current_directory_is_found() -> None:
         ("- {total_steps: 1}\n- {}", "entry 2, line 2: metadata.objective: it is missing"),
         ("a: 1\n---\nb: 2", "2 documents"),
         ("name: [", "line 2: not YAML"),
-        ("name: a\nname: b", "line 2: name: it is given twice, first in line 1"),
+        ("name: a\nname: b", "line 2: name: duplicate"),
         ("? [a, b]\n: 1", "must be a string"),
         ("a: &a [*a]", "contains itself"),
         ("nmae: a", "line 1: nmae: there is no such field; did you mean name?"),

@@ -167,7 +167,7 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
     version = path.removeprefix(f"{ROOT}/").partition("/")[0]
     if path.startswith(f"{ROOT}/") and version not in VERSIONS:
         served = ", ".join(VERSIONS)
-        return refusal(f"there is no version {version!r} of this API, only {served}", 404, versions=[*VERSIONS])
+        return refusal(f"{version!r} is not a version of this API; use {served}", 404, versions=[*VERSIONS])
     message = f"{request.method} {path}: there is no such endpoint or method; /docs lists them"
     allowed = ", ".join(sorted(_methods_of(request)))
     return refusal(message, error.status_code, {"Allow": allowed} if allowed else None)

@@ -55,7 +55,7 @@ class OptimizationAPI(Component):
         super().__init__()
         if api_version not in VERSIONS:
             served = ", ".join(VERSIONS)
-            raise OptimizationValidationError("api_version", f"there is no version {api_version!r}, only {served}")
+            raise OptimizationValidationError("api_version", f"{api_version!r} is not one of {served}")
         self.api_version = api_version
         self._backend = backend
         try:
@@ -107,7 +107,7 @@ class OptimizationAPI(Component):
         if not isinstance(method, str) or method.upper() not in METHODS:
             raise OptimizationValidationError("method", f"{method!r} is not one of {', '.join(METHODS)}")
         if not callable(handler):
-            raise OptimizationValidationError("handler", f"{handler!r} cannot be called")
+            raise OptimizationValidationError("handler", f"{handler!r} is not callable")
         from starlette.routing import compile_path
 
         path = f"/{below}"
@@ -165,7 +165,7 @@ def _build_request(endpoint: Any, method: Any, data: Any) -> httpx.Request:
     if where not in (ROOT, *PROBES) and not where.startswith(f"{ROOT}/"):
         path = f"{PREFIX}{path}"
     if {".", ".."} & set(where.split("/")):
-        raise OptimizationAPIError(f"endpoint: {endpoint!r} leads out of the API; there is no such endpoint", 404)
+        raise OptimizationAPIError(f"endpoint: {endpoint!r} is outside of the API; remove . and ..", 404)
     reads = method.upper() in QUERY_METHODS
     if reads and data is not None and not isinstance(data, Mapping):
         raise OptimizationAPIError(f"data: expected names and values for the query, got {type(data).__name__}", 422)

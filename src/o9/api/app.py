@@ -176,7 +176,7 @@ class Gate:
             return refusal("the aggregator is not running: call start() first", 503)
         wait = self.rate_limit.seconds_to_wait(_client(scope))
         if wait:
-            message = f"over the rate limit: send it again in {wait} s, or raise O9_API_RATE_LIMIT"
+            message = f"over the rate limit: retry in {wait} s, or raise O9_API_RATE_LIMIT"
             return refusal(message, 429, {"Retry-After": str(wait)}, retry_after=wait)
         if int(Headers(scope=scope).get("content-length", 0)) > BODY_LIMIT_BYTES:
             return refusal(TOO_LARGE, 413)

@@ -36,7 +36,7 @@ async def system_health(backend: Backend) -> dict[str, Any]:
         async with asyncio.timeout(PREFECT_SECONDS):
             alive = await backend.prefect_alive()
     if not alive:
-        issues.append(f"Prefect's server does not respond within {PREFECT_SECONDS:g} s; optimizations wait for it")
+        issues.append(f"Prefect's server did not respond within {PREFECT_SECONDS:g} s; optimizations wait for it")
     return {
         "status": (HealthStatus.WARNING if issues else HealthStatus.HEALTHY).value,
         "issues": issues,

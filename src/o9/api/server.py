@@ -106,7 +106,7 @@ class ThisMachineOnly:
         if not _is_loopback(host) and (not host or host.lower() != self._public_host):
             refused = f"Host: {host!r} is neither this machine's loopback address nor O9_PUBLIC_URL's"
         elif origin is not None and origin != f"http://{host}":
-            refused = f"Origin: requests from pages of {origin!r} are refused; use a program"
+            refused = f"Origin: requests from web pages of {origin!r} are refused; send it from a program"
         else:
             await self._app(scope, receive, send)
             return

@@ -151,7 +151,7 @@ class _Reader:
             if not isinstance(key, ScalarNode):
                 self._fault(key, path, "a field's name must be a string")
             elif (name := key.value) in lines:
-                self._fault(key, (*path, name), f"it is given twice, first in line {lines[name]}")
+                self._fault(key, (*path, name), f"duplicate key, first in line {lines[name]}")
             else:
                 values[name], lines[name] = self.value(value, (*path, name), inside), key.start_mark.line + 1
         return values

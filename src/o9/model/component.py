@@ -80,10 +80,12 @@ class Component:
     def register_callback(self, event: str, callback: Callable[..., Any]) -> Registered:
         """Call `callback` (sync or async) at each `event`. Raises OptimizationValidationError for an unknown one."""
         if event not in self.events:
-            known = ", ".join(self.events) or "none in this release"
-            raise OptimizationValidationError("event", f"{event!r} is not an event of {type(self).__name__}: {known}")
+            known = ", ".join(self.events) or "none"
+            raise OptimizationValidationError(
+                "event", f"{event!r} is not an event of {type(self).__name__}; events: {known}"
+            )
         if not callable(callback):
-            raise OptimizationValidationError("callback", f"{callback!r} cannot be called")
+            raise OptimizationValidationError("callback", f"{callback!r} is not callable")
         self._callbacks.setdefault(event, []).append(callback)
         return Registered()
 

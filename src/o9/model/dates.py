@@ -76,7 +76,7 @@ def _each(labels: Any) -> list[float]:
     moments = [_moment(label, number) for number, label in enumerate(labels)]
     zoned = {moment.tzinfo is not None for moment in moments}
     if len(zoned) > 1:
-        raise ValueError("some dates have a time zone, and some have none; give all of them one, or none")
+        raise ValueError("some dates have a time zone and some do not; give all of them a time zone, or none")
     wall = [(moment.replace(tzinfo=None) - EPOCH).total_seconds() for moment in moments]
     if zoned != {True} or _are_days(wall):
         return wall

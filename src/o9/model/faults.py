@@ -250,10 +250,10 @@ _EXPECTED = {
 }
 _CHOICES = ("literal_error", "enum")
 _LIMITS = {
-    "greater_than": "{value} is not above {gt:,}",
-    "greater_than_equal": "{value} is not at least {ge:,}",
-    "less_than": "{value} is not below {lt:,}",
-    "less_than_equal": "{value} is not at most {le:,}",
+    "greater_than": "must be greater than {gt:,}, got {value}",
+    "greater_than_equal": "must be at least {ge:,}, got {value}",
+    "less_than": "must be less than {lt:,}, got {value}",
+    "less_than_equal": "must be at most {le:,}, got {value}",
     "finite_number": "{value} is not a finite number",
     "string_too_short": "{size:,} characters; at least {min_length:,} needed",
     "string_too_long": "{size:,} characters; at most {max_length:,} allowed",

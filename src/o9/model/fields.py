@@ -56,16 +56,16 @@ def _without(characters: re.Pattern[str]) -> AfterValidator:
 def not_blank(text: str) -> str:
     """Return `text`; raise ValueError if it is blank."""
     if not text.strip():
-        raise ValueError("it is empty; give a text that is not blank")
+        raise ValueError("it is empty; give at least one visible character")
     return text
 
 
 def addressable(text: str) -> str:
     """Return `text`; raise ValueError if a command line or the path of a URL cannot hold it."""
     if text != text.strip():
-        raise ValueError(f"{text!r} begins or ends with a blank; remove it")
+        raise ValueError(f"{text!r} has leading or trailing space; remove it")
     if text.startswith("-"):
-        raise ValueError(f"{text!r} begins with '-', so a command line would read it as an option; remove it")
+        raise ValueError(f"{text!r} begins with '-', which a command line reads as an option; remove it")
     if "/" in text or text in (".", ".."):
         raise ValueError(f"{text!r} cannot be part of a URL's path; use '-' instead of '/'")
     return text
@@ -82,7 +82,7 @@ def _in_utc(at: datetime) -> datetime:
 def _too_long(value: int) -> str:
     if INTEGER_LIMITS[0] <= value <= INTEGER_LIMITS[1]:
         return ""
-    return f"{shown(value)} needs more than 64 bits; give a smaller number"
+    return f"{shown(value)} does not fit into 64 bits; give a smaller number"
 
 
 def _whole_bits(value: Any) -> Any:
@@ -173,7 +173,7 @@ def _check_json(value: Any, depth: int, budget: Iterator[int]) -> None:
 
 def _check_key(key: Any) -> None:
     if not isinstance(key, str):
-        raise OptimizationValidationError("", f"the key is {kind_of(key)}, and JSON's keys are text; give text")
+        raise OptimizationValidationError("", f"the key is {kind_of(key)}, but keys in JSON are text; give text")
     if problem := _forbidden(key, _NOT_IN_JSON):
         raise OptimizationValidationError("", problem)
 

@@ -95,7 +95,7 @@ def parse_hold_out(raw: Any) -> HoldOut | None:
         return HoldOut(cast(Literal["share", "years"], kind), float(value))
     if kind == "date" and isinstance(value, str) and _is_day(value):
         return HoldOut("date", value)
-    remedy = "; to hold out nothing, leave it out" if raw in (0, False, "") else ""
+    remedy = "; omit it to hold out nothing" if raw in (0, False, "") else ""
     raise ValueError(f"{_EXPECTED}; got {raw!r:.80}{remedy}")
 
 

@@ -83,7 +83,7 @@ class _Record:
                 raise OptimizationValidationError(str(name), f"no such field; the fields are {', '.join(known)}")
         for f in fields(cls):  # type: ignore[arg-type]
             if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
-                raise OptimizationValidationError(f.name, "it is missing, and has no default")
+                raise OptimizationValidationError(f.name, "it is missing")
         try:
             return cls(**copy.deepcopy(dict(data)))
         except TypeError as error:
@@ -238,7 +238,7 @@ def moment_of(value: Any) -> datetime:
     try:
         return as_utc(value)
     except (OverflowError, ValueError):
-        raise ValueError(f"{value} cannot be expressed in UTC; give another") from None
+        raise ValueError(f"{value} cannot be expressed in UTC; give a date in the years 2 to 9998") from None
 
 
 def member(kind: type[Enum], value: Any) -> Any:

@@ -49,11 +49,11 @@ class _Range(_Named):
 
     def _check_range(self, low: float, high: float, step: float | None, log: bool) -> None:
         if low > high:
-            raise OptimizationValidationError("low", f"{low!r} is above high, {high!r}; swap them")
+            raise OptimizationValidationError("low", f"low ({low!r}) is greater than high ({high!r})")
         if log and low <= 0:
             raise OptimizationValidationError("low", f"{low!r} has no logarithm; give a low above 0, or remove log")
         if log and step is not None and not (isinstance(low, int) and step == 1):
-            raise OptimizationValidationError("step", "step and log exclude each other; remove one of them")
+            raise OptimizationValidationError("step", "cannot be combined with log; remove one of them")
 
 
 Bound = Annotated[Whole, Field(ge=-LARGEST_INT, le=LARGEST_INT)]

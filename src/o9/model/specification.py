@@ -65,7 +65,7 @@ class Role(Enum):
 
 def _each_once(ids: list[str]) -> list[str]:
     if len(set(ids)) < len(ids):
-        raise ValueError("it contains a duplicate; name each id once")
+        raise ValueError("it contains a duplicate; give each id once")
     return ids
 
 
@@ -221,7 +221,7 @@ _ELSEWHERE = {
     "n_trials": "total_steps, beside metadata, and metadata.trials_per_step",
     "n_jobs": "metadata.trials_per_step",
     "timeout": "metadata.timeout_seconds",
-    "pruner": "no pruner: each trial is evaluated completely",
+    "pruner": "no pruner: O9 evaluates each trial completely",
     "placebo": "the command `o9 placebo ID`, after it has completed",
 }
 

@@ -131,11 +131,11 @@ class TransitionReason(str, Enum):
     ALLOWED = "allowed"
     ALREADY_THERE = "already there"
     ENDED = "the optimization has ended"
-    NOT_IN_TABLE = "the table of transitions does not have it"
+    NOT_IN_TABLE = "there is no such transition"
     STALE_FENCE = "a newer attempt holds the optimization"
-    NOT_HELD = "nobody holds the optimization"
+    NOT_HELD = "no attempt holds the optimization"
     STALE_VERSION = "the optimization has changed since it was read"
-    ENDING = "its end was asked for already"
+    ENDING = "its end was already requested"
 
 
 @dataclass(frozen=True)
