@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
@@ -50,6 +50,10 @@ class Missed(str, Enum):
     def tag(self) -> str:
         return f"missed:{self.value}"
 
+    @classmethod
+    def of(cls, tags: Collection[str]) -> Missed:
+        return next((each for each in cls if each.tag in tags), cls.ALL)
+
 
 class ScheduleReason(str, Enum):
     """Why a scheduled run begins, or does not."""
@@ -73,7 +77,7 @@ async def skipped_state(flow_run: FlowRun) -> State[None] | None:
     """The state in which a run ends that its policy skips; None for one that begins."""
     if not flow_run.auto_scheduled:
         return None
-    policy = next((each for each in Missed if each.tag in flow_run.tags), Missed.ALL)
+    policy = Missed.of(flow_run.tags)
     if policy is not Missed.ALL and flow_run.expected_start_time is not None:
         following = await _following(flow_run, flow_run.expected_start_time)
         reason = decide_run(policy, flow_run.expected_start_time, following, utc_now())

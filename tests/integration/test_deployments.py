@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending
 from pydantic import TypeAdapter
 
-from o9.aggregator.deployments import all_flows, of_optimization, recurrence
+from o9.aggregator.deployments import all_flows, of_optimization, recurrence, rule_of
 from o9.aggregator.prefect_server import prefect_client_settings
 from o9.aggregator.schedules import SCHEDULES, TAGS
 from o9.model.errors import OptimizationValidationError
@@ -156,6 +157,9 @@ def test_across_a_clock_change_each_date_has_one_run(when: dict[str, Any]) -> No
         ("schedule", ["--cron", "0 0 31 2 *"]),
         ("schedule", ["--rrule", "FREQ=DAILY;UNTIL=20250101T000000Z"]),
         ("schedule", ["--cron", "0 22 * * *", "--every", "1h"]),
+        ("schedule", ["--cron", "* * * * * */30"]),
+        ("schedule", ["--rrule", "FREQ=SECONDLY"]),
+        ("every", ["--every", "59s"]),
         ("every", ["--every", "often"]),
         ("timezone", ["--every", "1h", "--timezone", "Mars/Olympus"]),
         ("name", ["--every", "1h", "--name", "carry/usd"]),
@@ -167,6 +171,14 @@ def test_a_schedule_that_is_none_is_refused(field: str, options: list[str], o9: 
     Path("nightly.yaml").write_text(NIGHTLY)
     told = o9("deploy", "nightly.yaml", *options, "--print")
     assert (told.code, told.err.startswith(f"o9: {field}: ")) == (1, True), told.err
+
+
+@pytest.mark.parametrize("options", [["--rrule", "FREQ=MINUTELY"], ["--cron", "0 22 * * * 30"], ["--every", "1m"]])
+def test_a_run_a_minute_is_the_most(options: list[str], o9: O9Command) -> None:
+    Path("nightly.yaml").write_text(NIGHTLY)
+    began = time.monotonic()
+    told = o9("deploy", "nightly.yaml", *options, "--print")
+    assert (told.code, time.monotonic() - began < 10) == (0, True), told.err
 
 
 def test_a_deployment_s_name_keeps_any_script() -> None:
@@ -375,8 +387,45 @@ async def test_schedules_are_added_paused_and_removed(o9: O9Command, client: Pre
     assert (await command("schedule", "delete", "nobody-s")).code == 1
 
 
+async def test_a_deployment_keeps_its_schedules_and_policies_where_no_option_gives_others(
+    o9: O9Command, client: PrefectClient
+) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+
+    async def deploy(*options: str) -> Any:
+        told = await asyncio.to_thread(o9, "deploy", "nightly.yaml", *options)
+        assert told.code == 0, told.err
+        return told.err
+
+    async def there() -> Any:
+        made = await client.read_deployment_by_name("optimization-lifecycle/nightly-carry")
+        found = sorted((str(rule_of(each.schedule)), each.active) for each in made.schedules)
+        strategy = made.concurrency_options and made.concurrency_options.collision_strategy
+        return found, strategy, sorted(made.tags), made.paused, made.parameters
+
+    write("nightly.yaml", NIGHTLY)
+    await deploy("--every", "90m", "--overlap", "skip", "--missed", "once")
+    assert (await asyncio.to_thread(o9, "schedule", "create", "nightly-carry", "--cron", "0 22 * * *")).code == 0
+    assert (await asyncio.to_thread(o9, "schedule", "pause", "nightly-carry")).code == 0
+    before = await there()
+    assert "schedule resume nightly-carry" in await deploy()
+    assert await there() == before
+    told = await deploy("--every", "90m", "--overlap", "replace")
+    assert ("0 22 * * * UTC (paused)" in told, "1 h 30 min" in told) == (True, False), told
+    (schedule,), strategy, tags, *_ = await there()
+    assert (schedule in before[0], schedule[1], strategy) == (True, False, None)
+    assert {"missed:once", "overlap:replace"} < set(tags)
+    deployment = await client.read_deployment_by_name("optimization-lifecycle/nightly-carry")
+    await client.pause_deployment(deployment.id)  # as Prefect's UI does
+    await deploy("--every", "1h")
+    assert ((await there())[3], (await there())[0][0][1]) == (True, True)
+    resumed = await asyncio.to_thread(o9, "schedule", "resume", "nightly-carry", "--json")
+    assert json.loads(resumed.out)["active"] is True
+
+
+@pytest.mark.parametrize("verb", ["pause", "delete"])
 async def test_runs_that_wait_for_a_slot_are_cancelled_with_their_schedule(
-    o9: O9Command, client: PrefectClient, async_wait_until: Callable[..., Awaitable[Any]]
+    verb: str, o9: O9Command, client: PrefectClient, async_wait_until: Callable[..., Awaitable[Any]]
 ) -> None:
     await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
     write("nightly.yaml", NIGHTLY)
@@ -392,9 +441,23 @@ async def test_runs_that_wait_for_a_slot_are_cancelled_with_their_schedule(
     for flow_run in (at_work, waiting):  # as a worker does that starts them
         await client.set_flow_run_state(flow_run.id, Pending())
     assert (await client.read_flow_run(waiting.id)).state_name == "AwaitingConcurrencySlot"
-    assert (await asyncio.to_thread(o9, "schedule", "delete", "nightly-carry")).code == 0
+    (one,) = json.loads((await asyncio.to_thread(o9, "schedule", "list", "--json")).out)
+    runs = await client.read_flow_runs(flow_run_filter=mine)
+    due = [run.expected_start_time for run in runs if run.state_name == "Scheduled" and run.expected_start_time]
+    assert datetime.fromisoformat(one["next_at"]) == min(due), "not when the waiting one tries again"
+    told = await asyncio.to_thread(o9, "schedule", verb, "nightly-carry")
+    assert (told.code, told.out.count("paused")) == (0, int(verb == "pause")), told.out + told.err
     states = {each.id: each.state_name for each in await client.read_flow_runs(flow_run_filter=mine)}
     assert states == {at_work.id: "Pending", waiting.id: "Cancelled"}
+
+
+async def test_what_has_no_specification_gets_no_schedule(o9: O9Command, client: PrefectClient) -> None:
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
+    assert (await asyncio.to_thread(o9, "deploy")).code == 0
+    told = await asyncio.to_thread(o9, "schedule", "create", "optimization-lifecycle", "--every", "1h")
+    assert (told.code, told.err.startswith("o9: spec: "), "o9 deploy FILE.yaml" in told.err) == (1, True, True), (
+        told.err
+    )
 
 
 async def test_what_has_a_fixed_id_gets_no_schedule(o9: O9Command, client: PrefectClient) -> None:

@@ -12,13 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
 import yaml
 from prefect import get_client, schedules, serve
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, WorkPool
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import SCHEDULE_TYPES
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import InvalidNameError, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
@@ -38,6 +42,7 @@ logger = logging.getLogger(__name__)
 POOL = "o9"
 FROM_FILE = "file:"  # the prefix of the tag that names the file a deployment was made from
 LIFECYCLE = SCHEDULES[0]
+SHORTEST = timedelta(minutes=1)
 OVERLAP = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
 
 
@@ -46,7 +51,8 @@ async def recurrence(
 ) -> schedules.Schedule | None:
     """The Prefect schedule for one of the first three arguments; None if none of them is given.
 
-    Raises OptimizationValidationError for an invalid schedule, and for one without a future date.
+    Raises OptimizationValidationError for an invalid schedule, and for one without a future date or with two dates
+    within a minute.
     """
     given = {"cron": cron, "interval": every, "rrule": rrule}
     given = {name: value for name, value in given.items() if value is not None}
@@ -54,19 +60,24 @@ async def recurrence(
         return None
     if timezone not in available_timezones():
         raise OptimizationValidationError("timezone", f"{timezone!r} is not a time zone such as America/New_York")
+    if every is not None and every < SHORTEST:
+        raise OptimizationValidationError("every", "an interval must be at least 1m")
     try:
         when = schedules.Schedule(interval=every, cron=cron, rrule=rrule, timezone=timezone)
+        rule = DeploymentScheduleCreate.from_schedule(when).schedule  # a frequent RRULE gets a recent DTSTART
     except ValueError as error:
         raise OptimizationValidationError("schedule", str(error).splitlines()[0]) from None
-    from prefect.server.schemas.schedules import SCHEDULE_TYPES  # takes a second
+    from prefect.server.schemas import schedules as on_the_server  # takes a second
 
-    as_scheduled = TypeAdapter[Any](SCHEDULE_TYPES).validate_python(given | {"timezone": timezone})
+    as_scheduled = TypeAdapter[Any](on_the_server.SCHEDULE_TYPES).validate_python(rule.model_dump())
     try:
-        dates = await as_scheduled.get_dates(n=1)
+        dates = await as_scheduled.get_dates(n=3)
     except ValueError:  # croniter found none within fifty years
         dates = []
     if not dates:
-        raise OptimizationValidationError("schedule", f"{cron or rrule!r} has no date to come: it would never run")
+        raise OptimizationValidationError("schedule", f"{cron or rrule!r} never fires")
+    if any(later - earlier < SHORTEST for earlier, later in pairwise(dates)):
+        raise OptimizationValidationError("schedule", f"{cron or rrule!r} fires twice in a minute; once is the most")
     return when
 
 
@@ -92,20 +103,25 @@ def of_optimization(
     spec: Mapping[str, Any],
     when: schedules.Schedule | None,
     *,
-    overlap: str = "queue",
-    missed: str = "all",
+    overlap: str | None = None,
+    missed: str | None = None,
     name: str | None = None,
     file: str | None = None,
+    before: DeploymentResponse | None = None,
 ) -> RunnerDeployment:
     """The deployment of one optimization, with its specification as the default of `spec`; it recurs at `when`.
 
-    overlap: what a run does that is due while the previous one still runs: `queue`, `skip` it, `replace` the previous
-    one, or run `together` with it. missed: which runs start that could not start when they were due: `all`, the last
-    one (`once`), or `none`. name: of the deployment; None: the optimization's, in lower case. file: the file that it is
-    made from, for its tag. Raises OptimizationValidationError.
+    overlap: what a run does that is due while the previous one still runs: `queue` (default), `skip` it, `replace` the
+    previous one, or run `together` with it. missed: which runs start that could not start when they were due: `all`
+    (default), the last one (`once`), or `none`. name: of the deployment; None: `name_of(spec)`. file: the file that it
+    is made from, for its tag. before: the deployment that it updates, which keeps its schedules and policies where none
+    are given, and stays paused. Raises OptimizationValidationError.
     """
-    if when is not None:
+    recurs = _schedules(when, before)
+    if recurs:
         check_may_recur(spec)
+    overlap = overlap or ("queue" if before is None else _overlap_of(before))
+    missed = missed or Missed.of(before.tags if before else ()).value
     if overlap not in (*OVERLAP, "replace", "together"):
         raise OptimizationValidationError("overlap", f"{overlap!r} is not queue, skip, replace or together")
     if missed not in (*Missed,):
@@ -116,13 +132,38 @@ def of_optimization(
     limit = OVERLAP.get(overlap)
     return _deployment(
         LIFECYCLE,
-        name or _name_of(called),
-        parameters={"spec": as_in_the_form(spec) if when is None else recurring_spec(spec, when, called)},
+        name or name_of(spec),
+        parameters={"spec": recurring_spec(spec, recurs[0].schedule, called) if recurs else as_in_the_form(spec)},
         description=str(spec.get("description") or f"{called}, by O9."),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig(limit=1, collision_strategy=limit),
-        schedule=when,
+        schedules=recurs,
+        paused=before is not None and before.paused,
         tags=[*TAGS, *tags],
     )
+
+
+def _schedules(when: schedules.Schedule | None, before: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
+    """`when` alone, paused if `before` has it paused; without `when`, all of `before`."""
+    fields = set(DeploymentScheduleCreate.model_fields)
+    there = before.schedules if before else []
+    made = [DeploymentScheduleCreate(**each.model_dump(include=fields)) for each in there]
+    if when is None:
+        return made
+    given = DeploymentScheduleCreate.from_schedule(when)
+    return [each for each in made if rule_of(each.schedule) == rule_of(given.schedule)] or [given]
+
+
+def _overlap_of(before: DeploymentResponse) -> str:
+    if REPLACE in before.tags:
+        return "replace"
+    options = before.concurrency_options if before.global_concurrency_limit else None
+    return next((name for name, each in OVERLAP.items() if options and options.collision_strategy is each), "together")
+
+
+def rule_of(schedule: SCHEDULE_TYPES) -> dict[str, Any]:
+    """What makes two schedules the same one."""
+    given = schedule.model_dump(include={"cron", "interval", "rrule", "timezone"})
+    return given | {"timezone": given.get("timezone") or "UTC"}
 
 
 def file_tag(path: str) -> str:
@@ -131,9 +172,9 @@ def file_tag(path: str) -> str:
     return f"{FROM_FILE}{found.parent.name}/{found.name}"
 
 
-def recurring_spec(spec: Mapping[str, Any], when: schedules.Schedule, series: str) -> dict[str, Any]:
+def recurring_spec(spec: Mapping[str, Any], schedule: SCHEDULE_TYPES, series: str) -> dict[str, Any]:
     """The specification for the runs of a schedule; dates in its templates use the schedule's time zone."""
-    made: dict[str, Any] = with_time_zone(as_in_the_form(spec, series), when.timezone or "UTC")
+    made: dict[str, Any] = with_time_zone(as_in_the_form(spec, series), rule_of(schedule)["timezone"])
     return made
 
 
@@ -210,11 +251,13 @@ async def deploy(deployments: Sequence[RunnerDeployment], pool: str) -> list[str
 
 
 def serve_here(deployments: Sequence[RunnerDeployment]) -> None:
-    """Run them in child processes until Ctrl-C, which pauses their schedules until the next start.
+    """Run them in child processes until Ctrl-C, which pauses the deployments until the next start.
 
     Raises OptimizationValidationError without a store.
     """
     worker_environment()
+    for each in deployments:
+        each.paused = False
     serve(*deployments)
 
 
@@ -275,7 +318,8 @@ def _written(schedule: Any) -> dict[str, Any]:
     return {name: given[name] for name in ("cron", "rrule", "timezone") if name in given}
 
 
-def _name_of(called: str) -> str:
+def name_of(spec: Mapping[str, Any]) -> str:
     """A deployment's name: lower case, with `-` for blanks and ASCII punctuation, some of which Prefect forbids."""
+    called = series_name(spec)
     name = re.sub(r"[\s!-/:-@[-`{-~]+", "-", called.lower()).strip("-")[:60].strip("-")
     return name or hashlib.sha256(called.encode()).hexdigest()[:8]

@@ -14,7 +14,7 @@ from o9.model.errors import OptimizationCoordinationError, OptimizationValidatio
 if not help_only:
     from o9.aggregator import deployments as flows
     from o9.aggregator.prefect_server import check_prefect_server
-    from o9.aggregator.recurring import check_names
+    from o9.aggregator.recurring import check_names, deployed, removed_schedules
     from o9.alerts.config.fields import span_of
     from o9.cli.batch import read_template
     from o9.cli.console import say
@@ -36,11 +36,15 @@ def deploy_(
     rrule: RRule = None,
     timezone: Timezone = "UTC",
     overlap: Annotated[
-        str, typer.Option(metavar="POLICY", help="If the previous run has not ended: queue, skip, replace or together.")
-    ] = "queue",
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="If the previous run has not ended: queue (default; in no order), skip, replace or together.",
+        ),
+    ] = None,
     missed: Annotated[
-        str, typer.Option(metavar="POLICY", help="Missed runs to catch up on: all, once or none.")
-    ] = "all",
+        str | None, typer.Option(metavar="POLICY", help="Missed runs to catch up on: all (default), once or none.")
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the deployment.")] = None,
     replace: Annotated[
         bool,
@@ -55,26 +59,34 @@ def deploy_(
     """Deploys to the server in PREFECT_API_URL. FILE.yaml holds the defaults of each run. Workers get
     O9_ALLOWED_IMPORTS, O9_TASK_RUNNER, O9_PUBLIC_URL and, unless it contains a password, O9_STORE_URL.
     """
-    if file is None:
-        if cron or every or rrule or name:
-            raise OptimizationValidationError("FILE", "it is missing: a schedule and a name belong to one optimization")
-        spec, deployments = None, flows.all_flows()
+    if file is None and (cron or every or rrule or name):
+        raise OptimizationValidationError("FILE", "it is missing: a schedule and a name belong to one optimization")
+    spec = None if file is None else read_template(file)
+    when = asyncio.run(flows.recurrence(cron, interval_of(every), rrule, timezone))
+    if not as_yaml:
+        need_server()
+    if spec is None:
+        deployments = flows.all_flows()
     else:
-        spec, when = read_template(file), asyncio.run(flows.recurrence(cron, interval_of(every), rrule, timezone))
-        origin = None if file == "-" else file
-        deployments = [flows.of_optimization(spec, when, overlap=overlap, missed=missed, name=name, file=origin)]
+        there = {} if as_yaml else asyncio.run(deployed())
+        before, origin = there.get(name or flows.name_of(spec)), None if file == "-" else file
+        made = flows.of_optimization(spec, when, overlap=overlap, missed=missed, name=name, file=origin, before=before)
+        if others := check_names(made, spec, there, replace=replace):
+            series = flows.named_series(spec)
+            say(f"The series {series!r} is shared with {', '.join(others)}: `replace` and warm starts see all its runs")
+        for text in removed_schedules(made, before):
+            say(f"The schedule {text} is removed")
+        if made.schedules and (made.paused or not any(each.active for each in made.schedules)):
+            say(f"{made.name} stays paused; `o9 schedule resume {made.name}` resumes it")
+        deployments = [made]
     if as_yaml:
         print(flows.as_prefect_yaml(deployments, pool), end="")
         return
-    need_server()
-    if spec is not None and (others := asyncio.run(check_names(deployments[0], spec, replace=replace))):
-        series = flows.named_series(spec)
-        say(f"The series {series!r} is shared with {', '.join(others)}: `replace` and warm starts see the runs of all")
     if serve:
         flows.serve_here(deployments)
         return
-    for deployed in asyncio.run(flows.deploy(deployments, pool)):
-        print(deployed)
+    for each in asyncio.run(flows.deploy(deployments, pool)):
+        print(each)
     say(f"Start `prefect worker start --pool {pool}` where prefect-o9 and the objectives' packages are installed")
     if "O9_STORE_URL" not in flows.worker_environment():
         say("O9_STORE_URL contains a password and is not passed on: set it for the workers, or use a block")

@@ -51,7 +51,7 @@ def create(
 
 
 def pause(name: Name, json: Json = False) -> None:
-    """Running optimizations continue; scheduled runs that have not started are deleted."""
+    """Runs that have not started are deleted or cancelled; running ones continue."""
     need_server()
     _answer(asyncio.run(set_active(name, False)), json)
 
