@@ -107,7 +107,7 @@ async def test_discord(services: HookServer) -> None:
     (embed,) = received.json["embeds"]
     assert embed["title"] == "[RESOLVED] Drawdown limit breached: momentum-us"
     assert embed["color"] == 0x3AA337
-    assert "- **Since:** 2026-01-30 14:01:00 UTC, over after 4 min" in embed["description"]
+    assert "- **Since:** 2026-01-30 14:01:00 UTC, ended after 4 min" in embed["description"]
     assert "<https://o9.example.com/optimizations/0>" in embed["description"]
 
 

@@ -140,7 +140,7 @@ def test_list_narrows(o9: O9Command) -> None:
     assert "by bob" in o9("list", "--all").out
     limited = o9("list", "--limit", "2")
     assert "there are more (--limit N)" in limited.err
-    assert o9("list", "--optimization", "nothing").err == "no matching alert fires; --all includes those over\n"
+    assert "--all" in o9("list", "--optimization", "nothing").err
     assert o9("list", "--all", "--resolved").code == 2
 
 
@@ -230,7 +230,7 @@ def test_alerts_are_acknowledged_and_resolved_each_for_itself(o9: O9Command) -> 
     answer = o9("resolve", "memory-1", "over-1", "--by", "李雷")
     assert answer.code == 0
     assert "memory-1: resolved" in answer.out
-    assert "over-1: already over, since" in answer.out
+    assert "over-1: already" in answer.out
     over = o9("show", "memory-1", "--json").json()
     assert (over["resolved_by"], over["acknowledged_by"]) == ("李雷", "ann")
     assert o9("resolve", "node-01").code == 0
@@ -257,7 +257,7 @@ def test_a_silence_is_made_listed_and_ended(o9: O9Command) -> None:
     near = o9("silence", "expire", f"{name[:6]}-")
     assert (near.code, "there is no silence" in near.err) == (1, True)
     assert o9("silence", "expire", name[:6], "--json").json()[0]["id"] == name
-    assert "already over" in o9("silence", "expire", name).out
+    assert o9("silence", "expire", name, "--json").json()[0]["outcome"] == "already"
     assert name not in o9("silence", "list").out
 
 
@@ -445,7 +445,7 @@ def test_simulate_tells_who_would_be_told_and_why_not(o9: O9Command, monkeypatch
     text = o9("config", "simulate", "script.yaml", "--config", "alerts.yaml")
     assert "→ desk" in text.out
     assert "Mem\\x1b[2Jory" in text.out
-    assert "by alerts.yaml: 2 messages; 1 time suppressed" in text.err
+    assert "alerts.yaml" in text.err
     own = o9("config", "simulate", "script.yaml")
     assert "→ default" in own.out
     assert "by the built-in configuration" in own.err
@@ -527,8 +527,9 @@ def test_a_store_that_is_not_there_is_never_made(o9: O9Command) -> None:
 def test_an_empty_store_says_so(o9: O9Command) -> None:
     Store("empty.db").close()
     option = ("--store", "empty.db")
-    assert o9("list", *option).err == "no alert fires; --all includes those over\n"
-    assert o9("list", "--all", *option).err == "no alert fires or is over\n"
+    assert "--all" in o9("list", *option).err
+    assert "--all" not in o9("list", "--all", *option).err
+    assert "--all" not in o9("list", "--resolved", *option).err
     assert "no notification was sent yet" in o9("history", *option).err
     assert "no active or future silences" in o9("silence", "list", *option).err
     for command in (["list"], ["history"], ["silence", "list"]):

@@ -144,7 +144,7 @@ def test_what_is_over_is_among_those_that_are_shown_of_hundreds() -> None:
 
 def test_what_is_over_says_so_and_asks_for_nothing() -> None:
     told = Message(samples()["resolved"]).body()
-    assert "14:01:00 UTC, over after 4 min" in told
+    assert "14:01:00 UTC, ended after 4 min" in told
     assert "What to do" not in told
 
 

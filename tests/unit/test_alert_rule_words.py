@@ -107,8 +107,8 @@ def test_what_could_not_be_told_is_refused_by_its_field() -> None:
     expected = [
         (2, "message", "did you mean name?"), (2, "remedy", "write a figure as"), (2, "title", "write a figure as"),
         (3, "title", "`each finding` has no name"), (4, "title", "it is empty"),
-        (5, "labels.", "printable text"), (5, "labels.level", "the rule's own field `level`"),
-        (5, "labels.rule", "the rule's own field `name`"), (5, "labels.title", "the rule's own field `title`"),
+        (5, "labels.", "printable text"), (5, "labels.level", "the rule's field `level`"),
+        (5, "labels.rule", "the rule's field `name`"), (5, "labels.title", "the rule's field `title`"),
         (6, "labels.desk", "expected text, got a list"),
         (7, "labels.optimization", "O9 sets this label"), (7, "labels.strategy", "O9 sets this label"),
         (8, "name", "use '-' instead of '/'"), (9, "name", "blank"),

@@ -21,13 +21,13 @@ MINUTE = timedelta(minutes=1)
     ("begins", "ends", "told"),
     [
         (NOW - 4 * MINUTE, None, "14:01:00 UTC, for 4 min"),
-        (NOW - 4 * MINUTE, NOW - MINUTE, "14:01:00 UTC, over after 3 min"),
+        (NOW - 4 * MINUTE, NOW - MINUTE, "14:01:00 UTC, ended after 3 min"),
         (NOW + 2 * MINUTE, None, "14:07:00 UTC, for 0 s"),  # a clock that is ahead by a little
         (NOW + 90 * MINUTE, None, "15:35:00 UTC, 1 h 30 min in the future"),
         (NOW.replace(year=9999), None, "9999-01-30 14:05:00 UTC, 2,912,078 d in the future"),
-        (NOW - MINUTE, NOW - 4 * MINUTE, "14:04:00 UTC, over before that, at 2026-01-30 14:01:00 UTC"),
-        (NOW + 90 * MINUTE, NOW, "15:35:00 UTC, over before that, at 2026-01-30 14:05:00 UTC"),
-        (NOW, NOW, "14:05:00 UTC, over after 0 s"),
+        (NOW - MINUTE, NOW - 4 * MINUTE, "14:04:00 UTC, ended before that, at 2026-01-30 14:01:00 UTC"),
+        (NOW + 90 * MINUTE, NOW, "15:35:00 UTC, ended before that, at 2026-01-30 14:05:00 UTC"),
+        (NOW, NOW, "14:05:00 UTC, ended after 0 s"),
     ],
 )
 @pytest.mark.parametrize("many", [False, True])
@@ -51,5 +51,5 @@ def test_a_list_tells_the_same() -> None:
         return " ".join(str(cell) for column in table.columns for cell in column.cells)
 
     assert ", in the future" in since(NOW + 90 * MINUTE, None)
-    assert ", over before that" in since(NOW - MINUTE, NOW - 4 * MINUTE)
+    assert ", ended before that" in since(NOW - MINUTE, NOW - 4 * MINUTE)
     assert ", 3 min" in since(NOW - 4 * MINUTE, NOW - MINUTE)

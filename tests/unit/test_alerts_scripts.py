@@ -62,7 +62,7 @@ def test_what_never_fired_cannot_end() -> None:
          "happens[0]: it needs one of fires, resolved, acknowledged, silence, suppress, and has 2"),
         ("happens: [~]", "happens[0]: expected a mapping, got nothing"),
         ("happens: [{at: 0s, silence: title=A}]", "happens[0].silence: write its duration in `for`"),
-        ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: it must be longer than 0"),
+        ("happens: [{at: 0s, silence: title=A, for: 0s}]", "happens[0].for: must be greater than 0"),
         ("happens: [{at: 0s, silence: title=A, for: 100y}]", "happens[0].for: '100y' is longer than 3,660 days"),
         ("happens: [{at: 0s, silence: level=warn, for: 1h}]", "happens[0].silence: no level is called 'warn'"),
         ("happens: [{at: 0s, silence: 'level=info, level=error', for: 1h}]", "happens[0].silence: no alert can match"),

@@ -247,7 +247,7 @@ def test_who_was_not_told_hears_why_and_what_is_guessed_is_said_so() -> None:
 
 @pytest.mark.parametrize("lasts", ["0", "0s", "-1", "-1h", "2x", "2", "1.5h", "", "99999d", "2h\n"])
 def test_a_duration_that_means_nothing_is_wrong_usage(lasts: str) -> None:
-    with pytest.raises(typer.BadParameter, match=r"duration|longer than") as refused:
+    with pytest.raises(typer.BadParameter) as refused:
         made_silence(['title="x"'], NOON, lasts, NOON)
     assert refused.value.param_hint == "'--for'"
 
@@ -334,13 +334,13 @@ def test_a_configuration_is_told_without_its_secrets(width: int) -> None:
     for part in (
         "everything else → desk", 'level="critical" → head', "to spare if not acknowledged for 30 m",
         "continues with the routes below", "grouped by all labels", "mute: nights", "jsons://mail.desk.example/***",
-        "mine (a program has to register it)", "no resolved messages", "no channel: never notified",
+        "mine (a program must register it)", "no resolved messages", "no channel: never notified",
         "at most 5 messages in 1 h", "no route leads here", "where desk is equal", "not damped",
     ):  # fmt: skip
         assert part in told.replace("│ ", "").replace("  ", " "), part
     assert text.count("(group_wait)") == 1, "a route says what differs"
     assert SECRET not in text
-    assert "failed critical, for each end" in told
+    assert "failed critical, each end" in told
     assert "off crashed" in told
 
 

@@ -37,7 +37,7 @@ def span_of(text: str, *, zero: bool = False) -> timedelta:
     if span > LONGEST:
         raise ValueError(f"{text!r:.80} is longer than {LONGEST.days:,} days")
     if not span and not zero:
-        raise ValueError("it must be longer than 0")
+        raise ValueError("must be greater than 0")
     return span
 
 

@@ -34,7 +34,7 @@ _BUILT_IN: dict[str, Rule] = {}  # filled below; while the built-in rules are re
 
 def _label(name: str) -> str:
     if name in _OWN_FIELDS:
-        raise ValueError(f"it is set by the rule's own field `{_OWN_FIELDS[name]}`; write it there")
+        raise ValueError(f"not allowed as a label; set the rule's field `{_OWN_FIELDS[name]}`")
     return name
 
 

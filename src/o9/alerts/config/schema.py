@@ -327,7 +327,7 @@ def _conflicts(data: Any) -> Iterator[PathProblem]:
         seen = set[str]()
         for path, name in _names(data, section):
             if name in seen:
-                yield path, f"there is another {name!r:.80}"
+                yield path, f"{name!r:.80} is already used; use another name"
             seen.add(name)
     if isinstance(data, dict) and isinstance(data.get("route"), dict):
         yield from _half_escalations("route", data["route"], frozenset())
@@ -387,7 +387,7 @@ def _tree(root: _Route) -> Route:
 
 
 def needs_no_registration(channel: str) -> bool:
-    """Return whether it is a built-in channel, an address or a block, which no program has to register."""
+    """Return whether it is a built-in channel, an address or a block, which needs no registration by a program."""
     return "://" in channel or channel in BUILT_IN_CHANNELS or channel.startswith(BLOCK)
 
 

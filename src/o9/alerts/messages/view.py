@@ -201,7 +201,7 @@ def _labelled(alert: Alert) -> str:
 def _when(begins: datetime, ended: datetime | None, now: datetime) -> str:
     """Return how long it has fired, or did. If its source's clock is wrong, the start may be in the future."""
     if ended is not None:
-        return f"over before that, at {moment(ended)}" if ended < begins else f"over after {duration(ended - begins)}"
+        return f"ended before that, at {moment(ended)}" if ended < begins else f"ended after {duration(ended - begins)}"
     if begins - now > CLOCKS_DIFFER:
         return f"{duration(begins - now)} in the future"
     return f"for {duration(max(timedelta(0), now - begins))}"

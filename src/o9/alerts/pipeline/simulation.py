@@ -235,7 +235,7 @@ def _event_of(entry: _Entry, start: datetime, line: int) -> ScriptEvent:
     if kind in ("silence", "suppress"):
         assert lasts is not None
         silence = Silence(
-            f"line-{line}", at, at + lasts, parse(entry.silence or ""), entry.suppress or "", entry.author,
+            f"line {line}", at, at + lasts, parse(entry.silence or ""), entry.suppress or "", entry.author,
             entry.comment,
         )  # fmt: skip
         return ScriptEvent(at, "silence", silence=validated_silence(silence, at), author=entry.author)

@@ -107,7 +107,7 @@ def _receiver_words(receiver: Receiver) -> Iterator[str]:
         if channel == EVERY_CHANNEL:
             yield f"{', '.join(BUILT_IN_CHANNELS)}, and every channel that a program registers"
         else:
-            yield redacted(channel) if needs_no_registration(channel) else f"{channel} (a program has to register it)"
+            yield redacted(channel) if needs_no_registration(channel) else f"{channel} (a program must register it)"
     if not receiver.channels:
         yield "no channel: never notified"
     if not receiver.send_resolved:
@@ -142,18 +142,18 @@ def _rules(configuration: Configuration) -> Rows:
 
 
 def _rule_words(rule: Rule) -> str:
-    """`error, for each optimization, where drawdown > 0.2 for 5 min; over where drawdown < 0.1`"""
-    where = f" where {rule.when.text}" if rule.when else ""
+    """`error, each optimization, when drawdown > 0.2 for 5 min; ends when drawdown < 0.1`"""
+    when = f", when {rule.when.text}" if rule.when else ""
     lasts = f" for {duration(rule.lasts)}" if rule.lasts else ""
-    clear = f"; over where {rule.clear.text}" if rule.clear else ""
+    clear = f"; ends when {rule.clear.text}" if rule.clear else ""
     lingers = f"; keeps firing for {duration(rule.lingers)}" if rule.lingers else ""
     level = rule.level.value if rule.level else "of the finding's level"
-    return f"{level}, for {rule.scope.value}{where}{lasts}{clear}{lingers}"
+    return f"{level}, {rule.scope.value}{when}{lasts}{clear}{lingers}"
 
 
 def _general(configuration: Configuration) -> Rows:
     timeout, damping = configuration.resolve_timeout, configuration.flapping
-    yield "over", "when it is resolved" + (f", or not repeated for {duration(timeout)}" if timeout else "")
+    yield "ends", "when it is resolved" + (f", or not repeated for {duration(timeout)}" if timeout else "")
     if damping is None:
         yield "flapping", "not damped"
     else:

@@ -305,7 +305,7 @@ def _since(episode: Episode, now: datetime, *, short: bool = False, bare: bool =
     begins = datetime.fromisoformat(episode.starts_at)
     over = over_at(episode, now)
     lasting = (over or now) - begins
-    out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", over before that" if over else ", in the future"
+    out = f", {duration(lasting)}" if lasting >= timedelta(0) else ", ended before that" if over else ", in the future"
     text = _short(begins, now) if short else local_moment(begins)
     return Text(f"{text} {begins.astimezone():%Z}" if bare else text + out)
 

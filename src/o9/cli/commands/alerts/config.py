@@ -106,7 +106,7 @@ def simulate(
     notices = sum(isinstance(entry.what, Notice) for entry in found)
     held = sum(isinstance(entry.what, Suppression) for entry in found)
     by = f"by {source}" if source else "by the built-in configuration (--config FILE uses another)"
-    say(f"{by}: {count(notices, 'message')}; {count(held, 'time')} suppressed")
+    say(f"{by}: {count(notices, 'message')}; {count(held, 'suppression')}")
 
 
 def configuration_in(path: Path | None) -> Configuration:

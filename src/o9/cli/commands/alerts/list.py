@@ -74,9 +74,9 @@ def list_(
         waits = any(map(_waits, listed)) and not _has_leader(opened)
     console.show(*[each for table in tables for each in ("", table)][1:])
     if not tables:
-        what = "no matching alert" if level or optimization else "no alert"
-        state = "is over" if resolved else "fires or is over" if everything else "fires; --all includes those over"
-        say(f"{what} {state}")
+        state = "" if everything else "resolved " if resolved else "firing "
+        matching = "matching " if level or optimization else ""
+        say(f"no {matching}{state}alerts{'' if everything or resolved else '; --all includes resolved ones'}")
     if waits:
         say(NOT_DELIVERED)
     say_more(found, room)

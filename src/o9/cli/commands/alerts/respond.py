@@ -87,7 +87,7 @@ def _acknowledged(store: Store, name: str, by: str) -> Answer:
 def _over(store: Store, name: str) -> Answer:
     row = store.read(queries.alert, name)
     at = f", since {local_moment(row['resolved_at'])}" if row and row["resolved_at"] else ""
-    return Answer(name, Outcome.ALREADY, f"{name}: already over{at}")
+    return Answer(name, Outcome.ALREADY, f"{name}: already resolved{at}")
 
 
 _OPTIONS = {"starts_at": "'--from'", "ends_at": "'--from' and '--for'", "author": "'--by'", "comment": "'--comment'"}
@@ -230,7 +230,7 @@ def _expired(store: Store, typed: str, known: Mapping[str, str], by: str) -> Ans
     name, problem = typed, ""
     try:
         name = pick(typed, known, "silence", "o9 alerts silence list", store)
-    except OptimizationError as error:  # or it is already over, and no longer listed
+    except OptimizationError as error:  # or it has expired, and is no longer listed
         problem = str(error)
     try:
         was_active = store.write(EndSilence(name, by))
@@ -239,5 +239,5 @@ def _expired(store: Store, typed: str, known: Mapping[str, str], by: str) -> Ans
     except OptimizationError:
         return Answer(typed, Outcome.UNKNOWN, problem)
     if not was_active:
-        return Answer(name, Outcome.ALREADY, f"{name}: already over")
-    return Answer(name, Outcome.DONE, f"{name}: ended; firing alerts that it suppressed are sent from now on")
+        return Answer(name, Outcome.ALREADY, f"{name}: already expired")
+    return Answer(name, Outcome.DONE, f"{name}: expired; firing alerts that it suppressed are sent from now on")

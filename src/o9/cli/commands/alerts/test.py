@@ -16,7 +16,7 @@ from o9.cli import failures
 from o9.cli.commands.alerts.config import ConfigFile, configuration_in
 from o9.cli.failures import DONE, ERROR
 from o9.cli.options import Json
-from o9.model.errors import OptimizationError
+from o9.model.errors import OptimizationError, OptimizationValidationError
 from o9.model.states import AlertLevel
 
 if not failures.help_only:
@@ -159,7 +159,8 @@ async def _send(references: Sequence[str], receiver: Receiver, configuration: Co
             channel = await _channel(reference)
         except OptimizationError as error:
             outcome = "failed" if needs_no_registration(reference) else LEFT_OUT
-            return _document(channel_name(reference), outcome, reason=redacted(str(error)))
+            problem = error.problem if isinstance(error, OptimizationValidationError) else str(error)
+            return _document(channel_name(reference), outcome, reason=redacted(problem))
         address = settings().alerts_log if isinstance(channel, FileChannel) else getattr(channel, "address", "")
         name = f"{channel.name} ({address})" if address else channel.name
         sent = await channel.send(message, notice)
