@@ -115,9 +115,12 @@ def test_invalid_body_names_the_field(api: Requests) -> None:
         (nested(200_000), 400, "body: "),
         (nested(200), 422, "name"),
         (nested(900), 422, "name"),
+        (b'{"metadata": {"objective": "branin", "notes": ' + nested(900) + b"}}", 422, "metadata"),
     ]:
         answer, told = api.send("/optimizations", "POST", body=body)
         assert (answer, field in told["error"]) == (code, True), (body[:100], told)
+    answer, told = api.send("/optimizations/waiting", "PUT", body=b'{"metadata": ' + nested(900) + b"}")
+    assert (answer, told["error"].partition(":")[0]) == (422, "metadata")
 
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)

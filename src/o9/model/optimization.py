@@ -85,11 +85,9 @@ class _Record:
             if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
                 raise OptimizationValidationError(f.name, "it is missing")
         try:
-            return cls(**copy.deepcopy(dict(data)))
+            return cls(**{name: copied(name, value) for name, value in data.items()})
         except TypeError as error:
             raise OptimizationValidationError(cls.__name__, str(error)) from error
-        except RecursionError as error:
-            raise OptimizationValidationError(cls.__name__, "a value is nested too deeply; flatten it") from error
 
 
 @dataclass
@@ -224,6 +222,14 @@ class OptimizationHealthReport(_Record):
     issues: list[Any] = field(default_factory=list)
     recommendations: list[Any] = field(default_factory=list)
     suspend: str = ""
+
+
+def copied(field: str, value: Any) -> Any:
+    """A deep copy of the value of `field`. Raises OptimizationValidationError if it is nested too deeply."""
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        raise OptimizationValidationError(field, "it is nested too deeply; flatten it") from None
 
 
 def moment_of(value: Any) -> datetime:

@@ -8,7 +8,6 @@ the objective or the strategy are in `o9.strategies`.
 
 from __future__ import annotations
 
-import copy
 import re
 import secrets
 import unicodedata
@@ -39,7 +38,7 @@ from o9.model.fields import (
     not_blank,
 )
 from o9.model.hold_out import HoldOut, parse_hold_out
-from o9.model.optimization import FIGURES, GIVEN, OptimizationState, member, moment_of, utc_now
+from o9.model.optimization import FIGURES, GIVEN, OptimizationState, copied, member, moment_of, utc_now
 from o9.model.search_space import SearchSpaceField
 from o9.model.states import OptimizationPriority, OptimizationStatus, OptimizationType
 from o9.model.strategy import BUILT_IN_STRATEGIES
@@ -170,7 +169,7 @@ class Metadata(Typed):
     @model_validator(mode="after")
     def _retries_something(self) -> Self:
         if self.retry_from_step is not None and self.retry_of is None:
-            raise OptimizationValidationError("retry_from_step", "it needs metadata.retry_of")
+            raise OptimizationValidationError("retry_from_step", "it requires metadata.retry_of")
         return self
 
 
@@ -320,7 +319,7 @@ class OptimizationSpec(Typed):
         objective = self.metadata.get("objective")
         name = self.name if self.name is not None else objective or "optimization"
         zeros = [figure for figure in FIGURES if getattr(self, figure) == 0]
-        metadata = copy.deepcopy(self.metadata)
+        metadata = copied("metadata", self.metadata)
         if zeros and GIVEN not in metadata:
             metadata[GIVEN] = zeros
         stem = _slug(self.name or "") or _slug(str(objective or "").rpartition(":")[2]) or "optimization"
@@ -336,7 +335,7 @@ class OptimizationSpec(Typed):
             total_steps=self.total_steps,
             baseline_performance=self.baseline_performance or 0.0,
             target_performance=self.target_performance or 0.0,
-            parameters=copy.deepcopy(self.parameters),
+            parameters=copied("parameters", self.parameters),
             metadata=metadata,
         )
 
