@@ -144,7 +144,7 @@ def test_what_nothing_is_known_of_is_not_made_up() -> None:
     nothing = global_summary([{"optimization_type": "a", "strategy": "b", "status": "created", "count": 1}], [], [])
     told = words_of(*statistics_view(nothing | {"by_day": {}, "now": {}}, TODAY, 80))
     assert "Nothing has ended yet, so there are no rates, durations or improvements." in told
-    assert "nothing ended" in told
+    assert "none ended" in told
     assert " 0%" not in told
 
 
@@ -276,7 +276,7 @@ def test_a_judgement_begins_with_its_verdict_and_has_each_check_with_its_remedy_
     flat = " ".join(told.split())
     made = verdict_of([LOST.to_dict()])
     assert f"result: {headline(made)}" in flat
-    assert "health: critical, because of its validity (0.31)" in flat
+    assert "health: critical, because of validity (0.31)" in flat
     assert flat.index("result:") < flat.index("health:") < flat.index("validity 0.31")
     assert flat.count(forecast_sentence(made)[1:]) == flat.count("Alpha over the baseline") == 1
     assert "verdict 0.31 the result above" in flat

@@ -90,7 +90,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "db": Entry(
             "Upgrade, check, back up or prune the store.",
             {
-                "upgrade": Entry("Bring the store to this release's schema.", "db:upgrade"),
+                "upgrade": Entry("Upgrade the store to this release's schema.", "db:upgrade"),
                 "check": Entry("Check the store for damage; exit 1 if there is any.", "db:check"),
                 "backup": Entry("Copy the store to a new file, even while it is in use.", "db:backup"),
                 "prune": Entry("Delete old optimizations and alerts permanently.", "db:prune"),

@@ -81,7 +81,7 @@ PageLimit = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, max=PAGE_ROWS, metavar="N", help="At most N results.")
 ]
 MaxConcurrent = Annotated[
-    int, typer.Option("--max-concurrent", min=1, metavar="N", help="How many optimizations may run at once.")
+    int, typer.Option("--max-concurrent", min=1, metavar="N", help="Maximum number of optimizations that run at once.")
 ]
 _STATUS = f"Filter by status: {', '.join(OptimizationStatus)}."
 Status = Annotated[OptimizationStatus | None, typer.Option("--status", metavar="STATUS", help=_STATUS)]

@@ -176,7 +176,7 @@ class NodeHeartbeat:
             return
         freed = self._store.write(Sweep(self._node, dead, run_out))
         if freed:
-            logger.warning("released what dead nodes held: %s", ", ".join(freed))
+            logger.warning("released the claims of dead nodes: %s", ", ".join(freed))
             self._on_freed()
 
     def _renewing_meanwhile(self, work: Callable[[], object]) -> None:

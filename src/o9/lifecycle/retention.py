@@ -94,7 +94,7 @@ async def prune(store: Store, before: str, sharpe_ratios: SharpeRatios, progress
     while forgotten := await _written(store, PruneChanges(before), removed):
         removed.changes += forgotten
     logger.info(
-        "%d optimizations that ended before %s are deleted, with %d rows of theirs; %d alerts and %d messages",
+        "%d optimizations that ended before %s are deleted, with their %d rows; %d alerts and %d messages",
         removed.optimizations, before, removed.rows, removed.alerts, removed.notices,
     )  # fmt: skip
     return removed

@@ -144,9 +144,7 @@ async def submit(
     if not isinstance(getattr(state, "metadata", None), dict) or "retry_of" in state.metadata:
         validate_new(state)  # before its origin is read
     if not is_placebo and (given := _OF_PLACEBOS & state.metadata.keys()):
-        raise OptimizationValidationError(
-            f"metadata.{min(given)}", "placebo runs are queued by `o9 placebo ID` alone; leave it out"
-        )
+        raise OptimizationValidationError(f"metadata.{min(given)}", "only `o9 placebo ID` queues placebo runs; omit it")
     asked, steps, older = state, 0, frozenset[str]()
     if state.metadata.get("warm_start") is True and not (_WITH_FIRST_TRIAL & state.metadata.keys()):
         state = await _warm_started(store, state)
@@ -227,7 +225,7 @@ async def _warm_started(store: Store, state: OptimizationState) -> OptimizationS
     """
     series = state.metadata.get("series")
     if not isinstance(series, str):
-        warning = "no warm start: it belongs to no series; name one in metadata.series, as o9 deploy does"
+        warning = "no warm start: it belongs to no series; set metadata.series, as `o9 deploy` does"
         return dataclasses.replace(state, warnings=[*state.warnings, warning])
     last = await store.read_async(queries.last_best, series)
     if last is None:
@@ -252,9 +250,7 @@ def in_order(states: Sequence[OptimizationState]) -> list[OptimizationState]:
         return [state for name in sorter.static_order() for state in by_id[name]]
     except CycleError as error:
         circle = " → ".join(reversed(error.args[1]))
-        raise OptimizationValidationError(
-            "metadata.after", f"they wait for each other in a circle: {circle}"
-        ) from error
+        raise OptimizationValidationError("metadata.after", f"circular dependency: {circle}") from error
 
 
 def _predecessors(states: Sequence[OptimizationState]) -> list[str]:

@@ -86,7 +86,7 @@ class SpoolingWriter:
         with self._lock:
             known, self.is_away = self.is_away, True
         if not known:
-            logger.warning("the store is away, so states go to the spool: %s", why)
+            logger.warning("the store is unavailable; states go to the spool: %s", why)
 
     def _call_helper(self) -> None:
         with self._lock:
@@ -113,13 +113,13 @@ class SpoolingWriter:
         except Exception as error:  # noqa: BLE001 - nothing may disturb a user's flow
             if not self._opening.done():
                 self._opening.set_exception(OptimizationStoreError(f"it cannot be opened: {error}"))
-            logger.debug("the store is still away: %s", error)
+            logger.debug("the store is still unavailable: %s", error)
             return False
         with self._lock:
             if len(self._spool):
                 return False
             if delivered:
-                logger.warning("the store is back; %d states were delivered from the spool", delivered)
+                logger.warning("the store is available again; %d states were delivered from the spool", delivered)
             self.is_away, self._helper = False, None
         return True
 
@@ -128,7 +128,7 @@ class SpoolingWriter:
         try:
             self._spool.deliver(self._store)
         except Exception as error:  # noqa: BLE001 - it stays in the spool
-            logger.warning("the store is still away; another process will deliver the spool: %s", error)
+            logger.warning("the store is still unavailable; another process will deliver the spool: %s", error)
 
 
 def _log_failure(answer: asyncio.Future[Any]) -> None:

@@ -189,7 +189,7 @@ def decide_intent(current: OptimizationStatus, held: Intent, wanted: Intent) -> 
         return Decision(
             False,
             _R.ENDED,
-            f"it has ended ({current.value}), so there is nothing to {wanted.verb}; `o9 retry` runs it again",
+            f"it has ended ({current.value}); `o9 retry` runs it again",
         )
     if held is wanted:
         return Decision(False, _R.ALREADY_THERE, f"{wanted.value} is already requested")

@@ -109,7 +109,7 @@ def effect_of(window: Window) -> dict[str, Any]:
         few = f"{len(window.bests)} steps have a best value; at least {LEAST_STEPS} are needed"
         reasons["improvement_rate"] = reasons["convergence_rate"] = few
     if window.has_fixed_order:
-        reasons["stability_score"] = "grid and qmc sample in an order of their own"
+        reasons["stability_score"] = "grid and qmc sample in a fixed order"
     elif stable is None:
         reasons["stability_score"] = f"{len(window.values)} trials have succeeded; at least {LEAST_VALUES} are needed"
     return {

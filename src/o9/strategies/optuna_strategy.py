@@ -191,7 +191,7 @@ class OptunaStrategy:
                 continue
             if whole.returns is None:
                 raise OptimizationStrategyError(
-                    f"{HOLD_OUT} is set, but objective {self._objective.name!r} returns no returns: let it return "
+                    f"{HOLD_OUT} is set, but objective {self._objective.name!r} gives no returns: return "
                     "Evaluation(…, returns=…)"
                 )
             total = len(whole.returns)

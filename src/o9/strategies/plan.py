@@ -76,8 +76,8 @@ def make_plan(state: OptimizationState, objective: Objective, metadata: Metadata
         faults.add(OptimizationValidationError("metadata.warm_start", problem))
     if metadata.placebo_of is not None and not objective.takes_data:
         problem = (
-            f"{what} does not take its data, so they cannot be resampled: declare @objective(…, data=load) above "
-            "def function(parameters, data), where load() gives prices or returns"
+            f"{what} does not take its data, so no data can be resampled: declare @objective(…, data=load) above "
+            "def function(parameters, data), where load() returns prices or returns"
         )
         faults.add(OptimizationValidationError("metadata.placebo_of", problem))
     faults.refuse()

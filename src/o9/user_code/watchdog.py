@@ -142,7 +142,7 @@ class Watchdog:
         if self._blocked is None:
             message = (
                 f"{what} blocks the event loop: until it awaits, this process does not renew its leases, and other "
-                "nodes take over its optimizations; let it await, or make an objective sync, which runs in its own "
+                "nodes take over its optimizations; add an `await`, or make the objective sync, to run it in its own "
                 f"process: {_line(frame)}"
             )
             self._blocked = Blocked(message, utc_now() - timedelta(seconds=held), ids)

@@ -18,9 +18,9 @@ from o9.workers.objective_data import ObjectiveData
 from o9.workers.scores import DEFAULT, Score, ScoreError, score_of
 
 _CANNOT_HOLD_OUT = (
-    "so its value may use the held-out periods. Let it return Evaluation(returns=…) without a value, and O9 computes "
-    "one from the part before the cut (metadata.score). Or let it take `periods`, and declare "
-    "@objective(…, truncatable=True). An objective with hold_out_returns of its own needs no metadata.hold_out"
+    "so its value may use the held-out periods. Return Evaluation(returns=…) without a value, and O9 computes one from "
+    "the part before the cut (metadata.score). Or accept `periods`, and declare @objective(…, truncatable=True). An "
+    "objective with its own hold_out_returns needs no metadata.hold_out"
 )
 
 
@@ -84,8 +84,8 @@ class MeasuredObjective:
             plain |= {"value": self._score(plain), "scored": True}
         elif self.score:
             raise Refused(
-                "metadata.score is set, but the objective returns its own value: leave metadata.score out, or let the "
-                "objective return Evaluation(returns=…) without a value"
+                "metadata.score is set, but the objective returns its own value: omit metadata.score, or return "
+                "Evaluation(returns=…) without a value"
             )
         return plain
 

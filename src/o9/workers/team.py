@@ -141,7 +141,7 @@ class Shipment:
         except Exception as error:
             raise OptimizationStrategyError(
                 f"{self._what} cannot be sent to an evaluation process: {type(error).__name__}: {error}. "
-                "Let it open files, connections and locks in its own body, or make it async"
+                "Open files, connections and locks inside the function, or make it async"
             ) from error
 
 

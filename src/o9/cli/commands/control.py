@@ -195,7 +195,7 @@ def _status_of(store: Store, name: str) -> OptimizationStatus:
 def retry(
     optimization_id: Id,
     from_step: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Continue after step N; 0 starts over.")
+        int | None, typer.Option(min=0, metavar="N", help="Continue after step N; 0 starts from scratch.")
     ] = None,
     new_id: Annotated[str | None, typer.Option("--id", metavar="NEW", help="Id of the new optimization.")] = None,
     store: StoreUrl = None,

@@ -141,7 +141,7 @@ def settings_in_force(given: str | None) -> Iterator[DoctorFinding]:
             text = text if text.startswith(STORE_BLOCK) else describe(parse_url(text))  # without its password
             source += "; --store overrides it here" if given else ""
         yield DoctorFinding(f"O9_{name.upper()}", Level.OK, f"{text} ({source})")
-    yield DoctorFinding("other settings", Level.OK, "have their defaults")
+    yield DoctorFinding("other settings", Level.OK, "defaults")
 
 
 def store_found(given: str | None) -> Iterator[DoctorFinding]:

@@ -143,7 +143,7 @@ def list_(
 
 
 def show(optimization_id: Id, store: StoreUrl = None, json: Json = False) -> None:
-    """Prints how far the result can be trusted, then the facts and the history."""
+    """Prints the verdict, the facts and the history."""
     with existing_store(store) as opened:
         record = read_record(opened, optimization_id, option_for(store))
     if json:

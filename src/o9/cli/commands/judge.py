@@ -39,7 +39,7 @@ if not help_only:
 def health(
     optimization_id: OptionalId = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="First evaluate the best parameters again, in this process.")
+        bool, typer.Option("--evaluate", help="First re-evaluate the best parameters in this process.")
     ] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 if its health is critical.")] = False,
     limit: Limit = None,
@@ -68,7 +68,7 @@ def health(
         unknown = any(each["name"] == REPEATABLE and each["unknown"] for each in checks)
         if unknown and state.status in ENDED and not evaluate:
             again = command("health --evaluate", [state.optimization_id], option_for(store))
-            show(Next([(again, "evaluates the best parameters again")]))
+            show(Next([(again, "re-evaluates the best parameters")]))
     return NOT_COMPLETED if exit_code and report.overall_status is HealthStatus.CRITICAL else DONE
 
 
@@ -115,7 +115,7 @@ def placebo(
     json: Json = False,
 ) -> int:
     """Queues the search K times, each with its own seed, on data that is resampled so that no edge is left. The p-value
-    says how often the best of such a search is at least as good. If called again, it queues only the missing runs. The
+    is how often the best of such a search is at least as good. If called again, it queues only the missing runs. The
     objective must declare its data: @objective(…, data=load).
     """
     import_from_here()

@@ -22,7 +22,7 @@ if not help_only:
 def run(files: Files, max_concurrent: MaxConcurrent = 10, store: StoreUrl = None, json: Json = False) -> int:
     """Submits them, shows their progress until they end, and prints the verdicts. A run file contains one optimization
     or a list of them, with the fields that `o9 show ID --json` prints; `o9 init` writes an example. The first Ctrl-C
-    pauses what runs and prints how to continue; the second exits at once.
+    pauses them and prints how to continue; the second exits at once.
     """
     states = read_batch(files)
     ids = [state.optimization_id for state in states]

@@ -58,7 +58,7 @@ def trends(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Shows what ended by the hour (up to 2 days), the day (up to 400 days) or the month, with slopes and their
+    """Groups ended optimizations by hour (up to 2 days), day (up to 400 days) or month, and prints slopes with their
     intervals.
     """
     with existing_store(store) as opened:

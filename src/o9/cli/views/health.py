@@ -45,15 +45,15 @@ def result_lines(verdict: Verdict | None) -> list[RenderableType]:
 
 
 def health_line(report: OptimizationHealthReport) -> Text:
-    """`health: critical, because of its performance (0.00)`: the worst of four scores, one of which is the result's."""
+    """`health: critical, because of performance (0.00)`: the worst of four scores, one of which is the result's."""
     status, scores = report.overall_status, {part: getattr(report, f"{part}_score") for part in PARTS}
     unknown = [part for part, score in scores.items() if score is None]
     why = ""
     if status is HealthStatus.UNKNOWN and len(unknown) < len(PARTS):
-        why = f": its {' and '.join(unknown)} cannot be determined; the rest is healthy"
+        why = f": {' and '.join(unknown)} cannot be determined; the rest is healthy"
     elif status in (HealthStatus.WARNING, HealthStatus.CRITICAL):
         weakest = min((part for part in PARTS if scores[part] is not None), key=lambda part: scores[part])
-        why = f", because of its {weakest} ({scores[weakest]:.2f})"
+        why = f", because of {weakest} ({scores[weakest]:.2f})"
         why += "" if weakest == "validity" else "; the result is judged separately"
     return Text.assemble(("health: ", "bold"), (status.value, f"bold {_COLOURS[status]}"), why)
 

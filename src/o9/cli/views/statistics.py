@@ -115,7 +115,7 @@ def _days(by_day: Mapping[str, Figures], today: date) -> RenderableType:
     rates = [by_day[day]["success_rate"] if day in by_day else None for day in days]
     most = max(counts)
     if not most:
-        return Text("  nothing ended", style="dim")
+        return Text("  none ended", style="dim")
     busiest = days[counts.index(most)]
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
