@@ -130,7 +130,7 @@ route:
             "route:\n  receiver: desc\nreceivers: [{name: desk}]",
             "line 2: route.receiver: no receiver is called 'desc'; did you mean desk?",
         ),
-        ("route: {receiver: zzz}", "line 1: route.receiver: no receiver is called 'zzz'; there are default"),
+        ("route: {receiver: zzz}", "line 1: route.receiver: no receiver is called 'zzz'; available: default"),
         (
             "route: {matchers: [a=b]}",
             "line 1: route.matchers: the root route takes every alert; write it in a route below `routes`",
@@ -248,7 +248,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
     with pytest.raises(DocumentError) as refused:
         load("route:\n  receiver: nobody\n  group_wait: soon\nreceivers: []\nflaping: false\n", "alerts.yaml")
     assert str(refused.value).splitlines() == [
-        "alerts.yaml, line 2: route.receiver: no receiver is called 'nobody'; there are default",
+        "alerts.yaml, line 2: route.receiver: no receiver is called 'nobody'; available: default",
         "alerts.yaml, line 3: route.group_wait: 'soon' is not a duration; write it as 30s, 5m, 1h30m or 2d",
         "alerts.yaml, line 5: flaping: there is no such field; did you mean flapping?",
     ]

@@ -369,7 +369,7 @@ def test_a_channel_is_found_by_its_name_its_receiver_or_its_address() -> None:
     assert names_for("head", configuration)[1] == ["log", "console", "file"]
     assert names_for("default", Configuration())[1] == ["log", "console", "file"]
     for wrong, told in {
-        "ops": "has no channel", "consle": "did you mean console", "zz": "there are log, console, file",
+        "ops": "has no channel", "consle": "did you mean console", "zz": "log, console, file",
         f"slack:/{SECRET}": "is called 'slack:…'",
     }.items():  # fmt: skip
         with pytest.raises(OptimizationError, match=told) as refused:

@@ -68,7 +68,7 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         (
             {"c": {"type": "categorical", "choices": [1], "low": 0}},
             "metadata.search_space.c.low",
-            "there are",
+            "available",
         ),
     ],
 )

@@ -115,7 +115,7 @@ def test_an_unknown_metric_names_near_ones(store: Store) -> None:
         with pytest.raises(OptimizationValidationError, match=f"did you mean.*{near}") as refused:
             ranking(store, wrong)
         assert refused.value.field == "metric_name"
-    with pytest.raises(OptimizationValidationError, match=r"there are completed_steps, .*max_drawdown"):
+    with pytest.raises(OptimizationValidationError, match=r"available: completed_steps, .*max_drawdown"):
         ranking(store, "zzz")
     with pytest.raises(OptimizationValidationError, match="metric_name"):
         ranking(store, "")

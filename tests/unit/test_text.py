@@ -105,7 +105,7 @@ def test_what_was_probably_meant() -> None:
     assert near("end", known) == ["each end"]
     assert near("momentun", known) == ["Momentum"]
     assert (hint_of("optunna", known), hint_of("zzz", known)) == ("; did you mean optuna?", "")
-    assert suggestion("zzz", ["b", "a"]) == "; there are a, b"
+    assert suggestion("zzz", ["b", "a"]) == "; available: a, b"
     assert suggestion("zzz", []) == "; there are none"
     assert "1,005 more" in suggestion("zzz", [f"a{number}" for number in range(1025)])
     assert "more" not in suggestion("zzz", [f"a{number}" for number in range(20)])

@@ -28,14 +28,14 @@ def did_you_mean(names: Iterable[str]) -> str:
 
 
 def hint_of(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
-    """`; did you mean a?`, or "": the end of an error that lists what there is."""
+    """`; did you mean a?`, or "": the end of an error that lists what is available."""
     hint = did_you_mean(near(name, known, n, cutoff))
     return f"; {hint}" if hint else ""
 
 
 def suggestion(name: object, known: Collection[str], n: int = 1, cutoff: float = 0.6) -> str:
-    """`; did you mean a?`, or else what there is: the end of an error."""
+    """`; did you mean a?`, or else what is available: the end of an error."""
     if hint := hint_of(name, known, n, cutoff):
         return hint
     more = f" … and {len(known) - KNOWN_SHOWN:,} more" if len(known) > KNOWN_SHOWN else ""
-    return f"; there are {', '.join(sorted(known)[:KNOWN_SHOWN])}{more}" if known else "; there are none"
+    return f"; available: {', '.join(sorted(known)[:KNOWN_SHOWN])}{more}" if known else "; there are none"

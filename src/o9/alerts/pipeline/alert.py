@@ -121,7 +121,7 @@ def digest(parts: Iterable[str]) -> str:
 
 def _known_level(labels: dict[str, str]) -> dict[str, str]:
     if (level := labels.get("level", LEVELS[0])) not in LEVELS:
-        raise OptimizationValidationError("level", f"no level is called {level!r:.80}; there are {', '.join(LEVELS)}")
+        raise OptimizationValidationError("level", f"no level is called {level!r:.80}; available: {', '.join(LEVELS)}")
     return labels
 
 

@@ -40,7 +40,7 @@ def evaluate(
     space = {**BUILTIN[objective].search_space, "cost_basis_points": {"type": "float", "low": 0.0, "high": 1000.0}}
     for name in parameters:
         if name not in space:
-            raise OptimizationValidationError(f"parameters.{name}", f"unknown; there are {', '.join(space)}")
+            raise OptimizationValidationError(f"parameters.{name}", f"unknown; available: {', '.join(space)}")
     given = {"cost_basis_points": COST_BASIS_POINTS, **parameters}
     chosen = {name: _checked(name, given[name], axis) for name, axis in space.items()}
     prices = sp500() if periods is None else sp500().until(WARM_UP_DAYS + periods)

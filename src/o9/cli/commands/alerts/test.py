@@ -91,7 +91,7 @@ def channels_for(name: str, configuration: Configuration) -> tuple[Receiver, Seq
         return _receiver_of(name), [name]
     if name not in receivers:
         known = dict.fromkeys([*BUILT_IN_CHANNELS, *(own for _, own in named if "://" not in own), *receivers])
-        hint = did_you_mean(near(name, known, n=2)) or f"there are {', '.join(known)}."
+        hint = did_you_mean(near(name, known, n=2)) or f"available: {', '.join(known)}."
         scheme, colon, _ = name.partition(":")  # a mistyped address may hold secrets
         raise OptimizationError(
             f"no channel or receiver is called {scheme + colon + '…' * bool(colon)!r:.100}; {hint} Or give an Apprise "
