@@ -509,6 +509,8 @@ def test_what_only_a_program_has_is_left_out_and_named(o9: O9Command) -> None:
     answer = o9("config", "test", f"nosuch://{SECRET}")
     told = " ".join(answer.err.split())
     assert (answer.code, "nosuch" in told, SECRET in told) == (1, True, False)
+    (told,) = o9("config", "test", "slak://a", "--json").json()
+    assert ("slack?" in told["reason"], told["channel"] in told["reason"]) == (True, False)
 
 
 # Stores and processes
