@@ -381,6 +381,26 @@ async def test_a_configured_server_is_used_as_it_is(home: Path, monkeypatch: pyt
             await ensure_prefect_server()
 
 
+async def test_a_busy_server_gets_more_time_than_one_that_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefect_server, "REACH_SECONDS", 0.1)
+    monkeypatch.setattr(prefect_server, "BUSY_SECONDS", 2.0)
+    answers = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await answers.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\ntrue")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/api"
+        with here(home, PREFECT_API_URL=url):
+            with pytest.raises(OptimizationCoordinationError, match=r"within 2 s\. It may be busy: try again"):
+                await ensure_prefect_server()
+            asyncio.get_running_loop().call_later(0.5, answers.set)
+            assert (await ensure_prefect_server()).api_url == url
+
+
 # What flows leave in it
 
 

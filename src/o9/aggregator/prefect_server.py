@@ -53,7 +53,8 @@ from o9.aggregator import prefect_server_process as process
 from o9.model.errors import OptimizationCoordinationError
 from o9.model.urls import public_text, public_url
 
-REACH_SECONDS = 10.0
+REACH_SECONDS = 10.0  # for a server that starts
+BUSY_SECONDS = 15.0  # for one that accepts connections
 START_SECONDS = 120.0
 _ANSWER_SECONDS = 0.5
 _ALIVE_SECONDS = 5.0
@@ -86,9 +87,13 @@ async def ensure_prefect_server(report: Callable[[str], None] | None = None) -> 
         ) from None
 
 
-async def check_prefect_server(url: str, seconds: float = REACH_SECONDS) -> None:
-    """Raises OptimizationCoordinationError where the server at `url` does not answer, or refuses the authentication."""
-    if (problem := await _problem_of(url, seconds)) is not None:
+async def check_prefect_server(url: str, seconds: float | None = None) -> None:
+    """Raises OptimizationCoordinationError where the server at `url` does not answer, or refuses the authentication.
+
+    seconds: for which connections may be refused; REACH_SECONDS by default. A busy server gets BUSY_SECONDS.
+    """
+    seconds = REACH_SECONDS if seconds is None else seconds
+    if (problem := await _problem_of(url, seconds, max(seconds, BUSY_SECONDS))) is not None:
         raise OptimizationCoordinationError(_unreachable(url, problem, seconds))
 
 
@@ -127,7 +132,7 @@ class PrefectServer:
         """Whether it answers within five seconds. If not, call `ensure_prefect_server` again, and close this handle."""
         if self.local:
             return await _answers(self.api_url, _ALIVE_SECONDS)
-        return await _problem_of(self.api_url, _ALIVE_SECONDS) is None
+        return await _problem_of(self.api_url, _ALIVE_SECONDS, _ALIVE_SECONDS) is None
 
     async def close(self) -> None:
         """Send what Prefect's client still has queued, then release the server, which may end at once."""
@@ -328,20 +333,24 @@ async def _answers(url: str, seconds: float) -> bool:
 # A configured server
 
 
-async def _problem_of(url: str, seconds: float) -> BaseException | None:
-    """None once the server at `url` answers; the error if it does not within `seconds`."""
-    problem: BaseException | None = None
+async def _problem_of(url: str, seconds: float, busy_seconds: float) -> BaseException | None:
+    """None once the server at `url` answers.
+
+    Else its error after `seconds`, or a TimeoutError if a request is still without an answer after `busy_seconds`.
+    """
+    until = time.monotonic() + seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(busy_seconds):
             with temporary_settings({PREFECT_API_URL: url}):
                 async with get_client() as client:
-                    while True:
-                        if (problem := await client.api_healthcheck()) is None:
-                            await client.hello()  # the health check needs no authentication
-                            return None
+                    while (problem := await client.api_healthcheck()) is not None:
+                        if time.monotonic() > until:
+                            return problem
                         await asyncio.sleep(0.25)
+                    await client.hello()  # the health check needs no authentication
+                    return None
     except (TimeoutError, httpx.TransportError) as error:
-        return problem or error
+        return error
     except httpx.InvalidURL:  # whose text may contain a part of a password
         return OptimizationCoordinationError("it is not a URL such as http://127.0.0.1:4200/api")
     except httpx.HTTPStatusError as error:
@@ -355,6 +364,11 @@ def _is_refusal(problem: BaseException) -> bool:
 def _unreachable(url: str, problem: BaseException, seconds: float) -> str:
     if _is_refusal(problem):
         return f"Prefect's server at {public_url(url)} refuses the authentication: set PREFECT_API_AUTH_STRING."
+    if isinstance(problem, TimeoutError):
+        return (
+            f"Prefect's server at {public_url(url)} did not answer within {max(seconds, BUSY_SECONDS):.0f} s. "
+            "It may be busy: try again, or correct PREFECT_API_URL."
+        )
     return (
         f"Prefect's server at {public_url(url)} did not answer within {seconds:.0f} s "
         f"({type(problem).__name__}: {public_text(str(problem))}). "
