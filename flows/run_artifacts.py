@@ -110,13 +110,13 @@ def result_markdown(
     if failed:
         lines += ["", "## Failed trials", ""]
         lines += [
-            f"- trial {trial.number}: {unmarked(first_line(trial.error or 'no error is kept', 300))}"
+            f"- trial {trial.number}: {unmarked(first_line(trial.error or 'no error recorded', 300))}"
             for trial in failed
         ]
         if (more := counts.get("failed", 0) - len(failed)) > 0:
             lines.append(f"- and {more:,} more: `o9 trials {state.optimization_id}`")
     where = f"<{report}>" if report else f"`o9 report {state.optimization_id}`"
-    lines += ["", f"The whole report, with charts: {where}"]
+    lines += ["", f"Full report with charts: {where}"]
     return "\n".join(lines) + "\n"
 
 

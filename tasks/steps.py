@@ -129,9 +129,9 @@ async def run_step(optimization_id: str, step: int) -> str:
                 await _keep(attempt, state, attempt.strategy.interrupted())
             return interrupted.following.value
     if result.trials and all(trial.state is TrialState.FAILED for trial in result.trials):
-        why = (result.trials[0].error or "no error is kept").partition("\n")[0]
+        why = (result.trials[0].error or "no error recorded").partition("\n")[0]
         level = logging.WARNING if len(result.trials) > 1 else logging.INFO  # one trial may be bad luck
-        logger.log(level, "step %d: all %d trials failed; the first: %s", step, len(result.trials), why)
+        logger.log(level, "step %d: all %d trials failed; first error: %s", step, len(result.trials), why)
     done = result.done or bool(state.total_steps and acknowledged.completed_steps >= state.total_steps)
     done = done or is_hopeless(attempt.streak, state.metadata)
     return continuation(acknowledged.intent, stopping=attempt.stopping, done=done).value
@@ -173,8 +173,8 @@ def _why_none(counted: Mapping[str, int], first: str) -> str:
         return f"the only trial {'was infeasible' if infeasible else 'failed'}: {first}"
     if infeasible == total:
         return f"all {total} trials were infeasible; the first: {first}"
-    some = f" ({infeasible} were infeasible)" if infeasible else ""
-    return f"none of the {total} trials succeeded{some}; the first: {first}"
+    some = f" ({infeasible} were infeasible); the first" if infeasible else "; first error"
+    return f"none of the {total} trials succeeded{some}: {first}"
 
 
 @task(name="finalize", **_MIRRORED)
@@ -193,10 +193,10 @@ async def finalize(optimization_id: str, following: str) -> dict[str, Any]:
     await attempt.write(Amend(optimization_id, {"results": results}, fence=attempt.claimed.fence, ending=True))
     if how is Continuation.DONE and counted and not counted.get(TrialState.COMPLETED.value):
         first = (await attempt.read(queries.trials, optimization_id, limit=1))[0]
-        raise OptimizationStrategyError(_why_none(counted, first.error or "it gave no reason"))
+        raise OptimizationStrategyError(_why_none(counted, first.error or "no reason given"))
     if how is Continuation.DONE and is_hopeless(attempt.streak, state.metadata):
         raise OptimizationStrategyError(
-            f"ended early after {attempt.streak.failures} failed trials in a row; the first: "
+            f"ended early after {attempt.streak.failures} failed trials in a row; first error: "
             f"{attempt.streak.first_error}"
         )
     if how is Continuation.DONE and "placebo_of" in state.metadata and attempt.best is not None:

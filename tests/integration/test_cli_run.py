@@ -218,7 +218,7 @@ def test_what_does_not_complete_is_code_3_and_says_why_once() -> None:
     told = o9("run", write(entry("good"), entry("bad", "broken"), entry("no", "never")), O9_LOG_LEVEL="INFO")
     assert told.returncode == 3
     assert "no: all 3 trials were infeasible; the first: fast >= slow\n" in told.stdout
-    assert "bad: none of the 3 trials succeeded; the first: ValueError: the exchange was closed\n" in told.stdout
+    assert "bad: none of the 3 trials succeeded; first error: ValueError: the exchange was closed\n" in told.stdout
     assert "attempt 1 of desk:quick" in told.stderr
     assert not any(said in told.stderr for said in ("Beginning flow run", "Finished in state", "View at"))
     assert "Traceback" not in told.stdout + told.stderr

@@ -83,7 +83,7 @@ def streak_of(trials: Iterable[Trial], before: Streak | None = None) -> Streak:
         if trial.state is TrialState.COMPLETED:
             streak = Streak(succeeded=True)
         elif trial.state is TrialState.FAILED:
-            first = streak.first_error if streak.failures else (trial.error or "it gave no reason")
+            first = streak.first_error if streak.failures else (trial.error or "no reason given")
             streak = Streak(streak.failures + 1, first, streak.succeeded)
     return streak
 
