@@ -69,7 +69,7 @@ def test_csv_to_a_pipe(o9: O9Command) -> None:
         (["rankings"], 2, "--metric"),
         (["statistics", "done-1"], 2, "ID"),
         (["optimizations", "--days", "3"], 2, "--days"),
-        (["-o", "a.xlsx"], 1, "neither in .csv nor in .parquet"),
+        (["-o", "a.xlsx"], 1, ".parquet"),
         (["-o", "-", "--json"], 2, "-o -"),
         (["trials", "done-2"], 1, "done-1"),
         (["rankings", "--metric", "speed"], 1, "speed"),

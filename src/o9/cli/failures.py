@@ -60,7 +60,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"user code called sys.exit({error.code!r}); an objective must return a value", ERROR
     # By attribute: typer moves these classes from release to release.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")
+        message = one_line(error.format_message()).rstrip(".").removeprefix("Invalid value: ")
+        message = message.replace("Value error, ", "").replace("Input should be", "must be")
         where = context.command_path if (context := getattr(error, "ctx", None)) else "o9"
         return f"{message[:1].lower()}{message[1:]} (see `{where} --help`)", USAGE
     if isinstance(error, OSError) and error.strerror:

@@ -92,15 +92,15 @@ _NEEDED = {
 def check(kind: str, choice: Mapping[str, Any]) -> None:
     """Raise OptimizationValidationError for an unknown frame, or arguments that it does not take or lacks."""
     if kind not in KINDS:
-        raise OptimizationValidationError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
+        raise OptimizationValidationError("kind", f"{kind!r} is not one of {', '.join(KINDS)}")
     given = [name for name, value in choice.items() if value is not None]
     for name in given:
         if name not in _TAKEN[kind]:
-            taken = " and ".join(_TAKEN[kind]) or "nothing"
-            raise OptimizationValidationError(name, f"a frame of {kind} takes {taken}; omit it")
+            taken = f"only {' and '.join(_TAKEN[kind])}" if _TAKEN[kind] else "no arguments"
+            raise OptimizationValidationError(name, f"{kind} takes {taken}; omit it")
     needed = _NEEDED.get(kind)
     if needed is not None and needed not in given:
-        raise OptimizationValidationError(needed, f"a frame of {kind} requires it")
+        raise OptimizationValidationError(needed, f"required for {kind}")
     if choice.get("limit") is not None:
         validate_whole("limit", choice["limit"])
 
@@ -151,7 +151,7 @@ def write(frame: pd.DataFrame, path: str | Path) -> Path:
         with open(target, "wb", opener=private) as binary:
             binary.write(content)
     else:
-        raise OptimizationValidationError("path", f"{target.name!r} ends neither in .csv nor in .parquet")
+        raise OptimizationValidationError("path", f"{target.name!r} must end in .csv or .parquet")
     return target
 
 
