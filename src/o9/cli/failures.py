@@ -62,8 +62,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         message = one_line(error.format_message()).rstrip(".").removeprefix("Invalid value: ")
         message = message.replace("Value error, ", "").replace("Input should be", "must be")
+        if message[:2].istitle():  # not METRIC
+            message = message[0].lower() + message[1:]
         where = context.command_path if (context := getattr(error, "ctx", None)) else "o9"
-        return f"{message[:1].lower()}{message[1:]} (see `{where} --help`)", USAGE
+        return f"{message} (see `{where} --help`)", USAGE
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ERROR
     hint = "" if verbose else "; run the command again with --verbose for the traceback"
