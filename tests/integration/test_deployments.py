@@ -268,7 +268,7 @@ def environment_for(folder: Path, environment: dict[str, str]) -> dict[str, str]
 async def test_a_worker_in_another_folder_runs_what_is_deployed(
     names: set[str], client: PrefectClient, tmp_path: Path
 ) -> None:
-    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"))
+    await client.create_work_pool(WorkPoolCreate(name="o9", type="process"), overwrite=True)
     with o9_testing.no_process_left() as environment:
         environment = environment_for(tmp_path, environment)
         prefect = ["-m", "prefect"]

@@ -77,7 +77,9 @@ async def recurrence(
     if not dates:
         raise OptimizationValidationError("schedule", f"{cron or rrule!r} never fires")
     if any(later - earlier < SHORTEST for earlier, later in pairwise(dates)):
-        raise OptimizationValidationError("schedule", f"{cron or rrule!r} fires twice in a minute; once is the most")
+        raise OptimizationValidationError(
+            "schedule", f"{cron or rrule!r} fires more than once a minute; give it a longer interval"
+        )
     return when
 
 
