@@ -182,7 +182,7 @@ async def test_bad_wishes_are_clear_errors(aggregator: Any) -> None:
     await reached(aggregator, "runs", "running")
     assert await aggregator.resume_optimization("runs"), "it runs already"
     await aggregator.cancel_optimization("runs")
-    with pytest.raises(OptimizationStateError, match=r"final|has ended"):
+    with pytest.raises(OptimizationStateError, match="cancel"):
         await aggregator.pause_optimization("runs")
     assert (await ended(aggregator, "runs")).status is S.CANCELLED
 
