@@ -160,7 +160,7 @@ async def answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     path = request.url.path
     for cause, problem in _UNREADABLE:
-        if isinstance(error.__cause__, cause):
+        if error.status_code == 400 and isinstance(error.__cause__, cause):
             return refusal(f"body: {problem}", 400)
     if error.status_code not in (404, 405):
         return refusal(str(error.detail), error.status_code)
