@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -124,6 +125,7 @@ async def worker_pool(
 
     (folder / "desk.py").write_text(DESK)
     monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("desk", None)  # of another test
     monkeypatch.setenv("O9_STORE_URL", store_url)
     monkeypatch.setenv("O9_ALLOWED_IMPORTS", "desk")
     settings.cache_clear()
