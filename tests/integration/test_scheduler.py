@@ -205,7 +205,7 @@ async def test_a_stop_lets_what_runs_end_and_cuts_off_what_takes_too_long(
     await again.stop()
     assert RAN[2:] == ["unhurried"]
     assert AT_ONCE[0] == 0
-    assert ("o9-run-unhurried", 0.1) in [record.args for record in caplog.records]
+    assert [record.args for record in caplog.records].count(("o9-run-unhurried", 0.1)) == 1
     await again.start()  # it begins anew, long before the interval is over
     await async_wait_until(lambda: RAN[2:] == ["unhurried", "unhurried"], 30)
 
